@@ -1,0 +1,1 @@
+"""What exists: collect (listings -> facts), locate (an asset's path -> its objects), facts (the tables)."""

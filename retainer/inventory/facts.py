@@ -1,0 +1,296 @@
+"""The tables of facts: from rows as 100ms and the stores give them to assets, copies and listings, and snapshots of those."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from retainer.errors import RetainerError
+from retainer.inventory.locate import MANY_OBJECTS, asset_of_key_sql, place_sql
+from retainer.model.moment import read_moment
+from retainer.model.setting import Settings
+from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
+
+STAGED_ASSETS = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
+    "job_id": "VARCHAR",
+    "has_thumbnails": "BOOLEAN",
+}
+ROOMS = {"room_id": "VARCHAR", "room": "VARCHAR", "template": "VARCHAR"}
+OBJECTS = {
+    "store": "VARCHAR",
+    "key": "VARCHAR",
+    "size": "BIGINT",
+    "version": "VARCHAR",
+    "storage_class": "VARCHAR",
+    "locked_until": "TIMESTAMP",
+    "lock_read": "BOOLEAN",
+}
+CATALOG = {
+    "store": "VARCHAR",
+    "key": "VARCHAR",
+    "object_size": "BIGINT",
+    "version": "VARCHAR",
+    "crc32c": "VARCHAR",
+    "sha256": "VARCHAR",
+    "copied_at": "TIMESTAMP",
+} | STAGED_ASSETS
+"""A catalog's entries: the object as it was written and verified, and every fact that `match` can name."""
+
+_TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
+
+
+def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """An asset as 100ms gives it -> a row of the staged table and what could not be read of it, in words without values.
+
+    A fact of the wrong kind is not known; an absent one is NULL. A row whose id cannot be read is None: it could be any asset.
+    """
+    asset_id = raw.get("id")
+    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200:
+        return None, ["its id is not text"]
+    row: dict[str, Any] = dict.fromkeys(STAGED_ASSETS) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
+    not_known: list[str] = []
+    for fact in _TEXTS:
+        value = raw.get(fact)
+        if value is None or value == "":
+            continue
+        if isinstance(value, str):
+            row[fact] = value
+        else:
+            not_known.append(fact)
+    for fact in ("type", "status"):
+        if row[fact] is None and fact not in not_known and fact in raw:
+            not_known.append(fact)
+    for fact in ("size", "duration"):
+        if fact not in raw:
+            continue
+        number = _number(raw[fact])
+        if number is None or number <= 0:
+            not_known.append(fact)
+        else:
+            row[fact] = int(number) if fact == "size" else number
+    metadata = raw.get("metadata")
+    if isinstance(metadata, dict):
+        row["metadata"] = json.dumps(metadata, sort_keys=True)
+    elif metadata is not None:
+        not_known.append("metadata")
+    for fact in ("user_id", "peer_id"):
+        value = raw.get(fact)
+        if value is None and isinstance(metadata, dict):
+            value = metadata.get(fact)
+        if isinstance(value, str) and value:
+            row[fact] = value
+        elif value not in (None, ""):
+            not_known.append(fact)
+        elif "metadata" in not_known:
+            not_known.append(fact)
+    created = raw.get("created_at")
+    if isinstance(created, str):
+        row["created_text"] = created
+        moment = read_moment(created)
+        row["created_at"] = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
+    row["has_thumbnails"] = bool(raw.get("thumbnails"))
+    row["not_known"] = not_known or None
+    told = [f"its {fact} is of the wrong kind" for fact in not_known if fact not in ("size", "duration")]
+    if raw.get("created_at") is not None and row["created_at"] is None:
+        told.append("its created_at is not a date with a zone")
+    return row, told
+
+
+def _number(value: Any) -> float | None:
+    """A number, also one written as text ("4"), as 100ms does in places."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value if abs(value) < 2**62 else None
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return number if abs(number) < 2**62 else None
+    return None
+
+
+def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> int:
+    """Append rows to a table through a spool file, which is far faster than single inserts. Returns how many."""
+    count = 0
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as spool:
+        for row in rows:
+            spool.write(json.dumps(row) + "\n")
+            count += 1
+        spool.flush()
+        if count:
+            fill_from(connection, table, columns, [spool.name])
+    return count
+
+
+def fill_from(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]) -> None:
+    """Append the rows of JSON-lines files to a table."""
+    read = ", ".join(f"'{name}': '{'VARCHAR' if kind == 'TIMESTAMP' else kind}'" for name, kind in columns.items())
+    select = ", ".join(f"{name}::{kind}" if kind == "TIMESTAMP" else f'"{name}"' for name, kind in columns.items())
+    names = ", ".join(f'"{name}"' for name in columns)
+    connection.execute(
+        f"INSERT INTO {table} ({names}) SELECT {select} FROM read_json(?, format = 'newline_delimited', "
+        f"columns = {{{read}}}, maximum_object_size = 67108864)",
+        [spools],
+    )
+
+
+STAGES = {"staged_assets": STAGED_ASSETS, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS}
+
+
+def stage(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the empty tables that collecting fills."""
+    for table, columns in STAGES.items():
+        connection.execute(create(table, columns))
+
+
+def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Staged rows -> the tables `assets` and `copies`.
+
+    What is there comes from the listings; what it is from the API, else from the catalog. The order of the rows is of no account.
+    """
+    facts = ", ".join(name for name in STAGED_ASSETS if name not in ("room", "template", "not_known", "settled", "known_by"))
+    connection.execute(create("assets", ASSETS))
+    columns = ", ".join(ASSETS)
+    connection.execute(f"""
+        INSERT INTO assets ({columns})
+        WITH told AS (
+            SELECT * FROM staged_assets
+            QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY md5(staged_assets::VARCHAR)) = 1
+        ), named AS (
+            SELECT {facts}, coalesce(rooms.room, told.room) AS room, coalesce(rooms.template, told.template) AS template,
+                CASE WHEN room_id IS NOT NULL AND rooms.room_id IS NULL
+                     THEN list_concat(coalesce(not_known, []), ['room', 'template'])
+                     WHEN list_contains(not_known, 'room_id')
+                     THEN list_concat(not_known, ['room', 'template']) ELSE not_known END AS not_known,
+                settled, known_by
+            FROM told LEFT JOIN (FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room, template) = 1) AS rooms
+            USING (room_id)
+        ), remembered AS (
+            SELECT {facts}, room, template, not_known, kind.complete IS NOT FALSE AS settled, 'catalog' AS known_by
+            FROM (
+                SELECT * FROM catalog
+                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets)
+                QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
+            ) AS entry
+            CROSS JOIN (SELECT bool_and(complete) AS complete FROM listings WHERE kind = 'assets') AS kind
+        ), everyone AS (FROM named UNION ALL BY NAME FROM remembered)
+        SELECT {columns.replace("asset_no", "row_number() OVER (ORDER BY asset_id) AS asset_no").replace("many", f"{MANY_OBJECTS} AS many")}
+        FROM everyone ORDER BY asset_id
+    """)
+    connection.execute(create("copies", COPIES))
+    for store in settings.stores:
+        name = store.name.replace("'", "''")
+        if store.written_by_100ms:
+            base = f"{store.scheme}://{store.bucket}/{store.prefix}".replace("'", "''")
+            connection.execute(f"""
+                INSERT INTO copies
+                WITH placed AS (
+                    SELECT assets.asset_no, assets.size AS told, assets.many, objects.*
+                    FROM objects JOIN assets ON assets.path = '{base}' || objects.key WHERE store = '{name}'
+                )
+                SELECT asset_no, store, NOT many AND (told IS NULL OR told = size) AS complete, locked_until, lock_read,
+                    CASE WHEN count(*) OVER (PARTITION BY key) > 1 THEN key END AS shared, size,
+                    [struct_pack(key, size, version, complete := NOT many AND (told IS NULL OR told = size))]
+                FROM placed
+            """)
+            continue
+        connection.execute(f"""
+            INSERT INTO copies
+            WITH entry AS (
+                SELECT * FROM catalog WHERE store = '{name}'
+                QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
+            ), placed AS (
+                SELECT assets.asset_no, objects.*,
+                    coalesce(entry.object_size = objects.size AND entry.version = objects.version, false) AND NOT assets.many AS complete
+                FROM objects LEFT JOIN entry USING (key)
+                JOIN assets ON assets.asset_id = coalesce(entry.asset_id, {asset_of_key_sql(store)})
+                WHERE objects.store = '{name}'
+            )
+            SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
+                list(struct_pack(key, size, version, complete) ORDER BY complete DESC, key)
+            FROM placed GROUP BY asset_no
+        """)
+    connection.execute("""
+        UPDATE listings SET strays = seen.count - known.count, stray_bytes = seen.bytes - known.bytes
+        FROM (SELECT store, count(*) AS count, coalesce(sum(size), 0) AS bytes FROM objects GROUP BY store) AS seen
+        JOIN (SELECT listings.name AS store, count(DISTINCT object.key) AS count,
+                     coalesce((SELECT sum(size) FROM (SELECT DISTINCT o.key, o.size FROM copies c, unnest(c.objects) AS _(o) WHERE c.store = listings.name)), 0) AS bytes
+              FROM listings LEFT JOIN (SELECT store, unnest(objects) AS object FROM copies) AS held ON held.store = listings.name
+              GROUP BY listings.name) AS known USING (store)
+        WHERE listings.name = seen.store AND listings.kind = 'store'
+    """)
+
+
+def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Make the view of copies that the decision reads: those in stores, and what `path` says lies hosted or elsewhere.
+
+    Also the table of stores. Done at every plan, so that a snapshot follows a change of `source.hosted`.
+    """
+    place = place_sql(settings)
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP VIEW copies AS
+        SELECT * FROM facts.copies
+        UNION ALL BY NAME
+        SELECT asset_no, place AS store, true AS complete, true AS lock_read, size AS bytes
+        FROM (SELECT asset_no, size, {place} AS place FROM facts.assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed')
+        WHERE place IS NOT NULL
+    """)
+    connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM facts.assets")
+    connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
+    connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
+    for rank, store in enumerate(settings.stores):
+        connection.execute("INSERT INTO stores VALUES (?, ?, ?)", [store.name, store.scheme, rank])
+
+
+def save_snapshot(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Write the facts to one DuckDB file, replacing an older one only when the new one is whole.
+
+    It contains the names of rooms and templates, and says so in its table `about`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.half")
+    half.unlink(missing_ok=True)
+    connection.execute("ATTACH ? AS snapshot", [str(half)])
+    connection.execute(f"""
+        CREATE TABLE snapshot.about AS SELECT {SNAPSHOT_FORMAT} AS format, 'retainer facts' AS what,
+            'contains the names of rooms and templates' AS privacy
+    """)
+    for table in ("assets", "copies", "listings"):
+        order = {"assets": "asset_no", "copies": "asset_no, store", "listings": "kind, name"}[table]
+        connection.execute(f"CREATE TABLE snapshot.{table} AS FROM {table} ORDER BY {order}")
+    connection.execute("DETACH snapshot")
+    half.replace(path)
+
+
+def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
+    """A connection with a snapshot attached read-only as `facts`, and the views that the decision reads.
+
+    Raises RetainerError when the file is no snapshot of this format.
+    """
+    connection = connect()
+    try:
+        connection.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS facts (READ_ONLY)")
+        found = connection.execute("SELECT format FROM facts.about").fetchone()
+    except duckdb.Error as error:
+        connection.close()
+        raise RetainerError(
+            f"{path} cannot be read as a snapshot of facts: {str(error).splitlines()[0]}",
+            hint="make one with `retainer facts --out FILE`",
+        ) from None
+    if found is None or found[0] != SNAPSHOT_FORMAT:
+        connection.close()
+        raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}")
+    add_places(connection, settings)
+    return connection
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that loads nothing from a network and stays under 1 GiB."""
+    return duckdb.connect(config={"autoinstall_known_extensions": "false", "memory_limit": "800MB"})

@@ -1,0 +1,78 @@
+"""Where an asset lies: its key in a store, the asset that a key belongs to, and the place that its `path` names."""
+
+from __future__ import annotations
+
+import re
+
+from retainer.model.setting import Settings, Store
+
+_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
+_EXTENSIONS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "room-vod": "zip", "chat": "csv", "transcript": "txt",
+               "summary": "json", "track": "webm", "stream": "mp4"}  # fmt: skip
+
+MANY_OBJECTS = (
+    "(coalesce(has_thumbnails, false) OR (type = 'room-vod' AND NOT coalesce(lower(path) LIKE '%.zip', false)))"
+)
+"""SQL: an asset that is more than one file, which cannot be copied or deleted yet (100ms-api.md, "The asset")."""
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _segment(column: str, otherwise: str) -> str:
+    """SQL: a column as one safe piece of a key; only an asset's id must survive exactly, and it is quoted instead."""
+    return f"coalesce(nullif(left(ltrim(regexp_replace({column}, '[^A-Za-z0-9._-]+', '_', 'g'), '.'), 150), ''), {otherwise})"
+
+
+def key_sql(store: Store) -> str:
+    """SQL over the assets table (with `created`): the key of an asset's copy in a store, without the store's prefix."""
+    extension = "CASE type " + " ".join(f"WHEN '{name}' THEN '.{end}'" for name, end in _EXTENSIONS.items()) + " ELSE '' END"
+    asset_id = "replace(url_encode(asset_id), '.', '%2E')"
+    pieces = {
+        "type": _segment("type", "'untyped'"),
+        "yyyy": "coalesce(strftime(created, '%Y'), 'undated')",
+        "mm": "coalesce(strftime(created, '%m'), '00')",
+        "dd": "coalesce(strftime(created, '%d'), '00')",
+        "room_id": _segment("room_id", "'no-room'"),
+        "session_id": _segment("session_id", "'no-session'"),
+        "asset_id": asset_id,
+        "filename": _segment("parse_filename(split_part(path, '?', 1))", f"({asset_id} || {extension})"),
+    }
+    parts = [pieces[part[1:-1]] if part.startswith("{") else _quoted(part) for part in re.split(r"(\{\w+\})", store.layout) if part]
+    return " || ".join(parts)
+
+
+def layout_regex(layout: str) -> str:
+    """RE2: a key made from this layout; group 1 is the quoted asset id."""
+    seen = False
+    out = ""
+    for part in re.split(r"(\{\w+\})", layout):
+        if part == "{asset_id}" and not seen:
+            seen, out = True, out + r"([^/]+?)"
+        elif part.startswith("{") and part[1:-1] in _FIELDS:
+            out += r"[^/]+?"
+        else:
+            out += re.sub(r"([^A-Za-z0-9_/-])", r"\\\1", part)
+    return f"^{out}$"
+
+
+def asset_of_key_sql(store: Store) -> str:
+    """SQL over an objects table: the id of the asset whose copy in this store would have this key, or NULL."""
+    found = [f"nullif(regexp_extract(key, {_quoted(layout_regex(layout))}, 1), '')" for layout in (store.layout, *store.layouts)]
+    return f"url_decode(coalesce({', '.join(found)}))"
+
+
+def place_sql(settings: Settings) -> str:
+    """SQL over the assets table: where its `path` lies: 'hosted', 'elsewhere', or NULL for a bucket that 100ms uploads to.
+
+    Raises nothing; what nobody declared, and an asset without a path, lies elsewhere.
+    """
+    own = [f"starts_with(path, {_quoted(f'{store.scheme}://{store.bucket}/{store.prefix}')})"
+           for store in settings.stores if store.written_by_100ms]  # fmt: skip
+    bucket = "regexp_extract(path, '^[a-z0-9]+://[^/]+')"
+    hosted = [f"{bucket} GLOB {_quoted(pattern.rstrip('/'))}" for pattern in settings.source.hosted]
+    own_sql, hosted_sql = " OR ".join(own) or "false", " OR ".join(hosted) or "false"
+    return f"CASE WHEN coalesce({own_sql}, false) THEN NULL WHEN coalesce({hosted_sql}, false) THEN 'hosted' ELSE 'elsewhere' END"
+
+

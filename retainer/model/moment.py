@@ -1,0 +1,32 @@
+"""Moments in UTC, read from RFC 3339 text and written for people and files."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
+)
+
+
+def read_moment(text: str) -> datetime | None:
+    """An RFC 3339 moment with a zone as UTC, cut to the microsecond; None when it is not one (a leap second is not)."""
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    micro = int((found[7] or "0")[:6].ljust(6, "0"))
+    offset = timedelta(hours=int(found[9] or 0), minutes=int(found[10] or 0))
+    if offset >= timedelta(days=1) or int(found[10] or 0) > 59:
+        return None
+    try:
+        local = datetime(year, month, day, hour, minute, second, micro, UTC)
+        return local - offset if found[8] != "-" else local + offset
+    except (ValueError, OverflowError):
+        return None
+
+
+def write_moment(moment: datetime) -> str:
+    """A moment as RFC 3339 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

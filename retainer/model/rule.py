@@ -1,0 +1,193 @@
+"""What policies say: matches, rules, holds and erasures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from retainer.model.period import Period
+
+ASSET_TYPES = (
+    "room-composite",
+    "room-composite-legacy",
+    "room-vod",
+    "chat",
+    "transcript",
+    "summary",
+    "track",
+    "stream",
+)
+STATUSES = ("completed", "failed")
+
+TEXT_FACTS = ("type", "status", "room_id", "session_id", "asset_id", "user_id", "peer_id")
+GLOB_FACTS = ("room", "template", "path")
+NUMBER_FACTS = ("size", "duration")
+FACTS = (*TEXT_FACTS, *GLOB_FACTS, *NUMBER_FACTS, "created", "metadata")
+NAME_FACTS = ("room", "template")
+"""Facts that are names: they never appear in a plan, a journal or a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """`match: all`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The fact is one of these values, letter by letter."""
+
+    fact: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """The fact fits one of these shell patterns, with case."""
+
+    fact: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The number lies between `low` and `high`, both included. `size` in bytes, `duration` in seconds."""
+
+    fact: str
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The asset was created at or after `after` and before `before` (UTC)."""
+
+    after: datetime | None
+    before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The metadata's `key` is one of these values, compared as text."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    parts: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    parts: tuple[Match, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: Match
+
+
+Match = Everything | OneOf | Glob | Between | Created | Metadata | AllOf | AnyOf | Not
+
+
+def facts_asked(match: Match) -> frozenset[str]:
+    """The names of the facts that a match looks at."""
+    match match:
+        case Everything():
+            return frozenset()
+        case OneOf(fact=fact) | Glob(fact=fact) | Between(fact=fact):
+            return frozenset({fact})
+        case Created():
+            return frozenset({"created"})
+        case Metadata():
+            return frozenset({"metadata"})
+        case AllOf(parts=parts) | AnyOf(parts=parts):
+            return frozenset().union(*(facts_asked(part) for part in parts))
+        case Not(part=part):
+            return facts_asked(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in a policy file: its path relative to the project, its line from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep a copy in `store` from the end of `after` (or at once) to the end of `period`."""
+
+    store: str
+    period: Period
+    after: Period | None = None
+    legal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete what lies in `store` once `after` is over and nothing requires it."""
+
+    store: str
+    after: Period
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    id: str
+    match: Match
+    where: Where
+    keeps: tuple[Keep, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    then_delete: bool = False
+    at_most: Period | None = None
+    why: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing that may match is deleted, and a copy is required in `store`, until `released` (UTC)."""
+
+    id: str
+    match: Match
+    where: Where
+    store: str
+    released: datetime | None = None
+    why: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A person's request to have what matches erased; `requested` starts the request's clock and delays nothing."""
+
+    id: str
+    match: Match
+    where: Where
+    requested: datetime | None = None
+    why: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """All rules, holds and erasures, in the order of their files and lines."""
+
+    rules: tuple[Rule, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    erasures: tuple[Erasure, ...] = ()
+
+    def stores_named(self) -> frozenset[str]:
+        named = {clause.store for rule in self.rules for clause in (*rule.keeps, *rule.deletes)}
+        return frozenset(named | {hold.store for hold in self.holds})
+
+    def ask_for_rooms(self) -> bool:
+        """Whether anything looks at a room's or template's name, so that the rooms have to be fetched."""
+        everything = (*self.rules, *self.holds, *self.erasures)
+        return any(facts_asked(item.match) & set(NAME_FACTS) for item in everything)

@@ -1,0 +1,244 @@
+-- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by sentence.
+--
+-- Given:  assets, copies, listings (retainer/model/tables.py)
+--         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal), periods(period_no, months, days, micros, forever)
+--         stores(store, scheme, rank)
+-- Asked:  $now (cut to the second), $zone, $matches (a letter per rule, hold and erasure: y, n, or ? for "not certain"),
+--         $hourly (true where a matching clause counts in hours)
+-- Made:   decided, one row for every pair; clashes.
+
+-- ── An asset's age, and what matches it ─────────────────────────────────────────────────────────────────────────────
+-- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not RFC 3339 with a zone.
+CREATE OR REPLACE TEMP TABLE known AS
+WITH dated AS (
+    SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created
+    FROM assets
+)
+SELECT
+    asset_no, created, status, settled, many,
+    $matches AS matches,
+    $local_day AS day,
+    CASE WHEN $hourly THEN created END AS exact
+FROM dated;
+
+-- Assets alike in everything that matches them and in their day (or moment, where hours count) share every date below,
+-- so the dates are worked out once per cohort, not once per asset.
+CREATE OR REPLACE TEMP TABLE cohort AS
+SELECT (row_number() OVER ())::INTEGER AS cohort_no, matches, day, exact
+FROM (SELECT DISTINCT matches, day, exact FROM known);
+
+CREATE OR REPLACE TEMP TABLE member AS
+SELECT known.asset_no, cohort.cohort_no
+FROM known JOIN cohort
+  ON known.matches = cohort.matches
+ AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
+ AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
+
+-- ── When periods end ────────────────────────────────────────────────────────────────────────────────────────────────
+-- A calendar period ends at the start of the day after local date + period, in the policy's zone.
+CREATE OR REPLACE TEMP TABLE period_end AS
+SELECT day, period_no, $start_of_day AS moment
+FROM (SELECT DISTINCT day FROM cohort WHERE day IS NOT NULL)
+CROSS JOIN (SELECT * FROM periods WHERE NOT forever AND micros = 0);
+
+-- ── What each matching clause asks for ──────────────────────────────────────────────────────────────────────────────
+-- Without a trusted date keeps run and are endless, and deletes count as due. Deletes, at_most and erasures need a certain yes.
+CREATE OR REPLACE TEMP TABLE claim AS
+WITH asked AS (
+    SELECT cohort_no, day, exact, clauses.*, substr(matches, item_no, 1) = 'y' AS certain
+    FROM cohort JOIN clauses ON substr(matches, item_no, 1) <> 'n'
+    WHERE kind IN ('keep', 'hold') OR substr(matches, item_no, 1) = 'y'
+), timed AS (
+    SELECT asked.* EXCLUDE (day, exact),
+        CASE WHEN asked.day IS NULL OR first.period_no IS NULL THEN TIMESTAMP '-infinity'
+             WHEN first.micros > 0 THEN exact + to_microseconds(first.micros)
+             ELSE first_end.moment END AS begins,
+        CASE WHEN asked.day IS NULL THEN CASE WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity' ELSE TIMESTAMP '-infinity' END
+             WHEN last.forever OR last.period_no IS NULL THEN TIMESTAMP 'infinity'
+             WHEN last.micros > 0 THEN exact + to_microseconds(last.micros)
+             ELSE last_end.moment END AS ends
+    FROM asked
+    LEFT JOIN periods AS first ON first.period_no = asked.begins_after
+    LEFT JOIN periods AS last ON last.period_no = asked.ends_after
+    LEFT JOIN period_end AS first_end ON first_end.day = asked.day AND first_end.period_no = asked.begins_after
+    LEFT JOIN period_end AS last_end ON last_end.day = asked.day AND last_end.period_no = asked.ends_after
+), cut AS (
+    SELECT * EXCLUDE (begins, ends), date_trunc('second', begins) AS begins, date_trunc('second', ends) AS ends FROM timed
+), erased AS (
+    SELECT cohort_no, min(clause_no) AS erasure FROM cut WHERE kind = 'erasure' GROUP BY cohort_no
+)
+-- Where an erasure matches, only keeps with `basis: legal` count, here and everywhere below.
+SELECT cut.*, erased.erasure
+FROM cut LEFT JOIN erased USING (cohort_no)
+WHERE kind <> 'keep' OR legal OR erased.erasure IS NULL;
+
+-- A keep runs from `begins` to `ends`. One that has not begun counts as running too, unless a certain keep that runs in
+-- another store, or a certain hold, lasts until it begins: so no gap is left in which the last copy goes.
+CREATE OR REPLACE TEMP TABLE standing AS
+WITH bridge AS (
+    SELECT cohort_no, kind, store, ends FROM claim
+    WHERE certain AND (kind = 'hold' OR (kind = 'keep' AND begins <= $now AND $now < ends))
+), bridged AS (
+    SELECT DISTINCT later.cohort_no, later.clause_no
+    FROM claim AS later JOIN bridge ON bridge.cohort_no = later.cohort_no
+     AND (bridge.kind = 'hold' OR (bridge.store <> later.store AND bridge.ends >= later.begins))
+    WHERE later.kind = 'keep' AND later.begins > $now
+)
+SELECT claim.*,
+    CASE kind WHEN 'hold' THEN true
+              WHEN 'keep' THEN $now < ends AND (begins <= $now OR bridged.clause_no IS NULL)
+              ELSE false END AS runs
+FROM claim LEFT JOIN bridged USING (cohort_no, clause_no);
+
+-- ── What is asked of each store ─────────────────────────────────────────────────────────────────────────────────────
+CREATE OR REPLACE TEMP TABLE demand AS
+WITH placed AS (
+    SELECT * FROM standing WHERE kind IN ('keep', 'hold', 'delete')
+    UNION ALL
+    SELECT standing.* REPLACE (stores.store AS store) FROM standing CROSS JOIN stores WHERE kind = 'at_most'
+)
+SELECT
+    cohort_no, store,
+    coalesce(bool_or(kind IN ('keep', 'hold')), false) AS named,
+    coalesce(bool_or(runs AND certain), false) AS surely_wanted,
+    coalesce(bool_or(runs), false) AS wanted,
+    coalesce(bool_or(kind = 'hold'), false) AS held_here,
+    arg_max(clause_no, (certain, ends, -clause_no)) FILTER (runs) AS wanted_by,
+    max(ends) FILTER (kind = 'keep') AS keep_until,
+    arg_max(clause_no, (ends, -clause_no)) FILTER (kind = 'keep') AS kept_by,
+    min(ends) FILTER (kind IN ('delete', 'at_most')) AS earliest_delete,
+    arg_min(clause_no, (ends, clause_no)) FILTER (kind IN ('delete', 'at_most')) AS deleted_by
+FROM placed GROUP BY cohort_no, store;
+
+CREATE OR REPLACE TEMP TABLE fate AS
+SELECT cohort_no, max(erasure) AS erasure, min(clause_no) FILTER (kind = 'hold') AS held_by
+FROM standing GROUP BY cohort_no;
+
+-- A certain keep that reaches beyond an at_most wins, and is a clash.
+CREATE OR REPLACE TEMP TABLE clashes AS
+WITH clashing AS (
+    SELECT DISTINCT ceiling.cohort_no, ceiling.item_no AS ceiling_no, keep.item_no AS keep_no
+    FROM standing AS ceiling JOIN standing AS keep USING (cohort_no)
+    WHERE ceiling.kind = 'at_most' AND keep.kind = 'keep' AND keep.certain AND keep.ends > ceiling.ends AND ceiling.erasure IS NULL
+      AND isfinite(ceiling.ends)
+)
+SELECT ceiling_no, keep_no, count(*) AS assets
+FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
+
+-- ── Every pair ──────────────────────────────────────────────────────────────────────────────────────────────────────
+-- A store where something of the asset lies, or that a keep that matches or a hold names; for an erased asset also every
+-- store whose listing did not finish. What lies hosted or elsewhere has a row of its own.
+CREATE OR REPLACE TEMP TABLE pair AS
+WITH asked AS (
+    SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE named
+    UNION
+    SELECT asset_no, name FROM member JOIN fate USING (cohort_no), listings
+    WHERE fate.erasure IS NOT NULL AND listings.kind = 'store' AND NOT listings.complete
+), lies AS (
+    SELECT asset_no, bool_or(complete AND store NOT IN ('hosted', 'elsewhere')) AS safe,
+        bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
+    FROM copies GROUP BY asset_no
+), unfinished AS (
+    SELECT name AS store FROM listings WHERE kind = 'store' AND NOT complete
+), placed AS (
+    SELECT coalesce(asked.asset_no, copies.asset_no) AS asset_no, coalesce(asked.store, copies.store) AS store,
+        copies.store IS NOT NULL AS there, coalesce(copies.complete, false) AS complete,
+        copies.locked_until > $now OR (copies.locked_until IS NULL AND NOT copies.lock_read) AS locked,
+        copies.shared, copies.bytes
+    FROM asked FULL JOIN copies ON copies.asset_no = asked.asset_no AND copies.store = asked.store
+)
+SELECT
+    placed.*, member.cohort_no,
+    known.created, known.status, known.many, known.settled,
+    date_trunc('second', known.created + INTERVAL 15 DAY) AS lapse,
+    coalesce(lies.safe, false) AS safe,
+    coalesce(lies.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
+    coalesce(lies.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere,
+    fate.erasure, fate.held_by,
+    coalesce(demand.named, false) AS named,
+    coalesce(demand.held_here, false) AS held_here,
+    demand.wanted_by, demand.keep_until, demand.kept_by, demand.deleted_by,
+    -- never before the keeps are over; NULL (never) without a delete
+    CASE WHEN demand.earliest_delete IS NOT NULL
+         THEN greatest(demand.earliest_delete, coalesce(demand.keep_until, demand.earliest_delete)) END AS delete_from,
+    -- needed: a certain keep runs there, or a certain hold names it; one that is not certain only if it is complete there
+    -- already, or nothing complete lies in any store.
+    coalesce(demand.surely_wanted OR (demand.wanted AND (placed.complete OR NOT coalesce(lies.safe, false))), false) AS needed,
+    coalesce(demand.wanted AND NOT placed.complete, false) AS open,
+    placed.store IN (FROM unfinished) AS unfinished
+FROM placed
+JOIN member USING (asset_no)
+JOIN known USING (asset_no)
+LEFT JOIN lies USING (asset_no)
+LEFT JOIN fate ON fate.cohort_no = member.cohort_no
+LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = placed.store;
+
+-- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
+CREATE OR REPLACE TEMP TABLE decided AS
+WITH first_look AS (
+    SELECT *,
+        safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) AS readable,
+        CASE
+            WHEN store = 'hosted' THEN CASE WHEN lapse IS NULL OR $now < lapse THEN 'lapses' ELSE 'none' END
+            WHEN store = 'elsewhere' THEN 'unmanaged'
+            WHEN unfinished AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
+            WHEN needed AND NOT complete THEN CASE
+                WHEN readable THEN 'copy'
+                WHEN status = 'failed' THEN CASE
+                    WHEN created IS NULL OR $now < date_trunc('second', created + INTERVAL 7 DAY) THEN 'waiting' ELSE 'none' END
+                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
+                ELSE 'unknown' END
+            WHEN needed THEN 'keep'
+            WHEN there AND $now < keep_until THEN 'keep'
+            WHEN there AND erasure IS NULL AND $now < delete_from THEN 'keep'
+            WHEN there AND (erasure IS NOT NULL OR delete_from IS NOT NULL) THEN 'due'
+            WHEN there THEN 'unmanaged'
+            ELSE 'none'
+        END AS verdict
+    FROM pair
+), worries AS (
+    SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown
+    FROM first_look WHERE open OR verdict = 'unknown' GROUP BY asset_no
+), weighed AS (
+    SELECT first_look.*,
+        CASE WHEN verdict = 'due' THEN list_filter([
+            CASE WHEN held_by IS NOT NULL THEN 'hold' END,
+            CASE WHEN locked THEN 'lock' END,
+            CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
+            CASE WHEN (coalesce(some_unknown, false) OR NOT settled) AND erasure IS NULL THEN 'unknown' END,
+            CASE WHEN coalesce(open_stores, 0) - open::INT > 0 THEN 'unsatisfied' END
+        ], lambda why: why IS NOT NULL) ELSE [] END AS because
+    FROM first_look LEFT JOIN worries USING (asset_no)
+), sharing AS (
+    -- A key that two assets name is deleted only when both may go.
+    SELECT store, shared, bool_and(verdict = 'due' AND because = []) AS all_go
+    FROM weighed WHERE shared IS NOT NULL GROUP BY store, shared
+)
+SELECT
+    weighed.asset_no, weighed.store,
+    CASE WHEN verdict <> 'due' THEN verdict WHEN because = [] AND coalesce(all_go, true) THEN 'delete' ELSE 'blocked' END AS decision,
+    CASE WHEN verdict = 'due' AND NOT coalesce(all_go, true) AND because = [] THEN ['shared'] ELSE because END AS because,
+    CASE
+        WHEN verdict = 'due' AND erasure IS NOT NULL THEN erasure
+        WHEN verdict = 'due' THEN deleted_by
+        WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
+        WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
+        WHEN verdict = 'keep' AND needed THEN wanted_by
+        WHEN verdict = 'keep' AND $now < keep_until THEN kept_by
+        WHEN verdict = 'keep' THEN deleted_by
+        WHEN verdict = 'lapses' THEN erasure
+    END AS clause_no,
+    CASE verdict
+        WHEN 'keep' THEN CASE
+            WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
+            WHEN erasure IS NOT NULL THEN keep_until
+            ELSE coalesce(delete_from, keep_until) END
+        WHEN 'lapses' THEN coalesce(lapse, TIMESTAMP 'infinity')
+    END AS until,
+    CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
+        WHEN created IS NULL THEN $now
+        WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
+    END END AS deadline,
+    keep_until, delete_from, weighed.created AS created, there, complete, needed, bytes, many, safe, hosted, elsewhere, lapse,
+    weighed.shared, erasure IS NOT NULL AS erased, held_by IS NOT NULL AS held
+FROM weighed LEFT JOIN sharing ON sharing.store = weighed.store AND sharing.shared = weighed.shared;

@@ -1,0 +1,110 @@
+"""A match -> an SQL expression that is true, false, or NULL for "not certain"."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from retainer.model.rule import (
+    AllOf,
+    AnyOf,
+    Between,
+    Created,
+    Everything,
+    Glob,
+    Match,
+    Metadata,
+    Not,
+    OneOf,
+)
+
+
+def literal(text: str) -> str:
+    """Text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def predicate(match: Match, *, under_not: bool = False) -> str:
+    """The SQL of a match over the columns of the assets table, with `created` as the trusted date.
+
+    A fact that the asset does not carry is a no; under an odd number of `not` it is not certain, and so is, everywhere,
+    a fact that could not be read (it stands in `not_known`).
+    """
+
+    def fact(column: str, test: str, value: str | None = None) -> str:
+        value = value or column
+        if under_not:
+            return f"({test})"
+        unread = f"CASE WHEN not_known IS NOT NULL AND list_contains(not_known, {literal(column)}) THEN NULL ELSE false END"
+        return f"CASE WHEN {value} IS NULL THEN {unread} ELSE {test} END"
+
+    match match:
+        case Everything():
+            return "true"
+        case OneOf(fact=name, values=values):
+            return fact(name, f"{name} IN ({', '.join(map(literal, values))})")
+        case Glob(fact=name, patterns=patterns):
+            return fact(name, " OR ".join(_globbed(name, pattern) for pattern in patterns))
+        case Between(fact=name, low=low, high=high):
+            bounds = [f"{name} >= {low!r}" if low is not None else "", f"{name} <= {high!r}" if high is not None else ""]
+            return fact(name, " AND ".join(filter(None, bounds)))
+        case Created(after=after, before=before):
+            bounds = [f"created >= TIMESTAMP '{after:%Y-%m-%d %H:%M:%S.%f}'" if after else "",
+                      f"created < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S.%f}'" if before else ""]  # fmt: skip
+            return f"({' AND '.join(filter(None, bounds))})"
+        case Metadata(key=key, values=values):
+            pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+            value = f"json_extract_string(metadata, {literal(pointer)})"
+            return fact("metadata", f"{value} IN ({', '.join(map(literal, values))})", value)
+        case AllOf(parts=parts):
+            return "(" + " AND ".join(f"({predicate(part, under_not=under_not)})" for part in parts) + ")"
+        case AnyOf(parts=parts):
+            return "(" + " OR ".join(f"({predicate(part, under_not=under_not)})" for part in parts) + ")"
+        case Not(part=part):
+            return f"(NOT ({predicate(part, under_not=not under_not)}))"
+        case _:
+            assert_never(match)
+
+
+def _globbed(column: str, pattern: str) -> str:
+    if not set(pattern) & set("*?["):
+        return f"{column} = {literal(pattern)}"
+    if pattern.endswith("*") and not set(pattern[:-1]) & set("*?["):
+        return f"starts_with({column}, {literal(pattern[:-1])})"
+    return f"regexp_full_match({column}, {literal(glob_regex(pattern))})"
+
+
+def glob_regex(pattern: str) -> str:
+    """A shell pattern (`* ? [a-z] [!a]`) as an RE2 expression. A `[` that is never closed stands for itself."""
+    out, position = "(?s)", 0
+    quote: Callable[[str], str] = lambda text: "".join(c if c.isalnum() or c == "_" else "\\" + c if c.isascii() else c for c in text)  # noqa: E731
+    while position < len(pattern):
+        letter = pattern[position]
+        position += 1
+        if letter == "*":
+            out += ".*"
+        elif letter == "?":
+            out += "."
+        elif letter == "[" and (end := pattern.find("]", position + 1 + (pattern[position : position + 1] in ("!", "^")))) > 0:
+            inside = pattern[position:end]
+            negated = inside[0] in "!^"
+            out += f"[{'^' if negated else ''}{_ranges(inside[negated:])}]"
+            position = end + 1
+        else:
+            out += quote(letter)
+    return out
+
+
+def _ranges(inside: str) -> str:
+    """The inside of a bracket, each end quoted; a range that runs backwards matches nothing, as in a shell."""
+    out, position = "", 0
+    while position < len(inside):
+        first = inside[position]
+        if inside[position + 1 : position + 2] == "-" and position + 2 < len(inside):
+            last = inside[position + 2]
+            out += f"\\x{{{ord(first):x}}}-\\x{{{ord(last):x}}}" if first <= last else ""
+            position += 3
+        else:
+            out += f"\\x{{{ord(first):x}}}"
+            position += 1
+    return out or "^\\x{0}-\\x{10FFFF}"

@@ -1,0 +1,87 @@
+"""What only shows across files: ids used twice, stores that nobody declared, and no rule file at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from retainer.model.rule import Policies
+from retainer.model.setting import RESERVED_STORES
+from retainer.policy.diagnostics import Diagnostic, Span, nearest
+from retainer.policy.load import Document, Location, load_file
+from retainer.policy.parse import parse_policies
+
+POLICY_FOLDER = "policies"
+
+
+def policy_files(root: Path) -> list[Path]:
+    """Every `*.yaml` and `*.yml` under `policies/`, at any depth, in the order of their paths."""
+    folder = root / POLICY_FOLDER
+    found = (path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def load_policies(
+    root: Path, files: Iterable[Path], timezone: str, stores: frozenset[str] | None
+) -> tuple[Policies, list[Diagnostic]]:
+    """The policies of all files and all their mistakes. `stores`: those declared, or None where that is not checked."""
+    documents: list[tuple[Document, Policies]] = []
+    wrong: list[Diagnostic] = []
+    for path in files:
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        document, unread = load_file(path, name)
+        wrong += unread
+        if document.data is not None:
+            policies, mistakes = parse_policies(document, timezone)
+            wrong += mistakes
+            documents.append((document, policies))
+            wrong += _undeclared(document, stores) if stores is not None else ()
+    wrong += _used_twice(documents)
+    if not documents and not wrong:
+        message = f"there is no rule file under {POLICY_FOLDER}/"
+        wrong.append(Diagnostic("P206", f"{POLICY_FOLDER}/", Span(1, 1, 1, 1), message, "`retainer init` writes a start"))
+    whole = Policies(
+        tuple(rule for _, policies in documents for rule in policies.rules),
+        tuple(hold for _, policies in documents for hold in policies.holds),
+        tuple(erasure for _, policies in documents for erasure in policies.erasures),
+    )
+    return whole, sorted(set(wrong), key=lambda diagnostic: diagnostic.order)
+
+
+def _items(document: Document) -> Iterator[tuple[str, Location]]:
+    """Every id of a document as it was written, whether or not the rest of its item makes sense."""
+    data = document.data if isinstance(document.data, dict) else {}
+    for section in ("rules", "holds", "erasures"):
+        items = data.get(section)
+        for number, item in enumerate(items if isinstance(items, list) else ()):
+            if isinstance(item, dict) and isinstance(item.get("id"), str):
+                yield str(item["id"]), (section, number, "id")
+
+
+def _used_twice(documents: list[tuple[Document, Policies]]) -> Iterator[Diagnostic]:
+    first: dict[str, str] = {}
+    for document, _ in documents:
+        for name, location in _items(document):
+            span = document.span(location)
+            if name in first:
+                yield document.complain("P201", location, f"the id `{name}` is used already, at {first[name]}", "give it another id")
+            first.setdefault(name, f"{document.file}:{span.line}")
+
+
+def _undeclared(document: Document, stores: frozenset[str]) -> Iterator[Diagnostic]:
+    data = document.data if isinstance(document.data, dict) else {}
+    places: list[tuple[object, Location]] = []
+    for number, item in enumerate(data.get("rules") if isinstance(data.get("rules"), list) else ()):
+        for clause in ("keep", "delete"):
+            clauses = item.get(clause) if isinstance(item, dict) else None
+            for n, entry in enumerate(clauses if isinstance(clauses, list) else ()):
+                if isinstance(entry, dict):
+                    places.append((entry.get("in"), ("rules", number, clause, n, "in")))
+    for number, item in enumerate(data.get("holds") if isinstance(data.get("holds"), list) else ()):
+        if isinstance(item, dict):
+            places.append((item.get("in"), ("holds", number, "in")))
+    for name, location in places:
+        if isinstance(name, str) and name not in stores and name not in RESERVED_STORES:
+            close = nearest(name, sorted(stores))
+            hint = f"did you mean `{close}`?" if close else "declare it under `stores:` in retainer.yaml"
+            yield document.complain("P202", location, f"the store `{name}` is not declared", hint)

@@ -1,0 +1,219 @@
+"""YAML text -> plain data with the place of every value. YAML 1.2 core schema, and nothing that hides what is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retainer.policy.diagnostics import Diagnostic, Span
+
+_LARGEST_FILE = 1 << 20
+_MOST_NODES = 10_000
+_DEEPEST = 50
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Location = tuple[str | int, ...]
+
+
+class Plain(str):
+    """An unquoted scalar, as it was written; `resolved` gives its YAML 1.2 core value."""
+
+    __slots__ = ()
+
+
+_INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"0o[0-7]+")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def resolved(value: Any) -> Any:
+    """The value with every plain scalar resolved by the YAML 1.2 core schema; `no` and dates stay text."""
+    if isinstance(value, dict):
+        return {str(key): resolved(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [resolved(item) for item in value]
+    if not isinstance(value, Plain):
+        return value
+    if value in ("", "~", "null", "Null", "NULL"):
+        return None
+    if value in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return value.lower() == "true"
+    if _INT.fullmatch(value):
+        return int(value)
+    if _OCTAL.fullmatch(value):
+        return int(value[2:], 8)
+    if _HEX.fullmatch(value):
+        return int(value[2:], 16)
+    if _FLOAT.fullmatch(value):
+        return float(value)
+    return str(value)
+
+
+@dataclass
+class Document:
+    """One file: its data, the spans of its values and keys by location, and its lines."""
+
+    file: str
+    data: Any = None
+    values: dict[Location, Span] = field(default_factory=dict)
+    keys: dict[Location, Span] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def span(self, location: Location, *, key: bool = False) -> Span:
+        """The place of a value (or of its key): the nearest enclosing one where the location itself has none."""
+        while True:
+            if key and location in self.keys:
+                return self.keys[location]
+            if location in self.values:
+                return self.values[location]
+            if not location:
+                return Span(1, 1, 1, 2)
+            location = location[:-1]
+
+    def complain(
+        self, code: str, location: Location, message: str, hint: str | None = None, *, key: bool = False
+    ) -> Diagnostic:
+        return self.at(code, self.span(location, key=key), message, hint)
+
+    def at(self, code: str, span: Span, message: str, hint: str | None = None) -> Diagnostic:
+        text = self.lines[span.line - 1] if 0 < span.line <= len(self.lines) else ""
+        return Diagnostic(code, self.file, span, message, hint, text)
+
+
+class _Stop(Exception):
+    """Reading this document cannot go on."""
+
+
+class _Reader:
+    """Builds data from the parser's events, and collects what is wrong on the way."""
+
+    def __init__(self, document: Document, text: str) -> None:
+        self.document = document
+        self.events: Iterator[Any] = iter(yaml.parse(text, Loader=_Loader))
+        self.wrong: list[Diagnostic] = []
+        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.nodes = 0
+
+    def complain(self, code: str, event: Any, message: str, hint: str | None = None) -> None:
+        self.wrong.append(self.document.at(code, _span(event), message, hint))
+
+    def read(self) -> Any:
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                return self.node(next(self.events), (), 0)
+        return None
+
+    def node(self, event: Any, location: Location, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                self.complain("Y005", event, f"`*{event.anchor}` refers to nothing that was finished before it")
+                raise _Stop
+            value, size = self.anchors[event.anchor]
+            self.count(size, event)
+            self.document.values[location] = _span(event)
+            return value
+        before = self.nodes
+        self.count(1, event)
+        if depth > _DEEPEST:
+            self.complain("Y005", event, f"nested more than {_DEEPEST} levels deep")
+            raise _Stop
+        if event.tag is not None and event.tag != "!":
+            self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
+        if isinstance(event, yaml.ScalarEvent):
+            value = event.value if event.style in ("'", '"', "|", ">") else Plain(event.value)
+            self.document.values[location] = _span(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = []
+            for item in iter(lambda: next(self.events), None):
+                if isinstance(item, yaml.SequenceEndEvent):
+                    self.document.values[location] = _span(event, item)
+                    break
+                value.append(self.node(item, (*location, len(value)), depth + 1))
+        else:
+            value = self.mapping(event, location, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (value, self.nodes - before)
+        return value
+
+    def mapping(self, start: Any, location: Location, depth: int) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for event in iter(lambda: next(self.events), None):
+            if isinstance(event, yaml.MappingEndEvent):
+                self.document.values[location] = _span(start, event)
+                break
+            if not isinstance(event, yaml.ScalarEvent):
+                self.complain("P103", event, "a key must be text")
+                raise _Stop
+            key, here = str(event.value), (*location, str(event.value))
+            if event.tag is not None and event.tag != "!":
+                self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
+            if key == "<<" and event.style is None:
+                self.complain("Y004", event, "merge keys are not allowed", "write the keys out")
+            elif key in value:
+                first = self.document.keys[here]
+                self.complain("Y002", event, f"`{key}` stands here twice (first on line {first.line})", "remove one")
+            self.document.keys.setdefault(here, _span(event))
+            item = self.node(next(self.events), here, depth + 1)
+            if key != "<<":
+                value[key] = item
+        return value
+
+    def count(self, nodes: int, event: Any) -> None:
+        self.nodes += nodes
+        if self.nodes > _MOST_NODES:
+            self.complain("Y005", event, f"this file grows past {_MOST_NODES:,} values", "write fewer aliases, or split the file")
+            raise _Stop
+
+
+def _span(start: Any, end: Any | None = None) -> Span:
+    first, last = start.start_mark, (end or start).end_mark
+    return Span(first.line + 1, first.column + 1, last.line + 1, last.column + 1)
+
+
+def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
+    """Read one YAML document; `file` is the name that diagnostics show. Never raises for bad input."""
+    document = Document(file, lines=text.splitlines())
+    reader = _Reader(document, text)
+    try:
+        document.data = reader.read()
+        for event in reader.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                reader.complain("Y008", event, "a second document begins here", "one file holds one document")
+                break
+    except _Stop:
+        document.data = None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        problem = (error.problem or "cannot be read").replace("found character '\\t' that cannot", "found a tab, which cannot")
+        reader.wrong.append(document.at("Y001", Span(line, column, line, column + 1), problem))
+        document.data = None
+    except yaml.YAMLError as error:
+        reader.wrong.append(document.at("Y007", Span(1, 1, 1, 2), str(error).splitlines()[0]))
+        document.data = None
+    if document.data is None and not reader.wrong:
+        reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "the file is empty", "begin with `version: 1`"))
+    elif not reader.wrong and not isinstance(document.data, dict):
+        reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "a mapping is needed here", "begin with `version: 1`"))
+    return document, reader.wrong
+
+
+def load_file(path: Path, file: str) -> tuple[Document, list[Diagnostic]]:
+    """Read one YAML file; what the file system refuses raises OSError."""
+    with path.open("rb") as stream:
+        content = stream.read(_LARGEST_FILE + 1)
+    empty = Document(file)
+    if len(content) > _LARGEST_FILE:
+        return empty, [empty.at("Y006", Span(1, 1, 1, 2), "the file is larger than 1 MiB", "split it")]
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return empty, [empty.at("Y007", Span(line, 1, line, 2), f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
+    return load_text(text, file)

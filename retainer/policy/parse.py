@@ -1,0 +1,280 @@
+"""A loaded document -> nouns, with every mistake of shape and meaning that one file can show."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ValidationError
+
+from retainer.model.moment import read_moment
+from retainer.model.rule import (
+    GLOB_FACTS,
+    NUMBER_FACTS,
+    TEXT_FACTS,
+    AllOf,
+    AnyOf,
+    Between,
+    Created,
+    Delete,
+    Erasure,
+    Everything,
+    Glob,
+    Hold,
+    Keep,
+    Match,
+    Metadata,
+    Not,
+    OneOf,
+    Policies,
+    Rule,
+    Where,
+)
+from retainer.model.setting import RESERVED_STORES
+from retainer.policy.diagnostics import Diagnostic, nearest
+from retainer.policy.load import Document, Location
+from retainer.policy.schema import MatchMap, PolicyFile
+
+_KINDS = {
+    "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+    "float_type": "a number", "float_parsing": "a number", "list_type": "a list (lines that begin with `-`)",
+    "model_type": "a mapping (`key: value`)", "dict_type": "a mapping (`key: value`)", "bool_type": "true or false",
+    "model_attributes_type": "a mapping (`key: value`)",
+}  # fmt: skip
+
+
+Model = typing.TypeVar("Model", bound=BaseModel)
+
+
+def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[Diagnostic]]:
+    """The document as its pydantic model, or None with everything that does not fit."""
+    secrets = list(_credentials(document))
+    try:
+        return model.model_validate(document.data), secrets
+    except ValidationError as error:
+        found = [_translated(document, model, item) for item in error.errors(include_url=False)]
+        hidden = {item.span for item in secrets}
+        return None, secrets + [item for item in found if item.span not in hidden]
+
+
+def _translated(document: Document, model: type[BaseModel], error: Mapping[str, Any]) -> Diagnostic:
+    location: Location = tuple(error["loc"])
+    kind, value = error["type"], error.get("input")
+    context = error.get("ctx") or {}
+    name = location[-1] if location else ""
+    if kind == "extra_forbidden":
+        allowed = _keys(model, location[:-1])
+        close = nearest(str(name), allowed)
+        hint = f"did you mean `{close}`?" if close else "known here: " + ", ".join(allowed)
+        return document.complain("P101", location, f"unknown key `{name}`", hint, key=True)
+    if kind == "missing":
+        if location == ("version",):
+            return document.complain("P106", (), "`version: 1` is missing", "make it the first line of the file")
+        return document.complain("P102", location[:-1], f"`{name}` is missing", key=True)
+    if location == ("version",):
+        return document.complain("P106", location, f"`{value}` is no version that this retainer knows", "write `version: 1`")
+    if kind in ("literal_error", "enum"):
+        allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        close = nearest(str(value), allowed)
+        hint = f"did you mean `{close}`?" if close else "one of: " + ", ".join(allowed)
+        return document.complain("P104", location, f"`{value}` is not known here", hint)
+    if kind in ("too_short", "none_required") or value is None or value in ({}, []):
+        if "match" in location or "not" in location:
+            return document.complain("P207", location, f"`{name}` is empty, so it matches nothing", "`match: all` is everything")
+        return document.complain("P103", location, f"`{name}` is empty", "write a value, or leave the key out")
+    if kind == "string_pattern_mismatch":
+        return document.complain("P105", location, f"`{value}` cannot be an id", "letters, digits, `-`, `_` and `.`; at most 64")
+    if re.fullmatch(r"[A-Z][0-9]{3}", kind):
+        return document.complain(kind, location, error["msg"])
+    if kind in _KINDS:
+        return document.complain("P103", location, f"{_KINDS[kind]} is needed here")
+    return document.complain("P103", location, error["msg"][0].lower() + error["msg"][1:])
+
+
+def _keys(model: Any, location: Location) -> list[str]:
+    """The keys that may stand at a location, found by walking the models' annotations."""
+    for part in location:
+        model = _unwrapped(model)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            fields = {field.alias or name: field for name, field in model.model_fields.items()}
+            model = fields[str(part)].annotation if part in fields else None
+        elif typing.get_origin(model) in (list, dict):
+            model = typing.get_args(model)[-1]
+    model = _unwrapped(model)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
+    return [key for name, field in model.model_fields.items() if (key := field.alias or name).isprintable()]
+
+
+def _unwrapped(annotation: Any) -> Any:
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            annotation = next(item for item in typing.get_args(annotation) if item is not type(None))
+        else:
+            return annotation
+
+
+_SECRET_KEY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)")
+_SECRET_VALUE = re.compile(
+    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY|\beyJ[\w-]{8,}\.eyJ[\w-]+\.[\w-]+"
+    r"|[?&](X-Amz-Signature|X-Goog-Signature|Signature|sig)=|://[^/\s:@]+:[^/\s@]+@"
+)
+
+
+def _credentials(document: Document) -> Iterator[Diagnostic]:
+    hint = "remove it here, revoke it, and give it through the environment (`retainer help P209`)"
+
+    def visit(value: Any, location: Location) -> Iterator[Diagnostic]:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                here = (*location, key)
+                if _SECRET_KEY.search(key) and isinstance(item, str) and item and "metadata" not in location:
+                    yield _hidden(document.complain("P209", here, f"`{key}` looks like a credential", hint, key=True))
+                else:
+                    yield from visit(item, here)
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from visit(item, (*location, number))
+        elif isinstance(value, str) and _SECRET_VALUE.search(value):
+            yield _hidden(document.complain("P209", location, "this looks like a credential", hint))
+
+    yield from visit(document.data, ())
+
+
+def _hidden(diagnostic: Diagnostic) -> Diagnostic:
+    """The same complaint without the line: an error never repeats a secret."""
+    return Diagnostic(diagnostic.code, diagnostic.file, diagnostic.span, diagnostic.message, diagnostic.hint)
+
+
+class _Parser:
+    """Turns one checked file into nouns; `wrong` collects what is said but makes no sense."""
+
+    def __init__(self, document: Document, timezone: str) -> None:
+        self.document = document
+        self.zone = ZoneInfo(timezone)
+        self.wrong: list[Diagnostic] = []
+
+    def complain(self, code: str, location: Location, message: str, hint: str | None = None, *, key: bool = False) -> None:
+        self.wrong.append(self.document.complain(code, location, message, hint, key=key))
+
+    def where(self, location: Location) -> Where:
+        return Where(self.document.file, self.document.span(location).line)
+
+    def moment(self, text: str | None, location: Location) -> datetime | None:
+        if text is None:
+            return None
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            try:
+                return datetime.combine(date.fromisoformat(text), time(), self.zone).astimezone(UTC)
+            except (ValueError, OverflowError):
+                pass
+        elif (moment := read_moment(text)) is not None:
+            return moment
+        self.complain("P213", location, f"`{text}` is not a date", "write 2026-11-22, or 2026-11-22T10:00:00Z with a zone")
+        return None
+
+    def store(self, name: str, location: Location) -> str:
+        if name in RESERVED_STORES:
+            self.complain("P210", location, f"`{name}` is not a store: it is what retainer calls a place that it cannot change")
+        return name
+
+    def match(self, item: MatchMap, location: Location) -> Match:
+        if item.everything:
+            return Everything()
+        parts: list[Match] = []
+        for fact in (*TEXT_FACTS, *GLOB_FACTS):
+            if values := getattr(item, fact):
+                parts.append((Glob if fact in GLOB_FACTS else OneOf)(fact, tuple(map(str, values))))
+        for fact in NUMBER_FACTS:
+            if span := getattr(item, fact):
+                if span.min is None and span.max is None:
+                    self.complain("P207", (*location, fact), f"`{fact}` is empty, so it matches nothing", "give `min` or `max`")
+                if span.min is not None and span.max is not None and span.min > span.max:
+                    self.complain("P212", (*location, fact), "`min` is larger than `max`")
+                parts.append(Between(fact, span.min, span.max))
+        if created := item.created:
+            after = self.moment(created.after, (*location, "created", "after"))
+            before = self.moment(created.before, (*location, "created", "before"))
+            if created.after is None and created.before is None:
+                self.complain("P207", (*location, "created"), "`created` is empty, so it matches nothing", "give `after` or `before`")
+            if after and before and after >= before:
+                self.complain("P212", (*location, "created"), "`after` is not before `before`")
+            parts.append(Created(after, before))
+        if item.metadata is not None and not item.metadata:
+            self.complain("P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing")
+        for key, values in (item.metadata or {}).items():
+            parts.append(Metadata(key, tuple(map(str, values))))
+        if item.any:
+            parts.append(AnyOf(tuple(self.match(part, (*location, "any", n)) for n, part in enumerate(item.any))))
+        if item.all:
+            parts.append(AllOf(tuple(self.match(part, (*location, "all", n)) for n, part in enumerate(item.all))))
+        if item.not_:
+            parts.append(Not(self.match(item.not_, (*location, "not"))))
+        if not parts:
+            self.complain("P207", location, "this match is empty, so it matches nothing", "`match: all` is the way to say everything")
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+    def rules(self, file: PolicyFile) -> Iterator[Rule]:
+        for number, item in enumerate(file.rules):
+            here: Location = ("rules", number)
+            keeps = []
+            for n, keep in enumerate(item.keep or ()):
+                place = (*here, "keep", n)
+                if keep.after and not keep.for_.is_longer_than(keep.after):
+                    message = f"`for: {keep.for_.text}` is not longer than `after: {keep.after.text}`"
+                    self.complain("P204", (*place, "for"), message, "both are counted from the recording's creation")
+                if keep.for_.forever and item.then == "delete":
+                    self.complain("P203", (*place, "for"), "`then: delete` can never happen after `for: forever`")
+                keeps.append(Keep(self.store(keep.in_, (*place, "in")), keep.for_, keep.after, keep.basis == "legal"))
+            deletes = []
+            for n, delete in enumerate(item.delete or ()):
+                place = (*here, "delete", n)
+                if delete.after.forever:
+                    self.complain("P205", (*place, "after"), "a delete that waits for ever does nothing")
+                deletes.append(Delete(self.store(delete.in_, (*place, "in")), delete.after))
+            if item.at_most and item.at_most.forever:
+                self.complain("P205", (*here, "at_most"), "a ceiling without an end does nothing")
+            if item.then and not keeps:
+                self.complain("P211", (*here, "then"), "`then` has no `keep` to follow", "to delete after a time, use `delete`")
+            if not keeps and not deletes and not item.at_most:
+                self.complain("P205", (*here, "id"), f"the rule `{item.id}` does nothing", "give it `keep`, `delete` or `at_most`")
+            yield Rule(
+                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here), keeps=tuple(keeps),
+                deletes=tuple(deletes), then_delete=item.then == "delete", at_most=item.at_most,
+                why=item.why or "", owner=item.owner or "",
+            )  # fmt: skip
+
+    def holds(self, file: PolicyFile) -> Iterator[Hold]:
+        for number, item in enumerate(file.holds):
+            here: Location = ("holds", number)
+            yield Hold(
+                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
+                store=self.store(item.in_, (*here, "in")), released=self.moment(item.released, (*here, "released")),
+                why=item.why, owner=item.owner or "",
+            )  # fmt: skip
+
+    def erasures(self, file: PolicyFile) -> Iterator[Erasure]:
+        for number, item in enumerate(file.erasures):
+            here: Location = ("erasures", number)
+            yield Erasure(
+                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
+                requested=self.moment(item.requested, (*here, "requested")), why=item.why, owner=item.owner or "",
+            )  # fmt: skip
+
+
+def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:
+    """The rules of one file. When anything is wrong, what could be read is returned beside every mistake."""
+    file, wrong = checked(document, PolicyFile)
+    if file is None:
+        return Policies(), wrong
+    parser = _Parser(document, timezone)
+    policies = Policies(tuple(parser.rules(file)), tuple(parser.holds(file)), tuple(parser.erasures(file)))
+    return policies, wrong + parser.wrong

@@ -1,0 +1,244 @@
+"""What may stand in the YAML files, as pydantic models; `retainer schema` prints the JSON Schema made from them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from retainer.model.period import Period, parse_period
+from retainer.model.rule import ASSET_TYPES, STATUSES
+from retainer.model.setting import DEFAULT_LAYOUT
+from retainer.policy.load import Plain, resolved
+
+
+def _period(value: Any) -> Period:
+    if not isinstance(value, str) or value == "":
+        raise PydanticCustomError("P208", "a period is needed here, such as 30d")
+    try:
+        return parse_period(str(value))
+    except ValueError as error:
+        raise PydanticCustomError("P208", "{text}", {"text": f"`{value}`: {error}"}) from None
+
+
+def _text(value: Any) -> Any:
+    """Any scalar is text here, `no` and `007` as they were written; only nothing is not."""
+    return None if isinstance(value, Plain) and resolved(value) is None else value
+
+
+def _number(value: Any) -> Any:
+    return resolved(value)
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "PIB": 2**50}  # fmt: skip
+
+
+def _bytes(value: Any) -> int:
+    found = re.fullmatch(r"([0-9]+)\s*([A-Za-z]*)", str(value))
+    if not found or found[2].upper() not in _UNITS:
+        raise PydanticCustomError("S306", "{text}", {"text": f"`{value}` is not a size; write for example 100GB"})
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+def _one_or_many(schema: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
+
+
+_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_PERIOD_PATTERN = r"^([0-9]+(h|d|w|mo|y)|forever|P[0-9TYMWDHS]+)$"
+
+Text = Annotated[str, BeforeValidator(_text)]
+Id = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=_ID_PATTERN)]
+PeriodText = Annotated[
+    Period,
+    BeforeValidator(_period),
+    WithJsonSchema({"type": "string", "pattern": _PERIOD_PATTERN, "examples": ["30d", "6mo", "7y", "forever"]}),
+]
+Size = Annotated[int, BeforeValidator(_bytes), WithJsonSchema({"type": ["integer", "string"], "examples": ["100GB"]})]
+Number = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Texts = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_many({"type": "string"})]
+Types = Annotated[
+    list[Literal[ASSET_TYPES]],  # type: ignore[valid-type]
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    _one_or_many({"type": "string", "enum": list(ASSET_TYPES)}),
+]
+Statuses = Annotated[
+    list[Literal[STATUSES]],  # type: ignore[valid-type]
+    BeforeValidator(_listed),
+    Field(min_length=1),
+    _one_or_many({"type": "string", "enum": list(STATUSES)}),
+]
+Version = Annotated[Literal[1], BeforeValidator(_number)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=False, frozen=True)
+
+
+class Range(Strict):
+    min: Number | None = Field(None, description="included")
+    max: Number | None = Field(None, description="included")
+
+
+class CreatedRange(Strict):
+    after: Text | None = Field(None, description="a date (the start of that day in `timezone`) or RFC 3339; included")
+    before: Text | None = Field(None, description="a date or RFC 3339; not included")
+
+
+_ALL = "\0all"
+"""The key under which `match: all` reaches its model: no file can spell it."""
+
+
+def _match(value: Any) -> Any:
+    return {_ALL: True} if isinstance(value, str) and value == "all" else value
+
+
+class MatchMap(Strict):
+    """Fields side by side mean "and", a list means "one of"."""
+
+    type: Types | None = None
+    status: Statuses | None = None
+    room: Texts | None = Field(None, description="the room's name; shell pattern, with case")
+    room_id: Texts | None = None
+    session_id: Texts | None = None
+    asset_id: Texts | None = None
+    template: Texts | None = Field(None, description="the template's name; shell pattern, with case")
+    user_id: Texts | None = None
+    peer_id: Texts | None = None
+    size: Range | None = Field(None, description="bytes")
+    duration: Range | None = Field(None, description="seconds")
+    created: CreatedRange | None = None
+    path: Texts | None = Field(None, description="shell pattern, with case")
+    metadata: dict[str, Texts] | None = None
+    any: Annotated[list[MatchField], Field(min_length=1)] | None = Field(None, description="one of these matches")
+    all: Annotated[list[MatchField], Field(min_length=1)] | None = Field(None, description="all of these match")
+    not_: MatchField | None = Field(None, alias="not")
+    everything: bool = Field(False, alias=_ALL)
+
+
+class _MatchSchema:
+    """In JSON Schema a match is the word `all` or a mapping."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"const": "all"}, handler(core)]}
+
+
+MatchField = Annotated[MatchMap, BeforeValidator(_match), _MatchSchema]
+
+
+class KeepItem(Strict):
+    in_: Text = Field(alias="in", description="the store")
+    for_: PeriodText = Field(alias="for", description="how long, from the recording's creation")
+    after: PeriodText | None = Field(None, description="the copy is due only from then on")
+    basis: Literal["legal"] | None = Field(None, description="a legal duty: it stands against an erasure")
+
+
+class DeleteItem(Strict):
+    in_: Text = Field(alias="in", description="the store")
+    after: PeriodText
+
+
+class RuleItem(Strict):
+    id: Id
+    why: Text | None = Field(None, description="shown in every plan and in the journal")
+    owner: Text | None = None
+    match: MatchField
+    keep: Annotated[list[KeepItem], Field(min_length=1)] | None = None
+    delete: Annotated[list[DeleteItem], Field(min_length=1)] | None = None
+    at_most: PeriodText | None = Field(None, description="gone from every store by then")
+    then: Literal["delete", "leave"] | None = Field(None, description="what happens when a keep is over; left out: leave")
+
+
+class HoldItem(Strict):
+    id: Id
+    why: Text
+    owner: Text | None = None
+    match: MatchField
+    in_: Text = Field(alias="in", description="the store where a copy must be")
+    released: Text | None = Field(None, description="the hold ends here; a date is the start of that day in `timezone`")
+
+
+class ErasureItem(Strict):
+    id: Id
+    why: Text
+    owner: Text | None = None
+    match: MatchField
+    requested: Text | None = Field(None, description="starts the request's clock and delays nothing")
+
+
+class PolicyFile(Strict):
+    version: Version
+    rules: list[RuleItem] = []
+    holds: list[HoldItem] = []
+    erasures: list[ErasureItem] = []
+
+
+class StoreItem(Strict):
+    url: Text = Field(description="s3://bucket/prefix, gs://bucket/prefix or file:///folder")
+    layout: Text = Field(DEFAULT_LAYOUT, description="key template with {asset_id}, or `100ms` for a bucket 100ms uploads to")
+    layouts: list[Text] = Field([], description="templates of earlier days, so that old copies are still known")
+    region: Text | None = None
+    endpoint: Text | None = Field(None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333")
+    storage_class: Text | None = None
+
+
+class SourceItem(Strict):
+    url: Text = "https://api.100ms.live/v2"
+    hosted: list[Text] = Field([], description="buckets that are 100ms's own, such as s3://hms-prod-*")
+
+
+class DeleteLimitsItem(Strict):
+    count: WholeNumber = 500
+    percent: Annotated[Number, Field(le=100)] = 10
+    bytes: Size = 100_000_000_000
+
+
+class LimitsItem(Strict):
+    deletes: DeleteLimitsItem = DeleteLimitsItem()
+    plan_age: PeriodText = Field(Period(seconds=86400, text="24h"), description="a plan is refused after this time")
+
+
+class SettingsFile(Strict):
+    version: Version
+    timezone: Text = "UTC"
+    source: SourceItem = SourceItem()
+    stores: dict[Id, StoreItem] = {}
+    limits: LimitsItem = LimitsItem()
+    state: Text = ".retainer"
+
+
+MatchMap.model_rebuild()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of policy files and of `retainer.yaml`, for editors."""
+
+    def clean(name: str, model: type[BaseModel]) -> dict[str, Any]:
+        schema = model.model_json_schema(by_alias=True)
+        for definition in schema.get("$defs", {}).values():
+            definition.get("properties", {}).pop(_ALL, None)
+        schema["title"] = name
+        return schema
+
+    policy = clean("retainer policy", PolicyFile)
+    settings = clean("retainer.yaml", SettingsFile)
+    definitions = {**policy.pop("$defs"), **settings.pop("$defs")}
+    policy["required"] = ["version"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "retainer",
+        "if": {"anyOf": [{"required": [key]} for key in ("stores", "source", "limits", "state", "timezone")]},
+        "then": settings,
+        "else": policy,
+        "$defs": definitions,
+    }

@@ -1,0 +1,128 @@
+"""`retainer.yaml` -> Settings, found upward from the working directory."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from retainer.model.rule import Policies
+from retainer.model.setting import DEFAULT_LAYOUT, LAYOUT_100MS, RESERVED_STORES, DeleteLimits, Settings, Source, Store
+from retainer.policy.diagnostics import Diagnostic, nearest
+from retainer.policy.lint import load_policies, policy_files
+from retainer.policy.load import Document, load_file
+from retainer.policy.parse import checked
+from retainer.policy.schema import SettingsFile
+
+SETTINGS_FILE = "retainer.yaml"
+_LAYOUT_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
+
+
+def find_root(start: Path) -> Path | None:
+    """The nearest folder upward that holds `retainer.yaml`, or None."""
+    return next((folder for folder in (start, *start.parents) if (folder / SETTINGS_FILE).is_file()), None)
+
+
+def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
+    """The settings of a project, or None with everything that is wrong in them."""
+    document, wrong = load_file(root / SETTINGS_FILE, SETTINGS_FILE)
+    if document.data is None or wrong:
+        return None, wrong
+    file, wrong = checked(document, SettingsFile)
+    if file is None:
+        return None, wrong
+    settings = Settings(
+        stores=tuple(
+            Store(
+                name=name,
+                url=item.url.rstrip("/") if not re.fullmatch(r"file:/*", item.url) else item.url,
+                layout=item.layout,
+                layouts=tuple(dict.fromkeys([*item.layouts, *([DEFAULT_LAYOUT] if item.layout != LAYOUT_100MS else [])])),
+                region=item.region,
+                endpoint=item.endpoint,
+                storage_class=item.storage_class,
+            )
+            for name, item in file.stores.items()
+        ),
+        source=Source(file.source.url.rstrip("/"), tuple(file.source.hosted)),
+        timezone=file.timezone,
+        limits=DeleteLimits(file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes),
+        plan_age_hours=file.limits.plan_age.seconds / 3600 + file.limits.plan_age.longest_days() * 24 * (not file.limits.plan_age.exact),
+        state=file.state,
+    )
+    wrong += list(_mistakes(document, settings))
+    return settings, wrong
+
+
+def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
+    """Settings and policies of a project, with every mistake of every file; check those before using the rest."""
+    settings, wrong = load_settings(root)
+    stores = frozenset(store.name for store in settings.stores) if settings else None
+    usable = settings if settings and not any(item.code == "S305" for item in wrong) else Settings()
+    policies, mistakes = load_policies(root, policy_files(root), usable.timezone, stores)
+    return settings or Settings(), policies, wrong + mistakes
+
+
+def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
+    try:
+        ZoneInfo(settings.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        close = nearest(settings.timezone, available_timezones())
+        hint = f"did you mean `{close}`?" if close else "IANA names, such as Europe/Berlin"
+        yield document.complain("S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint)
+    sound = []
+    for store in settings.stores:
+        here = ("stores", store.name)
+        if store.name in RESERVED_STORES:
+            yield document.complain("P210", here, f"`{store.name}` is not a name for a store", "give it another name", key=True)
+        if reason := _url_mistake(store):
+            yield document.complain("S303", (*here, "url"), f"`{store.url}` {reason}", "s3://bucket/prefix, gs://… or file:///folder")
+        else:
+            sound.append(store)
+        for number, layout in enumerate((store.layout, *store.layouts)):
+            place = (*here, "layout") if number == 0 else (*here, "layouts", number - 1)
+            if layout == LAYOUT_100MS and number == 0:
+                continue
+            fields = re.findall(r"\{([^}]*)\}", layout)
+            if "asset_id" not in fields:
+                yield document.complain("S304", place, "the layout does not contain {asset_id}", f"the default is {DEFAULT_LAYOUT}")
+            for field in fields:
+                if field not in _LAYOUT_FIELDS:
+                    close = nearest(field, _LAYOUT_FIELDS)
+                    yield document.complain("S304", place, f"`{{{field}}}` is not a field", f"did you mean `{{{close}}}`?" if close else None)
+            if layout.startswith(("/", "_retainer")) or "//" in layout or ".." in layout.split("/") or layout.endswith("/"):
+                yield document.complain("S304", place, "the layout is not a plain relative key", f"the default is {DEFAULT_LAYOUT}")
+    for number, store in enumerate(sound):
+        for other in sound[:number]:
+            if _overlap(store, other):
+                message = f"`{store.name}` and `{other.name}` lie inside one another"
+                yield document.complain("S301", ("stores", store.name, "url"), message, "give each a prefix of its own")
+        for pattern in settings.source.hosted:
+            if _fits(f"{store.scheme}://{store.bucket}", pattern):
+                message = f"`{store.name}` lies in a bucket that `source.hosted` declares as 100ms's own"
+                yield document.complain("S302", ("stores", store.name, "url"), message)
+
+
+def _url_mistake(store: Store) -> str | None:
+    parts = urlsplit(store.url)
+    if parts.scheme not in ("s3", "gs", "file"):
+        return "has no scheme that retainer knows"
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        return "has a query, a user or a password"
+    if any(piece in (".", "..") for piece in parts.path.split("/")) or "//" in parts.path:
+        return "has `.`, `..` or `//` in its path"
+    if parts.scheme == "file":
+        return None if not parts.netloc and parts.path.strip("/") else "is not an absolute folder (three slashes: file:///folder)"
+    return None if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", parts.netloc) else "has no valid bucket name"
+
+
+def _overlap(one: Store, other: Store) -> bool:
+    same_place = (one.scheme, one.bucket, one.endpoint) == (other.scheme, other.bucket, other.endpoint)
+    return same_place and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+
+
+def _fits(bucket: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(bucket, pattern.rstrip("/"))
