@@ -84,6 +84,8 @@ class Decider:
                     raise ValueError("an asset without an id")
                 unread = [*(row["not_known"] or []), *asset.get("not_known", [])]
                 row |= {name: asset.get(name) for name in ("room", "template")} | dict.fromkeys(asset.get("not_known", []))
+                if {"created", "created_at"} & set(unread):
+                    row["created_at"] = None
                 yield row | {"not_known": unread or None}
 
         columns = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")}

@@ -15,16 +15,18 @@ import hashlib
 import json
 import re
 import socket
+import sys
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
 from email.utils import format_datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -48,7 +50,8 @@ def words(text: str) -> frozenset[str]:
 
 
 WRITABLE = words(
-    "cacheControl contentDisposition contentEncoding contentLanguage contentType customTime eventBasedHold metadata retention storageClass temporaryHold"
+    "cacheControl contentDisposition contentEncoding contentLanguage contentType customTime "
+    "eventBasedHold metadata retention storageClass temporaryHold"
 )
 OUTPUT_ONLY = words(
     "bucket crc32c etag generation hardDeleteTime id kind md5Hash mediaLink metageneration name retentionExpirationTime selfLink size softDeleteTime "
@@ -58,17 +61,24 @@ BUCKET_WRITABLE = words("defaultEventBasedHold iamConfiguration labels lifecycle
 ANSWER_FIELDS = words("* done enabled items mode nextPageToken objectSize prefixes resource retainUntilTime rewriteToken totalBytesRewritten")
 ANSWER_FIELDS |= words("effectiveTime objectRetention projectNumber retentionDurationSeconds retentionPeriod")
 ANSWER_FIELDS |= WRITABLE | OUTPUT_ONLY | BUCKET_WRITABLE
-UNLOCKED_KEPT = (
-    "The unlocked object retention cannot be removed and its retention period cannot be shortened "
-    "without overriding unlocked retention intent and permission."
-)
-LOCKED_KEPT = "The locked object retention cannot be removed. Its retention mode cannot be changed and its retention period cannot be shortened."
+RETENTION_KEPT = {
+    "Unlocked": "The unlocked object retention cannot be removed and its retention period cannot be shortened "
+    "without overriding unlocked retention intent and permission.",
+    "Locked": "The locked object retention cannot be removed. Its retention mode cannot be changed and its retention period cannot be shortened.",
+}
+FAULT_REASONS = {401: "authError", 403: "forbidden", 404: "notFound", 412: "conditionNotMet", 429: "rateLimitExceeded"}
 
 
 class Refused(Exception):
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
         self.status, self.reason, self.message = status, reason, message
+
+    def payload(self) -> Json:
+        detail = {"message": self.message, "domain": "global", "reason": self.reason}
+        if self.status == 412:
+            detail |= {"locationType": "header", "location": "If-Match"}
+        return {"error": {"code": self.status, "message": self.message, "errors": [detail]}}
 
 
 def invalid(message: str, reason: str = "invalid") -> Refused:
@@ -103,15 +113,10 @@ class Call:
         return self.query.get(name, "false").lower() == "true"
 
     def number(self, name: str) -> int | None:
-        text = self.query.get(name)
-        if text is None:
-            return None
-        if not re.fullmatch(r"\d+", text):
-            raise invalid(f"Invalid value for {name}: {text!r}")
-        return int(text)
+        return integer(self.query, name)
 
 
-@dataclass
+@dataclass(eq=False)
 class Version:
     name: str
     data: bytes
@@ -153,10 +158,10 @@ class Bucket:
         return int(self.meta["softDeletePolicy"]["retentionDurationSeconds"])
 
     def find(self, name: str, generation: int | None = None) -> Version | None:
-        for version in reversed(self.versions.get(name, [])):
-            if version.deleted is None if generation is None else version.generation == generation:
-                return version
-        return None
+        versions = self.versions.get(name, [])
+        if generation is None:
+            return versions[-1] if versions and versions[-1].deleted is None else None
+        return next((version for version in versions if version.generation == generation), None)
 
     def add(self, version: Version) -> None:
         if version.name not in self.versions:
@@ -222,6 +227,13 @@ def parse_json(body: bytes) -> Json:
     return value
 
 
+def integer(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is not None and not re.fullmatch(r"\d+", text):
+        raise invalid(f"Invalid value for {name}: {text!r}")
+    return None if text is None else int(text)
+
+
 def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -231,13 +243,6 @@ def etag(generation: int, metageneration: int) -> str:
         return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
 
     return base64.b64encode(b"\x08" + varint(generation) + b"\x10" + varint(metageneration)).decode()
-
-
-def error_payload(status: int, reason: str, message: str) -> Json:
-    detail = {"message": message, "domain": "global", "reason": reason}
-    if status == 412:
-        detail |= {"locationType": "header", "location": "If-Match"}
-    return {"error": {"code": status, "message": message, "errors": [detail]}}
 
 
 def select_fields(payload: Json, selector: str) -> Json:
@@ -267,34 +272,21 @@ def select_fields(payload: Json, selector: str) -> Json:
     return picked
 
 
-def check_conditions(call_query: Mapping[str, str], version: Version | Bucket | None, prefix: str = "if", reading: bool = False) -> None:
+def check_conditions(query: Mapping[str, str], found: Version | Bucket | None, prefix: str = "if", reading: bool = False) -> None:
     """An absent object counts as generation 0, so that ifGenerationMatch=0 means "must not exist"."""
     for condition in CONDITIONS:
-        wanted = call_query.get(prefix + condition)
-        if wanted is None:
-            continue
-        if not re.fullmatch(r"\d+", wanted):
-            raise invalid(f"Invalid value for {prefix + condition}: {wanted!r}")
-        actual = getattr(version, "metageneration" if condition.startswith("Meta") else "generation", 0)
+        wanted = integer(query, prefix + condition)
+        actual = getattr(found, "metageneration" if condition.startswith("Meta") else "generation", 0)
         negated = "NotMatch" in condition
-        if (int(wanted) == actual) == negated:
+        if wanted is not None and (wanted == actual) == negated:
             status = 304 if reading and negated else 412
             raise Refused(status, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
 
 
-def check_hashes(data: Version, given: Mapping[str, str]) -> None:
-    for key, label, actual in (("crc32c", "CRC32C", data.crc32c), ("md5", "MD5 hash", data.md5)):
-        if given.get(key, actual) != actual:
-            raise invalid(f'Provided {label} "{given[key]}" doesn\'t match calculated {label} "{actual}".')
-
-
-def given_hashes(body: Json, headers: Message) -> dict[str, str]:
-    given = {"crc32c": body.get("crc32c"), "md5": body.get("md5Hash")}
-    for part in headers.get("X-Goog-Hash", "").split(","):
-        name, separator, value = part.strip().partition("=")
-        if separator:
-            given[name] = value
-    return {name: value for name, value in given.items() if value}
+def given_hashes(body: Json, headers: Message) -> list[tuple[str, str]]:
+    given = [("crc32c", body.get("crc32c") or ""), ("md5", body.get("md5Hash") or "")]
+    given += [(name, value) for name, _, value in (part.strip().partition("=") for part in headers.get("X-Goog-Hash", "").split(","))]
+    return [(name, value) for name, value in given if value]
 
 
 def split_related(content_type: str, body: bytes) -> tuple[Json, str, bytes]:
@@ -390,16 +382,16 @@ class GcsStandIn:
                 if fault is not None and fault.status == 0:
                     return None
                 if fault is not None:
-                    raise Refused(fault.status, "backendError", f"Injected failure {fault.status}")
+                    raise Refused(fault.status, FAULT_REASONS.get(fault.status, "backendError"), f"Injected failure {fault.status}")
                 if reply.payload is not None and "fields" in call.query:
                     reply.payload = select_fields(reply.payload, call.query["fields"])
             except Refused as refused:
-                reply = Reply(refused.status, error_payload(refused.status, refused.reason, refused.message))
+                reply = Reply(refused.status, refused.payload())
                 if call.query.get("alt") == "media":
                     reply = Reply(refused.status, None, refused.message.encode(), [("Content-Type", "text/html; charset=UTF-8")])
             except Exception:
                 traceback.print_exc()
-                reply = Reply(501, error_payload(501, "notImplemented", f"the stand-in failed at {method} {target}:\n{traceback.format_exc()}"))
+                reply = Reply(501, unmodelled(f"what happened at {method} {target}: {traceback.format_exc()}").payload())
         if reply.payload is not None:
             reply.body = json.dumps(reply.payload, ensure_ascii=False).encode()
             reply.headers.append(("Content-Type", "application/json; charset=UTF-8"))
@@ -439,6 +431,14 @@ class GcsStandIn:
             raise invalid("bucket soft delete policy must be set.")
         bucket.soft = [version for version in bucket.soft if version.hard_delete and version.hard_delete > self.now()]
         return bucket.soft
+
+    def _soft_version(self, bucket: Bucket, name: str, generation: int | None) -> Version:
+        if generation is None:
+            raise invalid("You must specify a generation.", "required")
+        version = next((v for v in self._soft_deleted(bucket) if (v.name, v.generation) == (name, generation)), None)
+        if version is None:
+            raise no_such(bucket.name, name)
+        return version
 
     def _refuse_kept(self, bucket: Bucket, version: Version, archiving: bool = False) -> None:
         """Google's refusal to lose a held or retained version; retention, unlike a hold, lets it become noncurrent."""
@@ -488,10 +488,9 @@ class GcsStandIn:
     def _check_retention(self, bucket: Bucket, wanted: Any) -> datetime:
         if not bucket.object_retention:
             raise invalid("Object retention is not enabled on the bucket.")
-        if not isinstance(wanted, dict) or not wanted.get("mode"):
-            raise invalid("Missing retention mode. Both mode and retain until time are required.")
-        if not wanted.get("retainUntilTime"):
-            raise invalid("Missing retain until time. Both mode and retain until time are required.")
+        for key, label in (("mode", "retention mode"), ("retainUntilTime", "retain until time")):
+            if not isinstance(wanted, dict) or not wanted.get(key):
+                raise invalid(f"Missing {label}. Both mode and retain until time are required.")
         if wanted["mode"] not in ("Locked", "Unlocked"):
             raise invalid(f"Invalid value for: {wanted['mode']} is not a valid value")
         try:
@@ -512,13 +511,11 @@ class GcsStandIn:
         if old is not None:
             shortened = until is None or until < datetime.fromisoformat(old["retainUntilTime"])
             relocked = until is not None and wanted is not None and wanted["mode"] != old["mode"]
-            if old["mode"] == "Locked" and (shortened or relocked):
-                raise Refused(403, "forbidden", LOCKED_KEPT)
-            if (shortened or relocked) and not override:
-                raise Refused(403, "forbidden", UNLOCKED_KEPT)
+            if (shortened or relocked) and (old["mode"] == "Locked" or not override):
+                raise Refused(403, "forbidden", RETENTION_KEPT[old["mode"]])
         return None if removing else wanted
 
-    def _put(self, bucket: Bucket, name: str, data: bytes, body: Json, query: Mapping[str, str], given: Mapping[str, str] | None = None) -> Version:
+    def _put(self, bucket: Bucket, name: str, data: bytes, body: Json, query: Mapping[str, str], given: Iterable[tuple[str, str]] = ()) -> Version:
         """The one way in for every new generation: conditions, then checksums, then holds; it appears whole or not at all."""
         self._check_name(name)
         live = bucket.find(name)
@@ -526,7 +523,10 @@ class GcsStandIn:
         meta = self._object_meta(bucket, body)
         moment = self.now()
         version = Version(name, data, max(self._generation + 1, int(moment.timestamp() * 1e6)), moment, meta)
-        check_hashes(version, given or {})
+        for kind, value in given:
+            label, actual = {"crc32c": ("CRC32C", version.crc32c), "md5": ("MD5 hash", version.md5)}[kind]
+            if value != actual:
+                raise invalid(f'Provided {label} "{value}" doesn\'t match calculated {label} "{actual}".')
         if live is not None:
             self._retire(bucket, live)
         self._generation = version.generation
@@ -586,19 +586,18 @@ class GcsStandIn:
         if unknown := body.keys() - BUCKET_WRITABLE - ANSWER_FIELDS:
             raise unmodelled(f"the bucket fields {sorted(unknown)}")
         meta = dict(old)
-        for key, value in ((key, value) for key, value in body.items() if key in BUCKET_WRITABLE):
-            meta[key] = {**meta.get(key, {}), **value} if isinstance(value, dict) else value
+        for key in body.keys() & BUCKET_WRITABLE:
+            meta[key] = {**meta.get(key, {}), **body[key]} if isinstance(body[key], dict) else body[key]
         meta = {key: value for key, value in meta.items() if value is not None}
-        for key, period, longest in (
-            ("retentionPolicy", "retentionPeriod", 3155760000),
-            ("softDeletePolicy", "retentionDurationSeconds", 90 * 86400),
+        for key, period, shortest, longest in (
+            ("retentionPolicy", "retentionPeriod", 1, 100 * 31557600),
+            ("softDeletePolicy", "retentionDurationSeconds", 7 * 86400, 90 * 86400),
         ):
-            if key not in meta or meta[key] == old.get(key):
-                continue
-            seconds = int(meta[key].get(period, -1))
-            if not 0 <= seconds <= longest or (key == "softDeletePolicy" and 0 < seconds < 7 * 86400) or (key == "retentionPolicy" and not seconds):
-                raise invalid(f"Invalid value for {key}.{period}")
-            meta[key] = {period: str(seconds), "effectiveTime": rfc3339(self.now())}
+            if key in meta and meta[key] != old.get(key):
+                seconds = int(meta[key].get(period, -1))
+                if not shortest <= seconds <= longest and (key, seconds) != ("softDeletePolicy", 0):
+                    raise invalid(f"Invalid value for {key}.{period}")
+                meta[key] = {period: str(seconds), "effectiveTime": rfc3339(self.now())}
         return meta
 
     @route("POST", "/storage/v1/b", "enableObjectRetention")
@@ -614,28 +613,19 @@ class GcsStandIn:
         self._buckets[name] = Bucket(name, self.now(), meta, call.flag("enableObjectRetention"))
         return Reply(200, self._bucket_resource(self._buckets[name]))
 
-    @route("GET", "/storage/v1/b/{bucket}", "ifMetagenerationMatch ifMetagenerationNotMatch")
-    def bucket_get(self, call: Call, bucket: str) -> Reply:
+    @route("GET PATCH DELETE", "/storage/v1/b/{bucket}", "ifMetagenerationMatch ifMetagenerationNotMatch")
+    def bucket_itself(self, call: Call, bucket: str) -> Reply:
         found = self._bucket(bucket)
-        check_conditions(call.query, found, reading=True)
+        check_conditions(call.query, found, reading=call.method == "GET")
+        if call.method == "DELETE":
+            if found.names:
+                raise Refused(409, "conflict", "The bucket you tried to delete is not empty.")
+            del self._buckets[bucket]
+            return Reply(204)
+        if call.method == "PATCH":
+            found.meta = self._bucket_meta(found.meta, parse_json(call.body))
+            found.metageneration += 1
         return Reply(200, self._bucket_resource(found))
-
-    @route("PATCH", "/storage/v1/b/{bucket}", "ifMetagenerationMatch ifMetagenerationNotMatch")
-    def bucket_patch(self, call: Call, bucket: str) -> Reply:
-        found = self._bucket(bucket)
-        check_conditions(call.query, found)
-        found.meta = self._bucket_meta(found.meta, parse_json(call.body))
-        found.metageneration += 1
-        return Reply(200, self._bucket_resource(found))
-
-    @route("DELETE", "/storage/v1/b/{bucket}", "ifMetagenerationMatch ifMetagenerationNotMatch")
-    def bucket_delete(self, call: Call, bucket: str) -> Reply:
-        found = self._bucket(bucket)
-        check_conditions(call.query, found)
-        if found.names:
-            raise Refused(409, "conflict", "The bucket you tried to delete is not empty.")
-        del self._buckets[bucket]
-        return Reply(204)
 
     @route("GET", "/storage/v1/b/{bucket}/o", "prefix delimiter maxResults pageToken versions softDeleted startOffset endOffset")
     def list_objects(self, call: Call, bucket: str) -> Reply:
@@ -663,8 +653,7 @@ class GcsStandIn:
         prefixes: list[str] = []
         last, more = [kind, after, generation], False
         beginning = max(prefix, call.query.get("startOffset", ""), after)
-        for index in range(bisect.bisect_left(names, beginning), len(names)):
-            name = names[index]
+        for name in islice(names, bisect.bisect_left(names, beginning), None):
             if not name.startswith(prefix) or (end and name >= end):
                 break
             if kind == "prefix" and name.startswith(after):
@@ -681,7 +670,7 @@ class GcsStandIn:
                 last = ["prefix", group, 0]
                 continue
             for version in shown:
-                if kind == "name" and name == after and version.generation <= generation:
+                if kind == "name" and name == after and (version.generation <= generation or not (versions or soft_deleted)):
                     continue
                 if more := len(items) + len(prefixes) >= room:
                     break
@@ -698,19 +687,13 @@ class GcsStandIn:
     @route("GET", "/download/storage/v1/b/{bucket}/o/{name}", "generation", IF)
     def object_get(self, call: Call, bucket: str, name: str) -> Reply:
         found = self._bucket(bucket)
-        generation = call.number("generation")
-        if call.flag("softDeleted"):
-            if generation is None:
-                raise invalid("You must specify a generation.", "required")
-            version = next((v for v in self._soft_deleted(found) if (v.name, v.generation) == (name, generation)), None)
-            if version is None or call.query.get("alt") == "media":
-                raise no_such(bucket, name)
-        else:
-            version = self._version(found, name, generation)
+        media = call.query.get("alt") == "media" or call.path.startswith("/download/")
+        find = self._soft_version if call.flag("softDeleted") else self._version
+        version = find(found, name, call.number("generation"))
+        if media and version.soft_deleted:
+            raise no_such(bucket, name)
         check_conditions(call.query, version, reading=True)
-        if call.query.get("alt") == "media" or call.path.startswith("/download/"):
-            return self._media(call, version)
-        return Reply(200, self._resource(found, version))
+        return self._media(call, version) if media else Reply(200, self._resource(found, version))
 
     @staticmethod
     def _media(call: Call, version: Version) -> Reply:
@@ -727,18 +710,15 @@ class GcsStandIn:
             ("Last-Modified", format_datetime(version.updated, usegmt=True)),
             ("Accept-Ranges", "bytes"),
         ]
-        for key, name in (("cacheControl", "Cache-Control"), ("contentDisposition", "Content-Disposition"), ("contentLanguage", "Content-Language")):
-            headers += [(name, meta[key])] if key in meta else []
-        headers += [("Content-Encoding", meta["contentEncoding"])] if "contentEncoding" in meta else []
-        headers.append(("Content-Type", meta.get("contentType", "application/octet-stream")))
+        shown = {"cacheControl": "Cache-Control", "contentDisposition": "Content-Disposition", "contentEncoding": "Content-Encoding"}
+        shown |= {"contentLanguage": "Content-Language", "contentType": "Content-Type"}
+        headers += [(name, meta[key]) for key, name in shown.items() if key in meta]
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", call.headers.get("Range", ""))
-        if found is None or found.groups() == ("", ""):
+        first, last = found.groups() if found else ("", "")
+        if not (first or last) or (first and last and int(last) < int(first)):
             return Reply(200, None, version.data, headers)
-        first, last = found.groups()
         start = int(first) if first else max(0, size - int(last))
         stop = min(size, int(last) + 1) if first and last else size
-        if first and last and int(last) < int(first):
-            return Reply(200, None, version.data, headers)
         if start >= stop:
             text = b"The requested range cannot be satisfied."
             return Reply(416, None, text, [("Content-Range", f"bytes */{size}"), ("Content-Type", "text/html; charset=UTF-8")])
@@ -789,12 +769,7 @@ class GcsStandIn:
     @route("POST", "/storage/v1/b/{bucket}/o/{name}/restore", "generation copySourceAcl", IF)
     def object_restore(self, call: Call, bucket: str, name: str) -> Reply:
         found = self._bucket(bucket)
-        kept = self._soft_deleted(found)
-        if (generation := call.number("generation")) is None:
-            raise invalid("Required parameter: generation", "required")
-        source = next((v for v in kept if (v.name, v.generation) == (name, generation)), None)
-        if source is None:
-            raise no_such(bucket, name)
+        source = self._soft_version(found, name, call.number("generation"))
         body = {key: value for key, value in source.meta.items() if key != "retention" and key not in HOLDS}
         return Reply(200, self._resource(found, self._put(found, name, source.data, body, call.query)))
 
@@ -899,11 +874,10 @@ class GcsStandIn:
             if last - first + 1 != len(body) or (total is not None and last >= total):
                 raise invalid(f"Content-Range {sent!r} does not fit a body of {len(body)} bytes.")
             if first > held:
-                raise Refused(503, "backendError", f"Invalid request.  According to the Content-Range header, the upload offset is {first} "
-                              f"byte(s), which exceeds already uploaded size of {held} byte(s).")  # fmt: skip
+                offsets = f"the upload offset is {first} byte(s), which exceeds already uploaded size of {held} byte(s)."
+                raise Refused(503, "backendError", f"Invalid request.  According to the Content-Range header, {offsets}")
             if last + 1 != total and len(body) % CHUNK:
-                raise invalid(f"Invalid request. The number of bytes uploaded is required to be a multiple of {CHUNK}, "
-                              f"except for the final request. The received request contained {len(body)} bytes.")  # fmt: skip
+                raise invalid(f"A chunk other than the last has a multiple of {CHUNK} bytes. The received request contained {len(body)} bytes.")
             session.data += body[held - first :]
         elif body:
             raise invalid(f"Content-Range {sent!r} takes no body.")
@@ -914,8 +888,10 @@ class GcsStandIn:
             return Reply(308, None, b"", progress)
         target = self._bucket(bucket)
         given = given_hashes(session.body, call.headers)
+        del self._sessions[call.query["upload_id"]]  # a refused end ends the session: nothing may appear later
         session.resource = self._resource(target, self._put(target, session.name, bytes(session.data), session.body, session.query, given))
         session.data.clear()
+        self._sessions[call.query["upload_id"]] = session
         return Reply(200, session.resource)
 
     @route("POST", "/batch/storage/v1|/batch")
@@ -969,7 +945,8 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def stop(self) -> None:
         self.shutdown()

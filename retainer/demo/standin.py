@@ -491,7 +491,7 @@ class _File:
     def pieces(self, first: int, end: int) -> Iterator[bytes]:
         at = 0
         for piece in self._all():
-            yield piece[max(0, first - at) : max(0, end - at)]
+            yield piece[max(0, first - at) : end - at]
             at += len(piece)
             if at >= end:
                 return
@@ -582,7 +582,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         answer = self.server.standin._answer(self.command, self.path, self.headers)
         if answer is None:
-            return self._hang_up()
+            self._hang_up()
+            return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -597,7 +598,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, answer: _Answer) -> None:
         left = answer.cut
-        step = _PIECE if answer.pace is None else max(1, min(_PIECE, answer.pace // 20))
+        step = _PIECE if answer.pace is None else max(1, min(_PIECE, int(answer.pace / 20)))
         for whole in answer.body:
             for at in range(0, len(whole), step):
                 piece = whole[at : at + step][:left]
@@ -605,7 +606,8 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(len(piece) / answer.pace)
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if answer.length is None else piece)
                 if left is not None and (left := left - len(piece)) == 0:
-                    return self._hang_up()
+                    self._hang_up()
+                    return
         if answer.length is None:
             self.wfile.write(b"0\r\n\r\n")
 
@@ -650,16 +652,18 @@ def sample_rooms(now: datetime, seed: int = 1) -> list[Json]:
 def sample_assets(n: int, now: datetime, seed: int = 1) -> Iterator[tuple[Json, bytes]]:
     """`n` assets and their contents, the same for the same `n`, `now` and `seed`, and with a smaller `n` the first of them.
 
-    From eight on, every type is among them. What lies below `HOSTED` is up to 20 days old, what lies below `UPLOADS` up to 400. A few are `failed`
-    (no path, no bytes); a few have size 0, or metadata null, although the file is whole. Else `size` is the length of the content in bytes.
+    From eight on, every type is among them; from 156 on, every room. What lies below `HOSTED` is up to 20 days old, what lies below `UPLOADS` up
+    to 400. A few are `failed` (no path, no bytes); a few have size 0, or metadata null, although the file is whole. Else `size` is the length of
+    the content in bytes.
     """
     rng = random.Random(f"assets {seed}")
     rooms = sample_rooms(now, seed)
     for number in range(n):
         type_, variant = _VARIANTS[number % len(_VARIANTS)]
         if number % len(_VARIANTS) == 0:
-            room = rng.choice(rooms)
+            room = rooms[number // len(_VARIANTS) * 5 % len(rooms)]
             own = room["template"] in _OWN_BUCKET
+            base = UPLOADS if own else HOSTED
             start = now - timedelta(days=rng.uniform(0.2, 400 if own else 20))
             seconds = rng.randrange(120, 7200)
             session, job, epoch, peer, stream = _hex(rng), _hex(rng), int(start.timestamp()), _uuid(rng), _uuid(rng)
@@ -675,7 +679,7 @@ def sample_assets(n: int, now: datetime, seed: int = 1) -> Iterator[tuple[Json, 
                 path = f"{day}/{session}/Rec-{session}-{epoch}.mp4"
             case "room-vod":
                 path, metadata = f"hls/{day}/{epoch}/vod/{recording}.zip", {"num_layers": "4", "max_width": 1920, "max_height": 1080}
-                thumbnails = [f"hls/{day}/{epoch}/vod/thumbnails/thumbnail-{i}.jpg" for i in (1, 2)]
+                thumbnails = [f"{base}/hls/{day}/{epoch}/vod/thumbnails/thumbnail-{i}.jpg" for i in (1, 2)]
             case "chat":
                 path = f"chat/{day}/{recording}.csv"
             case "track":
@@ -690,7 +694,7 @@ def sample_assets(n: int, now: datetime, seed: int = 1) -> Iterator[tuple[Json, 
         content = _content(path.rpartition(".")[2], rng)
         created = start + timedelta(seconds=seconds + rng.uniform(30, 600))
         asset: Json = {"id": _hex(rng), "job_id": job, "room_id": room["id"], "session_id": session, "type": type_, "status": "completed"}
-        asset |= {"path": f"{UPLOADS if own else HOSTED}/{path}", "size": len(content), "duration": seconds, "created_at": _stamp(created, rng)}
+        asset |= {"path": f"{base}/{path}", "size": len(content), "duration": seconds, "created_at": _stamp(created, rng)}
         asset |= {"thumbnails": thumbnails, "metadata": metadata}
         match rng.randrange(50):
             case 0 | 1:
@@ -764,9 +768,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8100, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--assets", type=int, default=60, metavar="N", help="how many made-up assets to serve (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="another number makes up others (default: %(default)s)")
-    parser.add_argument(
-        "--fault", action="append", default=[], metavar="NAME=JSON", help='rate_429=0.1, rooms_fail, fail_first={"/media/":[503]}, ...'
-    )
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME=JSON", help='rate_429=0.1, rooms_fail, fail_first={"/media/":[503]}')
     options = parser.parse_args(argv)
     try:
         faults = _faults(options.fault)

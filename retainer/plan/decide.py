@@ -91,14 +91,15 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     item_no = {id(item): number for number, item in enumerate(items, 1)}
     clause_rows: list[tuple[object, ...]] = [
         (number, item_no[id(clause.item)], clause.kind, clause.store,
-         numbers[clause.begins] if clause.begins else None, numbers[clause.ends] if clause.ends else None, clause.legal)
+         numbers[clause.begins] if clause.begins else None, numbers[clause.ends] if clause.ends else None, clause.legal,
+         f"{clause.item.released:%Y-%m-%d %H:%M:%S.%f}" if isinstance(clause.item, Hold) and clause.item.released else None)
         for number, clause in enumerate(clauses, 1)
     ]  # fmt: skip
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE clauses AS SELECT clause_no::INTEGER AS clause_no, item_no::INTEGER AS item_no, kind::VARCHAR AS kind, "
-        "store::VARCHAR AS store, begins_after::INTEGER AS begins_after, ends_after::INTEGER AS ends_after, legal::BOOLEAN AS legal FROM ("
-        + _values(clause_rows, "clause_no, item_no, kind, store, begins_after, ends_after, legal",
-                  "1 AS clause_no, 1 AS item_no, '' AS kind, '' AS store, 1 AS begins_after, 1 AS ends_after, true AS legal")
+        "store::VARCHAR AS store, begins_after::INTEGER AS begins_after, ends_after::INTEGER AS ends_after, legal::BOOLEAN AS legal, released::TIMESTAMP AS released FROM ("
+        + _values(clause_rows, "clause_no, item_no, kind, store, begins_after, ends_after, legal, released",
+                  "1 AS clause_no, 1 AS item_no, '' AS kind, '' AS store, 1 AS begins_after, 1 AS ends_after, true AS legal, '' AS released")
         + ")"
     )  # fmt: skip
     period_rows: list[tuple[object, ...]] = [

@@ -1,7 +1,7 @@
 -- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by sentence.
 --
 -- Given:  assets, copies, listings (retainer/model/tables.py)
---         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal), periods(period_no, months, days, micros, forever)
+--         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
 --         stores(store, scheme, rank)
 -- Asked:  $now (cut to the second), $zone, $matches (a letter per rule, hold and erasure: y, n, or ? for "not certain"),
 --         $hourly (true where a matching clause counts in hours)
@@ -53,7 +53,8 @@ WITH asked AS (
         CASE WHEN asked.day IS NULL OR first.period_no IS NULL THEN TIMESTAMP '-infinity'
              WHEN first.micros > 0 THEN exact + to_microseconds(first.micros)
              ELSE first_end.moment END AS begins,
-        CASE WHEN asked.day IS NULL THEN CASE WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity' ELSE TIMESTAMP '-infinity' END
+        CASE WHEN kind = 'hold' THEN coalesce(released, TIMESTAMP 'infinity')
+             WHEN asked.day IS NULL THEN CASE WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity' ELSE TIMESTAMP '-infinity' END
              WHEN last.forever OR last.period_no IS NULL THEN TIMESTAMP 'infinity'
              WHEN last.micros > 0 THEN exact + to_microseconds(last.micros)
              ELSE last_end.moment END AS ends
@@ -62,14 +63,12 @@ WITH asked AS (
     LEFT JOIN periods AS last ON last.period_no = asked.ends_after
     LEFT JOIN period_end AS first_end ON first_end.day = asked.day AND first_end.period_no = asked.begins_after
     LEFT JOIN period_end AS last_end ON last_end.day = asked.day AND last_end.period_no = asked.ends_after
-), cut AS (
-    SELECT * EXCLUDE (begins, ends), date_trunc('second', begins) AS begins, date_trunc('second', ends) AS ends FROM timed
 ), erased AS (
-    SELECT cohort_no, min(clause_no) AS erasure FROM cut WHERE kind = 'erasure' GROUP BY cohort_no
+    SELECT cohort_no, min(clause_no) AS erasure FROM timed WHERE kind = 'erasure' GROUP BY cohort_no
 )
 -- Where an erasure matches, only keeps with `basis: legal` count, here and everywhere below.
-SELECT cut.*, erased.erasure
-FROM cut LEFT JOIN erased USING (cohort_no)
+SELECT timed.*, erased.erasure
+FROM timed LEFT JOIN erased USING (cohort_no)
 WHERE kind <> 'keep' OR legal OR erased.erasure IS NULL;
 
 -- A keep runs from `begins` to `ends`. One that has not begun counts as running too, unless a certain keep that runs in
@@ -81,7 +80,7 @@ WITH bridge AS (
 ), bridged AS (
     SELECT DISTINCT later.cohort_no, later.clause_no
     FROM claim AS later JOIN bridge ON bridge.cohort_no = later.cohort_no
-     AND (bridge.kind = 'hold' OR (bridge.store <> later.store AND bridge.ends >= later.begins))
+     AND bridge.ends >= later.begins AND (bridge.kind = 'hold' OR bridge.store <> later.store)
     WHERE later.kind = 'keep' AND later.begins > $now
 )
 SELECT claim.*,
@@ -150,7 +149,7 @@ WITH asked AS (
 SELECT
     placed.*, member.cohort_no,
     known.created, known.status, known.many, known.settled,
-    date_trunc('second', known.created + INTERVAL 15 DAY) AS lapse,
+    known.created + INTERVAL 15 DAY AS lapse,
     coalesce(lies.safe, false) AS safe,
     coalesce(lies.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
     coalesce(lies.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere,
@@ -185,7 +184,7 @@ WITH first_look AS (
             WHEN needed AND NOT complete THEN CASE
                 WHEN readable THEN 'copy'
                 WHEN status = 'failed' THEN CASE
-                    WHEN created IS NULL OR $now < date_trunc('second', created + INTERVAL 7 DAY) THEN 'waiting' ELSE 'none' END
+                    WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
                 ELSE 'unknown' END
             WHEN needed THEN 'keep'
@@ -228,17 +227,19 @@ SELECT
         WHEN verdict = 'keep' THEN deleted_by
         WHEN verdict = 'lapses' THEN erasure
     END AS clause_no,
-    CASE verdict
+    -- Moments are compared to the microsecond, so that nothing is deleted early, and shown cut to the second.
+    date_trunc('second', CASE verdict
         WHEN 'keep' THEN CASE
             WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
             WHEN erasure IS NOT NULL THEN keep_until
             ELSE coalesce(delete_from, keep_until) END
         WHEN 'lapses' THEN coalesce(lapse, TIMESTAMP 'infinity')
-    END AS until,
-    CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
+    END) AS until,
+    date_trunc('second', CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
         WHEN created IS NULL THEN $now
         WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
-    END END AS deadline,
-    keep_until, delete_from, weighed.created AS created, there, complete, needed, bytes, many, safe, hosted, elsewhere, lapse,
+    END END) AS deadline,
+    date_trunc('second', keep_until) AS keep_until, date_trunc('second', delete_from) AS delete_from,
+    weighed.created AS created, there, complete, needed, bytes, many, safe, hosted, elsewhere, date_trunc('second', lapse) AS lapse,
     weighed.shared, erasure IS NOT NULL AS erased, held_by IS NOT NULL AS held
 FROM weighed LEFT JOIN sharing ON sharing.store = weighed.store AND sharing.shared = weighed.shared;

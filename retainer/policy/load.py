@@ -153,7 +153,7 @@ class _Reader:
             key, here = str(event.value), (*location, str(event.value))
             if event.tag is not None and event.tag != "!":
                 self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
-            if key == "<<" and event.style is None:
+            if key == "<<" and not event.style:
                 self.complain("Y004", event, "merge keys are not allowed", "write the keys out")
             elif key in value:
                 first = self.document.keys[here]

@@ -38,7 +38,7 @@ from retainer.model.rule import (
 from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, nearest
 from retainer.policy.load import Document, Location
-from retainer.policy.schema import MatchMap, PolicyFile
+from retainer.policy.schema import ErasureItem, HoldItem, MatchMap, PolicyFile, RuleItem
 
 _KINDS = {
     "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
@@ -52,21 +52,32 @@ Model = typing.TypeVar("Model", bound=BaseModel)
 
 
 def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[Diagnostic]]:
-    """The document as its pydantic model, or None with everything that does not fit."""
-    secrets = list(_credentials(document))
+    """The document as its pydantic model with everything that does not fit; what does not fit is left out, or it is None."""
+    wrong = list(_credentials(document))
+    hidden = {item.span for item in wrong}
     try:
-        return model.model_validate(document.data), secrets
+        return model.model_validate(document.data), wrong
     except ValidationError as error:
-        found = [_translated(document, model, item) for item in error.errors(include_url=False)]
-        hidden = {item.span for item in secrets}
-        return None, secrets + [item for item in found if item.span not in hidden]
+        mistakes = error.errors(include_url=False)
+    wrong += [item for each in mistakes if (item := _translated(document, model, each)).span not in hidden]
+    try:
+        return model.model_validate(_without(document.data, [tuple(each["loc"]) for each in mistakes])), wrong
+    except ValidationError:
+        return None, wrong
+
+
+def _without(data: Any, places: list[Location], here: Location = ()) -> Any:
+    """The data less the keys at these places, so that the rest can still be looked at in the same run."""
+    if isinstance(data, dict):
+        return {key: _without(item, places, (*here, key)) for key, item in data.items() if (*here, key) not in places}
+    return data
 
 
 def _translated(document: Document, model: type[BaseModel], error: Mapping[str, Any]) -> Diagnostic:
     location: Location = tuple(error["loc"])
     kind, value = error["type"], error.get("input")
     context = error.get("ctx") or {}
-    name = location[-1] if location else ""
+    name = next((part for part in reversed(location) if isinstance(part, str)), "")
     if kind == "extra_forbidden":
         allowed = _keys(model, location[:-1])
         close = nearest(str(name), allowed)
@@ -222,8 +233,17 @@ class _Parser:
             self.complain("P207", location, "this match is empty, so it matches nothing", "`match: all` is the way to say everything")
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
-    def rules(self, file: PolicyFile) -> Iterator[Rule]:
-        for number, item in enumerate(file.rules):
+    def items(self, section: str, model: type[Model]) -> Iterator[tuple[int, Model]]:
+        """The items of a section whose shape is right, with their places; the others have been complained of."""
+        listed = self.document.data.get(section)
+        for number, data in enumerate(listed if isinstance(listed, list) else ()):
+            try:
+                yield number, model.model_validate(data)
+            except ValidationError:
+                continue
+
+    def rules(self) -> Iterator[Rule]:
+        for number, item in self.items("rules", RuleItem):
             here: Location = ("rules", number)
             keeps = []
             for n, keep in enumerate(item.keep or ()):
@@ -252,8 +272,8 @@ class _Parser:
                 why=item.why or "", owner=item.owner or "",
             )  # fmt: skip
 
-    def holds(self, file: PolicyFile) -> Iterator[Hold]:
-        for number, item in enumerate(file.holds):
+    def holds(self) -> Iterator[Hold]:
+        for number, item in self.items("holds", HoldItem):
             here: Location = ("holds", number)
             yield Hold(
                 id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
@@ -261,8 +281,8 @@ class _Parser:
                 why=item.why, owner=item.owner or "",
             )  # fmt: skip
 
-    def erasures(self, file: PolicyFile) -> Iterator[Erasure]:
-        for number, item in enumerate(file.erasures):
+    def erasures(self) -> Iterator[Erasure]:
+        for number, item in self.items("erasures", ErasureItem):
             here: Location = ("erasures", number)
             yield Erasure(
                 id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
@@ -272,9 +292,7 @@ class _Parser:
 
 def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:
     """The rules of one file. When anything is wrong, what could be read is returned beside every mistake."""
-    file, wrong = checked(document, PolicyFile)
-    if file is None:
-        return Policies(), wrong
+    _, wrong = checked(document, PolicyFile)
     parser = _Parser(document, timezone)
-    policies = Policies(tuple(parser.rules(file)), tuple(parser.holds(file)), tuple(parser.erasures(file)))
+    policies = Policies(tuple(parser.rules()), tuple(parser.holds()), tuple(parser.erasures()))
     return policies, wrong + parser.wrong

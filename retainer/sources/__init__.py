@@ -1,0 +1,1 @@
+"""The 100ms API: what it lists, and the bytes behind it."""

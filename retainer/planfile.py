@@ -1,0 +1,304 @@
+"""The plan file: one Parquet file whose rows are the decisions, with a header in its metadata (format: docs/plan-file.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from retainer.errors import PlanRefused
+from retainer.inventory.facts import connect
+from retainer.model.moment import read_moment
+
+FORMAT = "1.0"
+_KEY = "retainer.plan"
+_BLOCK = 20_000
+ACTIONS = "decision IN ('copy', 'delete') AND NOT not_yet"
+
+OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR)'
+WITNESS = 'STRUCT(store VARCHAR, "key" VARCHAR, size BIGINT, version VARCHAR)'
+COLUMNS = {
+    "n": "INTEGER",  # the order: copies by deadline, deletes, then everything else
+    "asset_id": "VARCHAR",
+    "store": "VARCHAR",
+    "decision": "VARCHAR",
+    "because": "VARCHAR[]",
+    "rule": "VARCHAR",  # id of the rule, hold or erasure
+    "at": "VARCHAR",  # file:line
+    "type": "VARCHAR",
+    "created": "TIMESTAMP",
+    "keep_until": "TIMESTAMP",
+    "delete_from": "TIMESTAMP",
+    "until": "TIMESTAMP",
+    "deadline": "TIMESTAMP",
+    "bytes": "BIGINT",
+    "not_yet": "BOOLEAN",
+    "last_copy": "BOOLEAN",
+    "source": "VARCHAR",
+    "source_object": OBJECT,
+    "target": "VARCHAR",
+    "objects": f"{OBJECT}[]",
+    "witnesses": f"{WITNESS}[]",
+    "facts": "VARCHAR",
+}
+"""The rows. Moments in UTC, sizes in bytes; `facts` is JSON and stands on actions only, without any name."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SourceState(_Strict):
+    name: str
+    kind: str
+    complete: bool
+    objects: int
+    bytes: int
+    strays: int
+    stray_bytes: int
+    note: str | None = None
+    weak: str | None = None
+
+
+class LimitState(_Strict):
+    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24 hours."""
+
+    name: str
+    scope: str
+    used: float
+    allowed: float
+    breached: bool
+    lifted: bool
+
+    @property
+    def lift(self) -> str:
+        return f"--lift {self.name}:{self.scope}"
+
+
+class ItemState(_Strict):
+    """A rule, hold or erasure as it was when the plan was made."""
+
+    id: str
+    kind: str
+    at: str
+    why: str
+    owner: str
+    digest: str
+
+
+class ClashState(_Strict):
+    ceiling: str
+    keep: str
+    assets: int
+    lifted: bool
+
+    @property
+    def lift(self) -> str:
+        return f"--lift clash:{self.ceiling}"
+
+
+class Undeclared(_Strict):
+    bucket: str
+    assets: int
+    at_risk: int
+
+
+class Header(_Strict):
+    """What a plan says of itself. `digest` is over the rows in their order; the fingerprint is the file's SHA-256."""
+
+    format: str = FORMAT
+    plan_id: str = ""
+    digest: str = ""
+    rows: int = 0
+    as_of: str
+    created: str
+    expires: str
+    tool: str
+    duckdb: str
+    policy_digest: str
+    git_commit: str | None
+    git_dirty: bool | None
+    scope: str | None
+    project: str
+    items: list[ItemState]
+    sources: list[SourceState]
+    limits: list[LimitState]
+    clashes: list[ClashState]
+    undeclared: list[Undeclared]
+    uncovered: int
+    uncovered_bytes: int
+    incomplete: bool
+    copies: int
+    copy_bytes: int
+    deletes: int
+    delete_bytes: int
+    last_copies: int
+
+    @property
+    def held_back(self) -> list[str]:
+        """Why the deletes of this plan may not run, in words; empty when they may."""
+        breaches = [f"limit {limit.name} of {limit.scope}" for limit in self.limits if limit.breached and not limit.lifted]
+        return breaches + [f"clash of {clash.ceiling} with {clash.keep}" for clash in self.clashes if not clash.lifted]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan that was read and found whole. `connection` holds its rows as the view `plan`."""
+
+    path: Path
+    header: Header
+    fingerprint: str
+    connection: duckdb.DuckDBPyConnection
+
+
+def _text_of_row() -> str:
+    """SQL: a row as text that does not depend on DuckDB's own formatting of values."""
+
+    def written(column: str, kind: str) -> str:
+        if kind == "TIMESTAMP":
+            return f"coalesce(CASE WHEN isinf({column}) THEN 'inf' ELSE epoch_us({column})::VARCHAR END, '')"
+        if "STRUCT" in kind or kind.endswith("[]"):
+            return f"coalesce(to_json({column})::VARCHAR, '')"
+        return f"coalesce({column}::VARCHAR, '')"
+
+    return "concat_ws('\x1f', " + ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ")"
+
+
+def _digest(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[str, int]:
+    """SHA-256 over the rows' digests, block by block in the order of `n`, and the number of rows."""
+    blocks = connection.execute(
+        f"SELECT n // {_BLOCK} AS block, md5(string_agg(md5({_text_of_row()}), '' ORDER BY n)), count(*) FROM {table} GROUP BY block ORDER BY block"
+    ).fetchall()
+    whole = hashlib.sha256()
+    for number, block, count in blocks:
+        whole.update(f"{number}:{count}:{block};".encode())
+    return whole.hexdigest(), sum(count for _, _, count in blocks)
+
+
+def fingerprint_of(path: Path) -> str:
+    """The SHA-256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_plan(connection: duckdb.DuckDBPyConnection, table: str, header: Header, path: Path) -> Header:
+    """Write the rows of a table and a header to one file, whole or not at all. Returns the header with digest and plan id."""
+    digest, rows = _digest(connection, table)
+    header = header.model_copy(update={"digest": digest, "rows": rows})
+    plan_id = hashlib.sha256(_canonical(header).encode()).hexdigest()[:16]
+    header = header.model_copy(update={"plan_id": plan_id})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.half")
+    text = _canonical(header).replace("'", "''")
+    target = str(half).replace("'", "''")
+    columns = ", ".join(COLUMNS)
+    connection.execute(
+        f"COPY (SELECT {columns} FROM {table} ORDER BY n) TO '{target}' "
+        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
+    )
+    half.replace(path)
+    return header
+
+
+def _canonical(header: Header) -> str:
+    return json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Read a plan and check that it is whole. Raises PlanRefused when it is truncated, edited or of another major format."""
+    refused = "make a new one with `retainer plan --out FILE`"
+    if not path.is_file():
+        raise PlanRefused(f"there is no plan at {path}", hint=refused)
+    fingerprint = fingerprint_of(path)
+    connection = connect()
+    quoted = str(path).replace("'", "''")
+    try:
+        found = connection.execute(f"SELECT value FROM parquet_kv_metadata('{quoted}') WHERE key = '{_KEY}'").fetchone()
+        if found is None:
+            raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=refused)
+        raw: dict[str, Any] = json.loads(bytes(found[0]))
+        major = str(raw.get("format", "?")).split(".")[0]
+        if major != FORMAT.split(".")[0]:
+            raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=refused)
+        header = Header.model_validate(raw)
+        connection.execute(f"CREATE VIEW plan AS FROM read_parquet('{quoted}')")
+        digest, rows = _digest(connection, "plan")
+    except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
+        raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
+    without_id = dict(raw) | {"plan_id": ""}
+    expected_id = hashlib.sha256(json.dumps(without_id, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()[:16]
+    if (digest, rows, expected_id) != (header.digest, header.rows, header.plan_id):
+        raise PlanRefused(f"{path} was edited or damaged: its rows and its header do not belong together", hint=refused)
+    return PlanFile(path, header, fingerprint, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One object of a plan: where it lies, and the version it was seen with."""
+
+    store: str
+    key: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One copy or delete, as a plan says it."""
+
+    n: int
+    asset_id: str
+    store: str
+    decision: str
+    rule: str
+    at: str
+    type: str | None
+    created: datetime | None
+    deadline: datetime | None
+    bytes: int | None
+    last_copy: bool
+    source: str | None
+    source_object: Planned | None
+    target: str | None
+    objects: tuple[Planned, ...]
+    witnesses: tuple[Planned, ...]
+    facts: dict[str, Any]
+
+
+def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
+    """The copies or the deletes of a plan, in its order."""
+    names = ["n", "asset_id", "store", "decision", "rule", '"at"', "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
+             "source_object", "target", "objects", "witnesses", "facts"]  # fmt: skip
+    cursor = plan.connection.cursor()
+    cursor.execute(f"SELECT {', '.join(names)} FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision])
+    while rows := cursor.fetchmany(1000):
+        for row in rows:
+            n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, origin, target, objects, witnesses, facts = row
+            yield Action(
+                n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, bool(last), source,
+                Planned(source, origin["key"], origin["size"], origin["version"]) if origin else None, target,
+                tuple(Planned(store, each["key"], each["size"], each["version"]) for each in objects or ()),
+                tuple(Planned(each["store"], each["key"], each["size"], each["version"]) for each in witnesses or ()),
+                json.loads(facts) if facts else {},
+            )  # fmt: skip
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    from datetime import UTC
+
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def moment_of(text: str) -> datetime:
+    """A moment of a header. Raises PlanRefused when it is none."""
+    moment = read_moment(text)
+    if moment is None:
+        raise PlanRefused(f"the plan's header has `{text}` where a moment should be")
+    return moment

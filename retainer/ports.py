@@ -1,0 +1,154 @@
+"""What the stages need from the outside world. Readers and writers are different types: a plan has no object that can write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One object as a listing or a look showed it. Everything that changes an object is given one of these, never a key alone.
+
+    `key` without the store's prefix; `size` in bytes; `version` is the precondition (S3 ETag, GCS generation, file inode-size-mtime).
+    `locked_until` (UTC) is `datetime.max` for a hold without an end; it is only to be believed when `lock_read`.
+    """
+
+    key: str
+    size: int
+    version: str
+    storage_class: str | None = None
+    locked_until: datetime | None = None
+    lock_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What was counted and computed while bytes went by. `crc32c` as base64 of 4 big-endian bytes, `sha256` as hex."""
+
+    size: int
+    crc32c: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """An object looked at by itself: as seen, with the checksum that the store itself computed, and its metadata."""
+
+    seen: Seen
+    crc32c: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class Deletion(Enum):
+    """What became of a delete: done, or why it was left alone."""
+
+    DELETED = "deleted"
+    CHANGED = "changed"
+    GONE = "gone"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Which conditions a store was seen to honour on a probe object, in this run."""
+
+    create: bool
+    delete: bool
+    batch_delete: bool
+
+
+class StoreReader(Protocol):
+    """A store that can be looked at. A listing finishes or raises ListingBroken."""
+
+    @property
+    def name(self) -> str: ...
+
+    def list(self, under: str = "") -> Iterator[Seen]:
+        """Every object below the store's prefix and `under`; without `under`, less retainer's own. Raises ListingBroken."""
+
+    def can_lock(self) -> bool:
+        """Whether objects here may carry locks; True as well where that cannot be found out."""
+
+    def look(self, key: str) -> Look | None:
+        """The object with its checksum, metadata and locks; None when it is certainly not there. Raises StoreFailed."""
+
+    def read(self, seen: Seen) -> Iterator[bytes]:
+        """The bytes of just this version, in pieces of at most 1 MiB. Raises StoreFailed when it changed or breaks off."""
+
+    def server_time(self) -> datetime:
+        """The server's clock (UTC), from its `Date`; the local clock for folders."""
+
+
+class StoreWriter(StoreReader, Protocol):
+    """A store that can be changed, always on a condition."""
+
+    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+        """Write an object that does not exist yet from a stream, without touching the disk.
+
+        At most 32 MiB are held in memory. Raises KeyTaken when something is there, and then nothing of it has changed;
+        whatever `chunks` raises goes through, and leaves nothing behind that a listing shows.
+        """
+
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+        """Copy on the server's side an object of a store of the same cloud; None when the servers cannot.
+
+        Creates only; raises KeyTaken and StoreFailed (also when the source changed).
+        """
+
+    def delete(self, seen: Seen) -> Deletion:
+        """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""
+
+    def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
+        """Delete these versions in one call, each on its own condition. Only where `conditions().batch_delete`."""
+
+    def conditions(self) -> Conditions:
+        """What this store honours, found out on a probe object under `_retainer/`. Raises StoreFailed."""
+
+    def replace(self, seen: Seen, content: bytes) -> Seen | None:
+        """Write a new version over just this one (the lock's heartbeat); None when it is another one by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailure:
+    """One object of a batch that could not be deleted, in a sentence without secrets."""
+
+    message: str
+
+
+class Recordings(Protocol):
+    """The 100ms API, as far as planning needs it."""
+
+    def assets(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        """Every asset of one type as 100ms gives it. Finishes or raises ListingBroken."""
+
+    def first_page(self) -> Sequence[Mapping[str, Any]]:
+        """One page of assets of any type, to find types that nobody knew of."""
+
+    def rooms(self) -> Iterator[Mapping[str, Any]]:
+        """Every room. Finishes or raises ListingBroken."""
+
+    def server_time(self) -> datetime:
+        """The server's clock (UTC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An opened source: its length in bytes where the server gave one, its content type, and its bytes."""
+
+    length: int | None
+    content_type: str
+    chunks: Iterator[bytes]
+
+
+class Downloads(Protocol):
+    """The bytes of what 100ms lists."""
+
+    def open(self, asset_id: str) -> Body:
+        """Ask for a presigned URL and open it. Raises SourceGone on 404 and 410, SourceFailed on everything else.
+
+        The chunks raise SourceFailed when the body ends before its length.
+        """

@@ -1,0 +1,262 @@
+"""The 100ms recording-assets API over HTTP (facts: docs/100ms-api.md)."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import jwt
+import tenacity
+
+from retainer.errors import CredentialsRefused, ListingBroken, SourceFailed, SourceGone
+from retainer.ports import Body
+
+PAGE = 100
+TOKEN_LIFE_SECONDS = 24 * 3600
+RENEW_BEFORE_SECONDS = 300
+RETRY_BUDGET_SECONDS = 300.0
+"""One call is tried again for at most this long; a server that asks for more patience than is left gets none."""
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An app access key with its secret, or a ready-made management token."""
+
+    access_key: str = ""
+    secret: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+class _Token:
+    """A management token that is renewed before it ends (HS256; claims as in docs/100ms-api.md)."""
+
+    def __init__(self, credentials: Credentials, clock: Callable[[], float]) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token, self._ends = credentials.token, float("inf")
+        if not credentials.token:
+            self._ends = 0.0
+
+    @property
+    def ready_made(self) -> bool:
+        return bool(self._credentials.token)
+
+    def get(self) -> str:
+        with self._lock:
+            now = self._clock()
+            if now > self._ends - RENEW_BEFORE_SECONDS:
+                start = int(now)
+                claims = {"access_key": self._credentials.access_key, "type": "management", "version": 2, "jti": str(uuid.uuid4()),
+                          "iat": start, "nbf": start, "exp": start + TOKEN_LIFE_SECONDS}  # fmt: skip
+                self._token = jwt.encode(claims, self._credentials.secret, algorithm="HS256")
+                self._ends = start + TOKEN_LIFE_SECONDS
+            return self._token
+
+    def drop(self, token: str) -> None:
+        """Forget a token that the server refused, unless another thread has renewed it already."""
+        with self._lock:
+            if token == self._token and not self.ready_made:
+                self._ends = 0.0
+
+
+class _Again(Exception):
+    """This call may go through later; `patience` is how long the server asked to wait, in seconds."""
+
+    def __init__(self, message: str, patience: float | None = None) -> None:
+        super().__init__(message)
+        self.patience = patience
+
+
+def _asked_patience(answer: httpx.Response) -> float | None:
+    """The seconds a 429 or 503 asks for: from the header, or from the text where only that names them."""
+    header = answer.headers.get("Retry-After", "")
+    if header.isdigit():
+        return float(header)
+    found = re.search(r"(?i)\bafter\s+([0-9]+(?:\.[0-9]+)?)\s*(ms|milli|s|min|m\b)?", answer.text[:2000])
+    if not found:
+        return None
+    scale = {"ms": 0.001, "milli": 0.001, "min": 60.0, "m": 60.0}.get((found[2] or "s").lower(), 1.0)
+    return float(found[1]) * scale
+
+
+class HmsApi:
+    """Lists assets and rooms, and opens recordings. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        retry_budget: float = RETRY_BUDGET_SECONDS,
+        on_wait: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._base = url.rstrip("/")
+        self._token = _Token(credentials, clock)
+        self._sleep = sleep
+        self._budget = retry_budget
+        self._on_wait = on_wait
+        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
+        timeout = httpx.Timeout(60.0, connect=10.0)
+        agent = {"User-Agent": "retainer"}
+        self._api = httpx.Client(timeout=timeout, limits=limits, headers=agent)
+        self._media = httpx.Client(timeout=timeout, limits=limits, headers=agent | {"Accept-Encoding": "identity"}, follow_redirects=True)
+        self._date: str | None = None
+
+    def close(self) -> None:
+        self._api.close()
+        self._media.close()
+
+    def server_time(self) -> datetime:
+        if self._date is None:
+            self._get("/recording-assets", {"limit": "10"})
+        if self._date is None:
+            raise SourceFailed("100ms: the server does not tell its time")
+        return parsedate_to_datetime(self._date)
+
+    def assets(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        yield from self._pages("/recording-assets", {"type": kind})
+
+    def first_page(self) -> Sequence[Mapping[str, Any]]:
+        return self._rows(self._get("/recording-assets", {"limit": str(PAGE)}), "/recording-assets")
+
+    def rooms(self) -> Iterator[Mapping[str, Any]]:
+        yield from self._pages("/rooms", {})
+
+    def _pages(self, path: str, query: dict[str, str]) -> Iterator[Mapping[str, Any]]:
+        start: str | None = None
+        cursors: set[str] = set()
+        while True:
+            try:
+                page = self._get(path, query | {"limit": str(PAGE)} | ({"start": start} if start else {}))
+            except SourceFailed as error:
+                raise ListingBroken(error.message, hint=error.hint) from None
+            rows = self._rows(page, path)
+            yield from rows
+            limit = page.get("limit")
+            if len(rows) < (limit if isinstance(limit, int) and 0 < limit <= PAGE else PAGE):
+                return
+            start = page.get("last")
+            if not isinstance(start, str) or not start:
+                raise ListingBroken(f"100ms {path}: a full page came without `last`, so the rest cannot be asked for")
+            if start in cursors:
+                raise ListingBroken(f"100ms {path}: the cursor goes in a circle")
+            cursors.add(start)
+
+    @staticmethod
+    def _rows(page: Mapping[str, Any], path: str) -> Sequence[Mapping[str, Any]]:
+        rows = page.get("data")
+        if rows is None and "last" in page:
+            return []
+        if not isinstance(rows, list):
+            raise ListingBroken(f"100ms {path}: an answer has no list of rows in it")
+        return [row if isinstance(row, dict) else {} for row in rows]
+
+    def _get(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
+        """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused (401, 403), SourceFailed."""
+
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            self._on_wait(f"100ms: {error}; again in {state.upcoming_sleep:.1f} s")
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            backoff = min(60.0, 0.5 * 2 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.0)
+            asked = error.patience if isinstance(error, _Again) else None
+            return backoff if asked is None else asked + random.uniform(0.0, min(1.0, asked))
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Again),
+            wait=wait,
+            stop=tenacity.stop_before_delay(self._budget) | tenacity.stop_after_attempt(12),
+            sleep=self._sleep,
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, path, query)
+        except _Again as error:
+            raise SourceFailed(f"100ms {path}: {error}, and went on so for {self._budget:.0f} s or 12 tries", hint="run it again later") from None
+
+    def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
+        for fresh in (False, True):
+            token = self._token.get()
+            try:
+                answer = self._api.get(self._base + path, params=query, headers={"Authorization": f"Bearer {token}"})
+            except httpx.TransportError as error:
+                raise _Again(f"the connection failed ({type(error).__name__})") from None
+            if answer.status_code == 401 and not fresh and not self._token.ready_made:
+                self._token.drop(token)
+                continue
+            break
+        self._date = answer.headers.get("Date") or self._date
+        status = answer.status_code
+        if status in (401, 403):
+            raise CredentialsRefused(
+                f"100ms refused the credentials ({status})",
+                hint="check HMS_ACCESS_KEY and HMS_SECRET" if not self._token.ready_made else "the management token may have ended; make a new one",
+            )
+        if status in (404, 410):
+            raise SourceGone(f"100ms {path}: {status}, it is not there")
+        if status in (408, 425, 429) or status >= 500:
+            raise _Again(f"it answered {status}", _asked_patience(answer) if status in (429, 503) else None)
+        if status != 200:
+            raise SourceFailed(f"100ms {path}: it answered {status}")
+        try:
+            page = answer.json()
+        except ValueError:
+            raise _Again("an answer was cut off or is not JSON") from None
+        if not isinstance(page, dict):
+            raise _Again("an answer is not a JSON object")
+        return page
+
+    def open(self, asset_id: str) -> Body:
+        for fresh in (False, True):
+            link = self._get(f"/recording-assets/{httpx.URL('/').copy_with(path='/' + asset_id).raw_path.decode()[1:]}/presigned-url", {})
+            url = link.get("url")
+            if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+                raise SourceFailed("100ms gave no presigned URL for it")
+            request = self._media.build_request("GET", url)
+            try:
+                answer = self._media.send(request, stream=True)
+            except httpx.TransportError as error:
+                raise SourceFailed(f"opening the recording: the connection failed ({type(error).__name__})") from None
+            if answer.status_code == 403 and not fresh:
+                answer.close()
+                continue
+            break
+        status = answer.status_code
+        if status != 200:
+            answer.close()
+            if status in (404, 410):
+                raise SourceGone(f"the recording is gone from 100ms ({status})")
+            hint = "100ms may only have the right to write to that bucket: declare it as a store" if status == 403 else None
+            raise SourceFailed(f"opening the recording: the server answered {status}", hint=hint)
+        length = answer.headers.get("Content-Length", "")
+        return Body(int(length) if length.isdigit() else None, answer.headers.get("Content-Type", ""), _chunks(answer))
+
+
+def _chunks(answer: httpx.Response) -> Iterator[bytes]:
+    try:
+        yield from answer.iter_raw(_PIECE)
+    except httpx.HTTPError as error:
+        raise SourceFailed(f"reading the recording: it broke off ({type(error).__name__})") from None
+    finally:
+        answer.close()
+
+

@@ -1,0 +1,256 @@
+"""Google Cloud Storage (google-cloud-storage)."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, RetryError, Unauthorized
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
+from retainer.model.setting import OWN_PREFIX, Store
+from retainer.ports import Conditions, Deletion, Look, Seen, StoreFailure, StoreReader
+
+_PIECE = 1 << 20
+_CHUNK = 8 << 20
+_TROUBLE = (GoogleAPICallError, GoogleAuthError, RetryError, requests.RequestException, DataCorruption, InvalidResponse, OSError)
+
+
+class GcsReader:
+    """Reads one prefix of one bucket. What a listing says of holds and retention is complete: no further look is needed."""
+
+    def __init__(self, store: Store) -> None:
+        self.name = store.name
+        self.store = store
+        emulated = store.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
+        options = {"api_endpoint": store.endpoint} if store.endpoint else None
+        try:
+            self._client = (
+                storage.Client(project="emulated", credentials=AnonymousCredentials(), client_options=options)
+                if emulated
+                else storage.Client()
+            )
+        except (GoogleAuthError, OSError):
+            raise CredentialsRefused(
+                f"reach {store.name}: there are no Google credentials", hint="run `gcloud auth application-default login`"
+            ) from None
+        self._bucket = self._client.bucket(store.bucket)
+        self._retry = DEFAULT_RETRY.with_timeout(5.0 if emulated else 60.0)
+
+    def _full(self, key: str) -> str:
+        return self.store.prefix + key
+
+    def _failed(self, verb: str, key: str, error: Exception) -> RetainerError:
+        where = f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
+        if isinstance(error, GoogleAuthError | Unauthorized):
+            return CredentialsRefused(f"{where}: Google refused the credentials", hint="see `gcloud auth list`")
+        if isinstance(error, RetryError) and isinstance(error.cause, GoogleAPICallError):
+            error = error.cause
+        if isinstance(error, InvalidResponse):
+            return StoreFailed(f"{where}: GCS answered {error.response.status_code}")
+        if isinstance(error, GoogleAPICallError):
+            hint = "the credentials lack a right there" if isinstance(error, Forbidden) else None
+            return StoreFailed(f"{where}: GCS answered {error.code}", hint=hint)
+        return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
+
+    def _seen(self, blob: Any) -> Seen:
+        until = blob.retention_expiration_time
+        if blob.temporary_hold or blob.event_based_hold:
+            until = datetime.max.replace(tzinfo=UTC)
+        own = getattr(getattr(blob, "retention", None), "retain_until_time", None)
+        until = max(filter(None, (until, own)), default=None)
+        return Seen(blob.name[len(self.store.prefix) :], int(blob.size or 0), str(blob.generation), blob.storage_class, until, lock_read=True)
+
+    def list(self, under: str = "") -> Iterator[Seen]:
+        try:
+            for blob in self._client.list_blobs(self._bucket, prefix=self._full(under) or None, retry=self._retry):
+                key = blob.name[len(self.store.prefix) :]
+                if key and (under or not key.startswith(OWN_PREFIX)):
+                    yield self._seen(blob)
+        except _TROUBLE as error:
+            failure = self._failed("list", under, error)
+            raise failure if isinstance(failure, CredentialsRefused) else ListingBroken(failure.message, hint=failure.hint) from None
+
+    def can_lock(self) -> bool:
+        return False
+
+    def look(self, key: str) -> Look | None:
+        try:
+            blob = self._bucket.get_blob(self._full(key), retry=self._retry)
+        except _TROUBLE as error:
+            raise self._failed("look at", key, error) from None
+        return None if blob is None else Look(self._seen(blob), blob.crc32c, blob.metadata or {})
+
+    def read(self, seen: Seen) -> Iterator[bytes]:
+        blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
+        count = 0
+        try:
+            if seen.size:
+                with blob.open("rb", if_generation_match=int(seen.version), retry=self._retry) as body:
+                    while piece := body.read(_PIECE):
+                        count += len(piece)
+                        yield piece
+        except (PreconditionFailed, NotFound):
+            raise StoreFailed(f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+        except _TROUBLE as error:
+            raise self._failed("read", seen.key, error) from None
+        if count != seen.size:
+            raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
+
+    def server_time(self) -> datetime:
+        base = (self.store.endpoint or os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com").rstrip("/")
+        try:
+            date = requests.head(f"{base}/storage/v1/b/{self.store.bucket}", timeout=30).headers.get("Date")
+        except requests.RequestException as error:
+            raise self._failed("reach", "", error) from None
+        if not date:
+            raise StoreFailed(f"reach {self.name}: the server does not tell its time")
+        return parsedate_to_datetime(date)
+
+
+class GcsWriter(GcsReader):
+    """Changes one prefix of one bucket, always on a condition."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._proven: Conditions | None = None
+        self._proving = threading.Lock()
+
+    def _blob(self, key: str, metadata: Mapping[str, str]) -> Any:
+        blob = self._bucket.blob(self._full(key), chunk_size=_CHUNK)
+        blob.metadata = dict(metadata)
+        if self.store.storage_class:
+            blob.storage_class = self.store.storage_class
+        return blob
+
+    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+        blob = self._blob(key, metadata)
+        buffer, more = bytearray(), False
+        for chunk in chunks:
+            buffer += chunk
+            if len(buffer) > _CHUNK:
+                more = True
+                break
+        options = {"if_generation_match": 0, "checksum": "crc32c", "retry": self._retry}
+        try:
+            if not more:
+                blob.upload_from_string(bytes(buffer), content_type=content_type, **options)
+                return Seen(key, len(buffer), str(blob.generation))
+            count = len(buffer)
+            with blob.open("wb", chunk_size=_CHUNK, content_type=content_type, **options) as target:
+                target.write(bytes(buffer))
+                buffer.clear()
+                for chunk in chunks:
+                    target.write(chunk)
+                    count += len(chunk)
+            blob.reload(retry=self._retry)
+            return Seen(key, count, str(blob.generation))
+        except PreconditionFailed:
+            raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+        except _TROUBLE as error:
+            # The client translates the errors of whole uploads, and not those of streamed ones.
+            if isinstance(error, InvalidResponse) and error.response.status_code == 412:
+                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+            raise self._failed("write", key, error) from None
+
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+        if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
+            return None
+        blob = self._blob(key, metadata)
+        origin = source._bucket.blob(source._full(seen.key))
+        try:
+            current = source._bucket.get_blob(source._full(seen.key), retry=self._retry)
+            if current is None or str(current.generation) != seen.version:
+                raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again")
+            blob.content_type = current.content_type
+            token = None
+            while True:
+                token, _, _ = blob.rewrite(
+                    origin, token=token, if_generation_match=0, if_source_generation_match=int(seen.version), retry=self._retry
+                )
+                if token is None:
+                    break
+            return Seen(key, int(blob.size), str(blob.generation))
+        except PreconditionFailed:
+            if self.look(key) is not None:
+                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+            raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+        except Forbidden:
+            return None
+        except _TROUBLE as error:
+            raise self._failed("copy to", key, error) from None
+
+    def delete(self, seen: Seen) -> Deletion:
+        if not self.conditions().delete:
+            found = self.look(seen.key)
+            if found is None:
+                return Deletion.GONE
+            if found.seen.version != seen.version:
+                return Deletion.CHANGED
+        try:
+            # Never blob.delete() of a listed blob: it names the generation, which is permanent even where versioning is on.
+            self._bucket.delete_blob(self._full(seen.key), if_generation_match=int(seen.version), retry=self._retry)
+        except NotFound:
+            return Deletion.GONE
+        except PreconditionFailed:
+            return Deletion.CHANGED if self.look(seen.key) else Deletion.GONE
+        except Forbidden as error:
+            found = self.look(seen.key)
+            if found is not None and (found.seen.locked_until is not None or "retention" in str(error).lower() or "hold" in str(error).lower()):
+                return Deletion.LOCKED
+            raise self._failed("delete", seen.key, error) from None
+        except _TROUBLE as error:
+            raise self._failed("delete", seen.key, error) from None
+        return Deletion.DELETED
+
+    def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
+        raise StoreFailed(f"delete in {self.name}: GCS objects are deleted one by one")
+
+    def conditions(self) -> Conditions:
+        with self._proving:
+            if self._proven is None:
+                self._proven = self._prove()
+            return self._proven
+
+    def _prove(self) -> Conditions:
+        name = self._full(f"{OWN_PREFIX}probe-{uuid.uuid4().hex}")
+        try:
+            blob = self._bucket.blob(name)
+            blob.upload_from_string(b"probe", retry=self._retry)
+            create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
+            delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
+            delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
+            if delete:
+                self._bucket.delete_blob(name, retry=self._retry)
+        except _TROUBLE as error:
+            raise self._failed("probe", "", error) from None
+        return Conditions(create=create, delete=delete, batch_delete=False)
+
+    @staticmethod
+    def _refused(call: Any) -> bool:
+        try:
+            call()
+        except PreconditionFailed:
+            return True
+        return False
+
+    def replace(self, seen: Seen, content: bytes) -> Seen | None:
+        blob = self._bucket.blob(self._full(seen.key))
+        try:
+            blob.upload_from_string(content, if_generation_match=int(seen.version), retry=self._retry)
+        except PreconditionFailed:
+            return None
+        except _TROUBLE as error:
+            raise self._failed("write", seen.key, error) from None
+        return Seen(seen.key, len(content), str(blob.generation))

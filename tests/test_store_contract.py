@@ -1,0 +1,248 @@
+"""The contract of ports.StoreWriter, on every server that has the feature. A new store is one line in conftest.SERVERS."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import google_crc32c
+import pytest
+import servers
+from conftest import Lab, endpoint_of, gcs_client, make_store, make_writer
+
+from retainer.apply.verify import checksum
+from retainer.errors import KeyTaken, ListingBroken, StoreFailed
+from retainer.model.setting import Store
+from retainer.ports import Deletion, Seen
+
+MiB = 1 << 20
+
+
+def put(lab: Lab, key: str, content: bytes = b"hello", metadata: dict[str, str] | None = None) -> Seen:
+    return lab.writer.create(key, iter([content]), len(content), metadata or {}, "video/mp4")
+
+
+def content_of(lab: Lab, key: str) -> bytes:
+    look = lab.writer.look(key)
+    assert look is not None
+    return b"".join(lab.writer.read(look.seen))
+
+
+def crc32c(content: bytes) -> str:
+    return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+
+
+def overwrite(lab: Lab, key: str, content: bytes) -> None:
+    """As somebody else would, without any condition."""
+    store: Store = lab.writer.store  # type: ignore[attr-defined]
+    if store.scheme == "file":
+        path = Path(store.prefix) / key
+        stat = path.stat()
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    elif store.scheme == "s3":
+        servers.s3_client(lab.endpoint).put_object(Bucket=store.bucket, Key=store.prefix + key, Body=content)
+    else:
+        gcs_client(lab.endpoint).bucket(store.bucket).blob(store.prefix + key).upload_from_string(content)
+
+
+def test_what_was_created_is_listed_looked_at_and_read(lab: Lab) -> None:
+    seen = put(lab, "a/b/one.mp4", b"0123456789", {"retainer-asset": "a1"})
+    assert [(each.key, each.size, each.version) for each in lab.writer.list()] == [("a/b/one.mp4", 10, seen.version)]
+    look = lab.writer.look("a/b/one.mp4")
+    assert look is not None and look.metadata == {"retainer-asset": "a1"}
+    assert content_of(lab, "a/b/one.mp4") == b"0123456789"
+
+
+def test_an_absent_object_is_none(lab: Lab) -> None:
+    put(lab, "there")
+    assert lab.writer.look("not/there") is None
+
+
+def test_an_empty_object_can_be_created_and_read(lab: Lab) -> None:
+    put(lab, "empty", b"")
+    assert content_of(lab, "empty") == b""
+
+
+def test_a_create_never_overwrites(lab: Lab) -> None:
+    put(lab, "k", b"first")
+    with pytest.raises(KeyTaken):
+        put(lab, "k", b"second")
+    assert content_of(lab, "k") == b"first"
+
+
+def test_a_large_create_never_overwrites(lab: Lab) -> None:
+    lab.needs("conditional streamed uploads")
+    put(lab, "k", b"first")
+    with pytest.raises(KeyTaken):
+        lab.writer.create("k", iter([bytes(MiB)] * 17), 17 * MiB, {}, "video/mp4")
+    assert content_of(lab, "k") == b"first"
+
+
+def test_of_many_creates_at_once_one_wins(lab: Lab) -> None:
+    def attempt(number: int) -> bool:
+        try:
+            put(lab, "raced", f"{number}".encode())
+        except KeyTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(attempt, range(8)))
+    assert sum(wins) == 1
+    assert content_of(lab, "raced") == str(wins.index(True)).encode()
+
+
+@pytest.mark.parametrize("size", [8 * MiB - 1, 8 * MiB, 8 * MiB + 1, 16 * MiB, 19 * MiB + 7])
+def test_a_stream_of_any_length_arrives_whole(lab: Lab, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    pieces = (content[start : start + 300_001] for start in range(0, size, 300_001))
+    seen = lab.writer.create("big", pieces, None, {}, "video/mp4")
+    assert seen.size == size
+    assert content_of(lab, "big") == content
+    look = lab.writer.look("big")
+    assert look is not None and checksum(lab.writer, look) == crc32c(content)
+
+
+@pytest.mark.parametrize("before", [0, 5, 18 * MiB])
+def test_a_stream_that_breaks_leaves_nothing_that_is_listed(lab: Lab, before: int) -> None:
+    def breaking() -> Iterator[bytes]:
+        for start in range(0, before, MiB):
+            yield bytes(min(MiB, before - start))
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        lab.writer.create("broken", breaking(), None, {}, "video/mp4")
+    assert lab.writer.look("broken") is None
+    assert list(lab.writer.list()) == []
+
+
+def test_a_delete_removes_just_what_was_seen(lab: Lab) -> None:
+    seen, other = put(lab, "x/one"), put(lab, "x/two")
+    assert lab.writer.delete(seen) is Deletion.DELETED
+    assert list(lab.writer.list()) == [dataclasses.replace(next(iter(lab.writer.list())), key="x/two")]
+    assert other.key == "x/two"
+
+
+def test_a_changed_object_survives_a_delete(lab: Lab) -> None:
+    seen = put(lab, "k", b"first")
+    overwrite(lab, "k", b"other")
+    assert lab.writer.delete(seen) is Deletion.CHANGED
+    assert content_of(lab, "k") == b"other"
+
+
+def test_deleting_what_is_gone_says_so(lab: Lab) -> None:
+    seen = put(lab, "k")
+    assert lab.writer.delete(seen) is Deletion.DELETED
+    assert lab.writer.delete(seen) is Deletion.GONE
+
+
+def test_a_read_of_a_changed_object_fails(lab: Lab) -> None:
+    lab.needs("conditional reads")
+    seen = put(lab, "k", b"first")
+    overwrite(lab, "k", b"other")
+    with pytest.raises(StoreFailed):
+        b"".join(lab.writer.read(seen))
+
+
+def test_a_delete_where_versioning_is_on_leaves_a_version_behind(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    lab.needs("versions")
+    store = make_store(lab.server, endpoint_of(lab.server, request), tmp_path, bucket="lab-versioned")
+    writer = make_writer(store)
+    seen = writer.create("kept", iter([b"content"]), 7, {}, "video/mp4")
+    assert writer.delete(seen) is Deletion.DELETED
+    assert writer.look("kept") is None
+    if store.scheme == "s3":
+        found = servers.s3_client(lab.endpoint).list_object_versions(Bucket=store.bucket, Prefix=store.prefix + "kept")
+        assert len(found["Versions"]) == 1
+    else:
+        versions = list(gcs_client(lab.endpoint).list_blobs(store.bucket, prefix=store.prefix + "kept", versions=True))
+        assert len(versions) == 1
+
+
+def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
+    conditions = lab.writer.conditions()
+    assert conditions.create
+    assert conditions.delete is ("conditional deletes" not in lab.lacks)
+    assert conditions.batch_delete is ("batch deletes" not in lab.lacks)
+    assert list(lab.writer.list("_retainer/")) == []
+
+
+def test_a_listing_pages_through_everything_and_leaves_out_retainers_own(lab: Lab) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: put(lab, f"n/{n:04}", b"x"), range(1050)))
+    put(lab, "_retainer/catalog/part", b"x")
+    assert sorted(each.key for each in lab.writer.list()) == [f"n/{n:04}" for n in range(1050)]
+    assert [each.key for each in lab.writer.list("_retainer/catalog/")] == ["_retainer/catalog/part"]
+
+
+def test_a_listing_that_breaks_raises(lab: Lab, tmp_path: Path) -> None:
+    broken = dataclasses.replace(
+        lab.writer.store,  # type: ignore[attr-defined]
+        url=f"file://{tmp_path}/not-there" if lab.server == "local" else f"{lab.writer.store.scheme}://no-such-bucket/x",  # type: ignore[attr-defined]
+    )
+    with pytest.raises(ListingBroken):
+        list(make_writer(broken).list())
+
+
+def test_the_server_tells_its_time(lab: Lab) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    assert abs(lab.writer.server_time() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_replace_wins_only_over_what_was_seen(lab: Lab) -> None:
+    first = put(lab, "_retainer/lock", b"one")
+    second = lab.writer.replace(first, b"two")
+    assert second is not None
+    assert lab.writer.replace(first, b"three") is None
+    assert content_of(lab, "_retainer/lock") == b"two"
+
+
+@pytest.mark.parametrize("key", ["päth/ünï ço.de", "a b/c+d&e=f", "percent%20/%2F", "quote'\"/x"])
+def test_any_key_comes_back_as_it_was_written(lab: Lab, key: str) -> None:
+    seen = put(lab, key, b"k")
+    assert [each.key for each in lab.writer.list()] == [key]
+    assert lab.writer.delete(seen) is Deletion.DELETED
+
+
+def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    lab.needs("server-side copies")
+    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+    content = random.Random(5).randbytes(9 * MiB)
+    seen = source.create("from", iter([content]), len(content), {}, "video/mp4")
+    copied = lab.writer.copy_within(source, seen, "to", {"retainer-asset": "a1"})
+    assert copied is not None and copied.size == len(content)
+    assert content_of(lab, "to") == content
+    look = lab.writer.look("to")
+    assert look is not None and (look.metadata or {}).get("retainer-asset") == "a1"
+    lab.needs("conditional copies")
+    with pytest.raises(KeyTaken):
+        lab.writer.copy_within(source, seen, "to", {})
+
+
+def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    lab.needs("server-side copies")
+    lab.needs("conditions on a copy's source")
+    source_lab = dataclasses.replace(lab, writer=make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")))
+    seen = put(source_lab, "from", b"first")
+    overwrite(source_lab, "from", b"other")
+    with pytest.raises(StoreFailed):
+        lab.writer.copy_within(source_lab.writer, seen, "to", {})
+    assert lab.writer.look("to") is None
+
+
+def test_a_batch_deletes_each_object_on_its_own_condition(lab: Lab) -> None:
+    lab.needs("batch deletes")
+    keep, go, gone = put(lab, "keep", b"first"), put(lab, "go"), put(lab, "gone")
+    overwrite(lab, "keep", b"other")
+    lab.writer.delete(gone)
+    outcome = lab.writer.delete_batch([keep, go, gone])
+    assert outcome[:2] == [Deletion.CHANGED, Deletion.DELETED]
+    assert outcome[2] in (Deletion.GONE, Deletion.DELETED)
+    assert content_of(lab, "keep") == b"other"
