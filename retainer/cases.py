@@ -11,7 +11,8 @@ from typing import Any
 import duckdb
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from retainer.inventory.facts import connect, fill, read_asset
+from retainer.database import connect
+from retainer.inventory.facts import fill, read_asset
 from retainer.inventory.locate import MANY_OBJECTS
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.rule import Policies

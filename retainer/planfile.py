@@ -6,21 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from retainer.database import connect
 from retainer.errors import PlanRefused
-from retainer.inventory.facts import connect
 from retainer.model.moment import read_moment
 
 FORMAT = "1.0"
 _KEY = "retainer.plan"
 _BLOCK = 20_000
-ACTIONS = "decision IN ('copy', 'delete') AND NOT not_yet"
+ACTIONS = "decision IN ('copy', 'delete') AND set_aside IS NULL"
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR)'
 WITNESS = 'STRUCT(store VARCHAR, "key" VARCHAR, size BIGINT, version VARCHAR)'
@@ -31,7 +31,7 @@ COLUMNS = {
     "decision": "VARCHAR",
     "because": "VARCHAR[]",
     "rule": "VARCHAR",  # id of the rule, hold or erasure
-    "at": "VARCHAR",  # file:line
+    "rule_at": "VARCHAR",  # file:line
     "type": "VARCHAR",
     "created": "TIMESTAMP",
     "keep_until": "TIMESTAMP",
@@ -39,7 +39,7 @@ COLUMNS = {
     "until": "TIMESTAMP",
     "deadline": "TIMESTAMP",
     "bytes": "BIGINT",
-    "not_yet": "BOOLEAN",
+    "set_aside": "VARCHAR",  # why this copy or delete is no action: many-objects (cannot yet), out-of-scope (--only)
     "last_copy": "BOOLEAN",
     "source": "VARCHAR",
     "source_object": OBJECT,
@@ -189,7 +189,7 @@ def fingerprint_of(path: Path) -> str:
 
 
 def write_plan(connection: duckdb.DuckDBPyConnection, table: str, header: Header, path: Path) -> Header:
-    """Write the rows of a table and a header to one file, whole or not at all. Returns the header with digest and plan id."""
+    """Write the rows of a table, which lie in the order of `n`, and a header to one file, whole or not at all. Returns the header with digest and plan id."""
     digest, rows = _digest(connection, table)
     header = header.model_copy(update={"digest": digest, "rows": rows})
     plan_id = hashlib.sha256(_canonical(header).encode()).hexdigest()[:16]
@@ -200,7 +200,7 @@ def write_plan(connection: duckdb.DuckDBPyConnection, table: str, header: Header
     target = str(half).replace("'", "''")
     columns = ", ".join(COLUMNS)
     connection.execute(
-        f"COPY (SELECT {columns} FROM {table} ORDER BY n) TO '{target}' "
+        f"COPY (SELECT {columns} FROM {table}) TO '{target}' "
         f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
     )
     half.replace(path)
@@ -274,7 +274,7 @@ class Action:
 
 def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
     """The copies or the deletes of a plan, in its order."""
-    names = ["n", "asset_id", "store", "decision", "rule", '"at"', "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
+    names = ["n", "asset_id", "store", "decision", "rule", "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
              "source_object", "target", "objects", "witnesses", "facts"]  # fmt: skip
     cursor = plan.connection.cursor()
     cursor.execute(f"SELECT {', '.join(names)} FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision])
@@ -291,8 +291,6 @@ def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
 
 
 def _moment(seconds: float | None) -> datetime | None:
-    from datetime import UTC
-
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 

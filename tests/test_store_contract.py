@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ import pytest
 import servers
 from conftest import Lab, endpoint_of, gcs_client, make_store, make_writer
 
-from retainer.apply.verify import checksum
-from retainer.errors import KeyTaken, ListingBroken, StoreFailed
+from retainer.apply.verify import proven_same
+from retainer.errors import KeyTaken, ListingBroken, StoreFailed, Unverified
 from retainer.model.setting import Store
-from retainer.ports import Deletion, Seen
+from retainer.ports import Deletion, Digest, Seen
 
 MiB = 1 << 20
 
@@ -105,8 +106,9 @@ def test_a_stream_of_any_length_arrives_whole(lab: Lab, size: int) -> None:
     seen = lab.writer.create("big", pieces, None, {}, "video/mp4")
     assert seen.size == size
     assert content_of(lab, "big") == content
-    look = lab.writer.look("big")
-    assert look is not None and checksum(lab.writer, look) == crc32c(content)
+    proven_same(lab.writer, "big", Digest(size, crc32c(content), hashlib.sha256(content).hexdigest()))
+    with pytest.raises(Unverified):
+        proven_same(lab.writer, "big", Digest(size, crc32c(b"other"), hashlib.sha256(b"other").hexdigest()))
 
 
 @pytest.mark.parametrize("before", [0, 5, 18 * MiB])

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from retainer.database import connect
 from retainer.errors import RetainerError
 from retainer.inventory.locate import MANY_OBJECTS, asset_of_key_sql, place_sql
 from retainer.model.moment import read_moment
@@ -289,8 +290,3 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
         raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}")
     add_places(connection, settings)
     return connection
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that loads nothing from a network and stays under 1 GiB."""
-    return duckdb.connect(config={"autoinstall_known_extensions": "false", "memory_limit": "800MB"})

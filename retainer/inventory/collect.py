@@ -1,0 +1,233 @@
+"""Ask 100ms and every store what there is. Each listing finishes, or is marked unfinished with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed
+from retainer.inventory.facts import CATALOG, OBJECTS, ROOMS, STAGED_ASSETS, assemble, fill, fill_from, read_asset, stage
+from retainer.model.rule import ASSET_TYPES
+from retainer.model.setting import OWN_PREFIX, Settings
+from retainer.model.tables import LISTINGS
+from retainer.ports import Recordings, Seen, StoreReader
+
+CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
+_PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
+
+Progress = Callable[[str, int], None]
+"""Told the name of a listing and how many more rows of it have come."""
+
+
+@dataclass
+class Listing:
+    """How one listing went; `note` says why it did not finish, in words without secrets."""
+
+    name: str
+    kind: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    complete: bool = False
+    can_lock: bool = False
+    objects: int = 0
+    bytes: int = 0
+    strays: int = 0
+    notes: list[str] = field(default_factory=list)
+    spool: Path | None = None
+    parts: list[Path] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        def text(moment: datetime | None) -> str | None:
+            return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
+
+        return dict.fromkeys(LISTINGS) | {
+            "name": self.name, "kind": self.kind, "complete": self.complete, "can_lock": self.can_lock, "started_at": text(self.started_at),
+            "finished_at": text(self.finished_at), "objects": self.objects, "bytes": self.bytes, "strays": self.strays, "stray_bytes": 0,
+            "note": "; ".join(self.notes) or None,
+        }  # fmt: skip
+
+
+def collect(
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    recordings: Recordings,
+    readers: Sequence[StoreReader],
+    *,
+    rooms_asked: bool,
+    cache: Path,
+    clock: Callable[[], datetime],
+    progress: Progress = lambda _name, _rows: None,
+) -> list[Listing]:
+    """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps catalog parts between runs.
+
+    Raises CredentialsRefused; any other failure leaves its listing marked unfinished.
+    """
+    stage(connection)
+    with tempfile.TemporaryDirectory(prefix="retainer-") as folder, ThreadPoolExecutor(16) as pool:
+        spools = Path(folder)
+        kinds = list(ASSET_TYPES)
+        first = Listing("first page", "assets", clock())
+        try:
+            new = {row.get("type") for row in recordings.first_page()} - set(kinds)
+            kinds += sorted(kind for kind in new if isinstance(kind, str) and kind)
+        except (ListingBroken, SourceFailed) as error:
+            first.notes.append(error.message)
+        jobs = [pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress) for number, kind in enumerate(kinds)]
+        jobs += [pool.submit(_store, reader, spools / f"store-{number}", cache, clock, progress) for number, reader in enumerate(readers)]
+        if rooms_asked:
+            jobs.append(pool.submit(_rooms, recordings, spools / "rooms", clock, progress))
+        listings = [job.result() for job in jobs]
+        for listing in listings:
+            columns = {"assets": ("staged_assets", STAGED_ASSETS), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
+            if listing.spool and listing.spool.stat().st_size:
+                fill_from(connection, *columns, [str(listing.spool)])
+            if listing.parts:
+                _read_parts(connection, listing)
+    if unknown := set(kinds) - set(ASSET_TYPES):
+        next(iter(listings)).notes.append(f"100ms lists types that this retainer does not know: {', '.join(sorted(map(str, unknown)))}")
+    fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
+    assemble(connection, settings)
+    return listings
+
+
+def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress) -> None:
+    """Write rows to a spool file; a listing that breaks keeps what came before, and is left unfinished."""
+    listing.spool = path
+    with path.open("w", encoding="utf-8") as spool:
+        try:
+            for row in rows:
+                spool.write(json.dumps(row) + "\n")
+                listing.objects += 1
+                if listing.objects % 100 == 0:
+                    progress(listing.name, 100)
+            listing.complete = True
+        except CredentialsRefused:
+            raise
+        except RetainerError as error:
+            listing.notes.append(error.message)
+    progress(listing.name, listing.objects % 100)
+
+
+def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+    listing = Listing(f"100ms {kind}", "assets", clock())
+    ids: set[str] = set()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for raw in recordings.assets(kind):
+            row, told = read_asset(raw)
+            if row is None or told:
+                listing.strays += 1
+                if len(listing.notes) < 5:
+                    listing.notes.append(f"asset {row['asset_id'] if row else 'unknown'}: {', '.join(told)}")
+            if row is not None and row["asset_id"] not in ids:
+                ids.add(row["asset_id"])
+                yield row
+            elif row is None:
+                nameless.append(True)
+
+    nameless: list[bool] = []
+    _spooled(listing, path, rows(), progress)
+    if nameless:
+        # A row without an id could be any asset, so nothing is known to be missing from this listing.
+        listing.complete = False
+    listing.finished_at = clock()
+    return listing
+
+
+def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+    listing = Listing("100ms rooms", "rooms", clock())
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for raw in recordings.rooms():
+            room_id, name, template = raw.get("id"), raw.get("name"), raw.get("template")
+            if isinstance(room_id, str) and isinstance(name, str | None) and isinstance(template, str | None):
+                yield {"room_id": room_id, "room": name or None, "template": template or None}
+            else:
+                listing.strays += 1
+
+    _spooled(listing, path, rows(), progress)
+    listing.finished_at = clock()
+    return listing
+
+
+def _store(reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+    listing = Listing(reader.name, "store", clock())
+    try:
+        listing.can_lock = reader.can_lock()
+        listing.parts = _catalog_parts(reader, cache / reader.name)
+    except CredentialsRefused:
+        raise
+    except RetainerError as error:
+        listing.notes.append(error.message)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for seen in reader.list():
+            listing.bytes += seen.size
+            yield _object_row(reader.name, seen, listing.can_lock)
+
+    readable = not listing.notes
+    _spooled(listing, path, rows(), progress)
+    listing.complete = listing.complete and readable
+    listing.finished_at = clock()
+    return listing
+
+
+def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
+    return {
+        "store": store, "key": seen.key, "size": seen.size, "version": seen.version, "storage_class": seen.storage_class,
+        "locked_until": locked_text(seen.locked_until), "lock_read": seen.lock_read or not can_lock,
+    }  # fmt: skip
+
+
+def locked_text(until: datetime | None) -> str | None:
+    """A lock's end as DuckDB reads it; `datetime.max` is a hold without an end."""
+    if until is None:
+        return None
+    return "infinity" if until.year >= 9999 else until.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _catalog_parts(reader: StoreReader, cache: Path) -> list[Path]:
+    """Every catalog part of a store as a local file, checked against the digest in its name. Raises ListingBroken, StoreFailed."""
+    cache.mkdir(parents=True, exist_ok=True)
+    parts: list[Path] = []
+    for seen in reader.list(CATALOG_PREFIX):
+        name = seen.key[len(CATALOG_PREFIX) :]
+        found = _PART_NAME.fullmatch(name)
+        if not found:
+            raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
+        path = cache / name
+        if not path.is_file() or path.stat().st_size != seen.size:
+            content = b"".join(reader.read(seen))
+            if part_digest(content) != found[1]:
+                raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")
+            half = path.with_suffix(".half")
+            half.write_bytes(content)
+            half.replace(path)
+        parts.append(path)
+    return sorted(parts)
+
+
+def part_digest(content: bytes) -> str:
+    """What a catalog part's name says of its content: the first half of its SHA-256, as hex."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
+    columns = ", ".join(f'"{name}"' for name in CATALOG)
+    try:
+        connection.execute(
+            f"INSERT INTO catalog ({columns}) SELECT {columns} FROM read_parquet(?, union_by_name = true)", [[str(part) for part in listing.parts]]
+        )
+    except duckdb.Error as error:
+        listing.complete = False
+        listing.notes.append(f"{listing.name}: the catalog cannot be read: {str(error).splitlines()[0]}")

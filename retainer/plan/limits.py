@@ -1,0 +1,69 @@
+"""How much a plan may delete: for every store and every rule, together with the last 24 hours; emptying a store is always a breach."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from retainer.model.setting import DeleteLimits
+
+PERCENT_FROM = 20
+"""Percentages are judged from this many deletes on: of three recordings, one is a third."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletes:
+    """How many deletes of how many bytes one rule asks for in one store."""
+
+    store: str
+    rule: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one store holds before the plan: copies of known assets."""
+
+    copies: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24 hours."""
+
+    name: str
+    scope: str
+    used: float
+    allowed: float
+    breached: bool
+
+
+def evaluate(limits: DeleteLimits, planned: Iterable[Deletes], recent: Iterable[Deletes], held: Mapping[str, Held]) -> list[Limit]:
+    """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the last 24 hours of the journal."""
+    planned, recent = list(planned), list(recent)
+    touched = {f"store:{each.store}" for each in planned} | {f"rule:{each.rule}" for each in planned}
+    count: dict[str, int] = defaultdict(int)
+    size: dict[str, int] = defaultdict(int)
+    now: dict[str, int] = defaultdict(int)
+    for each in (*planned, *recent):
+        for scope in (f"store:{each.store}", f"rule:{each.rule}"):
+            count[scope] += each.count
+            size[scope] += each.bytes
+    for each in planned:
+        now[each.store] += each.count
+    found: list[Limit] = []
+    for scope in sorted(touched):
+        found.append(Limit("count", scope, count[scope], limits.count, count[scope] > limits.count))
+        found.append(Limit("bytes", scope, size[scope], limits.bytes, size[scope] > limits.bytes))
+        kind, _, store = scope.partition(":")
+        if kind == "store":
+            copies = held[store].copies if store in held else 0
+            total = copies + count[scope] - now[store]
+            percent = 100.0 * count[scope] / total if total else 0.0
+            found.append(Limit("percent", scope, round(percent, 2), limits.percent, count[scope] >= PERCENT_FROM and percent > limits.percent))
+            if copies and now[store] >= copies:
+                found.append(Limit("empty", scope, now[store], copies - 1, True))
+    return sorted(found, key=lambda limit: (not limit.breached, limit.scope, limit.name))

@@ -1,0 +1,245 @@
+"""Facts and policies -> a plan file: gathers, decides, weighs the limits and writes the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import duckdb
+
+from retainer.database import connect
+from retainer.errors import RetainerError
+from retainer.inventory.collect import Listing, Progress, collect, locked_text
+from retainer.inventory.facts import open_facts, save_snapshot
+from retainer.inventory.locate import key_sql, place_sql
+from retainer.model.moment import write_moment
+from retainer.model.rule import Erasure, Hold, Match, Policies, Rule
+from retainer.model.setting import Settings
+from retainer.plan.decide import Clause, decide
+from retainer.plan.limits import Deletes, Held, evaluate
+from retainer.plan.lines import make_lines
+from retainer.planfile import ACTIONS, ClashState, Header, ItemState, LimitState, SourceState, Undeclared, write_plan
+from retainer.ports import Recordings, StoreReader
+
+
+def item_digest(item: Rule | Hold | Erasure) -> str:
+    """What a rule, hold or erasure says, less where it stands: 16 hex digits that change whenever its meaning may."""
+    return hashlib.sha256(repr((item.id, type(item).__name__, _meaning(item))).encode()).hexdigest()[:16]
+
+
+def _meaning(item: Rule | Hold | Erasure) -> object:
+    match item:
+        case Rule():
+            return (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
+        case Hold():
+            return (item.match, item.store, item.released)
+        case Erasure():
+            return (item.match,)
+
+
+def policy_digest(policies: Policies, settings: Settings) -> str:
+    """A digest over the rules and erasures, and what periods and places mean. Holds are compared one by one, at apply."""
+    items = sorted(item_digest(item) for item in (*policies.rules, *policies.erasures))
+    places = [(store.name, store.url, store.layout, store.endpoint) for store in settings.stores]
+    return hashlib.sha256(json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()).hexdigest()
+
+
+def gather(
+    settings: Settings,
+    policies: Policies,
+    recordings: Recordings,
+    readers: Sequence[StoreReader],
+    *,
+    out: Path,
+    cache: Path,
+    clock: Callable[[], datetime],
+    progress: Progress = lambda _name, _rows: None,
+) -> list[Listing]:
+    """Make a snapshot of what there is, with the locks of every object that is due where a bucket can lock."""
+    connection = connect()
+    try:
+        listings = collect(
+            connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, progress=progress
+        )
+        save_snapshot(connection, out)
+    finally:
+        connection.close()
+    lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
+    if lockable:
+        _read_locks(settings, policies, lockable, out, clock())
+    return listings
+
+
+def _stores(listings: Sequence[Listing]) -> list[Listing]:
+    return [listing for listing in listings if listing.kind == "store"]
+
+
+def _read_locks(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
+    connection = open_facts(snapshot, settings)
+    try:
+        decide(connection, policies, now, settings.timezone)
+        due = connection.execute(
+            "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN copies USING (asset_no, store) "
+            "WHERE decision = 'delete' OR (decision = 'blocked' AND list_contains(because, 'lock'))"
+        ).fetchall()
+    finally:
+        connection.close()
+    found: list[tuple[int, str, str | None]] = []
+    for asset_no, store, keys in due:
+        if store not in readers:
+            continue
+        try:
+            looks = [readers[store].look(key) for key in keys]
+        except RetainerError:
+            continue  # a lock that could not be read counts as locked
+        if all(look is not None and look.seen.lock_read for look in looks):
+            until = max((look.seen.locked_until for look in looks if look and look.seen.locked_until), default=None)
+            found.append((asset_no, store, locked_text(until)))
+    writable = duckdb.connect(str(snapshot))
+    try:
+        for asset_no, store, locked in found:
+            writable.execute(
+                "UPDATE copies SET locked_until = ?::TIMESTAMP, lock_read = true WHERE asset_no = ? AND store = ?", [locked, asset_no, store]
+            )
+    finally:
+        writable.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a plan is made with, besides facts and policies."""
+
+    now: datetime
+    only: Match | None = None
+    scope: str | None = None
+    lifts: frozenset[str] = frozenset()
+    recent: tuple[Deletes, ...] = ()
+    weak: tuple[tuple[str, str], ...] = ()
+
+
+def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path) -> Header:
+    """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for facts that cannot be read."""
+    connection = open_facts(facts, settings)
+    try:
+        clauses = decide(connection, policies, making.now, settings.timezone)
+        targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
+        make_lines(connection, clauses, targets, making.only)
+        header = _header(connection, settings, policies, clauses, project, making)
+        return write_plan(connection, "lines", header, out)
+    finally:
+        connection.close()
+
+
+def _header(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, clauses: Sequence[Clause], project: Path, making: Making
+) -> Header:
+    items = list({id(clause.item): clause.item for clause in clauses}.values())
+    copies, copy_bytes, deletes, delete_bytes, last = _one(
+        connection,
+        f"""SELECT count(*) FILTER (decision = 'copy'), coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
+            count(*) FILTER (decision = 'delete'), coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
+            count(DISTINCT asset_id) FILTER (last_copy) FROM lines WHERE {ACTIONS}""",
+    )
+    oldest, newest, incomplete = _one(
+        connection, "SELECT epoch(min(started_at)), epoch(max(finished_at)), NOT coalesce(bool_and(complete), true) FROM listings"
+    )
+    began = _utc(oldest) if oldest is not None else making.now
+    uncovered, uncovered_bytes = _one(
+        connection,
+        """SELECT count(*), coalesce(sum(size), 0) FROM assets JOIN known USING (asset_no) WHERE matches NOT SIMILAR TO '.*[y?].*'""",
+    )
+    return Header(
+        as_of=write_moment(making.now),
+        created=write_moment(_utc(newest) if newest is not None else making.now),
+        expires=write_moment(began + timedelta(hours=settings.plan_age_hours)),
+        tool=version("retainer"),
+        duckdb=duckdb.__version__,
+        policy_digest=policy_digest(policies, settings),
+        git_commit=_git(project, "rev-parse", "HEAD"),
+        git_dirty=(lambda told: None if told is None else bool(told))(_git(project, "status", "--porcelain", "--", ".")),
+        scope=making.scope,
+        project=project.name,
+        items=[
+            ItemState(id=item.id, kind=type(item).__name__.lower(), at=str(item.where), why=item.why, owner=item.owner, digest=item_digest(item))
+            for item in items
+        ],
+        sources=_sources(connection, making),
+        limits=_limits(connection, settings, making),
+        clashes=[
+            ClashState(ceiling=items[ceiling - 1].id, keep=items[keep - 1].id, assets=count, lifted=f"clash:{items[ceiling - 1].id}" in making.lifts)
+            for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
+        ],
+        undeclared=_undeclared(connection, settings),
+        uncovered=uncovered,
+        uncovered_bytes=uncovered_bytes,
+        incomplete=incomplete,
+        copies=copies,
+        copy_bytes=copy_bytes,
+        deletes=deletes,
+        delete_bytes=delete_bytes,
+        last_copies=last,
+    )
+
+
+def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return row
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[SourceState]:
+    weak = dict(making.weak)
+    rows = connection.execute(
+        "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, 0), coalesce(stray_bytes, 0), note "
+        "FROM listings ORDER BY kind, name"
+    ).fetchall()
+    return [
+        SourceState(name=name, kind=kind, complete=complete, objects=objects, bytes=size, strays=strays, stray_bytes=stray_bytes, note=note,
+                    weak=weak.get(name) if kind == "store" else None)
+        for name, kind, complete, objects, size, strays, stray_bytes, note in rows
+    ]  # fmt: skip
+
+
+def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making) -> list[LimitState]:
+    planned = connection.execute(
+        f"SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM lines WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    held = {
+        store: Held(copies, size)
+        for store, copies, size in connection.execute(
+            "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM copies WHERE store NOT IN ('hosted', 'elsewhere') GROUP BY store"
+        ).fetchall()
+    }
+    return [
+        LimitState(name=limit.name, scope=limit.scope, used=limit.used, allowed=limit.allowed, breached=limit.breached,
+                   lifted=f"{limit.name}:{limit.scope}" in making.lifts)
+        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), making.recent, held)
+    ]  # fmt: skip
+
+
+def _undeclared(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[Undeclared]:
+    rows = connection.execute(f"""
+        SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
+            count(*) FILTER (asset_no IN (SELECT asset_no FROM decided WHERE decision = 'copy' AND deadline IS NOT NULL))
+        FROM assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed' AND {place_sql(settings)} = 'elsewhere'
+        GROUP BY bucket ORDER BY bucket
+    """).fetchall()
+    return [Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk) for bucket, assets, risk in rows]
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
