@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from retainer.database import connect
 from retainer.inventory.facts import fill, read_asset
 from retainer.inventory.locate import MANY_OBJECTS
 from retainer.model.moment import read_moment, write_moment
+from retainer.model.outcome import Outcome
 from retainer.model.rule import Policies
 from retainer.model.setting import RESERVED_STORES
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, create
 from retainer.plan.decide import decide
-from retainer.policy.diagnostics import Diagnostic, Span
+from retainer.policy.diagnostics import Diagnostic
 from retainer.policy.load import Document, load_file, resolved
 from retainer.policy.parse import parse_policies
 
 _DECISIONS = ("copy", "keep", "delete", "blocked", "lost", "waiting", "unknown", "unmanaged", "lapses", "none")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One test: its name, its place, and a sentence for everything that came out otherwise (none: it passed)."""
-
-    name: str
-    place: str
-    failures: tuple[str, ...]
 
 
 class Decider:
@@ -186,7 +177,7 @@ def _misnamed(document: Document, number: int, case: dict[str, Any], policies: P
                 yield document.complain("P104", spot, "`state` is complete or partial")
             elif section == "expect" and item.get("is") not in _DECISIONS:
                 yield document.complain("P104", spot, f"`is` is one of {', '.join(_DECISIONS)}")
-            elif "rule" in item and item["rule"] not in {each.id for each in (*policies.rules, *policies.holds, *policies.erasures)}:
+            elif "rule" in item and item["rule"] not in {each.id for each in policies.items()}:
                 yield document.complain("T401", spot, f"the rule `{item['rule']}` does not exist in this test")
 
 

@@ -41,6 +41,8 @@ COLUMNS = {
     "bytes": "BIGINT",
     "set_aside": "VARCHAR",  # why this copy or delete is no action: many-objects (cannot yet), out-of-scope (--only)
     "last_copy": "BOOLEAN",
+    "leaves_at": "TIMESTAMP",  # wanted, and 100ms alone has it: when it leaves
+    "assumed": "BOOLEAN",  # it lies in a bucket that nobody declared, so that this moment is assumed
     "source": "VARCHAR",
     "source_object": OBJECT,
     "target": "VARCHAR",
@@ -171,6 +173,19 @@ def _text_of_row() -> str:
     return "concat_ws('\x1f', " + ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ")"
 
 
+def _as_text() -> str:
+    """SQL: the columns as plain values: moments as RFC 3339 or `forever`, lists and structs as JSON."""
+
+    def written(column: str, kind: str) -> str:
+        if kind == "TIMESTAMP":
+            return f"CASE WHEN isinf({column}) THEN 'forever' ELSE strftime({column}, '%Y-%m-%dT%H:%M:%SZ') END AS {column}"
+        if "STRUCT" in kind or kind.endswith("[]"):
+            return f"to_json({column})::VARCHAR AS {column}"
+        return column
+
+    return ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ", why"
+
+
 def _digest(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[str, int]:
     """SHA-256 over the rows' digests, block by block in the order of `n`, and the number of rows."""
     blocks = connection.execute(
@@ -228,7 +243,8 @@ def read_plan(path: Path) -> PlanFile:
         if major != FORMAT.split(".")[0]:
             raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=refused)
         header = Header.model_validate(raw)
-        connection.execute(f"CREATE VIEW plan AS FROM read_parquet('{quoted}')")
+        connection.execute(f"CREATE VIEW plan AS SELECT *, array_to_string(because, ', ') AS why FROM read_parquet('{quoted}')")
+        connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
         digest, rows = _digest(connection, "plan")
     except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
         raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
@@ -274,7 +290,7 @@ class Action:
 
 def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
     """The copies or the deletes of a plan, in its order."""
-    names = ["n", "asset_id", "store", "decision", "rule", "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
+    names = ["n", "asset_id", "store", "decision", "rule", "rule_at", "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
              "source_object", "target", "objects", "witnesses", "facts"]  # fmt: skip
     cursor = plan.connection.cursor()
     cursor.execute(f"SELECT {', '.join(names)} FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision])
@@ -300,3 +316,104 @@ def moment_of(text: str) -> datetime:
     if moment is None:
         raise PlanRefused(f"the plan's header has `{text}` where a moment should be")
     return moment
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row, as far as a person reads it."""
+
+    asset_id: str
+    store: str
+    decision: str
+    because: tuple[str, ...]
+    rule: str | None
+    rule_at: str | None
+    type: str | None
+    bytes: int | None
+    until: datetime | None
+    deadline: datetime | None
+    delete_from: datetime | None
+    leaves_at: datetime | None
+    assumed: bool
+    last_copy: bool
+    source: str | None
+    set_aside: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that belong together: their number, their bytes, and the first few of them."""
+
+    key: tuple[str, ...]
+    count: int
+    bytes: int
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that a plan's text tells, in the order it is told."""
+
+    deletes: tuple[Group, ...]
+    at_risk: tuple[Line, ...]
+    at_risk_count: int
+    first_leaves_at: datetime | None
+    copies: tuple[Group, ...]
+    blocked: tuple[Group, ...]
+    not_yet: tuple[Group, ...]
+    out_of_scope: int
+    others: tuple[Group, ...]
+    totals: tuple[tuple[str, int, int], ...]
+
+
+_LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN NULL ELSE epoch(until) END, epoch(deadline), "
+         "CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) END, epoch(leaves_at), assumed, last_copy, source, set_aside")  # fmt: skip
+
+
+def overview(plan: PlanFile, shown: int = 10) -> Overview:
+    """Gather what a plan's text tells; of every group the first `shown` rows."""
+
+    def lines(where: str, limit: int) -> tuple[Line, ...]:
+        rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY n LIMIT {limit}").fetchall()
+        return tuple(
+            Line(row[0], row[1], row[2], tuple(row[3] or ()), row[4], row[5], row[6], row[7], _moment(row[8]), _moment(row[9]), _moment(row[10]),
+                 _moment(row[11]), bool(row[12]), bool(row[13]), row[14], row[15])
+            for row in rows
+        )  # fmt: skip
+
+    def groups(where: str, by: str) -> tuple[Group, ...]:
+        keys = plan.connection.execute(
+            f"SELECT {by}, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE {where} GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        columns = [column.strip() for column in by.split(",")]
+        found = []
+        for *key, count, size in keys:
+            matching = " AND ".join(f"({column}) IS NOT DISTINCT FROM {_sql(value)}" for column, value in zip(columns, key, strict=True))
+            found.append(Group(tuple(str(value or "") for value in key), count, size, lines(f"({where}) AND {matching}", shown)))
+        return tuple(found)
+
+    risk = plan.connection.execute("SELECT count(DISTINCT asset_id), epoch(min(leaves_at)) FROM plan WHERE leaves_at IS NOT NULL").fetchone()
+    aside = plan.connection.execute("SELECT count(*) FROM plan WHERE set_aside = 'out-of-scope'").fetchone()
+    assert risk is not None and aside is not None
+    at_risk = sorted(lines("leaves_at IS NOT NULL", 100_000), key=lambda line: (line.leaves_at or datetime.max, line.asset_id, line.store))
+    return Overview(
+        deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule, rule_at, store"),
+        at_risk=tuple(at_risk[:shown]),
+        at_risk_count=risk[0],
+        first_leaves_at=_moment(risk[1]),
+        copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule, rule_at, store"),
+        blocked=groups("decision = 'blocked'", "why"),
+        not_yet=groups("set_aside = 'many-objects'", "decision"),
+        out_of_scope=aside[0],
+        others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision, store"),
+        totals=tuple(
+            (decision, count, size)
+            for decision, count, size in plan.connection.execute(
+                "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY decision ORDER BY decision"
+            ).fetchall()
+        ),
+    )
+
+
+def _sql(value: object) -> str:
+    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"

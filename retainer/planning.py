@@ -45,7 +45,7 @@ def _meaning(item: Rule | Hold | Erasure) -> object:
 
 def policy_digest(policies: Policies, settings: Settings) -> str:
     """A digest over the rules and erasures, and what periods and places mean. Holds are compared one by one, at apply."""
-    items = sorted(item_digest(item) for item in (*policies.rules, *policies.erasures))
+    items = sorted(item_digest(item) for item in policies.items() if not isinstance(item, Hold))
     places = [(store.name, store.url, store.layout, store.endpoint) for store in settings.stores]
     return hashlib.sha256(json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()).hexdigest()
 
@@ -129,7 +129,7 @@ def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path
     try:
         clauses = decide(connection, policies, making.now, settings.timezone)
         targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
-        make_lines(connection, clauses, targets, making.only)
+        make_lines(connection, targets, making.now, making.only)
         header = _header(connection, settings, policies, clauses, project, making)
         return write_plan(connection, "lines", header, out)
     finally:
@@ -178,7 +178,7 @@ def _header(
         undeclared=_undeclared(connection, settings),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
-        incomplete=incomplete,
+        incomplete=bool(incomplete),
         copies=copies,
         copy_bytes=copy_bytes,
         deletes=deletes,

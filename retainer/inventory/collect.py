@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +14,12 @@ from typing import Any
 import duckdb
 
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed
-from retainer.inventory.facts import CATALOG, OBJECTS, ROOMS, STAGED_ASSETS, assemble, fill, fill_from, read_asset, stage
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, fill, fill_from, read_asset, stage
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
 from retainer.model.rule import ASSET_TYPES
-from retainer.model.setting import OWN_PREFIX, Settings
+from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS
 from retainer.ports import Recordings, Seen, StoreReader
-
-CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
-_PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
@@ -88,7 +84,7 @@ def collect(
             jobs.append(pool.submit(_rooms, recordings, spools / "rooms", clock, progress))
         listings = [job.result() for job in jobs]
         for listing in listings:
-            columns = {"assets": ("staged_assets", STAGED_ASSETS), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
+            columns = {"assets": ("staged_assets", RECORD), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
             if listing.parts:
@@ -202,24 +198,18 @@ def _catalog_parts(reader: StoreReader, cache: Path) -> list[Path]:
     parts: list[Path] = []
     for seen in reader.list(CATALOG_PREFIX):
         name = seen.key[len(CATALOG_PREFIX) :]
-        found = _PART_NAME.fullmatch(name)
-        if not found:
+        if not is_part(name):
             raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
         path = cache / name
         if not path.is_file() or path.stat().st_size != seen.size:
             content = b"".join(reader.read(seen))
-            if part_digest(content) != found[1]:
+            if not is_whole(name, content):
                 raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")
             half = path.with_suffix(".half")
             half.write_bytes(content)
             half.replace(path)
         parts.append(path)
     return sorted(parts)
-
-
-def part_digest(content: bytes) -> str:
-    """What a catalog part's name says of its content: the first half of its SHA-256, as hex."""
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:

@@ -13,14 +13,11 @@ import duckdb
 from retainer.database import connect
 from retainer.errors import RetainerError
 from retainer.inventory.locate import MANY_OBJECTS, asset_of_key_sql, place_sql
+from retainer.model.catalog import CATALOG, RECORD
 from retainer.model.moment import read_moment
 from retainer.model.setting import Settings
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 
-STAGED_ASSETS = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
-    "job_id": "VARCHAR",
-    "has_thumbnails": "BOOLEAN",
-}
 ROOMS = {"room_id": "VARCHAR", "room": "VARCHAR", "template": "VARCHAR"}
 OBJECTS = {
     "store": "VARCHAR",
@@ -31,17 +28,6 @@ OBJECTS = {
     "locked_until": "TIMESTAMP",
     "lock_read": "BOOLEAN",
 }
-CATALOG = {
-    "store": "VARCHAR",
-    "key": "VARCHAR",
-    "object_size": "BIGINT",
-    "version": "VARCHAR",
-    "crc32c": "VARCHAR",
-    "sha256": "VARCHAR",
-    "copied_at": "TIMESTAMP",
-} | STAGED_ASSETS
-"""A catalog's entries: the object as it was written and verified, and every fact that `match` can name."""
-
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 
@@ -53,7 +39,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
     asset_id = raw.get("id")
     if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200:
         return None, ["its id is not text"]
-    row: dict[str, Any] = dict.fromkeys(STAGED_ASSETS) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
+    row: dict[str, Any] = dict.fromkeys(RECORD) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
     not_known: list[str] = []
     for fact in _TEXTS:
         value = raw.get(fact)
@@ -85,9 +71,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
             value = metadata.get(fact)
         if isinstance(value, str) and value:
             row[fact] = value
-        elif value not in (None, ""):
-            not_known.append(fact)
-        elif "metadata" in not_known:
+        elif value not in (None, "") or "metadata" in not_known:
             not_known.append(fact)
     created = raw.get("created_at")
     if isinstance(created, str):
@@ -142,7 +126,7 @@ def fill_from(connection: duckdb.DuckDBPyConnection, table: str, columns: Mappin
     )
 
 
-STAGES = {"staged_assets": STAGED_ASSETS, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS}
+STAGES = {"staged_assets": RECORD, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS}
 
 
 def stage(connection: duckdb.DuckDBPyConnection) -> None:
@@ -156,7 +140,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
     What is there comes from the listings; what it is from the API, else from the catalog. The order of the rows is of no account.
     """
-    facts = ", ".join(name for name in STAGED_ASSETS if name not in ("room", "template", "not_known", "settled", "known_by"))
+    facts = ", ".join(name for name in RECORD if name not in ("room", "template", "not_known", "settled", "known_by"))
     connection.execute(create("assets", ASSETS))
     columns = ", ".join(ASSETS)
     connection.execute(f"""
@@ -189,7 +173,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     for store in settings.stores:
         name = store.name.replace("'", "''")
         if store.written_by_100ms:
-            base = f"{store.scheme}://{store.bucket}/{store.prefix}".replace("'", "''")
+            base = store.base.replace("'", "''")
             connection.execute(f"""
                 INSERT INTO copies
                 WITH placed AS (

@@ -68,7 +68,7 @@ def place_sql(settings: Settings) -> str:
 
     Raises nothing; what nobody declared, and an asset without a path, lies elsewhere.
     """
-    own = [f"starts_with(path, {_quoted(f'{store.scheme}://{store.bucket}/{store.prefix}')})"
+    own = [f"starts_with(path, {_quoted(store.base)})"
            for store in settings.stores if store.written_by_100ms]  # fmt: skip
     bucket = "regexp_extract(path, '^[a-z0-9]+://[^/]+')"
     hosted = [f"{bucket} GLOB {_quoted(pattern.rstrip('/'))}" for pattern in settings.source.hosted]

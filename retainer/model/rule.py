@@ -184,10 +184,13 @@ class Policies:
     erasures: tuple[Erasure, ...] = ()
 
     def stores_named(self) -> frozenset[str]:
-        named = {clause.store for rule in self.rules for clause in (*rule.keeps, *rule.deletes)}
-        return frozenset(named | {hold.store for hold in self.holds})
+        keeps = {keep.store for rule in self.rules for keep in rule.keeps}
+        deletes = {delete.store for rule in self.rules for delete in rule.deletes}
+        return frozenset(keeps | deletes | {hold.store for hold in self.holds})
 
     def ask_for_rooms(self) -> bool:
         """Whether anything looks at a room's or template's name, so that the rooms have to be fetched."""
-        everything = (*self.rules, *self.holds, *self.erasures)
-        return any(facts_asked(item.match) & set(NAME_FACTS) for item in everything)
+        return any(facts_asked(item.match) & set(NAME_FACTS) for item in self.items())
+
+    def items(self) -> tuple[Rule | Hold | Erasure, ...]:
+        return (*self.rules, *self.holds, *self.erasures)

@@ -46,6 +46,11 @@ class Store:
         return inside.rstrip("/") + "/" if inside.strip("/") else ""
 
     @property
+    def base(self) -> str:
+        """What every `path` that lies in this store begins with."""
+        return f"{self.url}/"
+
+    @property
     def written_by_100ms(self) -> bool:
         return self.layout == LAYOUT_100MS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -59,11 +59,12 @@ def _decision_sql() -> str:
     return files("retainer.plan").joinpath("decide.sql").read_text()
 
 
-def _timestamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
+    """A moment as an SQL literal, cut to the second."""
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
 
 
-def _values(rows: list[tuple[object, ...]], columns: str, empty: str) -> str:
+def _values(rows: Sequence[tuple[object, ...]], columns: str, empty: str) -> str:
     def written(value: object) -> str:
         match value:
             case None:
@@ -81,7 +82,7 @@ def _values(rows: list[tuple[object, ...]], columns: str, empty: str) -> str:
 def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str) -> list[Clause]:
     """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store, scheme, rank).
 
-    Leaves the tables `decided` and `clashes`, and returns the clauses that their clause_no and item_no count, from 1.
+    Leaves the tables `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that their clause_no and item_no count, from 1.
     """
     now = now.replace(microsecond=0)
     items = items_of(policies, now)
@@ -117,7 +118,7 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     later = "(day + to_months(months::INTEGER) + to_days(days::INTEGER) + INTERVAL 1 DAY)::TIMESTAMP"
     zone = literal(timezone)
     parts = {
-        "$now": _timestamp(now),
+        "$now": timestamp(now),
         "$matches": " || ".join(letters) or "''",
         "$hourly": " OR ".join(hourly) or "false",
         "$local_day": "created::DATE" if timezone == "UTC" else f"timezone({zone}, timezone('UTC', created))::DATE",
@@ -127,4 +128,8 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     for name, part in parts.items():
         sql = sql.replace(name, part)
     connection.execute(sql)
+    connection.execute("CREATE OR REPLACE TEMP TABLE names (clause_no INTEGER, rule VARCHAR, rule_at VARCHAR)")
+    if clauses:
+        names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]
+        connection.execute("INSERT INTO names " + _values(names, "clause_no, rule, rule_at", ""))
     return clauses

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
 from retainer.model.rule import Everything, Match
-from retainer.plan.decide import Clause
+from retainer.plan.decide import timestamp
 from retainer.plan.predicates import literal, predicate
 
 TOLD_METADATA = ("num_layers", "max_width", "max_height", "output_mode", "track_id", "stream_id", "peer_id", "track_type", "user_id",
@@ -22,14 +23,14 @@ def _sql() -> str:
     return files("retainer.plan").joinpath("lines.sql").read_text()
 
 
-def make_lines(connection: DuckDBPyConnection, clauses: Sequence[Clause], targets: Mapping[str, str], only: Match | None) -> None:
+def make_lines(
+    connection: DuckDBPyConnection, targets: Mapping[str, str], now: datetime, only: Match | None
+) -> None:
     """Make the table `lines` from `decided`. `targets`: SQL of a copy's key, by the name of its store."""
-    connection.execute("CREATE OR REPLACE TEMP TABLE names (clause_no INTEGER, rule VARCHAR, rule_at VARCHAR)")
-    for number, clause in enumerate(clauses, 1):
-        connection.execute("INSERT INTO names VALUES (?, ?, ?)", [number, clause.item.id, str(clause.item.where)])
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
     parts = {
+        "$now": timestamp(now),
         "$target": f"CASE acting.store {cases} END" if cases else "NULL",
         "$in_scope": predicate(only or Everything()),
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",

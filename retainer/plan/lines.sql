@@ -1,7 +1,7 @@
 -- The plan's rows, in their order: copies by deadline, deletes, then everything else; each with its reason.
 --
 -- Given: decided, known, assets, copies, stores; names(clause_no, rule, rule_at)
--- Asked: $target (the key of a new copy, by store), $in_scope (the --only match, over the assets with `created`)
+-- Asked: $now, $target (the key of a new copy, by store), $in_scope (the --only match, over the assets with `created`)
 -- Made:  lines, with the columns of planfile.COLUMNS
 
 CREATE OR REPLACE TEMP TABLE acting AS
@@ -62,7 +62,11 @@ FROM (
         CASE WHEN action.asset_no IS NULL OR action.set_aside IS NOT NULL THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn,
         decided.asset_no, assets.asset_id, decided.store, decision, nullif(because, []) AS because, names.rule, names.rule_at,
         action.type, decided.created, keep_until, delete_from, until, deadline, coalesce(bytes, assets.size) AS bytes, set_aside,
-        coalesce(last_copy, false) AS last_copy, action.source, source_object, target, action.objects, witnesses, facts
+        coalesce(last_copy, false) AS last_copy,
+        -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date cannot be trusted)
+        CASE WHEN decision IN ('copy', 'unknown') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere) AND (lapse IS NULL OR lapse > $now)
+             THEN coalesce(lapse, $now) END AS leaves_at,
+        elsewhere AND NOT hosted AS assumed, action.source, source_object, target, action.objects, witnesses, facts
     FROM decided
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from retainer.model.rule import Policies
 from retainer.model.setting import RESERVED_STORES
@@ -70,14 +71,19 @@ def _used_twice(documents: list[tuple[Document, Policies]]) -> Iterator[Diagnost
 
 def _undeclared(document: Document, stores: frozenset[str]) -> Iterator[Diagnostic]:
     data = document.data if isinstance(document.data, dict) else {}
+
+    def listed(section: str) -> list[Any]:
+        items = data.get(section)
+        return items if isinstance(items, list) else []
+
     places: list[tuple[object, Location]] = []
-    for number, item in enumerate(data.get("rules") if isinstance(data.get("rules"), list) else ()):
+    for number, item in enumerate(listed("rules")):
         for clause in ("keep", "delete"):
             clauses = item.get(clause) if isinstance(item, dict) else None
             for n, entry in enumerate(clauses if isinstance(clauses, list) else ()):
                 if isinstance(entry, dict):
                     places.append((entry.get("in"), ("rules", number, clause, n, "in")))
-    for number, item in enumerate(data.get("holds") if isinstance(data.get("holds"), list) else ()):
+    for number, item in enumerate(listed("holds")):
         if isinstance(item, dict):
             places.append((item.get("in"), ("holds", number, "in")))
     for name, location in places:

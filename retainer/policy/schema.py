@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -94,7 +94,7 @@ class CreatedRange(Strict):
     before: Text | None = Field(None, description="a date or RFC 3339; not included")
 
 
-_ALL = "\0all"
+_ALL: Final = "\0all"
 """The key under which `match: all` reaches its model: no file can spell it."""
 
 
@@ -211,9 +211,9 @@ class LimitsItem(Strict):
 class SettingsFile(Strict):
     version: Version
     timezone: Text = "UTC"
-    source: SourceItem = SourceItem()
+    source: SourceItem = Field(default_factory=lambda: SourceItem.model_validate({}))
     stores: dict[Id, StoreItem] = {}
-    limits: LimitsItem = LimitsItem()
+    limits: LimitsItem = Field(default_factory=lambda: LimitsItem.model_validate({}))
     state: Text = ".retainer"
 
 

@@ -97,7 +97,7 @@ class S3Reader:
             return _code(error) not in ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration")
         except BotoCoreError:
             return True
-        return answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def look(self, key: str) -> Look | None:
         try:

@@ -1,0 +1,1 @@
+"""Values -> text. Nothing here reads or writes anything."""

@@ -1,0 +1,350 @@
+"""Carry out a plan: copies by deadline, then deletes. It may do less than the plan says, never more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from retainer.apply.copy import Changed, Copied, copy_one
+from retainer.apply.delete import delete_one, missing_witness, objects_of
+from retainer.apply.record import write_part
+from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
+from retainer.model.outcome import Summary, Trouble
+from retainer.planfile import Action
+from retainer.ports import Conditions, Deletion, Downloads, Seen, StoreFailure, StoreWriter
+
+WORKERS = 8
+PART_ROWS = 200
+PART_AGE = timedelta(seconds=60)
+BATCH = 500
+TRIES = 3
+SKEW = timedelta(minutes=5)
+
+
+class Record(Protocol):
+    """The journal, as a run writes to it. An entry is on disk when `write` returns."""
+
+    def write(self, event: str, **particulars: Any) -> None: ...
+
+
+class Watcher(Protocol):
+    """Told how a run goes on, for a progress display."""
+
+    def began(self, action: Action) -> None: ...
+    def bytes(self, count: int) -> None: ...
+    def ended(self, action: Action, outcome: str, sentence: str | None) -> None: ...
+
+
+class Stopped(Exception):
+    """The run was asked to stop: Ctrl-C, or a lost lock."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run works with."""
+
+    copies: Sequence[Action]
+    deletes: Sequence[Action]
+    stores: Mapping[str, StoreWriter]
+    downloads: Downloads
+    record_of: Callable[[Action], dict[str, Any]]
+    journal: Record
+    clock: Callable[[], datetime]
+    watcher: Watcher
+    deletes_approved: bool
+    withheld: Mapping[int, str]
+    """Rows of deletes that a hold of today may cover, and the words for it."""
+    copied_before: Mapping[int, dict[str, Any]]
+    catalogued_before: frozenset[int]
+    deleted_before: frozenset[int]
+    intended_before: frozenset[int]
+    workers: int = WORKERS
+
+
+class Run:
+    """One run of a job. `stop` may be called from any thread and from a signal handler."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.summary = Summary()
+        self._stopping = threading.Event()
+        self._guard = threading.Lock()
+        self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self._oldest = job.clock()
+        self._conditions: dict[str, Conditions] = {}
+
+    def stop(self, *, lost_lock: bool = False) -> None:
+        self.summary.lost_lock = self.summary.lost_lock or lost_lock
+        self._stopping.set()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped
+
+    def go(self) -> Summary:
+        """Copies, then the catalog, then deletes. Whatever ends it, what was done is in the journal and the catalog."""
+        try:
+            self._prove()
+            self._take_up_copies()
+            self._each(self.job.copies, self._copy)
+            self._write_parts(everything=True)
+            if self.job.deletes_approved and not self.summary.lost_lock:
+                self._delete_all()
+            else:
+                self.summary.left_deletes = sum(action.n not in self.job.deleted_before for action in self.job.deletes)
+        except (Stopped, KeyboardInterrupt):
+            self._stopping.set()
+            self.summary.interrupted = not self.summary.lost_lock
+        finally:
+            self._write_parts(everything=True)
+        return self.summary
+
+    def _prove(self) -> None:
+        """Find out what each store honours, and whether our clock is theirs."""
+        for name, store in self.job.stores.items():
+            found = store.conditions()
+            self._conditions[name] = found
+            self.job.journal.write("conditions", store=name, create=found.create, delete=found.delete, batch_delete=found.batch_delete)
+
+    def _clock_is_off(self, names: Iterable[str]) -> str | None:
+        for name in names:
+            off = abs(self.job.stores[name].server_time() - self.job.clock())
+            if off > SKEW:
+                return f"this machine's clock is {off.total_seconds() / 60:.0f} minutes off that of {name}"
+        return None
+
+    # ── copies ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_up_copies(self) -> None:
+        """Copies that an earlier run verified, but could not catalog before it died: looked at once more, then recorded."""
+        for action in self.job.copies:
+            record = self.job.copied_before.get(action.n)
+            if record is None or action.n in self.job.catalogued_before:
+                continue
+            look = self.job.stores[action.store].look(record["key"])
+            if look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"]):
+                self._to_catalog(action, record)
+
+    def _copy(self, action: Action) -> None:
+        if action.n in self.job.copied_before and self._still_as_recorded(action):
+            with self._guard:
+                self.summary.already += 1
+            self.job.watcher.ended(action, "already", None)
+            return
+        if not self._conditions[action.store].create:
+            self._failed(action, f"{action.store} honours no conditional create, so a copy could overwrite something", "use another store")
+            return
+        source = self.job.stores.get(action.source or "")
+        if action.source_object is not None and source is None:
+            self._failed(action, f"the store {action.source} it should be copied from is not declared", None)
+            return
+        record = self.job.record_of(action)
+        self.job.journal.write("intent", act="copy", rows=[action.n], asset=action.asset_id, store=action.store, key=action.target)
+        for attempt in range(1, TRIES + 1):
+            self._check()
+            try:
+                copied = copy_one(action, self.job.stores[action.store], source, self.job.downloads, record, self.job.watcher.bytes, self._check)
+            except Changed as error:
+                self._skipped(action, str(error))
+            except (SourceGone, KeyTaken) as error:
+                hint = "nothing can bring it back from there" if isinstance(error, SourceGone) else error.hint
+                self._failed(action, error.message, hint)
+            except (SourceFailed, StoreFailed) as error:
+                if attempt < TRIES:
+                    self._pause(attempt)
+                    continue
+                self._failed(action, error.message, error.hint)
+            except RetainerError as error:
+                self._failed(action, error.message, error.hint)
+            else:
+                self._copied(action, copied, record)
+            return
+
+    def _pause(self, attempt: int) -> None:
+        if self._stopping.wait(min(8.0, 0.25 * 4.0**attempt)):
+            raise Stopped
+
+    def _still_as_recorded(self, action: Action) -> bool:
+        record = self.job.copied_before[action.n]
+        look = self.job.stores[action.store].look(record["key"])
+        return look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"])
+
+    def _copied(self, action: Action, copied: Copied, facts: Mapping[str, Any]) -> None:
+        seen = copied.look.seen
+        record = dict(facts) | {
+            "store": action.store, "key": seen.key, "object_size": seen.size, "version": seen.version, "crc32c": copied.crc32c,
+            "sha256": copied.sha256, "copied_at": self.job.clock().strftime("%Y-%m-%d %H:%M:%S"),
+        }  # fmt: skip
+        told = {key: record[key] for key in ("store", "key", "object_size", "version", "crc32c", "sha256", "copied_at")}
+        self.job.journal.write("copied", row=action.n, asset=action.asset_id, rule=action.rule, record=told)
+        self._to_catalog(action, record)
+        with self._guard:
+            self.summary.copied += 1
+            self.summary.copied_bytes += seen.size
+            if copied.said:
+                self.summary.said.append(f"{action.asset_id}: {copied.said}")
+        self.job.watcher.ended(action, "copied", copied.said)
+        self._write_parts()
+
+    def _to_catalog(self, action: Action, record: dict[str, Any]) -> None:
+        whole = self.job.record_of(action) | record
+        with self._guard:
+            self._uncatalogued.setdefault(action.store, []).append((action.n, whole))
+
+    def _write_parts(self, *, everything: bool = False) -> None:
+        """Write what was copied to the catalogs: every 200 copies, every minute, and at the end whatever happened."""
+        with self._guard:
+            late = self.job.clock() - self._oldest > PART_AGE
+            ready = {store: rows for store, rows in self._uncatalogued.items() if rows and (everything or late or len(rows) >= PART_ROWS)}
+            for store in ready:
+                self._uncatalogued[store] = []
+            if ready:
+                self._oldest = self.job.clock()
+        for store, rows in ready.items():
+            try:
+                part = write_part(self.job.stores[store], [record for _, record in rows], self.job.clock())
+            except RetainerError as error:
+                self.summary.said.append(
+                    f"the catalog of {store} could not be written ({error.message}); its {len(rows)} copies count from the next apply on"
+                )
+                continue
+            self.job.journal.write("catalogued", store=store, part=part, rows=[row for row, _ in rows])
+
+    # ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _delete_all(self) -> None:
+        if not self.job.deletes:
+            return
+        self._check()
+        if reason := self._clock_is_off(sorted({action.store for action in self.job.deletes})):
+            self.summary.said.append(f"{reason}: no deletes")
+            self.summary.left_deletes = len(self.job.deletes)
+            return
+        waiting = [action for action in self.job.deletes if self._may_be_tried(action)]
+        single = [action for action in waiting if not self._conditions[action.store].batch_delete or len(action.objects) != 1]
+        batched = [action for action in waiting if self._conditions[action.store].batch_delete and len(action.objects) == 1]
+        self._each(single, self._delete)
+        for batch in _batches(batched):
+            self._check()
+            self._delete_batch(batch)
+
+    def _may_be_tried(self, action: Action) -> bool:
+        if action.n in self.job.deleted_before:
+            self.summary.already += 1
+            self.job.watcher.ended(action, "already", None)
+            return False
+        if reason := self.job.withheld.get(action.n):
+            self._skipped(action, reason)
+            return False
+        return True
+
+    def _is_safe(self, action: Action) -> bool:
+        try:
+            reason = missing_witness(action, self.job.stores)
+        except RetainerError as error:
+            self._failed(action, error.message, error.hint)
+            return False
+        if reason:
+            self._skipped(action, reason)
+        return reason is None
+
+    def _intend(self, actions: Sequence[Action]) -> None:
+        self.job.journal.write("intent", act="delete", rows=[action.n for action in actions], store=actions[0].store,
+                               keys=[planned.key for action in actions for planned in action.objects])  # fmt: skip
+
+    def _delete(self, action: Action) -> None:
+        self._check()
+        if not self._is_safe(action):
+            return
+        self._intend([action])
+        try:
+            outcome = delete_one(action, self.job.stores[action.store])
+        except RetainerError as error:
+            self._failed(action, error.message, error.hint)
+            return
+        self._settle(action, outcome)
+
+    def _delete_batch(self, actions: Sequence[Action]) -> None:
+        with ThreadPoolExecutor(self.job.workers) as pool:
+            safe = [action for action, is_safe in zip(actions, pool.map(self._is_safe, actions), strict=True) if is_safe]
+        if not safe:
+            return
+        self._intend(safe)
+        objects: list[Seen] = [objects_of(action)[0] for action in safe]
+        try:
+            outcomes = self.job.stores[safe[0].store].delete_batch(objects)
+        except RetainerError as error:
+            for action in safe:
+                self._failed(action, error.message, error.hint)
+            return
+        for action, outcome in zip(safe, outcomes, strict=True):
+            if isinstance(outcome, StoreFailure):
+                self._failed(action, outcome.message, None)
+            else:
+                self._settle(action, outcome)
+
+    def _settle(self, action: Action, outcome: Deletion) -> None:
+        ours = outcome is Deletion.GONE and action.n in self.job.intended_before
+        if outcome is Deletion.DELETED or ours:
+            self.job.journal.write("deleted", row=action.n, asset=action.asset_id, store=action.store, rule=action.rule, bytes=action.bytes or 0,
+                                   keys=[planned.key for planned in action.objects], weak=not self._conditions[action.store].delete)  # fmt: skip
+            with self._guard:
+                self.summary.deleted += 1
+                self.summary.deleted_bytes += action.bytes or 0
+            self.job.watcher.ended(action, "deleted", None)
+            return
+        words = {Deletion.CHANGED: "it has changed since the plan", Deletion.GONE: "it is gone already", Deletion.LOCKED: "it is locked"}
+        self._skipped(action, words[outcome])
+
+    # ── outcomes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _failed(self, action: Action, cause: str, hint: str | None) -> None:
+        self.job.journal.write("failed", row=action.n, act=action.decision, asset=action.asset_id, store=action.store, cause=cause)
+        with self._guard:
+            self.summary.failed.append(Trouble(action.decision, action.asset_id, action.store, cause, hint))
+        self.job.watcher.ended(action, "failed", cause)
+
+    def _skipped(self, action: Action, cause: str) -> None:
+        self.job.journal.write("skipped", row=action.n, act=action.decision, asset=action.asset_id, store=action.store, cause=cause)
+        with self._guard:
+            self.summary.skipped.append(Trouble(action.decision, action.asset_id, action.store, cause))
+        self.job.watcher.ended(action, "skipped", cause)
+
+    def _each(self, actions: Sequence[Action], act: Callable[[Action], None]) -> None:
+        """Act on each in order, a few at a time; on a stop no new one begins, and those under way end first."""
+        pending: set[Future[None]] = set()
+
+        def watched(action: Action) -> None:
+            self.job.watcher.began(action)
+            act(action)
+
+        with ThreadPoolExecutor(self.job.workers) as pool:
+            try:
+                for action in actions:
+                    self._check()
+                    pending.add(pool.submit(watched, action))
+                    if len(pending) >= self.job.workers * 2:
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        for future in done:
+                            future.result()
+                while pending:
+                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+            except BaseException:
+                self._stopping.set()
+                raise
+
+
+def _batches(actions: Sequence[Action]) -> Iterator[list[Action]]:
+    """Runs of actions on the same store, at most 500 each."""
+    by_store: dict[str, list[Action]] = {}
+    for action in actions:
+        by_store.setdefault(action.store, []).append(action)
+    for same in by_store.values():
+        for start in range(0, len(same), BATCH):
+            yield same[start : start + BATCH]

@@ -1,0 +1,114 @@
+"""Facts and policies -> why one asset is treated as it is: every rule considered, what matched, what won, what changes next."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from retainer.errors import RetainerError
+from retainer.inventory.facts import open_facts
+from retainer.model.explanation import Considered, Explanation, Pair, Stage
+from retainer.model.rule import Policies
+from retainer.model.setting import Settings
+from retainer.plan.decide import decide
+
+
+def explain(facts: Path, settings: Settings, policies: Policies, asset_id: str, now: datetime) -> Explanation:
+    """Raises RetainerError when the facts do not know the asset."""
+    connection = open_facts(facts, settings)
+    try:
+        found = connection.execute("SELECT asset_no FROM facts.assets WHERE asset_id = ?", [asset_id]).fetchone()
+        if found is None:
+            near = connection.execute(
+                "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1", [asset_id]
+            ).fetchone()
+            raise RetainerError(
+                f"no asset {asset_id} is known", hint=f"did you mean {near[0]}?" if near else "gather the facts first with `retainer plan`"
+            )
+        connection.execute(f"CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no = {found[0]}")
+        connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM own_copies")
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW assets AS FROM facts.assets WHERE asset_no = {found[0]}")
+        decide(connection, policies, now, settings.timezone)
+        pairs = _pairs(connection)
+        considered = _considered(connection, policies, now)
+        stages = _stages(connection)
+        next_at, next_pairs = None, pairs
+        for candidate in _candidates(connection, policies, now):
+            decide(connection, policies, candidate, settings.timezone)
+            then = _pairs(connection)
+            if [(pair.store, pair.decision, pair.because) for pair in then] != [(pair.store, pair.decision, pair.because) for pair in pairs]:
+                next_at, next_pairs = candidate, then
+                break
+        row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
+        return Explanation(
+            asset_id, now, _facts(connection), considered, stages, pairs, next_at, next_pairs if next_at else (),
+            datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
+        )  # fmt: skip
+    finally:
+        connection.close()
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _finite(column: str) -> str:
+    return f"CASE WHEN isfinite({column}) THEN epoch({column}) END"
+
+
+def _pairs(connection: duckdb.DuckDBPyConnection) -> tuple[Pair, ...]:
+    rows = connection.execute(f"""
+        SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")}, {_finite("keep_until")}, {_finite("delete_from")},
+            there, complete
+        FROM decided ORDER BY store
+    """).fetchall()
+    names = dict(connection.execute("SELECT clause_no, rule FROM names").fetchall())
+    return tuple(
+        Pair(store, decision, tuple(because), names.get(clause), _utc(until), _utc(deadline), _utc(keep), _utc(delete), there, complete)
+        for store, decision, because, clause, until, deadline, keep, delete, there, complete in rows
+    )
+
+
+def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime) -> tuple[Considered, ...]:
+    row = connection.execute("SELECT matches FROM known").fetchone()
+    letters = iter(row[0] if row else "")
+    words = {"y": "yes", "n": "no", "?": "not certain"}
+    found = []
+    for item in policies.items():
+        over = getattr(item, "released", None)
+        matches = "over" if over is not None and over <= now else words[next(letters)]
+        found.append(Considered(item.id, type(item).__name__.lower(), str(item.where), matches))
+    return tuple(found)
+
+
+def _stages(connection: duckdb.DuckDBPyConnection) -> tuple[Stage, ...]:
+    rows = connection.execute(f"""
+        SELECT rule, kind, store, {_finite("begins")}, {_finite("ends")}, runs FROM standing JOIN names USING (clause_no) ORDER BY clause_no
+    """).fetchall()
+    return tuple(Stage(rule, kind, store, _utc(begins), _utc(ends), runs) for rule, kind, store, begins, ends, runs in rows)
+
+
+def _candidates(connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime) -> list[datetime]:
+    """Every moment after `now` at which something about this asset may change by itself."""
+    rows = connection.execute("""
+        SELECT epoch(moment) FROM (
+            SELECT begins AS moment FROM standing UNION SELECT ends FROM standing
+            UNION SELECT created + INTERVAL 15 DAY FROM known UNION SELECT created + INTERVAL 7 DAY FROM known
+            UNION SELECT locked_until FROM copies
+        ) WHERE isfinite(moment)
+    """).fetchall()
+    # A moment is reached with the first whole second that is not before it.
+    moments = {datetime.fromtimestamp(-(-row[0] // 1), UTC) for row in rows}
+    moments |= {hold.released for hold in policies.holds if hold.released is not None}
+    return sorted(moment for moment in moments if moment > now)
+
+
+_TOLD = ("type", "status", "room_id", "room", "template", "session_id", "user_id", "peer_id", "path", "size", "duration", "created_text", "metadata",
+         "not_known", "known_by")  # fmt: skip
+
+
+def _facts(connection: duckdb.DuckDBPyConnection) -> tuple[tuple[str, str], ...]:
+    row = connection.execute(f"SELECT {', '.join(f'{name}::VARCHAR' for name in _TOLD)} FROM assets").fetchone()
+    return tuple((name.removesuffix("_text"), value) for name, value in zip(_TOLD, row or (), strict=True) if value is not None)

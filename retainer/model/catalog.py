@@ -1,0 +1,44 @@
+"""What the catalog beside the copies holds: the object as it was written and verified, and every fact that `match` can name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+
+from retainer.model.setting import OWN_PREFIX
+from retainer.model.tables import ASSETS
+
+CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
+_PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
+
+RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
+    "job_id": "VARCHAR",
+    "has_thumbnails": "BOOLEAN",
+}
+"""Every fact of an asset as 100ms gave it, with the names of its room and template."""
+
+CATALOG = {
+    "store": "VARCHAR",
+    "key": "VARCHAR",
+    "object_size": "BIGINT",
+    "version": "VARCHAR",
+    "crc32c": "VARCHAR",
+    "sha256": "VARCHAR",
+    "copied_at": "TIMESTAMP",
+} | RECORD
+
+
+def part_name(content: bytes, now: datetime) -> str:
+    """A part's name: when it was written, and the first half of its SHA-256."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether a part's content is what its name says."""
+    found = _PART_NAME.fullmatch(name)
+    return found is not None and hashlib.sha256(content).hexdigest()[:32] == found[1]
+
+
+def is_part(name: str) -> bool:
+    return _PART_NAME.fullmatch(name) is not None

@@ -1,0 +1,46 @@
+"""How policy tests and runs went, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One test: its name, its place, and a sentence for everything that came out otherwise (none: it passed)."""
+
+    name: str
+    place: str
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One action that was not carried out: why, and what to do."""
+
+    decision: str
+    asset_id: str
+    store: str
+    cause: str
+    hint: str | None = None
+
+
+@dataclass
+class Summary:
+    """What a run has done. `skipped` had changed or was no longer safe; `failed` went wrong."""
+
+    copied: int = 0
+    copied_bytes: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+    already: int = 0
+    left_deletes: int = 0
+    failed: list[Trouble] = field(default_factory=list)
+    skipped: list[Trouble] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    lost_lock: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return not (self.failed or self.left_deletes or self.interrupted or self.lost_lock)

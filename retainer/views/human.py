@@ -1,0 +1,404 @@
+"""Plans, explanations, diagnostics and summaries as text for a terminal or a log. No meaning is carried by colour alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from retainer.model.diagnostic import Diagnostic
+from retainer.model.explanation import Explanation, Pair, Stage
+from retainer.model.outcome import Outcome, Summary
+from retainer.planfile import Group, Header, Line, Overview, moment_of
+from retainer.views.units import many, moment, relative, size, span
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """How text is laid out: its width in columns, and whether colour may be used."""
+
+    width: int = 100
+    colour: bool = False
+
+    def paint(self, text: str, *styles: str) -> str:
+        codes = ";".join(_COLOURS[style] for style in styles)
+        return f"\x1b[{codes}m{text}\x1b[0m" if self.colour and codes else text
+
+    def wrapped(self, text: str, indent: str = "", hanging: str = "") -> str:
+        return textwrap.fill(
+            text, max(self.width, 40), initial_indent=indent, subsequent_indent=hanging or indent, break_long_words=False, break_on_hyphens=False
+        )
+
+
+BECAUSE = {
+    "hold": "a hold may cover them",
+    "lock": "the bucket locks them, or its locks could not be read",
+    "untrusted-time": "nobody knows how old they are",
+    "unknown": "a listing did not finish, so a copy that matters may exist unseen",
+    "unsatisfied": "a copy that is required elsewhere is not complete yet",
+    "shared": "another asset names the same object and may not go",
+}
+ORIGINS = {"hosted": "100ms", "elsewhere": "a bucket nobody declared, through 100ms"}
+
+
+def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path: str) -> str:
+    """A plan as people review it: deletes first, then what is at risk, then the rest."""
+    now = moment_of(header.as_of)
+    out: list[str] = []
+    title = f"Plan {header.plan_id}, as of {moment(now)}" + (f", only {header.scope}" if header.scope else "")
+    out += [page.paint(title, "bold"), ""]
+    out += _deletes(header, view, page, now)
+    out += _at_risk(view, page, now)
+    out += _copies(header, view, page, now)
+    out += _blocked(view, page)
+    out += _others(view, page)
+    out += _clashes(header, page)
+    out += _not_covered(header, page)
+    out += _sources(header, page)
+    out += _limits(header, page)
+    out += _totals(header, view, page)
+    out += _next(header, page, path, fingerprint)
+    return "\n".join(out) + "\n"
+
+
+def _rows(group: Group, page: Page, sign: str, colour: str, tail: object, now: datetime) -> Iterator[str]:
+    for line in group.lines:
+        words = [line.asset_id, line.type or "", size(line.bytes)]
+        extra = tail(line, now) if callable(tail) else ""
+        yield page.wrapped(" ".join(filter(None, [*words, extra])), f"    {page.paint(sign, colour)} ", "        ")
+    if group.count > len(group.lines):
+        yield f"      … and {group.count - len(group.lines):,} more (`retainer show PLAN --format json` lists every one)"
+
+
+def _whose(header: Header, rule: str, at: str) -> str:
+    why = next((item.why for item in header.items if item.id == rule), "")
+    return f"{rule} ({at})" + (f": {why}" if why else "")
+
+
+def _deletes(header: Header, view: Overview, page: Page, now: datetime) -> Iterator[str]:
+    if not header.deletes:
+        yield f"{page.paint('-', 'red')} Nothing is deleted."
+        yield ""
+        return
+    last = f"; {many(header.last_copies, 'takes', 'take')} the last copy anywhere" if header.last_copies else ""
+    yield page.wrapped(page.paint(f"- Delete {many(header.deletes, 'copy', 'copies')}, {size(header.delete_bytes)}{last}", "red", "bold"), "", "  ")
+    for group in view.deletes:
+        rule, at, store = group.key
+        yield page.wrapped(f"{many(group.count, 'copy', 'copies')} in {store}, {size(group.bytes)}, by {_whose(header, rule, at)}", "  ", "    ")
+
+        def due(line: Line, now: datetime) -> str:
+            since = f"due since {moment(line.delete_from)}" if line.delete_from else "erased"
+            return since + (", THE LAST COPY" if line.last_copy else "")
+
+        yield from _rows(group, page, "-", "red", due, now)
+    yield ""
+
+
+def _at_risk(view: Overview, page: Page, now: datetime) -> Iterator[str]:
+    if not view.at_risk_count:
+        return
+    leaves = view.first_leaves_at
+    first = "" if leaves is None else f", the first {relative(leaves, now)}" if leaves > now else ", some at any moment"
+    which = many(view.at_risk_count, "recording that is to be kept exists", "recordings that are to be kept exist")
+    headline = f"! At risk: {which} only at 100ms, and will be gone{first}"
+    yield page.wrapped(page.paint(headline, "yellow", "bold"), "", "  ")
+    for line in view.at_risk:
+        assumed = " (assumed: it lies in a bucket that nobody declared)" if line.assumed else ""
+        cannot = "; it cannot be copied yet (it is many objects)" if line.set_aside == "many-objects" else ""
+        known = line.leaves_at is not None and line.leaves_at > now
+        when = f"leaves {moment(line.leaves_at)}, {relative(line.leaves_at, now)}" if known and line.leaves_at else "leaves at any moment: its age is not known"
+        text = f"{line.asset_id} {line.type or ''} to {line.store}, {when}{assumed}{cannot}"
+        yield page.wrapped(text, f"    {page.paint('!', 'yellow')} ", "        ")
+    if view.at_risk_count > len(view.at_risk):
+        yield f"      … and {view.at_risk_count - len(view.at_risk):,} more"
+    yield ""
+
+
+def _copies(header: Header, view: Overview, page: Page, now: datetime) -> Iterator[str]:
+    if not header.copies:
+        yield f"{page.paint('+', 'green')} Nothing is copied."
+        yield ""
+        return
+    yield page.paint(f"+ Copy {many(header.copies, 'recording')}, {size(header.copy_bytes)}", "green", "bold")
+    for group in view.copies:
+        rule, at, store = group.key
+        yield page.wrapped(f"{group.count:,} to {store}, {size(group.bytes)}, for {_whose(header, rule, at)}", "  ", "    ")
+
+        def when(line: Line, now: datetime) -> str:
+            origin = f"from {ORIGINS.get(line.source or '', line.source or '')}"
+            return origin + (f", {_deadline(line.deadline, now)}" if line.deadline else "")
+
+        yield from _rows(group, page, "+", "green", when, now)
+    yield ""
+
+
+def _deadline(deadline: datetime, now: datetime) -> str:
+    late = f"overdue by {span(now - deadline)}" if deadline < now else "at once" if deadline == now else relative(deadline, now)
+    return f"by {moment(deadline)} ({late})"
+
+
+def _blocked(view: Overview, page: Page) -> Iterator[str]:
+    if not view.blocked and not view.not_yet:
+        return
+    yield page.paint(f"! Due, but left alone: {many(sum(group.count for group in view.blocked), 'copy', 'copies')}", "yellow", "bold")
+    for group in view.blocked:
+        reasons = "; ".join(BECAUSE.get(reason, reason) for reason in group.key[0].split(", "))
+        yield page.wrapped(f"{group.count:,}, {size(group.bytes)}: {reasons}", "  ", "    ")
+        for line in group.lines[:5]:
+            yield f"    {page.paint('!', 'yellow')} {line.asset_id} in {line.store}" + (f", by {line.rule}" if line.rule else "")
+        if group.count > 5:
+            yield f"      … and {group.count - 5:,} more"
+    for group in view.not_yet:
+        what = {"copy": "cannot be copied yet", "delete": "cannot be deleted yet"}[group.key[0]]
+        yield page.wrapped(f"{group.count:,} {what}: they are many objects (unzipped HLS, or thumbnails)", "  ", "    ")
+        for line in group.lines[:5]:
+            yield f"    {page.paint('!', 'yellow')} {line.asset_id} in {line.store}"
+    yield ""
+
+
+_OTHERS = {
+    "lost": "no copy is left anywhere that retainer can read, and 100ms has dropped it",
+    "unknown": "whether a copy exists is not known, since a listing did not finish",
+    "waiting": "the recording failed less than 7 days ago, and 100ms may still deliver it",
+}
+
+
+def _others(view: Overview, page: Page) -> Iterator[str]:
+    for group in view.others:
+        decision, store = group.key
+        yield page.wrapped(page.paint(f"! {decision.capitalize()}: {group.count:,} for {store}: {_OTHERS[decision]}", "yellow"), "", "  ")
+        for line in group.lines[:5]:
+            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
+        if group.count > 5:
+            yield f"      … and {group.count - 5:,} more"
+    if view.others:
+        yield ""
+
+
+def _clashes(header: Header, page: Page) -> Iterator[str]:
+    for clash in header.clashes:
+        lift = "lifted" if clash.lifted else f"the deletes of this plan are held back; change one of them, or `{clash.lift}`"
+        text = f"! Clash: {clash.keep} keeps {many(clash.assets, 'recording')} longer than {clash.ceiling} allows. The keep wins; {lift}"
+        yield page.wrapped(page.paint(text, "yellow"), "", "  ")
+        yield ""
+
+
+def _not_covered(header: Header, page: Page) -> Iterator[str]:
+    if header.uncovered:
+        yield page.wrapped(f"? No rule covers {many(header.uncovered, 'recording')}, {size(header.uncovered_bytes)}.", "", "  ")
+    strays = [source for source in header.sources if source.kind == "store" and source.strays]
+    for source in strays:
+        text = f"? {source.name} holds {many(source.strays, 'object')} of no known recording, {size(source.stray_bytes)}. They are never touched."
+        yield page.wrapped(text, "", "  ")
+    for bucket in header.undeclared:
+        text = (f"? Nobody declared {bucket.bucket}, where {many(bucket.assets, 'recording')} are said to lie. If it is 100ms's own, add it to "
+                "`source.hosted` in retainer.yaml; if it is yours, declare it as a store with `layout: 100ms`.")  # fmt: skip
+        yield page.wrapped(text, "", "  ")
+    if header.uncovered or strays or header.undeclared:
+        yield ""
+
+
+def _sources(header: Header, page: Page) -> Iterator[str]:
+    unfinished = [source for source in header.sources if not source.complete]
+    if unfinished:
+        text = "! The facts are incomplete: no delete that could be concerned is in this plan."
+        yield page.paint(text, "yellow", "bold")
+    for source in header.sources:
+        if not source.complete:
+            yield page.wrapped(f"! {source.name} did not finish after {source.objects:,}: {source.note or 'no reason was given'}", "    ", "      ")
+        elif source.note:
+            yield page.wrapped(f"? {source.name}: {source.note}", "    ", "      ")
+        if source.weak:
+            yield page.wrapped(f"? {source.name} {source.weak}", "    ", "      ")
+    if any(not source.complete or source.note or source.weak for source in header.sources):
+        yield ""
+
+
+def _limit_value(name: str, value: float) -> str:
+    return size(value) if name == "bytes" else f"{value:g} %" if name == "percent" else f"{value:,.0f}"
+
+
+def _limits(header: Header, page: Page) -> Iterator[str]:
+    breached = [limit for limit in header.limits if limit.breached]
+    if breached:
+        yield page.paint("! Limits are breached: the deletes of this plan are held back, its copies can run.", "yellow", "bold")
+    for limit in header.limits:
+        what = f"{limit.name} of {limit.scope.replace(':', ' ')}: {_limit_value(limit.name, limit.used)} of {_limit_value(limit.name, limit.allowed)}"
+        if limit.breached:
+            yield page.wrapped(f"! {what}; " + ("lifted" if limit.lifted else f"`{limit.lift}` lifts it"), "    ", "      ")
+        else:
+            yield f"    {page.paint(what, 'dim')}"
+    if header.limits:
+        yield page.paint("    (with the deletes of the last 24 hours)", "dim")
+        yield ""
+
+
+_WORDS = {"copy": "+ copy", "delete": "- delete", "keep": "= keep", "blocked": "! blocked", "lost": "! lost", "unknown": "! unknown",
+          "waiting": "! waiting", "unmanaged": "? unmanaged", "lapses": ". lapses at 100ms", "none": ". nothing to do"}  # fmt: skip
+
+
+def _totals(header: Header, view: Overview, page: Page) -> Iterator[str]:
+    yield page.paint("Totals, in pairs of a recording and a place", "bold")
+    for decision, count, total in view.totals:
+        yield f"    {_WORDS.get(decision, decision):<20} {count:>11,}  {size(total):>9}"
+    yield f"    {'  all':<20} {sum(count for _, count, _ in view.totals):>11,}  {size(sum(total for _, _, total in view.totals)):>9}"
+    if view.out_of_scope:
+        yield f"    of these, {many(view.out_of_scope, 'action lies', 'actions lie')} outside --only, and not in the plan"
+    yield ""
+
+
+def _next(header: Header, page: Page, path: str, fingerprint: str) -> Iterator[str]:
+    if not header.copies and not header.deletes:
+        yield "Next: nothing. The stores are as the policies want them."
+        return
+    held = "; its deletes are held back" if header.held_back and header.deletes else ""
+    approve = f" --approve-deletes {header.deletes}" if header.deletes and not header.held_back else ""
+    yield page.wrapped(f"Fingerprint {fingerprint}")
+    yield f"Next: retainer apply {path}{approve}"
+    yield f"      before {moment(moment_of(header.expires))}{held}"
+
+
+def mistakes_text(mistakes: Sequence[Diagnostic], page: Page) -> str:
+    """Every mistake with its place, the line underlined, and a hint."""
+    out: list[str] = []
+    for mistake in mistakes:
+        span = mistake.span
+        where = f"{mistake.file}:{span.line}:{span.column}"
+        out.append(f"{page.paint('error', 'red', 'bold')}[{mistake.code}] {where}: {mistake.message}")
+        if mistake.text:
+            gutter = f"{span.line:>5} | "
+            text, column, width = _windowed(mistake.text.rstrip(), span.column, _width(mistake), page.width - len(gutter))
+            out.append(page.paint(gutter, "dim") + text)
+            out.append(page.paint(" " * 6 + "| ", "dim") + " " * (column - 1) + page.paint("^" * max(1, width), "red"))
+        if mistake.hint:
+            out.append(page.wrapped(f"hint: {mistake.hint}", "        ", "              "))
+    files = len({mistake.file for mistake in mistakes})
+    out.append("")
+    out.append(f"{many(len(mistakes), 'mistake')} in {many(files, 'file')}. `retainer help CODE` explains a code.")
+    return "\n".join(out) + "\n"
+
+
+def _width(mistake: Diagnostic) -> int:
+    span = mistake.span
+    return span.end_column - span.column if span.end_line == span.line else len(mistake.text.rstrip()) - span.column + 1
+
+
+def _windowed(text: str, column: int, width: int, room: int) -> tuple[str, int, int]:
+    """The part of a long line around its mistake: the text, and where the mistake stands in it."""
+    text = text.replace("\t", " ")
+    start = 0 if column - 1 + width <= room else max(0, column - 1 - room // 3)
+    shown = text[start : start + max(room, 20)]
+    return shown, column - start, max(1, min(width, len(shown) - (column - start) + 1))
+
+
+def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
+    """Columns side by side, each as wide as its widest text."""
+    listed = [list(row) for row in rows]
+    widths = [max(len(row[n]) for row in listed) for n in range(len(listed[0]))] if listed else []
+    return "\n".join(indent + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in listed)
+
+
+def explanation_text(told: Explanation, page: Page) -> str:
+    """Why one asset is treated as it is."""
+    out = [page.paint(f"{told.asset_id}, as of {moment(told.now)}", "bold")]
+    if told.gathered:
+        out.append(page.paint(f"from facts gathered {relative(told.gathered, told.now)}", "dim"))
+    out += ["", table((name, value) for name, value in told.facts), "", page.paint("Every rule that was considered", "bold")]
+    for item in told.considered:
+        sign = {"yes": page.paint("=", "green"), "no": " ", "over": " ", "not certain": page.paint("?", "yellow")}[item.matches]
+        out.append(f"  {sign} {item.kind} {item.id} ({item.rule_at}): {item.matches}")
+        for stage in told.stages:
+            if stage.rule == item.id and item.matches != "no":
+                out.append(page.wrapped(_stage(stage, told.now), "      "))
+    out += ["", page.paint("What is decided", "bold")]
+    out += [page.wrapped(_pair(pair, told.now), "  ", "      ") for pair in told.pairs] or ["  nothing lies anywhere, and nothing is asked for"]
+    out.append("")
+    if told.next_at is None:
+        out.append("Next: by itself nothing changes, as long as the policies and the stores stay as they are.")
+    else:
+        out.append(f"Next: {moment(told.next_at)} ({relative(told.next_at, told.now)}), if nothing else has changed by then:")
+        before = {pair.store: pair for pair in told.pairs}
+        changed = [pair for pair in told.next_pairs
+                   if (was := before.get(pair.store)) is None or (was.decision, was.because) != (pair.decision, pair.because)]  # fmt: skip
+        out += [page.wrapped(_pair(pair, told.next_at), "  ", "      ") for pair in changed]
+    return "\n".join(out) + "\n"
+
+
+def _stage(stage: Stage, now: datetime) -> str:
+    where = f" in {stage.store}" if stage.store else ""
+    begins = f" from {moment(stage.begins)}" if stage.begins else ""
+    match stage.kind:
+        case "keep" | "hold":
+            state = "runs" if stage.runs else "is over" if stage.ends and stage.ends <= now else "has not begun"
+            ends = moment(stage.ends) if stage.ends else "it is released" if stage.kind == "hold" else "forever"
+            return f"{stage.kind}{where}{begins} until {ends}: {state}"
+        case "erasure":
+            return "erases every copy that no hold and no legal keep protects"
+        case _:
+            due = "at once" if stage.ends is None else f"since {moment(stage.ends)}" if stage.ends <= now else moment(stage.ends)
+            return f"{stage.kind.replace('_', ' ')}{where}: due {due}"
+
+
+def _pair(pair: Pair, now: datetime) -> str:
+    by = f", by {pair.rule}" if pair.rule else ""
+    lies = "a complete copy lies there" if pair.complete else "part of it lies there" if pair.there else "nothing lies there"
+    if pair.store in ORIGINS:
+        lies = "it lies there"
+    words = _WORDS.get(pair.decision, pair.decision)
+    extra = ""
+    match pair.decision:
+        case "keep" | "lapses":
+            extra = f" until {moment(pair.until)}" if pair.until else " with no end"
+        case "copy":
+            extra = f" {_deadline(pair.deadline, now)}" if pair.deadline else ""
+        case "blocked":
+            extra = ": " + "; ".join(BECAUSE.get(reason, reason) for reason in pair.because)
+        case "delete":
+            extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else ", erased"
+        case "lost" | "unknown" | "waiting":
+            extra = ": " + _OTHERS[pair.decision]
+    return f"{words} in {pair.store}{extra}{by} ({lies})"
+
+
+def summary_text(done: Summary, page: Page, path: str) -> str:
+    """What an apply has done, each failure with its cause and what to do."""
+    out = []
+    if done.copied:
+        out.append(f"{page.paint('+', 'green')} copied {many(done.copied, 'recording')}, {size(done.copied_bytes)}, each verified")
+    if done.deleted:
+        out.append(f"{page.paint('-', 'red')} deleted {many(done.deleted, 'copy', 'copies')}, {size(done.deleted_bytes)}")
+    if done.already:
+        out.append(f"= {many(done.already, 'action')} had been done by an earlier run of this plan")
+    for trouble in done.skipped:
+        out.append(page.wrapped(f"? {trouble.decision} {trouble.asset_id} in {trouble.store} was skipped: {trouble.cause}", "", "    "))
+    for trouble in done.failed:
+        text = f"! {trouble.decision} {trouble.asset_id} in {trouble.store} failed: {trouble.cause}"
+        out.append(page.wrapped(page.paint(text, "red"), "", "    "))
+        if trouble.hint:
+            out.append(page.wrapped(f"hint: {trouble.hint}", "    "))
+    out += [page.wrapped(f"? {sentence}", "", "    ") for sentence in done.said]
+    if done.left_deletes:
+        out.append(f"! {many(done.left_deletes, 'delete was', 'deletes were')} not carried out")
+    if done.lost_lock:
+        out.append("! the run stopped: it lost the lock of a store, or could not renew it in time")
+    if not out:
+        out.append("There was nothing to do.")
+    if done.finished:
+        out.append("Next: retainer plan, to see what the stores are like now")
+    else:
+        out.append(f"Next: retainer apply {path}, which goes on where this run ended")
+    return "\n".join(out) + "\n"
+
+
+def outcomes_text(outcomes: Sequence[Outcome], page: Page) -> str:
+    """What policy tests found."""
+    out = []
+    failed = [outcome for outcome in outcomes if outcome.failures]
+    for outcome in failed:
+        out.append(f"{page.paint('FAILED', 'red', 'bold')} {outcome.place}: {outcome.name}")
+        out += [page.wrapped(failure, "    ") for failure in outcome.failures]
+    out.append(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    return "\n".join(out) + "\n"

@@ -1,0 +1,48 @@
+"""Plans and explanations as JSON, with a `format_version`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import datetime
+from typing import Any
+
+from retainer.model.explanation import Explanation
+from retainer.model.moment import write_moment
+from retainer.model.outcome import Summary
+from retainer.planfile import Header, PlanFile
+
+FORMAT_VERSION = "1.0"
+
+
+def plan_json(plan: PlanFile) -> str:
+    """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a moment without an end."""
+    relation = plan.connection.execute("SELECT * EXCLUDE (why) FROM plan_text ORDER BY n")
+    columns = [column[0] for column in relation.description or ()]
+    rows = [
+        {name: json.loads(value) if name in ("because", "objects", "witnesses", "source_object", "facts") and value else value
+         for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in relation.fetchall()
+    ]  # fmt: skip
+    return _dumped({"format_version": FORMAT_VERSION, "fingerprint": plan.fingerprint, "header": _header(plan.header), "rows": rows})
+
+
+def _header(header: Header) -> dict[str, Any]:
+    return header.model_dump() | {"held_back": header.held_back}
+
+
+def explanation_json(told: Explanation) -> str:
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(told)})
+
+
+def summary_json(done: Summary) -> str:
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(done), "finished": done.finished})
+
+
+def _dumped(value: Any) -> str:
+    def plain(item: Any) -> Any:
+        if isinstance(item, datetime):
+            return write_moment(item)
+        raise TypeError(type(item).__name__)
+
+    return json.dumps(value, indent=2, default=plain, ensure_ascii=False) + "\n"

@@ -1,0 +1,80 @@
+"""The only place that names a concrete store or source. A new kind of store is one line here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from retainer.errors import CredentialsRefused, RetainerError, SourceFailed
+from retainer.model.setting import Settings, Store
+from retainer.ports import Body, StoreReader, StoreWriter
+from retainer.sources.api import Credentials, HmsApi
+
+
+def open_reader(store: Store) -> StoreReader:
+    """A store that can be looked at. The SDKs are imported late: `--help` needs none of them."""
+    match store.scheme:
+        case "s3":
+            from retainer.stores.s3 import S3Reader
+
+            return S3Reader(store)
+        case "gs":
+            from retainer.stores.gcs import GcsReader
+
+            return GcsReader(store)
+        case _:
+            from retainer.stores.local import LocalReader
+
+            return LocalReader(store)
+
+
+def open_writer(store: Store) -> StoreWriter:
+    """A store that can be changed; only `apply` asks for one."""
+    match store.scheme:
+        case "s3":
+            from retainer.stores.s3 import S3Writer
+
+            return S3Writer(store)
+        case "gs":
+            from retainer.stores.gcs import GcsWriter
+
+            return GcsWriter(store)
+        case _:
+            from retainer.stores.local import LocalWriter
+
+            return LocalWriter(store)
+
+
+def open_api(settings: Settings, on_wait: Callable[[str], None] = lambda _: None) -> HmsApi:
+    """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there are none."""
+    return HmsApi(settings.source.url, credentials(), on_wait=on_wait)
+
+
+def credentials() -> Credentials:
+    """HMS_ACCESS_KEY with HMS_SECRET, or HMS_MANAGEMENT_TOKEN; each may be given as a file by *_FILE."""
+    key, secret, token = (_secret(name) for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN"))
+    if key and secret:
+        return Credentials(access_key=key, secret=secret)
+    if token:
+        return Credentials(token=token)
+    raise CredentialsRefused(
+        "there are no credentials for the 100ms API",
+        hint="set HMS_ACCESS_KEY and HMS_SECRET (or HMS_MANAGEMENT_TOKEN), or plan from a snapshot with --facts FILE",
+    )
+
+
+def _secret(name: str) -> str:
+    if path := os.environ.get(f"{name}_FILE"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError as error:
+            raise RetainerError(f"{name}_FILE={path} cannot be read: {error.strerror}") from None
+    return os.environ.get(name, "").strip()
+
+
+class NoDownloads:
+    """For plans that read nothing from 100ms: no credentials are asked for."""
+
+    def open(self, asset_id: str) -> Body:
+        raise SourceFailed("this plan reads nothing from 100ms")
