@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from retainer.model.moment import read_moment
 
 FORMAT = "1.0"
 _KEY = "retainer.plan"
-_BLOCK = 20_000
+_NO_DIGEST = "0" * 64
 ACTIONS = "decision IN ('copy', 'delete') AND set_aside IS NULL"
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR)'
@@ -50,7 +51,7 @@ COLUMNS = {
     "witnesses": f"{WITNESS}[]",
     "facts": "VARCHAR",
 }
-"""The rows. Moments in UTC, sizes in bytes; `facts` is JSON and stands on actions only, without any name."""
+"""The rows; pairs with nothing there and nothing needed are left out, and counted in the header. Moments in UTC, sizes in bytes; `facts` is JSON and stands on actions only, without any name."""
 
 
 class _Strict(BaseModel):
@@ -113,12 +114,10 @@ class Undeclared(_Strict):
 
 
 class Header(_Strict):
-    """What a plan says of itself. `digest` is over the rows in their order; the fingerprint is the file's SHA-256."""
+    """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the fingerprint is the file's SHA-256."""
 
     format: str = FORMAT
-    plan_id: str = ""
-    digest: str = ""
-    rows: int = 0
+    digest: str = _NO_DIGEST
     as_of: str
     created: str
     expires: str
@@ -136,12 +135,18 @@ class Header(_Strict):
     undeclared: list[Undeclared]
     uncovered: int
     uncovered_bytes: int
+    nothing_to_do: int
     incomplete: bool
     copies: int
     copy_bytes: int
     deletes: int
     delete_bytes: int
     last_copies: int
+
+    @property
+    def plan_id(self) -> str:
+        """The plan's short name: the beginning of its digest."""
+        return self.digest[:16]
 
     @property
     def held_back(self) -> list[str]:
@@ -160,19 +165,6 @@ class PlanFile:
     connection: duckdb.DuckDBPyConnection
 
 
-def _text_of_row() -> str:
-    """SQL: a row as text that does not depend on DuckDB's own formatting of values."""
-
-    def written(column: str, kind: str) -> str:
-        if kind == "TIMESTAMP":
-            return f"coalesce(CASE WHEN isinf({column}) THEN 'inf' ELSE epoch_us({column})::VARCHAR END, '')"
-        if "STRUCT" in kind or kind.endswith("[]"):
-            return f"coalesce(to_json({column})::VARCHAR, '')"
-        return f"coalesce({column}::VARCHAR, '')"
-
-    return "concat_ws('\x1f', " + ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ")"
-
-
 def _as_text() -> str:
     """SQL: the columns as plain values: moments as RFC 3339 or `forever`, lists and structs as JSON."""
 
@@ -186,40 +178,41 @@ def _as_text() -> str:
     return ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ", why"
 
 
-def _digest(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[str, int]:
-    """SHA-256 over the rows' digests, block by block in the order of `n`, and the number of rows."""
-    blocks = connection.execute(
-        f"SELECT n // {_BLOCK} AS block, md5(string_agg(md5({_text_of_row()}), '' ORDER BY n)), count(*) FROM {table} GROUP BY block ORDER BY block"
-    ).fetchall()
-    whole = hashlib.sha256()
-    for number, block, count in blocks:
-        whole.update(f"{number}:{count}:{block};".encode())
-    return whole.hexdigest(), sum(count for _, _, count in blocks)
-
-
 def fingerprint_of(path: Path) -> str:
     """The SHA-256 of a file, as hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_plan(connection: duckdb.DuckDBPyConnection, table: str, header: Header, path: Path) -> Header:
-    """Write the rows of a table, which lie in the order of `n`, and a header to one file, whole or not at all. Returns the header with digest and plan id."""
-    digest, rows = _digest(connection, table)
-    header = header.model_copy(update={"digest": digest, "rows": rows})
-    plan_id = hashlib.sha256(_canonical(header).encode()).hexdigest()[:16]
-    header = header.model_copy(update={"plan_id": plan_id})
+def write_plan(connection: duckdb.DuckDBPyConnection, header: Header, path: Path) -> None:
+    """Write the tables lines and quiet_lines, in their order, and a header to one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     text = _canonical(header).replace("'", "''")
     target = str(half).replace("'", "''")
-    columns = ", ".join(COLUMNS)
+    quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
+    few = ", ".join(name if name in quiet else f"false AS {name}" if kind == "BOOLEAN" else f"NULL::{kind} AS {name}"
+                    for name, kind in COLUMNS.items())  # fmt: skip
     connection.execute(
-        f"COPY (SELECT {columns} FROM {table}) TO '{target}' "
+        f"COPY (SELECT {', '.join(COLUMNS)} FROM lines UNION ALL SELECT {few} FROM quiet_lines) TO '{target}' "
         f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
     )
+    with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
+        place = content.rfind(_NO_DIGEST.encode())
+        content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     half.replace(path)
-    return header
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether a file is what was written: its SHA-256 with the digest itself blanked out is the digest."""
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.rfind(digest.encode())
+        if len(digest) != len(_NO_DIGEST) or place < 0:
+            return False
+        whole = hashlib.sha256(memoryview(content)[:place])
+        whole.update(_NO_DIGEST.encode())
+        whole.update(memoryview(content)[place + len(digest) :])
+        return whole.hexdigest() == digest
 
 
 def _canonical(header: Header) -> str:
@@ -243,15 +236,12 @@ def read_plan(path: Path) -> PlanFile:
         if major != FORMAT.split(".")[0]:
             raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=refused)
         header = Header.model_validate(raw)
+        if not _is_whole(path, header.digest):
+            raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=refused)
         connection.execute(f"CREATE VIEW plan AS SELECT *, array_to_string(because, ', ') AS why FROM read_parquet('{quoted}')")
         connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
-        digest, rows = _digest(connection, "plan")
     except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
         raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
-    without_id = dict(raw) | {"plan_id": ""}
-    expected_id = hashlib.sha256(json.dumps(without_id, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()[:16]
-    if (digest, rows, expected_id) != (header.digest, header.rows, header.plan_id):
-        raise PlanRefused(f"{path} was edited or damaged: its rows and its header do not belong together", hint=refused)
     return PlanFile(path, header, fingerprint, connection)
 
 
@@ -373,8 +363,8 @@ _LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE W
 def overview(plan: PlanFile, shown: int = 10) -> Overview:
     """Gather what a plan's text tells; of every group the first `shown` rows."""
 
-    def lines(where: str, limit: int) -> tuple[Line, ...]:
-        rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY n LIMIT {limit}").fetchall()
+    def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
+        rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
         return tuple(
             Line(row[0], row[1], row[2], tuple(row[3] or ()), row[4], row[5], row[6], row[7], _moment(row[8]), _moment(row[9]), _moment(row[10]),
                  _moment(row[11]), bool(row[12]), bool(row[13]), row[14], row[15])
@@ -395,10 +385,10 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
     risk = plan.connection.execute("SELECT count(DISTINCT asset_id), epoch(min(leaves_at)) FROM plan WHERE leaves_at IS NOT NULL").fetchone()
     aside = plan.connection.execute("SELECT count(*) FROM plan WHERE set_aside = 'out-of-scope'").fetchone()
     assert risk is not None and aside is not None
-    at_risk = sorted(lines("leaves_at IS NOT NULL", 100_000), key=lambda line: (line.leaves_at or datetime.max, line.asset_id, line.store))
+    at_risk = lines("leaves_at IS NOT NULL", shown, "leaves_at, n")
     return Overview(
         deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule, rule_at, store"),
-        at_risk=tuple(at_risk[:shown]),
+        at_risk=at_risk,
         at_risk_count=risk[0],
         first_leaves_at=_moment(risk[1]),
         copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule, rule_at, store"),

@@ -123,7 +123,7 @@ class Making:
     weak: tuple[tuple[str, str], ...] = ()
 
 
-def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path) -> Header:
+def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path) -> None:
     """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for facts that cannot be read."""
     connection = open_facts(facts, settings)
     try:
@@ -131,7 +131,7 @@ def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path
         targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
         make_lines(connection, targets, making.now, making.only)
         header = _header(connection, settings, policies, clauses, project, making)
-        return write_plan(connection, "lines", header, out)
+        write_plan(connection, header, out)
     finally:
         connection.close()
 
@@ -176,6 +176,7 @@ def _header(
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
         ],
         undeclared=_undeclared(connection, settings),
+        nothing_to_do=_one(connection, "SELECT count(*) FROM decided WHERE decision = 'none'")[0],
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),

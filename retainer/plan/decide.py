@@ -112,6 +112,12 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
                   "1 AS period_no, 1 AS months, 1 AS days, 1 AS micros, true AS forever")
     )  # fmt: skip
 
+    connection.execute("DROP TABLE IF EXISTS decided; DROP TABLE IF EXISTS pair; DROP TYPE IF EXISTS place")
+    connection.execute(
+        "CREATE TEMP TYPE place AS ENUM (SELECT name FROM (SELECT unnest(['hosted', 'elsewhere']) AS name UNION SELECT store FROM stores "
+        "UNION SELECT DISTINCT store FROM copies UNION SELECT name FROM listings WHERE kind = 'store' "
+        "UNION SELECT store FROM clauses WHERE store IS NOT NULL) ORDER BY name)"
+    )
     letters = [f"CASE ({predicate(item.match)}) WHEN true THEN 'y' WHEN false THEN 'n' ELSE '?' END" for item in items]
     exact = {id(clause.item) for clause in clauses for period in (clause.begins, clause.ends) if period and period.exact}
     hourly = [f"({predicate(item.match)}) IS NOT FALSE" for item in items if id(item) in exact]
@@ -121,7 +127,7 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
         "$now": timestamp(now),
         "$matches": " || ".join(letters) or "''",
         "$hourly": " OR ".join(hourly) or "false",
-        "$local_day": "created::DATE" if timezone == "UTC" else f"timezone({zone}, timezone('UTC', created))::DATE",
+        "$local_day": "slot::DATE" if timezone == "UTC" else f"timezone({zone}, timezone('UTC', slot))::DATE",
         "$start_of_day": later if timezone == "UTC" else f"timezone('UTC', timezone({zone}, {later}))",
     }
     sql = "\n".join(line.split("--", 1)[0] for line in _decision_sql().splitlines())

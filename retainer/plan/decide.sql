@@ -5,21 +5,25 @@
 --         stores(store, scheme, rank)
 -- Asked:  $now (cut to the second), $zone, $matches (a letter per rule, hold and erasure: y, n, or ? for "not certain"),
 --         $hourly (true where a matching clause counts in hours)
--- Made:   decided, one row for every pair; clashes.
+-- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate on the way.
 
 -- ── An asset's age, and what matches it ─────────────────────────────────────────────────────────────────────────────
 -- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not RFC 3339 with a zone.
+CREATE OR REPLACE TEMP VIEW dated AS
+SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created FROM assets;
+
+-- The local day of a moment. Since 2015 every zone's clock has changed at a quarter of an hour, and its days begin at one.
+CREATE OR REPLACE TEMP TABLE slots AS
+SELECT slot, $local_day AS day
+FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM dated WHERE created IS NOT NULL);
+
 CREATE OR REPLACE TEMP TABLE known AS
-WITH dated AS (
-    SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created
-    FROM assets
-)
 SELECT
     asset_no, created, status, settled, many,
     $matches AS matches,
-    $local_day AS day,
+    slots.day,
     CASE WHEN $hourly THEN created END AS exact
-FROM dated;
+FROM dated LEFT JOIN slots ON slots.slot = time_bucket(INTERVAL 15 MINUTE, created);
 
 -- Assets alike in everything that matches them and in their day (or moment, where hours count) share every date below,
 -- so the dates are worked out once per cohort, not once per asset.
@@ -27,9 +31,18 @@ CREATE OR REPLACE TEMP TABLE cohort AS
 SELECT (row_number() OVER ())::INTEGER AS cohort_no, matches, day, exact
 FROM (SELECT DISTINCT matches, day, exact FROM known);
 
+-- Beside it, what an asset's places say together: whether a complete copy lies in any store, and what 100ms can be asked for.
 CREATE OR REPLACE TEMP TABLE member AS
-SELECT known.asset_no, cohort.cohort_no
-FROM known JOIN cohort
+WITH lies AS (
+    SELECT asset_no, bool_or(complete AND store NOT IN ('hosted', 'elsewhere')) AS safe,
+        bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
+    FROM copies GROUP BY asset_no
+)
+SELECT known.asset_no, cohort.cohort_no, known.created, known.status IS NOT DISTINCT FROM 'failed' AS failed, known.many, known.settled,
+    coalesce(lies.safe, false) AS safe,
+    coalesce(lies.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
+    coalesce(lies.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere
+FROM known LEFT JOIN lies USING (asset_no) JOIN cohort
   ON known.matches = cohort.matches
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
@@ -129,62 +142,49 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 -- store whose listing did not finish. What lies hosted or elsewhere has a row of its own.
 CREATE OR REPLACE TEMP TABLE pair AS
 WITH asked AS (
-    SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE named
-    UNION
-    SELECT asset_no, name FROM member JOIN fate USING (cohort_no), listings
-    WHERE fate.erasure IS NOT NULL AND listings.kind = 'store' AND NOT listings.complete
-), lies AS (
-    SELECT asset_no, bool_or(complete AND store NOT IN ('hosted', 'elsewhere')) AS safe,
-        bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
-    FROM copies GROUP BY asset_no
-), unfinished AS (
-    SELECT name AS store FROM listings WHERE kind = 'store' AND NOT complete
-), placed AS (
-    SELECT coalesce(asked.asset_no, copies.asset_no) AS asset_no, coalesce(asked.store, copies.store) AS store,
-        copies.store IS NOT NULL AS there, coalesce(copies.complete, false) AS complete,
-        copies.locked_until > $now OR (copies.locked_until IS NULL AND NOT copies.lock_read) AS locked,
-        copies.shared, copies.bytes
-    FROM asked FULL JOIN copies ON copies.asset_no = asked.asset_no AND copies.store = asked.store
+    SELECT asset_no, store::place AS store FROM member JOIN demand USING (cohort_no) WHERE named
+    UNION ALL
+    SELECT asset_no, listings.name::place FROM member JOIN fate USING (cohort_no) CROSS JOIN listings
+    LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = listings.name
+    WHERE fate.erasure IS NOT NULL AND listings.kind = 'store' AND NOT listings.complete AND NOT coalesce(demand.named, false)
+), lying AS (
+    SELECT asset_no, store::place AS store, complete, bytes, shared,
+        locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
+    FROM copies
 )
-SELECT
-    placed.*, member.cohort_no,
-    known.created, known.status, known.many, known.settled,
-    known.created + INTERVAL 15 DAY AS lapse,
-    coalesce(lies.safe, false) AS safe,
-    coalesce(lies.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
-    coalesce(lies.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere,
-    fate.erasure, fate.held_by,
-    coalesce(demand.named, false) AS named,
-    coalesce(demand.held_here, false) AS held_here,
-    demand.wanted_by, demand.keep_until, demand.kept_by, demand.deleted_by,
-    -- never before the keeps are over; NULL (never) without a delete
-    CASE WHEN demand.earliest_delete IS NOT NULL
-         THEN greatest(demand.earliest_delete, coalesce(demand.keep_until, demand.earliest_delete)) END AS delete_from,
-    -- needed: a certain keep runs there, or a certain hold names it; one that is not certain only if it is complete there
-    -- already, or nothing complete lies in any store.
-    coalesce(demand.surely_wanted OR (demand.wanted AND (placed.complete OR NOT coalesce(lies.safe, false))), false) AS needed,
-    coalesce(demand.wanted AND NOT placed.complete, false) AS open,
-    placed.store IN (FROM unfinished) AS unfinished
-FROM placed
-JOIN member USING (asset_no)
-JOIN known USING (asset_no)
-LEFT JOIN lies USING (asset_no)
-LEFT JOIN fate ON fate.cohort_no = member.cohort_no
-LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = placed.store;
+SELECT coalesce(asked.asset_no, lying.asset_no) AS asset_no, coalesce(asked.store, lying.store) AS store,
+    lying.store IS NOT NULL AS there, coalesce(lying.complete, false) AS complete, coalesce(lying.locked, false) AS locked,
+    lying.shared, lying.bytes
+FROM asked FULL JOIN lying ON lying.asset_no = asked.asset_no AND lying.store = asked.store;
 
 -- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
 CREATE OR REPLACE TEMP TABLE decided AS
-WITH first_look AS (
+WITH unfinished AS (
+    SELECT name AS store FROM listings WHERE kind = 'store' AND NOT complete
+), weighed AS (
+    SELECT pair.*, member.* EXCLUDE (asset_no), fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
+        coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
+        created + INTERVAL 15 DAY AS lapse,
+        -- never before the keeps are over; NULL (never) without a delete
+        CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete, coalesce(keep_until, earliest_delete)) END AS delete_from,
+        -- needed: a certain keep runs there, or a certain hold names it; one that is not certain only if it is complete
+        -- there already, or nothing complete lies in any store.
+        coalesce(surely_wanted OR (wanted AND (complete OR NOT safe)), false) AS needed,
+        coalesce(wanted AND NOT complete, false) AS open,
+        pair.store IN (FROM unfinished) AS unseen
+    FROM pair
+    JOIN member USING (asset_no)
+    LEFT JOIN fate ON fate.cohort_no = member.cohort_no
+    LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = pair.store
+), first_look AS (
     SELECT *,
-        safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) AS readable,
         CASE
             WHEN store = 'hosted' THEN CASE WHEN lapse IS NULL OR $now < lapse THEN 'lapses' ELSE 'none' END
             WHEN store = 'elsewhere' THEN 'unmanaged'
-            WHEN unfinished AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
+            WHEN unseen AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
             WHEN needed AND NOT complete THEN CASE
-                WHEN readable THEN 'copy'
-                WHEN status = 'failed' THEN CASE
-                    WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
+                WHEN safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) THEN 'copy'
+                WHEN failed THEN CASE WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
                 ELSE 'unknown' END
             WHEN needed THEN 'keep'
@@ -194,52 +194,59 @@ WITH first_look AS (
             WHEN there THEN 'unmanaged'
             ELSE 'none'
         END AS verdict
-    FROM pair
+    FROM weighed
+), told AS MATERIALIZED (
+    -- Moments are compared to the microsecond, so that nothing is deleted early, and shown cut to the second.
+    SELECT asset_no, store, verdict, open, there, complete, needed, bytes, many, safe, hosted, elsewhere, shared,
+        CASE
+            WHEN verdict = 'due' AND erasure IS NOT NULL THEN erasure
+            WHEN verdict = 'due' THEN deleted_by
+            WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
+            WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
+            WHEN verdict = 'keep' AND needed THEN wanted_by
+            WHEN verdict = 'keep' AND $now < keep_until THEN kept_by
+            WHEN verdict = 'keep' THEN deleted_by
+            WHEN verdict = 'lapses' THEN erasure
+        END AS clause_no,
+        CASE verdict
+            WHEN 'keep' THEN CASE
+                WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
+                WHEN erasure IS NOT NULL THEN date_trunc('second', keep_until)
+                ELSE date_trunc('second', coalesce(delete_from, keep_until)) END
+            WHEN 'lapses' THEN date_trunc('second', coalesce(lapse, TIMESTAMP 'infinity'))
+        END AS until,
+        CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
+            WHEN created IS NULL THEN $now
+            WHEN $now < lapse THEN date_trunc('second', lapse - INTERVAL 48 HOUR)
+        END END AS deadline,
+        date_trunc('second', keep_until) AS keep_until, date_trunc('second', delete_from) AS delete_from, created,
+        verdict = 'due' AND held_by IS NOT NULL AS held,
+        verdict = 'due' AND locked AS locked,
+        verdict = 'due' AND created IS NULL AND erasure IS NULL AS untrusted,
+        NOT settled AS unsettled, erasure IS NOT NULL AS erased
+    FROM first_look
 ), worries AS (
     SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown
-    FROM first_look WHERE open OR verdict = 'unknown' GROUP BY asset_no
-), weighed AS (
-    SELECT first_look.*,
-        CASE WHEN verdict = 'due' THEN list_filter([
-            CASE WHEN held_by IS NOT NULL THEN 'hold' END,
-            CASE WHEN locked THEN 'lock' END,
-            CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
-            CASE WHEN (coalesce(some_unknown, false) OR NOT settled) AND erasure IS NULL THEN 'unknown' END,
-            CASE WHEN coalesce(open_stores, 0) - open::INT > 0 THEN 'unsatisfied' END
-        ], lambda why: why IS NOT NULL) ELSE [] END AS because
-    FROM first_look LEFT JOIN worries USING (asset_no)
+    FROM told WHERE open OR verdict = 'unknown' GROUP BY asset_no
+), blocking AS (
+    SELECT asset_no, store, shared, list_filter([
+        CASE WHEN held THEN 'hold' END,
+        CASE WHEN locked THEN 'lock' END,
+        CASE WHEN untrusted THEN 'untrusted-time' END,
+        CASE WHEN (coalesce(some_unknown, false) OR unsettled) AND NOT erased THEN 'unknown' END,
+        CASE WHEN coalesce(open_stores, 0) - open::INT > 0 THEN 'unsatisfied' END
+    ], lambda why: why IS NOT NULL) AS because
+    FROM told LEFT JOIN worries USING (asset_no) WHERE verdict = 'due'
 ), sharing AS (
     -- A key that two assets name is deleted only when both may go.
-    SELECT store, shared, bool_and(verdict = 'due' AND because = []) AS all_go
-    FROM weighed WHERE shared IS NOT NULL GROUP BY store, shared
+    SELECT told.store, told.shared, bool_and(blocking.because IS NOT NULL AND blocking.because = []) AS all_go
+    FROM told LEFT JOIN blocking USING (asset_no, store) WHERE told.shared IS NOT NULL GROUP BY told.store, told.shared
+), settled AS (
+    SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared'] ELSE because END AS because
+    FROM blocking LEFT JOIN sharing USING (store, shared)
 )
-SELECT
-    weighed.asset_no, weighed.store,
-    CASE WHEN verdict <> 'due' THEN verdict WHEN because = [] AND coalesce(all_go, true) THEN 'delete' ELSE 'blocked' END AS decision,
-    CASE WHEN verdict = 'due' AND NOT coalesce(all_go, true) AND because = [] THEN ['shared'] ELSE because END AS because,
-    CASE
-        WHEN verdict = 'due' AND erasure IS NOT NULL THEN erasure
-        WHEN verdict = 'due' THEN deleted_by
-        WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
-        WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
-        WHEN verdict = 'keep' AND needed THEN wanted_by
-        WHEN verdict = 'keep' AND $now < keep_until THEN kept_by
-        WHEN verdict = 'keep' THEN deleted_by
-        WHEN verdict = 'lapses' THEN erasure
-    END AS clause_no,
-    -- Moments are compared to the microsecond, so that nothing is deleted early, and shown cut to the second.
-    date_trunc('second', CASE verdict
-        WHEN 'keep' THEN CASE
-            WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
-            WHEN erasure IS NOT NULL THEN keep_until
-            ELSE coalesce(delete_from, keep_until) END
-        WHEN 'lapses' THEN coalesce(lapse, TIMESTAMP 'infinity')
-    END) AS until,
-    date_trunc('second', CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
-        WHEN created IS NULL THEN $now
-        WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
-    END END) AS deadline,
-    date_trunc('second', keep_until) AS keep_until, date_trunc('second', delete_from) AS delete_from,
-    weighed.created AS created, there, complete, needed, bytes, many, safe, hosted, elsewhere, date_trunc('second', lapse) AS lapse,
-    weighed.shared, erasure IS NOT NULL AS erased, held_by IS NOT NULL AS held
-FROM weighed LEFT JOIN sharing ON sharing.store = weighed.store AND sharing.shared = weighed.shared;
+SELECT told.asset_no, told.store,
+    CASE WHEN verdict <> 'due' THEN verdict WHEN because = [] THEN 'delete' ELSE 'blocked' END AS decision,
+    coalesce(because, []) AS because, clause_no, until, deadline, keep_until, delete_from, created, there, complete, needed, bytes, many,
+    safe, hosted, elsewhere
+FROM told LEFT JOIN settled USING (asset_no, store);

@@ -2,10 +2,10 @@
 --
 -- Given: decided, known, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $target (the key of a new copy, by store), $in_scope (the --only match, over the assets with `created`)
--- Made:  lines, with the columns of planfile.COLUMNS
+-- Made:  lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
 
 CREATE OR REPLACE TEMP TABLE acting AS
-SELECT decided.asset_no, decided.store, decision, assets.* EXCLUDE (asset_no, many), known.created, hosted,
+SELECT decided.asset_no, decided.store::VARCHAR AS store, decision, assets.* EXCLUDE (asset_no, many), known.created, hosted,
     CASE WHEN decided.many THEN 'many-objects' WHEN ($in_scope) IS NOT TRUE THEN 'out-of-scope' END AS set_aside
 FROM decided JOIN assets USING (asset_no) JOIN known USING (asset_no)
 WHERE decision IN ('copy', 'delete');
@@ -29,7 +29,7 @@ SELECT kept.asset_no,
     list(struct_pack(store := kept.store, key := object.key, size := object.size, version := object.version)
          ORDER BY kept.store, object.key) FILTER (kept.needed) AS witnesses
 FROM (
-    SELECT decided.asset_no, decided.store, decided.needed, unnest(copies.objects) AS object
+    SELECT decided.asset_no, decided.store::VARCHAR AS store, decided.needed, unnest(copies.objects) AS object
     FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store
     WHERE decided.complete AND decided.decision <> 'delete' AND decided.store NOT IN ('hosted', 'elsewhere')
       AND decided.asset_no IN (SELECT asset_no FROM acting WHERE decision = 'delete')
@@ -55,21 +55,35 @@ LEFT JOIN origin USING (asset_no, store)
 LEFT JOIN staying USING (asset_no)
 LEFT JOIN copies AS there ON there.asset_no = acting.asset_no AND there.store = acting.store;
 
+-- What a person acts on or worries about comes first, and in order; what is kept, unmanaged or lapses follows by asset.
 CREATE OR REPLACE TEMP TABLE lines AS
 SELECT (row_number() OVER ())::INTEGER - 1 AS n, * EXCLUDE (turn, asset_no)
 FROM (
     SELECT
         CASE WHEN action.asset_no IS NULL OR action.set_aside IS NOT NULL THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn,
-        decided.asset_no, assets.asset_id, decided.store, decision, nullif(because, []) AS because, names.rule, names.rule_at,
+        decided.asset_no, assets.asset_id, decided.store::VARCHAR AS store, decision, nullif(because, []) AS because, names.rule, names.rule_at,
         action.type, decided.created, keep_until, delete_from, until, deadline, coalesce(bytes, assets.size) AS bytes, set_aside,
         coalesce(last_copy, false) AS last_copy,
         -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date cannot be trusted)
-        CASE WHEN decision IN ('copy', 'unknown') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere) AND (lapse IS NULL OR lapse > $now)
-             THEN coalesce(lapse, $now) END AS leaves_at,
-        elsewhere AND NOT hosted AS assumed, action.source, source_object, target, action.objects, witnesses, facts
+        CASE WHEN decision IN ('copy', 'unknown') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere)
+              AND (decided.created IS NULL OR decided.created + INTERVAL 15 DAY > $now)
+             THEN coalesce(date_trunc('second', decided.created + INTERVAL 15 DAY), $now) END AS leaves_at,
+        elsewhere AND NOT hosted AS assumed,
+        action.source, source_object, target, action.objects, witnesses, facts
     FROM decided
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)
     LEFT JOIN action ON action.asset_no = decided.asset_no AND action.store = decided.store
+    WHERE decision IN ('copy', 'delete', 'blocked', 'lost', 'unknown', 'waiting')
     ORDER BY turn, CASE WHEN turn = 0 THEN deadline END NULLS LAST, decided.asset_no, decided.store
+);
+
+CREATE OR REPLACE TEMP VIEW quiet_lines AS
+SELECT (row_number() OVER ())::INTEGER - 1 + (SELECT count(*) FROM lines)::INTEGER AS n, * EXCLUDE (asset_no)
+FROM (
+    SELECT decided.asset_no, assets.asset_id, decided.store::VARCHAR AS store, decision, names.rule, names.rule_at, decided.created, keep_until,
+        delete_from, until, coalesce(bytes, assets.size) AS bytes
+    FROM decided JOIN assets USING (asset_no) LEFT JOIN names USING (clause_no)
+    WHERE decision IN ('keep', 'unmanaged', 'lapses')
+    ORDER BY decided.asset_no, decided.store
 );

@@ -28,7 +28,7 @@ def plan_json(plan: PlanFile) -> str:
 
 
 def _header(header: Header) -> dict[str, Any]:
-    return header.model_dump() | {"held_back": header.held_back}
+    return header.model_dump() | {"plan_id": header.plan_id, "held_back": header.held_back}
 
 
 def explanation_json(told: Explanation) -> str:

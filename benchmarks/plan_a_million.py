@@ -1,0 +1,127 @@
+"""Planning a million assets beside DuckDB reading the same facts once: whole process against whole process, in one run.
+
+    python benchmarks/plan_a_million.py [--assets 1000000] [--rounds 3]
+
+Facts: 1,000,000 assets over 3 years, 1,300,000 copies in 2 stores, 12 rules. Both sides start a new Python for every round.
+`plan` writes the plan file with every row and its reason, and reads it back to show it; the peer reads every column once:
+`SELECT max(column)` over each. Peak memory is the child's resident set (ru_maxrss).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from retainer.model.tables import ASSETS, COPIES, LISTINGS, create
+
+SETTINGS = """\
+version: 1
+timezone: Europe/Berlin
+source: { hosted: [ "s3://hms-prod-*" ] }
+stores:
+  vault: { url: s3://bench-vault/100ms, region: eu-west-1 }
+  cold: { url: gs://bench-cold/100ms }
+limits: { deletes: { count: 10000000, percent: 100, bytes: 900TB }, plan_age: 24h }
+"""
+
+POLICY = """\
+version: 1
+rules:
+  - { id: composites, match: { type: [room-composite, room-composite-legacy] }, keep: [ { in: vault, for: 2y }, { in: cold, for: 7y, after: 90d } ], then: delete }
+  - { id: sales, match: { type: [room-composite, transcript], room: sales-* }, keep: [ { in: vault, for: 7y } ] }
+  - { id: clinic, match: { room: "clinic-[0-4]*" }, keep: [ { in: cold, for: 6y } ] }
+  - { id: chats, match: { type: chat }, keep: [ { in: vault, for: 1y } ], then: delete }
+  - { id: words, match: { type: [transcript, summary] }, keep: [ { in: vault, for: 18mo } ], then: delete }
+  - { id: tracks, match: { type: track, size: { min: 1000 } }, keep: [ { in: vault, for: 90d } ], then: delete }
+  - { id: streams, match: { type: stream }, keep: [ { in: cold, for: 1y } ], then: delete }
+  - { id: large, match: { size: { min: 900000000 } }, keep: [ { in: cold, for: 3y } ] }
+  - { id: short, match: { duration: { max: 30 }, not: { room: sales-* } }, delete: [ { in: vault, after: 30d } ] }
+  - { id: old-cold, match: { created: { before: 2024-06-01 } }, delete: [ { in: cold, after: 2y } ] }
+  - { id: layers, match: { metadata: { num_layers: 3 } }, keep: [ { in: vault, for: 400d } ] }
+  - { id: ceiling, match: { all: [ { type: track }, { any: [ { user_id: u-1 }, { peer_id: p-1 } ] } ] }, at_most: 10y }
+"""
+
+FACTS = """
+INSERT INTO assets
+SELECT i AS asset_no, printf('%024x', i * 7919) AS asset_id,
+    (['room-composite','chat','transcript','summary','track','stream','room-composite-legacy','room-composite'])[1 + i % 8] AS type,
+    'completed', md5((i % 20000)::VARCHAR)[:24], md5((i // 3)::VARCHAR)[:24],
+    (['sales-','clinic-','class-','ops-'])[1 + i % 4] || (i % 20000), 'template-' || (i % 12),
+    's3://hms-prod-eu/5f00/beam/' || md5((i % 20000)::VARCHAR)[:24] || '/2025-01-01/Rec-' || md5(i::VARCHAR) || '.mp4',
+    CASE WHEN i % 8 = 5 THEN 'u-' || (i % 5000) END, CASE WHEN i % 8 IN (4, 5) THEN uuid()::VARCHAR END,
+    1 + (hash(i) % 1000000000)::BIGINT, (hash(i + 1) % 7200)::DOUBLE,
+    TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (3 * 365 * 86400))::BIGINT),
+    strftime(TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (3 * 365 * 86400))::BIGINT), '%Y-%m-%dT%H:%M:%SZ'),
+    json_object('num_layers', (i % 5)::VARCHAR, 'max_width', 1280, 'max_height', 720)::VARCHAR, NULL, false, true, 'api'
+FROM range(1, {assets} + 1) AS _(i);
+INSERT INTO copies
+SELECT asset_no, store, asset_no % 97 <> 0, NULL, true, NULL, size,
+    [struct_pack(key := type || '/2025/01/01/' || room_id || '/' || asset_id || '/Rec.mp4', size := size, version := md5(asset_id || store),
+     complete := asset_no % 97 <> 0)]
+FROM (SELECT *, 'vault' AS store FROM assets WHERE asset_no % 10 <> 0 UNION ALL SELECT *, 'cold' AS store FROM assets WHERE asset_no % 10 < 4);
+INSERT INTO listings (name, kind, complete, can_lock, started_at, finished_at, objects, bytes, strays, stray_bytes)
+VALUES ('vault', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 900000, 0, 0, 0),
+       ('cold', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 400000, 0, 0, 0),
+       ('100ms', 'assets', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 1000000, 0, 0, 0);
+CREATE TABLE about AS SELECT 1 AS format;
+"""
+
+READ = """
+import duckdb, sys
+c = duckdb.connect(sys.argv[1], read_only=True)
+for table in ('assets', 'copies', 'listings'):
+    c.execute(f'SELECT max(COLUMNS(*)) FROM {table}').fetchall()
+"""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--assets", type=int, default=1_000_000)
+    arguments.add_argument("--rounds", type=int, default=3)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="retainer-bench-") as name:
+        folder = Path(name)
+        (folder / "policies").mkdir()
+        (folder / "retainer.yaml").write_text(SETTINGS)
+        (folder / "policies" / "bench.yaml").write_text(POLICY)
+        with duckdb.connect(str(folder / "facts.duckdb")) as connection:
+            for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS}.items():
+                connection.execute(create(table, columns))
+            connection.execute(FACTS.replace("{assets}", str(given.assets)))
+            counts = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)").fetchone()
+        print(f"{counts[0]:,} assets, {counts[1]:,} copies, snapshot of {(folder / 'facts.duckdb').stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores")
+        read_times, plan_times, peaks = [], [], []
+        for _ in range(given.rounds):
+            seconds, _ = timed([sys.executable, "-c", READ, "facts.duckdb"], folder)
+            read_times.append(seconds)
+            seconds, peak = timed([sys.executable, "-m", "retainer", "plan", "--facts", "facts.duckdb", "--out", "bench.plan"], folder)
+            plan_times.append(seconds)
+            peaks.append(peak)
+        read, plan = statistics.median(read_times), statistics.median(plan_times)
+        print(f"plan file of {(folder / 'bench.plan').stat().st_size / 1e6:.0f} MB")
+        result = {"read_seconds": round(read, 2), "plan_seconds": round(plan, 2), "ratio": round(plan / read, 2), "peak_MiB": max(peaks) // 1024}
+        print(json.dumps(result))
+
+
+def timed(command: list[str], folder: Path) -> tuple[float, int]:
+    """Wall seconds and peak resident memory (KiB) of one child process. Exits when it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    if code := os.waitstatus_to_exitcode(status):
+        sys.exit(f"{' '.join(command)} ended with {code}")
+    return seconds, usage.ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
