@@ -2,7 +2,8 @@
 
     python benchmarks/plan_a_million.py [--assets 1000000] [--rounds 3]
 
-Facts: 1,000,000 assets over 3 years, 1,300,000 copies in 2 stores, 12 rules. Both sides start a new Python for every round.
+Facts: 1,000,000 assets over 18 months, 1,300,000 copies in 2 stores, 12 rules: a running system, where 98 % of what is wanted
+lies where it should, and the rest has to be copied, deleted or left alone. Both sides start a new Python for every round.
 `plan` writes the plan file with every row and its reason, and reads it back to show it; the peer reads every column once:
 `SELECT max(column)` over each. Peak memory is the child's resident set (ru_maxrss).
 """
@@ -17,11 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
+from retainer.inventory.facts import add_places
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, create
+from retainer.plan.decide import decide
+from retainer.settings import load_project
 
 SETTINGS = """\
 version: 1
@@ -36,14 +41,14 @@ limits: { deletes: { count: 10000000, percent: 100, bytes: 900TB }, plan_age: 24
 POLICY = """\
 version: 1
 rules:
-  - { id: composites, match: { type: [room-composite, room-composite-legacy] }, keep: [ { in: vault, for: 2y }, { in: cold, for: 7y, after: 90d } ], then: delete }
+  - { id: composites, match: { type: [room-composite, room-composite-legacy] }, keep: [ { in: vault, for: 2y }, { in: cold, for: 7y, after: 270d } ], then: delete }
   - { id: sales, match: { type: [room-composite, transcript], room: sales-* }, keep: [ { in: vault, for: 7y } ] }
-  - { id: clinic, match: { room: "clinic-[0-4]*" }, keep: [ { in: cold, for: 6y } ] }
+  - { id: clinic, match: { room: "clinic-[0-4]?" }, keep: [ { in: cold, for: 6y } ] }
   - { id: chats, match: { type: chat }, keep: [ { in: vault, for: 1y } ], then: delete }
   - { id: words, match: { type: [transcript, summary] }, keep: [ { in: vault, for: 18mo } ], then: delete }
   - { id: tracks, match: { type: track, size: { min: 1000 } }, keep: [ { in: vault, for: 90d } ], then: delete }
-  - { id: streams, match: { type: stream }, keep: [ { in: cold, for: 1y } ], then: delete }
-  - { id: large, match: { size: { min: 900000000 } }, keep: [ { in: cold, for: 3y } ] }
+  - { id: streams, match: { type: stream }, keep: [ { in: cold, for: 6mo } ], then: delete }
+  - { id: large, match: { size: { min: 970000000 } }, keep: [ { in: cold, for: 3y } ] }
   - { id: short, match: { duration: { max: 30 }, not: { room: sales-* } }, delete: [ { in: vault, after: 30d } ] }
   - { id: old-cold, match: { created: { before: 2024-06-01 } }, delete: [ { in: cold, after: 2y } ] }
   - { id: layers, match: { metadata: { num_layers: 3 } }, keep: [ { in: vault, for: 400d } ] }
@@ -59,20 +64,30 @@ SELECT i AS asset_no, printf('%024x', i * 7919) AS asset_id,
     's3://hms-prod-eu/5f00/beam/' || md5((i % 20000)::VARCHAR)[:24] || '/2025-01-01/Rec-' || md5(i::VARCHAR) || '.mp4',
     CASE WHEN i % 8 = 5 THEN 'u-' || (i % 5000) END, CASE WHEN i % 8 IN (4, 5) THEN uuid()::VARCHAR END,
     1 + (hash(i) % 1000000000)::BIGINT, (hash(i + 1) % 7200)::DOUBLE,
-    TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (3 * 365 * 86400))::BIGINT),
-    strftime(TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (3 * 365 * 86400))::BIGINT), '%Y-%m-%dT%H:%M:%SZ'),
+    TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT),
+    strftime(TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT), '%Y-%m-%dT%H:%M:%SZ'),
     json_object('num_layers', (i % 5)::VARCHAR, 'max_width', 1280, 'max_height', 720)::VARCHAR, NULL, false, true, 'api'
 FROM range(1, {assets} + 1) AS _(i);
-INSERT INTO copies
-SELECT asset_no, store, asset_no % 97 <> 0, NULL, true, NULL, size,
-    [struct_pack(key := type || '/2025/01/01/' || room_id || '/' || asset_id || '/Rec.mp4', size := size, version := md5(asset_id || store),
-     complete := asset_no % 97 <> 0)]
-FROM (SELECT *, 'vault' AS store FROM assets WHERE asset_no % 10 <> 0 UNION ALL SELECT *, 'cold' AS store FROM assets WHERE asset_no % 10 < 4);
 INSERT INTO listings (name, kind, complete, can_lock, started_at, finished_at, objects, bytes, strays, stray_bytes)
 VALUES ('vault', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 900000, 0, 0, 0),
        ('cold', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 400000, 0, 0, 0),
        ('100ms', 'assets', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 1000000, 0, 0, 0);
 CREATE TABLE about AS SELECT 1 AS format;
+"""
+
+COPIES_WANTED = """
+INSERT INTO facts.copies
+SELECT asset_no, store, asset_no % 499 <> 0, NULL, true, NULL, size,
+    [struct_pack(key := type || '/2026/01/01/' || room_id || '/' || asset_id || '/Rec.mp4', size := size, version := md5(asset_id || store),
+     complete := asset_no % 499 <> 0)]
+FROM (
+    SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted AND hash(asset_no, store) % 100 < 98
+    UNION ALL
+    (SELECT asset_no, store FROM (SELECT asset_no, unnest(['vault', 'cold']) AS store FROM facts.assets) AS every
+     ANTI JOIN (SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted) AS wanted USING (asset_no, store)
+     ORDER BY hash(asset_no, store) LIMIT greatest(0, {copies} - (SELECT count(*) * 98 // 100 FROM member JOIN demand USING (cohort_no) WHERE wanted)))
+) AS placed JOIN facts.assets USING (asset_no)
+LIMIT {copies}
 """
 
 READ = """
@@ -97,6 +112,8 @@ def main() -> None:
             for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS}.items():
                 connection.execute(create(table, columns))
             connection.execute(FACTS.replace("{assets}", str(given.assets)))
+        place_copies(folder, given.assets * 13 // 10)
+        with duckdb.connect(str(folder / "facts.duckdb"), read_only=True) as connection:
             counts = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)").fetchone()
         print(f"{counts[0]:,} assets, {counts[1]:,} copies, snapshot of {(folder / 'facts.duckdb').stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores")
         read_times, plan_times, peaks = [], [], []
@@ -110,6 +127,17 @@ def main() -> None:
         print(f"plan file of {(folder / 'bench.plan').stat().st_size / 1e6:.0f} MB")
         result = {"read_seconds": round(read, 2), "plan_seconds": round(plan, 2), "ratio": round(plan / read, 2), "peak_MiB": max(peaks) // 1024}
         print(json.dumps(result))
+
+
+def place_copies(folder: Path, count: int) -> None:
+    """Put copies where the rules want them, and some where they do not."""
+    settings, policies, _ = load_project(folder)
+    connection = duckdb.connect()
+    connection.execute(f"ATTACH '{folder}/facts.duckdb' AS facts")
+    add_places(connection, settings)
+    decide(connection, policies, datetime.now(UTC), settings.timezone)
+    connection.execute(COPIES_WANTED.replace("{copies}", str(count)))
+    connection.close()
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, int]:

@@ -23,14 +23,12 @@ _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
 ACTIONS = "decision IN ('copy', 'delete') AND set_aside IS NULL"
 
-OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR)'
-WITNESS = 'STRUCT(store VARCHAR, "key" VARCHAR, size BIGINT, version VARCHAR)'
 COLUMNS = {
-    "n": "INTEGER",  # the order: copies by deadline, deletes, then everything else
+    "n": "INTEGER",  # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest; the quiet rows have none
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
     "decision": "VARCHAR",
-    "because": "VARCHAR[]",
+    "because": "VARCHAR",  # what blocks it: hold, lock, untrusted-time, unknown, unsatisfied, shared
     "rule": "VARCHAR",  # id of the rule, hold or erasure
     "rule_at": "VARCHAR",  # file:line
     "type": "VARCHAR",
@@ -45,13 +43,13 @@ COLUMNS = {
     "leaves_at": "TIMESTAMP",  # wanted, and 100ms alone has it: when it leaves
     "assumed": "BOOLEAN",  # it lies in a bucket that nobody declared, so that this moment is assumed
     "source": "VARCHAR",
-    "source_object": OBJECT,
+    "source_object": "VARCHAR",  # JSON: {key, size, version}, where the source is a store
     "target": "VARCHAR",
-    "objects": f"{OBJECT}[]",
-    "witnesses": f"{WITNESS}[]",
-    "facts": "VARCHAR",
+    "objects": "VARCHAR",  # JSON: [{key, size, version}]: what a delete deletes, as it was seen
+    "witnesses": "VARCHAR",  # JSON: [{store, key, size, version}]: the complete copies that make a delete safe
+    "facts": "VARCHAR",  # JSON: what holds can match on, less names
 }
-"""The rows; pairs with nothing there and nothing needed are left out, and counted in the header. Moments in UTC, sizes in bytes; `facts` is JSON and stands on actions only, without any name."""
+"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes; JSON stands on actions only."""
 
 
 class _Strict(BaseModel):
@@ -135,7 +133,6 @@ class Header(_Strict):
     undeclared: list[Undeclared]
     uncovered: int
     uncovered_bytes: int
-    nothing_to_do: int
     incomplete: bool
     copies: int
     copy_bytes: int
@@ -166,16 +163,14 @@ class PlanFile:
 
 
 def _as_text() -> str:
-    """SQL: the columns as plain values: moments as RFC 3339 or `forever`, lists and structs as JSON."""
+    """SQL: the columns as plain values: moments as RFC 3339 or `forever`."""
 
     def written(column: str, kind: str) -> str:
         if kind == "TIMESTAMP":
             return f"CASE WHEN isinf({column}) THEN 'forever' ELSE strftime({column}, '%Y-%m-%dT%H:%M:%SZ') END AS {column}"
-        if "STRUCT" in kind or kind.endswith("[]"):
-            return f"to_json({column})::VARCHAR AS {column}"
         return column
 
-    return ", ".join(written(column, kind) for column, kind in COLUMNS.items()) + ", why"
+    return ", ".join(written(column, kind) for column, kind in COLUMNS.items())
 
 
 def fingerprint_of(path: Path) -> str:
@@ -238,7 +233,7 @@ def read_plan(path: Path) -> PlanFile:
         header = Header.model_validate(raw)
         if not _is_whole(path, header.digest):
             raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=refused)
-        connection.execute(f"CREATE VIEW plan AS SELECT *, array_to_string(because, ', ') AS why FROM read_parquet('{quoted}')")
+        connection.execute(f"CREATE VIEW plan AS FROM read_parquet('{quoted}')")
         connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
     except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
         raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
@@ -287,11 +282,12 @@ def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
     while rows := cursor.fetchmany(1000):
         for row in rows:
             n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, origin, target, objects, witnesses, facts = row
+            origin = json.loads(origin) if origin else None
             yield Action(
                 n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, bool(last), source,
                 Planned(source, origin["key"], origin["size"], origin["version"]) if origin else None, target,
-                tuple(Planned(store, each["key"], each["size"], each["version"]) for each in objects or ()),
-                tuple(Planned(each["store"], each["key"], each["size"], each["version"]) for each in witnesses or ()),
+                tuple(Planned(store, each["key"], each["size"], each["version"]) for each in json.loads(objects or "[]")),
+                tuple(Planned(each["store"], each["key"], each["size"], each["version"]) for each in json.loads(witnesses or "[]")),
                 json.loads(facts) if facts else {},
             )  # fmt: skip
 
@@ -366,7 +362,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
     def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
         rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
         return tuple(
-            Line(row[0], row[1], row[2], tuple(row[3] or ()), row[4], row[5], row[6], row[7], _moment(row[8]), _moment(row[9]), _moment(row[10]),
+            Line(row[0], row[1], row[2], tuple((row[3] or "").split(", ")) if row[3] else (), row[4], row[5], row[6], row[7], _moment(row[8]), _moment(row[9]), _moment(row[10]),
                  _moment(row[11]), bool(row[12]), bool(row[13]), row[14], row[15])
             for row in rows
         )  # fmt: skip
@@ -392,7 +388,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         at_risk_count=risk[0],
         first_leaves_at=_moment(risk[1]),
         copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule, rule_at, store"),
-        blocked=groups("decision = 'blocked'", "why"),
+        blocked=groups("decision = 'blocked'", "because"),
         not_yet=groups("set_aside = 'many-objects'", "decision"),
         out_of_scope=aside[0],
         others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision, store"),

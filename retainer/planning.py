@@ -17,7 +17,7 @@ from retainer.database import connect
 from retainer.errors import RetainerError
 from retainer.inventory.collect import Listing, Progress, collect, locked_text
 from retainer.inventory.facts import open_facts, save_snapshot
-from retainer.inventory.locate import key_sql, place_sql
+from retainer.inventory.locate import key_sql
 from retainer.model.moment import write_moment
 from retainer.model.rule import Erasure, Hold, Match, Policies, Rule
 from retainer.model.setting import Settings
@@ -152,7 +152,8 @@ def _header(
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = _one(
         connection,
-        """SELECT count(*), coalesce(sum(size), 0) FROM assets JOIN known USING (asset_no) WHERE matches NOT SIMILAR TO '.*[y?].*'""",
+        """SELECT count(*), coalesce(sum(size), 0) FROM assets WHERE asset_no IN (
+            SELECT asset_no FROM member JOIN cohort USING (cohort_no) WHERE NOT contains(matches, 'y') AND NOT contains(matches, '?'))""",
     )
     return Header(
         as_of=write_moment(making.now),
@@ -175,8 +176,7 @@ def _header(
             ClashState(ceiling=items[ceiling - 1].id, keep=items[keep - 1].id, assets=count, lifted=f"clash:{items[ceiling - 1].id}" in making.lifts)
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
         ],
-        undeclared=_undeclared(connection, settings),
-        nothing_to_do=_one(connection, "SELECT count(*) FROM decided WHERE decision = 'none'")[0],
+        undeclared=_undeclared(connection),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),
@@ -228,11 +228,11 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
     ]  # fmt: skip
 
 
-def _undeclared(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[Undeclared]:
-    rows = connection.execute(f"""
+def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
+    rows = connection.execute("""
         SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
             count(*) FILTER (asset_no IN (SELECT asset_no FROM decided WHERE decision = 'copy' AND deadline IS NOT NULL))
-        FROM assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed' AND {place_sql(settings)} = 'elsewhere'
+        FROM assets WHERE asset_no IN (SELECT asset_no FROM copies WHERE store = 'elsewhere')
         GROUP BY bucket ORDER BY bucket
     """).fetchall()
     return [Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk) for bucket, assets, risk in rows]

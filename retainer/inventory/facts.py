@@ -220,13 +220,12 @@ def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Non
     """
     place = place_sql(settings)
     connection.execute(f"""
-        CREATE OR REPLACE TEMP VIEW copies AS
-        SELECT * FROM facts.copies
-        UNION ALL BY NAME
+        CREATE OR REPLACE TEMP TABLE placed AS
         SELECT asset_no, place AS store, true AS complete, true AS lock_read, size AS bytes
         FROM (SELECT asset_no, size, {place} AS place FROM facts.assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed')
         WHERE place IS NOT NULL
     """)
+    connection.execute("CREATE OR REPLACE TEMP VIEW copies AS SELECT * FROM facts.copies UNION ALL BY NAME SELECT * FROM placed")
     connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM facts.assets")
     connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
     connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")

@@ -63,6 +63,13 @@ def asset_of_key_sql(store: Store) -> str:
     return f"url_decode(coalesce({', '.join(found)}))"
 
 
+def _in_bucket(pattern: str) -> str:
+    """SQL: whether `path` lies in a bucket that fits the pattern. A pattern that only ends in `*` needs no look at the bucket."""
+    if pattern.endswith("*") and not set(pattern[:-1]) & set("*?["):
+        return f"starts_with(path, {_quoted(pattern[:-1])})"
+    return f"regexp_extract(path, '^[a-z0-9]+://[^/]+') GLOB {_quoted(pattern)}"
+
+
 def place_sql(settings: Settings) -> str:
     """SQL over the assets table: where its `path` lies: 'hosted', 'elsewhere', or NULL for a bucket that 100ms uploads to.
 
@@ -70,8 +77,7 @@ def place_sql(settings: Settings) -> str:
     """
     own = [f"starts_with(path, {_quoted(store.base)})"
            for store in settings.stores if store.written_by_100ms]  # fmt: skip
-    bucket = "regexp_extract(path, '^[a-z0-9]+://[^/]+')"
-    hosted = [f"{bucket} GLOB {_quoted(pattern.rstrip('/'))}" for pattern in settings.source.hosted]
+    hosted = [_in_bucket(pattern.rstrip("/")) for pattern in settings.source.hosted]
     own_sql, hosted_sql = " OR ".join(own) or "false", " OR ".join(hosted) or "false"
     return f"CASE WHEN coalesce({own_sql}, false) THEN NULL WHEN coalesce({hosted_sql}, false) THEN 'hosted' ELSE 'elsewhere' END"
 

@@ -33,16 +33,17 @@ FROM (SELECT DISTINCT matches, day, exact FROM known);
 
 -- Beside it, what an asset's places say together: whether a complete copy lies in any store, and what 100ms can be asked for.
 CREATE OR REPLACE TEMP TABLE member AS
-WITH lies AS (
-    SELECT asset_no, bool_or(complete AND store NOT IN ('hosted', 'elsewhere')) AS safe,
-        bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
-    FROM copies GROUP BY asset_no
+WITH safe AS (
+    SELECT asset_no, bool_or(complete) AS safe FROM copies WHERE store NOT IN ('hosted', 'elsewhere') GROUP BY asset_no
+), sources AS (
+    SELECT asset_no, bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
+    FROM copies WHERE store IN ('hosted', 'elsewhere') GROUP BY asset_no
 )
 SELECT known.asset_no, cohort.cohort_no, known.created, known.status IS NOT DISTINCT FROM 'failed' AS failed, known.many, known.settled,
-    coalesce(lies.safe, false) AS safe,
-    coalesce(lies.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
-    coalesce(lies.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere
-FROM known LEFT JOIN lies USING (asset_no) JOIN cohort
+    coalesce(safe.safe, false) AS safe, coalesce(sources.hosted, false) AS lies_hosted,
+    coalesce(sources.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
+    coalesce(sources.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere
+FROM known LEFT JOIN safe USING (asset_no) LEFT JOIN sources USING (asset_no) JOIN cohort
   ON known.matches = cohort.matches
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
@@ -139,10 +140,13 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 
 -- ── Every pair ──────────────────────────────────────────────────────────────────────────────────────────────────────
 -- A store where something of the asset lies, or that a keep that matches or a hold names; for an erased asset also every
--- store whose listing did not finish. What lies hosted or elsewhere has a row of its own.
+-- store whose listing did not finish. What lies hosted or elsewhere has a row of its own. Where a keep has ended, nothing
+-- lies and the listing finished, the decision is `none`, and such a pair has no row (there are many of them); nor has what was
+-- hosted more than 15 days ago.
 CREATE OR REPLACE TEMP TABLE pair AS
 WITH asked AS (
-    SELECT asset_no, store::place AS store FROM member JOIN demand USING (cohort_no) WHERE named
+    SELECT asset_no, store::place AS store FROM member JOIN demand USING (cohort_no)
+    WHERE wanted OR (named AND store IN (SELECT name FROM listings WHERE kind = 'store' AND NOT complete))
     UNION ALL
     SELECT asset_no, listings.name::place FROM member JOIN fate USING (cohort_no) CROSS JOIN listings
     LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = listings.name
@@ -150,7 +154,9 @@ WITH asked AS (
 ), lying AS (
     SELECT asset_no, store::place AS store, complete, bytes, shared,
         locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
-    FROM copies
+    FROM copies WHERE store <> 'hosted'
+    UNION ALL
+    SELECT asset_no, 'hosted', true, NULL, NULL, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
 )
 SELECT coalesce(asked.asset_no, lying.asset_no) AS asset_no, coalesce(asked.store, lying.store) AS store,
     lying.store IS NOT NULL AS there, coalesce(lying.complete, false) AS complete, coalesce(lying.locked, false) AS locked,
@@ -179,7 +185,7 @@ WITH unfinished AS (
 ), first_look AS (
     SELECT *,
         CASE
-            WHEN store = 'hosted' THEN CASE WHEN lapse IS NULL OR $now < lapse THEN 'lapses' ELSE 'none' END
+            WHEN store = 'hosted' THEN 'lapses'
             WHEN store = 'elsewhere' THEN 'unmanaged'
             WHEN unseen AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
             WHEN needed AND NOT complete THEN CASE

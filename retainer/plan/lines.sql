@@ -10,14 +10,17 @@ SELECT decided.asset_no, decided.store::VARCHAR AS store, decision, assets.* EXC
 FROM decided JOIN assets USING (asset_no) JOIN known USING (asset_no)
 WHERE decision IN ('copy', 'delete');
 
+CREATE OR REPLACE TEMP TABLE held AS
+SELECT asset_no, store, complete, objects FROM copies WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting);
+
 -- Where a copy is read from: a store of the same kind of cloud first, in the order they are declared; else 100ms.
 CREATE OR REPLACE TEMP TABLE origin AS
 SELECT acting.asset_no, acting.store,
-    arg_min(copies.store, (here.scheme <> there.scheme, there.rank)) AS source,
-    arg_min(copies.objects[1], (here.scheme <> there.scheme, there.rank)) AS source_object
+    arg_min(held.store, (here.scheme <> there.scheme, there.rank)) AS source,
+    arg_min(held.objects[1], (here.scheme <> there.scheme, there.rank)) AS source_object
 FROM acting
-JOIN copies ON copies.asset_no = acting.asset_no AND copies.complete
-JOIN stores AS there ON there.store = copies.store
+JOIN held ON held.asset_no = acting.asset_no AND held.complete
+JOIN stores AS there ON there.store = held.store
 JOIN stores AS here ON here.store = acting.store
 WHERE acting.decision = 'copy'
 GROUP BY acting.asset_no, acting.store;
@@ -29,8 +32,8 @@ SELECT kept.asset_no,
     list(struct_pack(store := kept.store, key := object.key, size := object.size, version := object.version)
          ORDER BY kept.store, object.key) FILTER (kept.needed) AS witnesses
 FROM (
-    SELECT decided.asset_no, decided.store::VARCHAR AS store, decided.needed, unnest(copies.objects) AS object
-    FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store
+    SELECT decided.asset_no, decided.store::VARCHAR AS store, decided.needed, unnest(held.objects) AS object
+    FROM decided JOIN held ON held.asset_no = decided.asset_no AND held.store = decided.store::VARCHAR
     WHERE decided.complete AND decided.decision <> 'delete' AND decided.store NOT IN ('hosted', 'elsewhere')
       AND decided.asset_no IN (SELECT asset_no FROM acting WHERE decision = 'delete')
 ) AS kept
@@ -42,18 +45,18 @@ SELECT acting.asset_no, acting.store, acting.type, acting.set_aside,
     acting.decision = 'delete' AND staying.asset_no IS NULL AS last_copy,
     CASE acting.decision WHEN 'copy' THEN coalesce(origin.source, CASE WHEN hosted THEN 'hosted' ELSE 'elsewhere' END) END AS source,
     CASE WHEN origin.source IS NOT NULL THEN
-        struct_pack(key := source_object.key, size := source_object.size, version := source_object.version) END AS source_object,
+        json_object('key', source_object.key, 'size', source_object.size, 'version', source_object.version)::VARCHAR END AS source_object,
     CASE acting.decision WHEN 'copy' THEN $target END AS target,
     CASE acting.decision WHEN 'delete' THEN
-        list_transform(there.objects, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END AS objects,
-    CASE acting.decision WHEN 'delete' THEN staying.witnesses END AS witnesses,
+        to_json(list_transform(there.objects, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)))::VARCHAR END AS objects,
+    CASE acting.decision WHEN 'delete' THEN to_json(staying.witnesses)::VARCHAR END AS witnesses,
     json_object('type', type, 'status', status, 'room_id', room_id, 'session_id', session_id, 'user_id', user_id, 'peer_id', peer_id,
         'path', split_part(path, '?', 1), 'size', size, 'duration', duration, 'created', created_text, 'metadata', $metadata,
         'not_known', not_known)::VARCHAR AS facts
 FROM acting
 LEFT JOIN origin USING (asset_no, store)
 LEFT JOIN staying USING (asset_no)
-LEFT JOIN copies AS there ON there.asset_no = acting.asset_no AND there.store = acting.store;
+LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store;
 
 -- What a person acts on or worries about comes first, and in order; what is kept, unmanaged or lapses follows by asset.
 CREATE OR REPLACE TEMP TABLE lines AS
@@ -61,7 +64,7 @@ SELECT (row_number() OVER ())::INTEGER - 1 AS n, * EXCLUDE (turn, asset_no)
 FROM (
     SELECT
         CASE WHEN action.asset_no IS NULL OR action.set_aside IS NOT NULL THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn,
-        decided.asset_no, assets.asset_id, decided.store::VARCHAR AS store, decision, nullif(because, []) AS because, names.rule, names.rule_at,
+        decided.asset_no, assets.asset_id, decided.store::VARCHAR AS store, decision, nullif(array_to_string(because, ', '), '') AS because, names.rule, names.rule_at,
         action.type, decided.created, keep_until, delete_from, until, deadline, coalesce(bytes, assets.size) AS bytes, set_aside,
         coalesce(last_copy, false) AS last_copy,
         -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date cannot be trusted)
@@ -79,11 +82,8 @@ FROM (
 );
 
 CREATE OR REPLACE TEMP VIEW quiet_lines AS
-SELECT (row_number() OVER ())::INTEGER - 1 + (SELECT count(*) FROM lines)::INTEGER AS n, * EXCLUDE (asset_no)
-FROM (
-    SELECT decided.asset_no, assets.asset_id, decided.store::VARCHAR AS store, decision, names.rule, names.rule_at, decided.created, keep_until,
-        delete_from, until, coalesce(bytes, assets.size) AS bytes
-    FROM decided JOIN assets USING (asset_no) LEFT JOIN names USING (clause_no)
-    WHERE decision IN ('keep', 'unmanaged', 'lapses')
-    ORDER BY decided.asset_no, decided.store
-);
+SELECT assets.asset_id, decided.store::VARCHAR AS store, decision, names.rule, names.rule_at, decided.created, keep_until, delete_from, until,
+    coalesce(bytes, assets.size) AS bytes
+FROM decided JOIN assets USING (asset_no) LEFT JOIN names USING (clause_no)
+WHERE decision IN ('keep', 'unmanaged', 'lapses')
+ORDER BY decided.asset_no, decided.store;

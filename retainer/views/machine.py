@@ -17,10 +17,10 @@ FORMAT_VERSION = "1.0"
 
 def plan_json(plan: PlanFile) -> str:
     """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a moment without an end."""
-    relation = plan.connection.execute("SELECT * EXCLUDE (why) FROM plan_text ORDER BY n")
+    relation = plan.connection.execute("FROM plan_text")
     columns = [column[0] for column in relation.description or ()]
     rows = [
-        {name: json.loads(value) if name in ("because", "objects", "witnesses", "source_object", "facts") and value else value
+        {name: json.loads(value) if name in ("objects", "witnesses", "source_object", "facts") and value else value
          for name, value in zip(columns, row, strict=True) if value is not None}
         for row in relation.fetchall()
     ]  # fmt: skip
