@@ -1,0 +1,30 @@
+"""Declarative retention for 100ms recordings: one arrow from policies and facts to a plan, and from a plan to stores.
+
+    policies/*.yaml ── policy ──▶ rules ──┐
+                                          ├─ plan ──▶ plan file ──▶ a person, a pull request
+    100ms API, buckets ─ inventory ▶ facts┘               │
+                                                          ▼
+                  journal ◀── every intention and outcome ── apply ──▶ stores
+
+Stages share nouns and never import each other; `cli` strings them together (import-linter holds it, see pyproject.toml).
+
+    cli.py          each command, in a few lines; only this file prints, and only here errors are caught
+    progress.py     how long work goes on, on stderr
+    wiring.py       the only place that names a concrete store or source        ◀ a new kind of store: one line here
+    planning.py     facts and policies -> a plan file      applying.py   a plan file and today -> a run
+    explaining.py   why one asset is treated as it is      cases.py      policy tests -> what came out otherwise
+    settings.py     retainer.yaml -> Settings              planfile.py   the plan file, its rows and its header
+    ports.py        what stages need from the outside      errors.py     every error, its exit code beside its class
+    database.py     the DuckDB that every stage works on   starter/      what `retainer init` writes
+
+    model/          the nouns: frozen dataclasses, standard library only; tables.py and catalog.py name the columns of facts
+    policy/         YAML -> rules: load (positions), schema (what is allowed), parse, lint, codes
+                                                           ◀ a new condition: model/rule.py, schema.py, parse.py, plan/predicates.py
+    inventory/      what exists: collect (listings), locate (path -> key, key -> asset), facts (tables, snapshots)
+    plan/           THE DECISION, pure: predicates, decide.sql (start here), lines.sql, limits
+    apply/          THE EFFECTS: run (the order of things), copy, delete, verify, record (the catalog)
+    journal/        THE RECORD: file (hash chain), lock (one apply per store)
+    sources/        the 100ms API                          stores/       s3, gcs, local: one file each
+    views/          values -> text: human, machine         ◀ a new output: one file here, one line in cli.py
+    demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
+"""

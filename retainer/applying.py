@@ -89,12 +89,15 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
         connection.close()
 
 
+_PLAN_FACTS = ("type", "status", "room_id", "session_id", "user_id", "peer_id", "path", "size", "duration", "not_known")
+
+
 def _facts_row(action: Action) -> dict[str, Any]:
     facts = action.facts
     created = read_moment(str(facts.get("created") or ""))
     metadata = facts.get("metadata")
     return {
-        **{name: facts.get(name) for name in ("type", "status", "room_id", "session_id", "user_id", "peer_id", "path", "size", "duration", "not_known")},
+        **{name: facts.get(name) for name in _PLAN_FACTS},
         "asset_id": action.asset_id,
         "created_text": facts.get("created"),
         "created_at": created.strftime("%Y-%m-%d %H:%M:%S.%f") if created else None,

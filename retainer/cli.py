@@ -421,8 +421,9 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
 @click.argument("asset_id")
 @click.option("--as-of", callback=_moment, metavar="T", help="Explain it for this moment.")
 @click.option("--facts", "snapshot", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Facts to explain from.")
+@click.option("--names", is_flag=True, help="Show the names of rooms and templates, and metadata, also without a terminal.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def explain(asset_id: str, as_of: datetime | None, snapshot: Path | None, form: str) -> None:
+def explain(asset_id: str, as_of: datetime | None, snapshot: Path | None, names: bool, form: str) -> None:
     """Say why one asset is treated as it is: every rule, what matched, what won, and what changes next and when.
 
     Works on the facts of the last plan. Example: `retainer explain 6544d1e2f3a4b5c6d7e8f901 --as-of 2027-01-01`
@@ -439,8 +440,9 @@ def explain(asset_id: str, as_of: datetime | None, snapshot: Path | None, form: 
         if not snapshot.is_file():
             _gathered(root, settings, policies, snapshot)
     told = explained(snapshot, settings, policies, asset_id, as_of or now())
-    if not sys.stdout.isatty():
-        told = replace(told, facts=tuple((name, "(shown on a terminal)" if name in ("room", "template") else value) for name, value in told.facts))
+    if not (names or sys.stdout.isatty()):
+        hidden = ("room", "template", "metadata")
+        told = replace(told, facts=tuple((name, "(hidden; --names shows it)" if name in hidden else value) for name, value in told.facts))
     click.echo(explanation_json(told) if form == "json" else explanation_text(told, _page()), nl=False)
 
 

@@ -362,9 +362,10 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
     def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
         rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
         return tuple(
-            Line(row[0], row[1], row[2], tuple((row[3] or "").split(", ")) if row[3] else (), row[4], row[5], row[6], row[7], _moment(row[8]), _moment(row[9]), _moment(row[10]),
-                 _moment(row[11]), bool(row[12]), bool(row[13]), row[14], row[15])
-            for row in rows
+            Line(asset_id, store, decision, tuple(because.split(", ")) if because else (), rule, rule_at, kind, size, _moment(until),
+                 _moment(deadline), _moment(delete_from), _moment(leaves_at), assumed, last_copy, source, set_aside)
+            for asset_id, store, decision, because, rule, rule_at, kind, size, until, deadline, delete_from, leaves_at, assumed, last_copy,
+            source, set_aside in rows
         )  # fmt: skip
 
     def groups(where: str, by: str) -> tuple[Group, ...]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import servers
@@ -15,11 +16,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from hypothesis import HealthCheck, settings
 
+from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
 from retainer.ports import StoreWriter
 from retainer.stores.gcs import GcsWriter
 from retainer.stores.local import LocalWriter
 from retainer.stores.s3 import S3Writer
+
+if TYPE_CHECKING:
+    from project import Project
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci")
@@ -134,3 +139,17 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
     endpoint = endpoint_of(server, request)
     writer = make_writer(make_store(server, endpoint, tmp_path))
     return Lab(server, writer, endpoint, SERVERS[server])
+
+
+@pytest.fixture
+def api() -> Iterator[StandIn]:
+    with StandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def local(tmp_path: Path, api: StandIn) -> Project:
+    """A project whose stores are folders."""
+    from project import make_project
+
+    return make_project(tmp_path / "project", api, "local", "")

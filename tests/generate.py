@@ -23,6 +23,14 @@ from retainer.policy.parse import parse_policies
 
 Case = dict[str, Any]
 
+
+class Generated(Case):
+    """A case that a failed test does not print in full; `only` shows the part that matters."""
+
+    def __repr__(self) -> str:
+        return f"<a case of {len(self['assets'])} assets in {self['timezone']} at {self['now']}>"
+
+
 STORES = ("alpha", "beta", "gamma")
 ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/New_York", "America/Sao_Paulo", "Asia/Beirut", "Africa/Cairo", "Australia/Lord_Howe",
          "America/Nuuk", "Atlantic/Azores", "America/Havana")  # fmt: skip
@@ -286,7 +294,7 @@ def cases(draw: st.DrawFn, *, exact: bool = False, zones: tuple[str, ...] = ZONE
         assets.append(asset | dated | ({"not_known": unread} if unread else {}))
         copies += [{"asset": asset["id"], "in": store} | lies for store in STORES if (lies := draw(_lies)) is not None]
         copies += [{"asset": asset["id"], "in": place} for place in draw(_source)]
-    return case | {"assets": assets, "copies": copies}
+    return Generated(case | {"assets": assets, "copies": copies})
 
 
 def now_of(case: Case) -> datetime:

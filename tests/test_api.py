@@ -786,7 +786,7 @@ def test_a_store_that_is_not_there_fails_without_telling_the_url(lab: Lab) -> No
     assert "connection" in caught[0].message
 
 
-STRANGE = ["a b", "ü😀", "100%", "a%2Fb", "a/b", "a?b", "a#b", "a+b", "a&b=c", "a;b", "..", "x" * 200]
+STRANGE = ["a b", "ü😀", "100%", "a%2Fb", "a/b", "a?b", "a#b", "a+b", "a&b=c", "a;b", "x" * 200]
 
 
 @pytest.mark.parametrize("id", STRANGE)

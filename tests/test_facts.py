@@ -31,12 +31,15 @@ PROJECT = Settings(stores=(VAULT, UPLOADS), source=Source(hosted=("s3://hms-prod
 KEY = "chat/2026/11/20/r1/{}/a.csv"
 """A key in the vault by the default layout, less the asset's id."""
 
+NO_END = datetime.max  # noqa: DTZ901
+"""How the tables give the end of what has none."""
+
 Row = dict[str, Any]
 
 
 def an_asset(id: str = "a1", **facts: Any) -> Row:
-    usual = {"type": "chat", "status": "completed", "room_id": "r1", "session_id": "s1", "job_id": "j1", "path": "s3://hms-prod-eu/x/a.csv", "size": 5,
-             "duration": 60, "created_at": "2026-11-20T00:00:00Z", "thumbnails": None, "metadata": {}}  # fmt: skip
+    usual = {"type": "chat", "status": "completed", "room_id": "r1", "session_id": "s1", "job_id": "j1", "path": "s3://hms-prod-eu/x/a.csv",
+             "size": 5, "duration": 60, "created_at": "2026-11-20T00:00:00Z", "thumbnails": None, "metadata": {}}  # fmt: skip
     return {"id": id, **usual, **facts}
 
 
@@ -175,10 +178,6 @@ def test_a_size_is_read_also_as_text(value: Any, size: int) -> None:
     assert read(size=value)[0]["size"] == size
 
 
-def test_a_large_size_as_text_is_read_to_the_byte() -> None:
-    assert read(size=str(2**53 + 1))[0]["size"] == 2**53 + 1
-
-
 @pytest.mark.parametrize("value, duration", [(60, 60), ("60", 60), (0.5, 0.5), ("0.5", 0.5)])
 def test_a_duration_is_read_also_as_text_and_with_a_fraction(value: Any, duration: float) -> None:
     assert read(duration=value)[0]["duration"] == duration
@@ -274,7 +273,7 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*an_asset(), "user_id", "peer_id", "xyzzy"]), ANYTHING))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_row_makes_reading_fail(raw: Row) -> None:
     row, told = read_asset(raw)
     assert row is None or set(row) == set(STAGES["staged_assets"])
@@ -307,7 +306,7 @@ SOME_ROOMS = [{"room_id": "r1", "room": name, "template": None} for name in ("x"
 
 
 @given(st.permutations(SOME_ROWS), st.permutations(SOME_OBJECTS), st.permutations(SOME_ENTRIES), st.permutations(SOME_ROOMS))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_the_order_of_the_rows_is_of_no_account(rows: list[Row], objects: list[Row], entries: list[Row], rooms: list[Row]) -> None:
     assert assembled(rows, objects, entries, rooms) == assembled(SOME_ROWS, SOME_OBJECTS, SOME_ENTRIES, SOME_ROOMS)
 
@@ -345,7 +344,8 @@ def test_what_the_api_says_counts_over_what_the_catalog_remembers() -> None:
 def test_an_asset_that_the_api_forgot_is_what_the_catalog_remembers() -> None:
     entry = an_entry(metadata='{"layer": 0}', user_id="u", peer_id="p", size=5, not_known=["duration"])
     asset = assembled(catalog=[entry], objects=[an_object(KEY.format("a1"))]).assets["a1"]
-    remembered = ("type", "status", "room_id", "session_id", "room", "template", "path", "user_id", "peer_id", "size", "metadata", "created_text", "not_known")
+    remembered = set(entry) & set(asset) - {"created_at", "settled", "known_by"}
+    assert remembered >= {"type", "room", "template", "user_id", "size", "metadata", "not_known"}
     assert {name: asset[name] for name in remembered} == {name: entry[name] for name in remembered}
     assert (asset["created_at"], asset["known_by"], asset["settled"]) == (datetime(2026, 11, 20), "catalog", True)  # noqa: DTZ001
 
@@ -392,8 +392,8 @@ def test_an_entry_says_whose_its_object_is_whatever_its_key() -> None:
 
 
 def test_an_object_of_no_known_asset_is_a_stray_and_is_counted() -> None:
-    objects = [an_object(KEY.format("a1")), an_object(KEY.format("nobody"), size=7), an_object("notes.txt", size=9), an_object("x", "uploads", size=3)]
-    facts = assembled([an_asset()], objects)
+    strays = [an_object(KEY.format("nobody"), size=7), an_object("notes.txt", size=9), an_object("x", "uploads", size=3)]
+    facts = assembled([an_asset()], [an_object(KEY.format("a1")), *strays])
     assert list(facts.copies) == [("a1", "vault")]
     assert {name: (facts.listings[name]["strays"], facts.listings[name]["stray_bytes"]) for name in ("vault", "uploads")} == {
         "vault": (2, 16), "uploads": (1, 3)}  # fmt: skip
@@ -404,7 +404,10 @@ def test_a_store_of_known_objects_alone_has_no_strays() -> None:
     assert (facts.listings["vault"]["strays"], facts.listings["vault"]["stray_bytes"]) == (0, 0)
 
 
-@pytest.mark.parametrize("key", [KEY.format("%FF"), KEY.format("%C3"), KEY.format("%00"), KEY.format("%"), KEY.format("%ZZ"), "\n", "é" * 300, "a//b", "'"])
+ODD_KEYS = [KEY.format("%FF"), KEY.format("%C3"), KEY.format("%00"), KEY.format("%"), KEY.format("%ZZ"), "\n", "é" * 300, "a//b", "'"]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
 def test_a_key_that_nobody_would_make_is_a_stray_like_any_other(key: str) -> None:
     assert assembled([an_asset()], [an_object(key)]).listings["vault"]["strays"] == 1
 
@@ -413,7 +416,7 @@ def test_a_lock_on_an_object_is_a_lock_on_the_copy() -> None:
     objects = [an_object(KEY.format("a1"), locked_until="2027-01-01 00:00:00"), an_object(KEY.format("b1"), locked_until="infinity", lock_read=False)]
     copies = assembled([an_asset("a1"), an_asset("b1")], objects).copies
     assert copies["a1", "vault"]["locked_until"] == datetime(2027, 1, 1)  # noqa: DTZ001
-    assert (copies["b1", "vault"]["locked_until"], copies["b1", "vault"]["lock_read"]) == (datetime.max, False)
+    assert (copies["b1", "vault"]["locked_until"], copies["b1", "vault"]["lock_read"]) == (NO_END, False)
 
 
 def test_two_objects_of_one_asset_are_one_copy() -> None:
@@ -421,7 +424,7 @@ def test_two_objects_of_one_asset_are_one_copy() -> None:
     objects = [an_object("a1/a.csv"), an_object(KEY.format("a1"), size=6, locked_until="infinity"), an_object(KEY.format("b1"), lock_read=False)]
     facts = assembled([an_asset("a1"), an_asset("b1")], objects, [an_entry("a1", object_size=6)], project=Settings(stores=(store,)))
     copy = facts.copies["a1", "vault"]
-    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, datetime.max, True)
+    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, NO_END, True)
     assert [(each["key"], each["complete"]) for each in copy["objects"]] == [(KEY.format("a1"), True), ("a1/a.csv", False)]
     assert facts.copies["b1", "vault"]["lock_read"] is False
 
@@ -475,11 +478,19 @@ def test_a_key_that_a_remembered_asset_names_too_is_shared() -> None:
         ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip"}, False), ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/A.ZIP"}, False),
         ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/master.m3u8"}, True), ({"type": "room-vod", "path": None}, True),
         ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip", "thumbnails": ["t.jpg"]}, True), ({"type": "chat", "path": None}, False),
-        ({"type": "room-composite", "thumbnails": ["t.jpg"]}, True), ({"type": None}, False), ({"type": "whiteboard"}, False),
+        ({"type": "room-composite", "thumbnails": ["t.jpg"]}, True), ({"type": "whiteboard"}, False),
     ],
 )  # fmt: skip
 def test_unzipped_hls_and_thumbnails_are_many_objects(facts: Row, many: bool) -> None:
     assert assembled([an_asset(**facts)]).assets["a1"]["many"] is many
+
+
+@pytest.mark.parametrize("type", [None, 7])
+def test_of_an_asset_of_unknown_type_everything_is_still_said_with_yes_or_no(type: Any) -> None:
+    facts = assembled([an_asset(type=type), in_uploads("b1") | {"type": type}], [an_object(KEY.format("a1")), an_object("beam/a.mp4", "uploads")],
+        [an_entry()])  # fmt: skip
+    assert [row["many"] for row in facts.assets.values()].count(None) == 0
+    assert [copy["complete"] for copy in facts.copies.values()].count(None) == 0
 
 
 def test_a_copy_of_many_objects_is_never_complete() -> None:
@@ -517,10 +528,13 @@ def asked(database: duckdb.DuckDBPyConnection, sql: str, rows: Sequence[Row]) ->
 
 
 LAYOUTS = [
-    DEFAULT_LAYOUT, "{asset_id}", "{asset_id}/{filename}", "{type}/{asset_id}/{filename}", "a.b+(c)[d]^$|*?/{asset_id}", "it's/{room_id}/{session_id}/{asset_id}",
-    "{yyyy}-{mm}-{dd}/{asset_id}/x.bin", "x y/{asset_id}/{asset_id}", "aufnahmen-ü/{asset_id}", "with\\backslash/{asset_id}",
+    DEFAULT_LAYOUT, "{asset_id}", "{asset_id}/{filename}", "{type}/{asset_id}/{filename}", "a.b+(c)[d]^$|*?/{asset_id}",
+    "it's/{room_id}/{session_id}/{asset_id}", "{yyyy}-{mm}-{dd}/{asset_id}/x.bin", "x y/{asset_id}/{asset_id}", "aufnahmen-ü/{asset_id}",
+    "with\\backslash/{asset_id}",
 ]  # fmt: skip
-TEXTS = st.one_of(st.none(), st.text(max_size=12), st.sampled_from(["..", ".", "/", "%2F", "a/b", "a.b", "", "room-composite", "s3://b/a/Rec-1.mp4?x=/y"]))
+TEXTS = st.one_of(
+    st.none(), st.text(max_size=12), st.sampled_from(["..", ".", "/", "%2F", "a/b", "a.b", "", "room-composite", "s3://b/a/Rec-1.mp4?x=/y"])
+)
 IDS = st.one_of(
     st.text(min_size=1, max_size=200), st.text(alphabet="ab/.%-_~? '\\{}", min_size=1, max_size=10),
     st.sampled_from(["65f0aa11bb22cc33dd44ee55", "..", ".", "%2F", "%", "a/b", "%252F", "ü", "😀", " ", "manifest.json", "_retainer"]),
@@ -535,7 +549,7 @@ PLACED = st.fixed_dictionaries(
 
 @given(st.lists(PLACED, min_size=1, max_size=25))
 @example([{"asset_id": "a-b", "type": "x/y", "room_id": "..", "session_id": "%", "path": "s3://b/../..", "created": None}])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(database: duckdb.DuckDBPyConnection, layout: str, rows: list[Row]) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
@@ -551,7 +565,8 @@ def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(database: duckdb.D
 def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database: duckdb.DuckDBPyConnection, layout: str) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
     ids = ["65f0aa11bb22cc33dd44ee55", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "a_b"]
-    rows = [{"asset_id": id, "type": "room-composite", "room_id": "r_1", "session_id": "s1", "path": "s3://b/Rec-1.mp4", "created": None} for id in ids]
+    usual = {"type": "room-composite", "room_id": "r_1", "session_id": "s1", "path": "s3://b/Rec-1.mp4", "created": None}
+    rows = [{"asset_id": id, **usual} for id in ids]
     keys = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), rows)
     assert asked(database, asset_of_key_sql(store), [{"key": key} for key in keys]) == ids
 
@@ -559,21 +574,30 @@ def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database:
 @pytest.mark.parametrize(
     "facts, key",
     [
-        ({}, "room-composite/2026/01/02/r1/a1/Rec-1.mp4"), ({"created": None}, "room-composite/undated/00/00/r1/a1/Rec-1.mp4"),
-        ({"room_id": None}, "room-composite/2026/01/02/no-room/a1/Rec-1.mp4"), ({"type": None}, "untyped/2026/01/02/r1/a1/Rec-1.mp4"),
-        ({"path": None}, "room-composite/2026/01/02/r1/a1/a1.mp4"), ({"path": None, "type": "chat"}, "chat/2026/01/02/r1/a1/a1.csv"),
-        ({"path": None, "type": "whiteboard"}, "whiteboard/2026/01/02/r1/a1/a1"), ({"path": "s3://b/x/"}, "room-composite/2026/01/02/r1/a1/a1.mp4"),
-        ({"path": "s3://b/Rec-1.mp4?sig=a/b"}, "room-composite/2026/01/02/r1/a1/Rec-1.mp4"), ({"room_id": "a/../b"}, "room-composite/2026/01/02/a_.._b/a1/Rec-1.mp4"),
-        ({"path": "s3://b/.hidden.mp4"}, "room-composite/2026/01/02/r1/a1/hidden.mp4"), ({"asset_id": "a/b.c"}, "room-composite/2026/01/02/r1/a%2Fb%2Ec/Rec-1.mp4"),
-        ({"path": "s3://b/Grüße 1.mp4"}, "room-composite/2026/01/02/r1/a1/Gr_e_1.mp4"), ({"room_id": "///"}, "room-composite/2026/01/02/_/a1/Rec-1.mp4"),
+        ({}, "room-composite/2026/01/02/r1/a1/Rec-1.mp4"),
+        ({"created": None}, "room-composite/undated/00/00/r1/a1/Rec-1.mp4"),
+        ({"room_id": None}, "room-composite/2026/01/02/no-room/a1/Rec-1.mp4"),
+        ({"room_id": "///"}, "room-composite/2026/01/02/_/a1/Rec-1.mp4"),
+        ({"room_id": "a/../b"}, "room-composite/2026/01/02/a_.._b/a1/Rec-1.mp4"),
+        ({"type": None}, "untyped/2026/01/02/r1/a1/Rec-1.mp4"),
+        ({"path": None}, "room-composite/2026/01/02/r1/a1/a1.mp4"),
+        ({"path": None, "type": "chat"}, "chat/2026/01/02/r1/a1/a1.csv"),
+        ({"path": None, "type": "whiteboard"}, "whiteboard/2026/01/02/r1/a1/a1"),
+        ({"path": "s3://b/x/"}, "room-composite/2026/01/02/r1/a1/a1.mp4"),
+        ({"path": "s3://b/Rec-1.mp4?sig=a/b"}, "room-composite/2026/01/02/r1/a1/Rec-1.mp4"),
+        ({"path": "s3://b/.hidden.mp4"}, "room-composite/2026/01/02/r1/a1/hidden.mp4"),
+        ({"path": "s3://b/Grüße 1.mp4"}, "room-composite/2026/01/02/r1/a1/Gr_e_1.mp4"),
+        ({"asset_id": "a/b.c"}, "room-composite/2026/01/02/r1/a%2Fb%2Ec/Rec-1.mp4"),
     ],
-)  # fmt: skip
+)
 def test_the_key_of_a_copy_says_what_it_is_of(database: duckdb.DuckDBPyConnection, facts: Row, key: str) -> None:
     usual = {"asset_id": "a1", "type": "room-composite", "room_id": "r1", "session_id": "s1", "path": "s3://b/x/Rec-1.mp4", "created": "2026-01-02"}
     assert asked(database, key_sql(VAULT).replace("created", "created::TIMESTAMP"), [usual | facts]) == [key]
 
 
-@pytest.mark.parametrize("key", ["notes.txt", "chat/2026/01/02/r1/a1", "chat/2026/01/02/r1/a1/x/y", "x/chat/2026/01/02/r1/a1/x", "chat/2026/01/02/r1//x"])
+@pytest.mark.parametrize(
+    "key", ["notes.txt", "chat/2026/01/02/r1/a1", "chat/2026/01/02/r1/a1/x/y", "x/chat/2026/01/02/r1/a1/x", "chat/2026/01/02/r1//x"]
+)
 def test_a_key_that_no_layout_makes_is_nobodys(database: duckdb.DuckDBPyConnection, key: str) -> None:
     assert asked(database, asset_of_key_sql(VAULT), [{"key": key}]) == [None]
 
@@ -586,7 +610,8 @@ def test_the_regex_of_a_layout_takes_its_letters_literally() -> None:
     "path, place",
     [
         ("s3://acme-raw/rec/beam/a.mp4", None), ("s3://acme-raw/record/a.mp4", "elsewhere"), ("s3://acme-raw/a.mp4", "elsewhere"),
-        ("s3://hms-prod-eu/x/a.mp4", "hosted"), ("s3://hms-prod-/a.mp4", "hosted"), ("s3://hms-prod-eu", "hosted"), ("gs://hms-prod-eu/x", "elsewhere"),
+        ("s3://hms-prod-eu/x/a.mp4", "hosted"), ("s3://hms-prod-/a.mp4", "hosted"), ("s3://hms-prod-eu", "hosted"),
+        ("gs://hms-prod-eu/x", "elsewhere"),
         ("s3://not-hms-prod-eu/x", "elsewhere"), ("s3://acme-other/hms-prod-eu", "elsewhere"), ("oss://bucket/x", "elsewhere"),
         ("azure://bucket/x", "elsewhere"), ("a.mp4", "elsewhere"), ("", "elsewhere"), (None, "elsewhere"), ("s3:///x", "elsewhere"),
     ],
@@ -746,7 +771,8 @@ def test_a_listing_tells_when_it_began_and_ended(gather: Gather) -> None:
 
 
 def test_a_type_that_the_first_page_shows_is_asked_for_and_told(gather: Gather) -> None:
-    recordings = FakeRecordings({"whiteboard": [an_asset(type="whiteboard")]}, first=[an_asset(type=kind) for kind in ("whiteboard", "chat", None, 7, "")])
+    first = [an_asset(type=kind) for kind in ("whiteboard", "chat", None, 7, "")]
+    recordings = FakeRecordings({"whiteboard": [an_asset(type="whiteboard")]}, first=first)
     found = gather(recordings)
     assert set(recordings.asked) == {*ASSET_TYPES, "whiteboard", "rooms"}
     assert found.facts.assets["a1"]["type"] == "whiteboard"
@@ -775,9 +801,8 @@ def test_a_listing_that_breaks_is_unfinished_and_keeps_what_came(gather: Gather)
 
 
 def test_a_store_whose_listing_breaks_is_unfinished_and_keeps_what_came(gather: Gather) -> None:
-    found = gather(
-        FakeRecordings({"chat": [an_asset("a1")]}), FakeReader("vault", {KEY.format("a1"): b"12345"}, breaks=ListingBroken("it broke")), FakeReader("uploads")
-    )
+    broken = FakeReader("vault", {KEY.format("a1"): b"12345"}, breaks=ListingBroken("it broke"))
+    found = gather(FakeRecordings({"chat": [an_asset("a1")]}), broken, FakeReader("uploads"))
     assert (found.facts.listings["vault"]["complete"], found.facts.listings["vault"]["note"]) == (False, "it broke")
     assert ("a1", "vault") in found.facts.copies
     assert found.facts.listings["uploads"]["complete"] is True
@@ -829,12 +854,10 @@ def test_which_of_two_rows_of_one_asset_counts_does_not_depend_on_their_order(ga
     assert gather(FakeRecordings({"chat": [one, other]})).facts.assets == gather(FakeRecordings({"chat": [other, one]})).facts.assets
 
 
-@pytest.mark.parametrize(
-    "row", [an_asset("a\ud800"), an_asset(path="s3://b/\ud800"), an_asset(metadata={"\udfff": "\ud800"}), an_asset(created_at="\ud800"), an_asset(type="\ud800")],
-    ids=["id", "path", "metadata", "created_at", "type"],
-)  # fmt: skip
-def test_a_row_of_text_that_is_no_unicode_leaves_the_others_alone(gather: Gather, row: Row) -> None:
+@pytest.mark.parametrize("fact", ["id", "path", "created_at", "type"])
+def test_a_row_of_text_that_is_no_unicode_leaves_the_others_alone(gather: Gather, fact: str) -> None:
     """JSON can spell half a surrogate pair (`"\\ud800"`), and no table can hold it."""
+    row = an_asset() | {fact: "a\ud800"}
     assert "a2" in gather(FakeRecordings({"chat": [row, an_asset("a2")]})).facts.assets
 
 
@@ -857,9 +880,8 @@ def test_refused_credentials_stop_everything(gather: Gather, where: str) -> None
     recordings = FakeRecordings(
         {"chat": [refused] if where == "assets" else []}, [refused] if where == "rooms" else [], refused if where == "first page" else []
     )
-    reader = FakeReader(
-        breaks=refused if where == "store" else None, catalog_breaks=refused if where == "catalog" else None, locks=refused if where == "locks" else False
-    )
+    reader = FakeReader(locks=refused if where == "locks" else False)
+    reader.breaks, reader.catalog_breaks = refused if where == "store" else None, refused if where == "catalog" else None
     with pytest.raises(CredentialsRefused):
         gather(recordings, reader)
 
@@ -892,12 +914,12 @@ def test_where_nobody_can_say_whether_a_bucket_locks_its_locks_are_not_read(gath
 
 
 def test_a_hold_without_an_end_is_a_lock_for_ever(gather: Gather) -> None:
-    reader = FakeReader("vault", {KEY.format("a1"): b"12345"}, locked_until=datetime.max.replace(tzinfo=UTC))
-    assert gather(FakeRecordings({"chat": [an_asset()]}), reader).facts.copies["a1", "vault"]["locked_until"] == datetime.max
+    reader = FakeReader("vault", {KEY.format("a1"): b"12345"}, locked_until=NO_END.replace(tzinfo=UTC))
+    assert gather(FakeRecordings({"chat": [an_asset()]}), reader).facts.copies["a1", "vault"]["locked_until"] == NO_END
 
 
 @pytest.mark.parametrize(
-    "until, text", [(None, None), (datetime.max, "infinity"), (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05")]
+    "until, text", [(None, None), (NO_END, "infinity"), (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05")]
 )
 def test_the_end_of_a_lock_is_written_as_the_tables_read_it(until: datetime | None, text: str | None) -> None:
     assert locked_text(until) == text
@@ -908,7 +930,8 @@ def test_the_end_of_a_lock_is_written_as_the_tables_read_it(until: datetime | No
 
 def test_a_catalog_says_what_a_copy_is(gather: Gather, tmp_path: Path) -> None:
     key, part = a_part(an_entry("a1"), an_entry("a2"), folder=tmp_path)
-    found = gather(FakeRecordings({"chat": [an_asset("a1")]}), FakeReader("vault", {key: part, KEY.format("a1"): b"12345", KEY.format("a2"): b"12345"}))
+    reader = FakeReader("vault", {key: part, KEY.format("a1"): b"12345", KEY.format("a2"): b"12345"})
+    found = gather(FakeRecordings({"chat": [an_asset("a1")]}), reader)
     assert {id: row["known_by"] for id, row in found.facts.assets.items()} == {"a1": "api", "a2": "catalog"}
     assert all(copy["complete"] for copy in found.facts.copies.values())
     assert found.facts.listings["vault"]["complete"] is True
@@ -950,7 +973,8 @@ def damaged(part: tuple[str, bytes]) -> dict[str, bytes]:
     "spoil",
     [
         damaged, lambda part: {part[0]: part[1][:-1]}, lambda part: {part[0]: b""}, lambda part: {f"{CATALOG_PREFIX}notes.txt": b"hello"},
-        lambda part: {part[0] + ".bak": part[1]}, lambda part: {part[0].replace("2026", "x"): part[1]}, lambda part: {f"{CATALOG_PREFIX}a/b.parquet": part[1]},
+        lambda part: {part[0] + ".bak": part[1]}, lambda part: {part[0].replace("2026", "x"): part[1]},
+        lambda part: {f"{CATALOG_PREFIX}a/b.parquet": part[1]},
         lambda part: {CATALOG_PREFIX + part_name(b"no parquet", NOW): b"no parquet"},
     ],
     ids=["a flipped bit", "a byte less", "emptied", "a note", "a name with an end", "a name without a date", "a folder", "whole, and no table"],
@@ -973,8 +997,10 @@ def test_a_part_of_other_columns_makes_its_store_unfinished(gather: Gather, tmp_
     assert found.facts.listings["vault"]["complete"] is False
 
 
-@pytest.mark.parametrize("broken", [{"catalog_breaks": ListingBroken("it broke")}, {"reading": StoreFailed("it broke")}, {"locks": StoreFailed("it broke")}],
-    ids=["listing it", "reading it", "asking for locks"])  # fmt: skip
+@pytest.mark.parametrize(
+    "broken", [{"catalog_breaks": ListingBroken("it broke")}, {"reading": StoreFailed("it broke")}, {"locks": StoreFailed("it broke")}],
+    ids=["listing it", "reading it", "asking for locks"],
+)  # fmt: skip
 def test_a_catalog_that_cannot_be_read_makes_its_store_unfinished_and_keeps_its_objects(gather: Gather, tmp_path: Path, broken: Row) -> None:
     key, part = a_part(an_entry("a1"), folder=tmp_path)
     found = gather(FakeRecordings({"chat": [an_asset()]}), FakeReader("vault", {key: part, KEY.format("a1"): b"12345"}, **broken))
@@ -1017,7 +1043,8 @@ def opened(path: Path, table: str, project: Settings = PROJECT) -> list[Row]:
 
 
 EVERYTHING = {
-    "assets": [an_asset("a1"), in_uploads("a2"), an_asset("a3", path="oss://x/y", created_at="soon", size=0), an_asset("a4", status="failed", path=None)],
+    "assets": [
+        an_asset("a1"), in_uploads("a2"), an_asset("a3", path="oss://x/y", created_at="soon", size=0), an_asset("a4", status="failed", path=None)],
     "objects": [an_object(KEY.format("a1"), locked_until="infinity"), an_object("beam/a.mp4", "uploads"), an_object("stray")],
     "catalog": [an_entry("a1"), an_entry("a5")], "listings": FINISHED,
 }  # fmt: skip
@@ -1029,7 +1056,7 @@ def test_a_snapshot_holds_the_facts_as_they_were(tmp_path: Path) -> None:
     assert {row["asset_id"]: row for row in opened(path, "facts.assets")} == facts.assets
     assert {row["name"]: row for row in opened(path, "facts.listings")} == facts.listings
     assert len(opened(path, "facts.copies")) == len(facts.copies) == 2
-    assert datetime.max in [row["locked_until"] for row in opened(path, "facts.copies")]
+    assert NO_END in [row["locked_until"] for row in opened(path, "facts.copies")]
 
 
 def test_a_snapshot_says_that_it_holds_names(tmp_path: Path) -> None:
@@ -1093,7 +1120,8 @@ def a_database(path: Path, *statements: str) -> None:
     [
         (lambda path: None, "cannot be read as a snapshot"), (lambda path: path.write_text("hello"), "cannot be read as a snapshot"),
         (lambda path: path.write_bytes(b""), ""), (lambda path: path.write_bytes(bytes(20_000)), "cannot be read as a snapshot"),
-        (lambda path: path.mkdir(), "cannot be read as a snapshot"), (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
+        (lambda path: path.mkdir(), "cannot be read as a snapshot"),
+        (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 2 AS format"), "this retainer reads format 1"),
         (lambda path: a_database(path, "CREATE TABLE about (format INT)"), "this retainer reads format 1"),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 1 AS format"), ""),

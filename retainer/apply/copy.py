@@ -80,7 +80,8 @@ def copy_one(
     try:
         look = proven_same(target, action.target, digest)
     except Unverified as error:
-        raise KeyTaken(f"{target.name}:{action.target}: a different object lies there: {error.message}", hint="look at it; retainer never overwrites") from None
+        said = f"{target.name}:{action.target}: a different object lies there: {error.message}"
+        raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites") from None
     _length_is_believable(action, target, digest, expected)
     return Copied(look, digest.crc32c, digest.sha256, said)
 

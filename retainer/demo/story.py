@@ -138,7 +138,9 @@ def _furnish(api: StandIn, folder: Path, now: datetime) -> None:
 def _recordings(folder: Path, now: datetime) -> Iterator[tuple[dict[str, object], bytes]]:
     draw = random.Random(17)
 
-    def asset(name: str, age: timedelta, kind: str, content: bytes, *, own: bool = False, session: str | None = None) -> tuple[dict[str, object], bytes]:
+    def asset(
+        name: str, age: timedelta, kind: str, content: bytes, *, own: bool = False, session: str | None = None
+    ) -> tuple[dict[str, object], bytes]:
         created = now - age
         room = f"60000000000000000000000{draw.randrange(4)}"
         end = {"room-composite": "mp4", "chat": "csv", "transcript": "txt"}[kind]
@@ -146,7 +148,8 @@ def _recordings(folder: Path, now: datetime) -> Iterator[tuple[dict[str, object]
         return {
             "id": name, "job_id": f"b{name[1:]}", "room_id": room, "session_id": session or f"5e55{draw.randrange(16**8):020x}", "type": kind,
             "status": "completed", "path": f"{base}/{'chat' if kind == 'chat' else 'beam'}/{room}/{created:%Y-%m-%d}/Rec-{name}.{end}",
-            "size": len(content), "duration": 1800, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"), "thumbnails": None, "metadata": None,
+            "size": len(content), "duration": 1800, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"),
+            "thumbnails": None, "metadata": None,
         }, content  # fmt: skip
 
     def video(kilobytes: int) -> bytes:

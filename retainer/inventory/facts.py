@@ -203,13 +203,13 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             FROM placed GROUP BY asset_no
         """)
     connection.execute("""
-        UPDATE listings SET strays = seen.count - known.count, stray_bytes = seen.bytes - known.bytes
-        FROM (SELECT store, count(*) AS count, coalesce(sum(size), 0) AS bytes FROM objects GROUP BY store) AS seen
-        JOIN (SELECT listings.name AS store, count(DISTINCT object.key) AS count,
-                     coalesce((SELECT sum(size) FROM (SELECT DISTINCT o.key, o.size FROM copies c, unnest(c.objects) AS _(o) WHERE c.store = listings.name)), 0) AS bytes
-              FROM listings LEFT JOIN (SELECT store, unnest(objects) AS object FROM copies) AS held ON held.store = listings.name
-              GROUP BY listings.name) AS known USING (store)
-        WHERE listings.name = seen.store AND listings.kind = 'store'
+        UPDATE listings SET strays = stray.count, stray_bytes = stray.bytes
+        FROM (
+            SELECT store, count(*) AS count, coalesce(sum(size), 0) AS bytes
+            FROM objects ANTI JOIN (SELECT DISTINCT store, object.key FROM (SELECT store, unnest(objects) AS object FROM copies)) AS known
+            USING (store, key) GROUP BY store
+        ) AS stray
+        WHERE listings.name = stray.store AND listings.kind = 'store'
     """)
 
 

@@ -64,53 +64,32 @@ def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
 
 
-def _values(rows: Sequence[tuple[object, ...]], columns: str, empty: str) -> str:
-    def written(value: object) -> str:
-        match value:
-            case None:
-                return "NULL"
-            case bool() | int():
-                return str(value)
-            case _:
-                return literal(str(value))
-
-    if not rows:
-        return f"SELECT * FROM (SELECT {empty}) WHERE false"
-    return "SELECT * FROM (VALUES " + ", ".join(f"({', '.join(map(written, row))})" for row in rows) + f") AS _({columns})"
+def _table(connection: DuckDBPyConnection, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
+    if rows:
+        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' for _ in rows[0])})", [list(row) for row in rows])
 
 
 def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str) -> list[Clause]:
     """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store, scheme, rank).
 
-    Leaves the tables `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that their clause_no and item_no count, from 1.
+    Leaves the tables `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that their clause_no counts, from 1.
     """
     now = now.replace(microsecond=0)
     items = items_of(policies, now)
     clauses = list(clauses_of(items))
     periods = list(dict.fromkeys(period for clause in clauses for period in (clause.begins, clause.ends) if period))
-    numbers = {period: number for number, period in enumerate(periods, 1)}
+    numbers: dict[Period | None, int] = {period: number for number, period in enumerate(periods, 1)}
     item_no = {id(item): number for number, item in enumerate(items, 1)}
-    clause_rows: list[tuple[object, ...]] = [
-        (number, item_no[id(clause.item)], clause.kind, clause.store,
-         numbers[clause.begins] if clause.begins else None, numbers[clause.ends] if clause.ends else None, clause.legal,
-         f"{clause.item.released:%Y-%m-%d %H:%M:%S.%f}" if isinstance(clause.item, Hold) and clause.item.released else None)
+    clause_rows = [
+        (number, item_no[id(clause.item)], clause.kind, clause.store, numbers.get(clause.begins), numbers.get(clause.ends), clause.legal,
+         clause.item.released.replace(tzinfo=None) if isinstance(clause.item, Hold) and clause.item.released else None)
         for number, clause in enumerate(clauses, 1)
     ]  # fmt: skip
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE clauses AS SELECT clause_no::INTEGER AS clause_no, item_no::INTEGER AS item_no, kind::VARCHAR AS kind, "
-        "store::VARCHAR AS store, begins_after::INTEGER AS begins_after, ends_after::INTEGER AS ends_after, legal::BOOLEAN AS legal, released::TIMESTAMP AS released FROM ("
-        + _values(clause_rows, "clause_no, item_no, kind, store, begins_after, ends_after, legal, released",
-                  "1 AS clause_no, 1 AS item_no, '' AS kind, '' AS store, 1 AS begins_after, 1 AS ends_after, true AS legal, '' AS released")
-        + ")"
-    )  # fmt: skip
-    period_rows: list[tuple[object, ...]] = [
-        (numbers[period], period.months, period.days, period.seconds * 1_000_000, period.forever) for period in periods
-    ]
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE periods AS "
-        + _values(period_rows, "period_no, months, days, micros, forever",
-                  "1 AS period_no, 1 AS months, 1 AS days, 1 AS micros, true AS forever")
-    )  # fmt: skip
+    _table(connection, "clauses", "clause_no INTEGER, item_no INTEGER, kind VARCHAR, store VARCHAR, begins_after INTEGER, ends_after INTEGER, "
+           "legal BOOLEAN, released TIMESTAMP", clause_rows)  # fmt: skip
+    period_rows = [(numbers[each], each.months, each.days, each.seconds * 1_000_000, each.forever) for each in periods]
+    _table(connection, "periods", "period_no INTEGER, months INTEGER, days INTEGER, micros BIGINT, forever BOOLEAN", period_rows)
 
     connection.execute("DROP TABLE IF EXISTS decided; DROP TABLE IF EXISTS pair; DROP TYPE IF EXISTS place")
     connection.execute(
@@ -121,7 +100,7 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     letters = [f"CASE ({predicate(item.match)}) WHEN true THEN 'y' WHEN false THEN 'n' ELSE '?' END" for item in items]
     exact = {id(clause.item) for clause in clauses for period in (clause.begins, clause.ends) if period and period.exact}
     hourly = [f"({predicate(item.match)}) IS NOT FALSE" for item in items if id(item) in exact]
-    later = "(day + to_months(months::INTEGER) + to_days(days::INTEGER) + INTERVAL 1 DAY)::TIMESTAMP"
+    later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)::TIMESTAMP"
     zone = literal(timezone)
     parts = {
         "$now": timestamp(now),
@@ -134,8 +113,6 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     for name, part in parts.items():
         sql = sql.replace(name, part)
     connection.execute(sql)
-    connection.execute("CREATE OR REPLACE TEMP TABLE names (clause_no INTEGER, rule VARCHAR, rule_at VARCHAR)")
-    if clauses:
-        names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]
-        connection.execute("INSERT INTO names " + _values(names, "clause_no, rule, rule_at", ""))
+    names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]
+    _table(connection, "names", "clause_no INTEGER, rule VARCHAR, rule_at VARCHAR", names)
     return clauses

@@ -109,7 +109,9 @@ def _at_risk(view: Overview, page: Page, now: datetime) -> Iterator[str]:
         assumed = " (assumed: it lies in a bucket that nobody declared)" if line.assumed else ""
         cannot = "; it cannot be copied yet (it is many objects)" if line.set_aside == "many-objects" else ""
         known = line.leaves_at is not None and line.leaves_at > now
-        when = f"leaves {moment(line.leaves_at)}, {relative(line.leaves_at, now)}" if known and line.leaves_at else "leaves at any moment: its age is not known"
+        when = "leaves at any moment: its age is not known"
+        if known and line.leaves_at:
+            when = f"leaves {moment(line.leaves_at)}, {relative(line.leaves_at, now)}"
         text = f"{line.asset_id} {line.type or ''} to {line.store}, {when}{assumed}{cannot}"
         yield page.wrapped(text, f"    {page.paint('!', 'yellow')} ", "        ")
     if view.at_risk_count > len(view.at_risk):

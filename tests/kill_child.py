@@ -1,0 +1,55 @@
+"""`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n, KILL_WHEN=before|after. KILL_COUNT=FILE only counts them.
+
+An effect is every call that changes a store and every line of the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import retainer.applying
+import retainer.wiring
+from retainer.journal.file import Journal
+
+AT, WHEN, COUNT = int(os.environ.get("KILL_AT", "0")), os.environ.get("KILL_WHEN", ""), os.environ.get("KILL_COUNT", "")
+EFFECTS = ("create", "copy_within", "delete", "delete_batch", "replace")
+seen: list[str] = []
+
+
+def counted(name: str, call: Any) -> Any:
+    def wrapped(*words: Any, **named: Any) -> Any:
+        seen.append(name)
+        number = len(seen)
+        if number == AT and WHEN == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call(*words, **named)
+        if number == AT and WHEN == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if COUNT:
+            Path(COUNT).write_text("\n".join(seen))
+        return result
+
+    return wrapped
+
+
+def wrapped_writer(store: Any, opened: Any = retainer.wiring.open_writer) -> Any:
+    writer = opened(store)
+    for name in EFFECTS:
+        setattr(writer, name, counted(name, getattr(writer, name)))
+    return writer
+
+
+retainer.wiring.open_writer = wrapped_writer
+Journal.write = counted("journal", Journal.write)  # type: ignore[method-assign]
+carried_out = retainer.applying.carry_out
+retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named, workers=1)  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    from retainer.cli import main
+
+    sys.argv[0] = "retainer"
+    main()

@@ -1,0 +1,153 @@
+"""A retainer project on real servers, driven through the command line as a person or a runbook would."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import make_store, make_writer
+
+from retainer import wiring
+from retainer.cli import main
+from retainer.demo.standin import StandIn
+from retainer.model.setting import Store
+from retainer.ports import StoreWriter
+from retainer.sources.api import HmsApi
+
+MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
+ROOM = "60000000000000000000000a"
+
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "rules": [
+        {"id": "calls", "match": {"type": ["room-composite", "chat"]}, "keep": [{"in": "vault", "for": "2y"}]},
+        {"id": "raw", "match": {"type": "room-composite"}, "delete": [{"in": "uploads", "after": "30d"}]},
+    ],
+}
+
+
+def video(seed: int, size: int = 3000) -> bytes:
+    return MP4 + random.Random(seed).randbytes(size)
+
+
+@dataclass
+class Project:
+    """A folder with settings and policies, stores on a server, and a stand-in for the 100ms API."""
+
+    root: Path
+    api: StandIn
+    stores: dict[str, Store]
+    limits: dict[str, Any] = field(default_factory=lambda: {"count": 500, "percent": 100, "bytes": "1TB"})
+    environment: dict[str, str] = field(default_factory=dict)
+    impatient: bool = False
+    """Half a second of patience for the 100ms API, where a test needs a listing that fails for good."""
+
+    def write(self, policy: dict[str, Any] = POLICY) -> None:
+        stores: dict[str, Any] = {}
+        for name, store in self.stores.items():
+            stores[name] = {"url": store.url} | ({"endpoint": store.endpoint, } if store.endpoint else {}) | (
+                {"region": store.region} if store.region else {}) | ({"layout": store.layout} if store.written_by_100ms else {})  # fmt: skip
+        source = {"url": self.api.url, "hosted": ["s3://hms-prod-*"]}
+        settings = {"version": 1, "source": source, "stores": stores, "limits": {"deletes": self.limits}}
+        (self.root / "policies").mkdir(parents=True, exist_ok=True)
+        (self.root / "retainer.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        (self.root / "policies" / "rules.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+
+    def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command as `retainer` does, in this process, which saves a second each; `expect` is its exit code."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(self.root)
+            for name, value in self.env().items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["retainer", *words])
+            patch.setattr(sys, "stdin", io.StringIO())
+            if self.impatient:
+                patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, retry_budget=0.5))
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code = int(str(ended.value.code))
+        assert expect is None or code == expect, f"{words} ended with {code}, not {expect}\n{out.getvalue()}\n{err.getvalue()}"
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    def command(self, *words: str) -> list[str]:
+        """The same as a command of its own."""
+        return [sys.executable, "-m", "retainer", *words]
+
+    def env(self) -> dict[str, str]:
+        return os.environ | {"HMS_ACCESS_KEY": self.api.access_key, "HMS_SECRET": self.api.secret} | self.environment
+
+    def plan(self, name: str = "p.plan", *words: str, expect: int | None = 0) -> dict[str, Any]:
+        """Make a plan and return it as JSON."""
+        done = self.run("plan", "--out", name, "--format", "json", *words, expect=expect)
+        return dict(json.loads(done.stdout))
+
+    def apply(self, name: str = "p.plan", *words: str, expect: int | None = 0) -> dict[str, Any]:
+        done = self.run("apply", name, "--format", "json", *words, expect=expect)
+        return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}
+
+    def apply_all(self, name: str, plan: dict[str, Any]) -> dict[str, Any]:
+        return self.apply(name, "--approve-deletes", str(plan["header"]["deletes"]))
+
+    def writer(self, name: str) -> StoreWriter:
+        return make_writer(self.stores[name])
+
+    def content(self, name: str) -> dict[str, bytes]:
+        """Every object of a store, by key."""
+        writer = self.writer(name)
+        return {seen.key: b"".join(writer.read(seen)) for seen in writer.list()}
+
+    def journal(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.root / ".retainer" / "journal.jsonl").read_text().splitlines()]
+
+    def hosted(self, name: str, content: bytes, *, age: timedelta = timedelta(days=2), kind: str = "room-composite", **more: Any) -> dict[str, Any]:
+        """A recording that 100ms hosts."""
+        end = "csv" if kind == "chat" else "mp4"
+        asset = self._asset(name, content, age, kind, f"s3://hms-prod-eu/5f00/beam/{ROOM}/Rec-{name}.{end}", more)
+        self.api.add_asset(asset, content)
+        return asset
+
+    def uploaded(self, name: str, content: bytes, *, age: timedelta = timedelta(days=60), **more: Any) -> dict[str, Any]:
+        """A recording that 100ms has uploaded to our own bucket."""
+        store = self.stores["uploads"]
+        key = f"beam/{ROOM}/Rec-{name}.mp4"
+        self.writer("uploads").create(key, iter([content]), len(content), {}, "video/mp4")
+        asset = self._asset(name, content, age, "room-composite", store.base + key, more)
+        self.api.add_asset(asset, content, hosted=False)
+        return asset
+
+    def _asset(self, name: str, content: bytes, age: timedelta, kind: str, path: str, more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": name, "job_id": "b" + name[1:], "room_id": ROOM, "session_id": "5e55" + "0" * 20, "type": kind, "status": "completed",
+            "path": path, "size": len(content), "duration": 60, "created_at": (datetime.now(UTC) - age).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "thumbnails": None, "metadata": None,
+        } | more  # fmt: skip
+
+
+def make_project(root: Path, api: StandIn, server: str, endpoint: str, *, uploads_server: str | None = None, uploads_endpoint: str = "") -> Project:
+    """A project with `uploads` (layout 100ms) and `vault` on a server, or with uploads on another one."""
+    root.mkdir(parents=True, exist_ok=True)
+    uploads = make_store(uploads_server or server, uploads_endpoint if uploads_server else endpoint, root / "data", name="uploads")
+    stores = {
+        "uploads": replace(uploads, layout="100ms"),
+        "vault": make_store(server, endpoint, root / "data", name="vault"),
+    }
+    project = Project(root, api, stores)
+    project.write()
+    return project
+
+
+def pairs(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(row["asset_id"], row["store"]): row["decision"] for row in plan["rows"]}

@@ -1,0 +1,292 @@
+"""What apply refuses, skips and never does; on folders, where every change can be made by hand."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import POLICY, Project, pairs, video
+
+from retainer.demo.standin import ALWAYS
+
+A, B, C = "a" * 24, "b" * 24, "c" * 24
+ERASED = {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": [B]}}]}
+
+
+def path_of(project: Project, store: str, name: str) -> Path:
+    (path,) = [path for path in Path(project.stores[store].prefix).rglob(f"*{name}*") if path.is_file() and "_retainer" not in path.parts]
+    return path
+
+
+@pytest.fixture
+def due(local: Project) -> Project:
+    """B lies complete in the vault and is due in uploads; C is there to stay, so that nothing empties a store."""
+    local.uploaded(B, video(1))
+    local.uploaded(C, video(2), age=timedelta(days=2))
+    local.plan("copies.plan")
+    local.apply("copies.plan")
+    plan = local.plan()
+    assert plan["header"]["deletes"] == 1
+    return local
+
+
+# ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_approval_nothing_is_deleted_and_the_exit_code_says_so(due: Project) -> None:
+    done = due.run("apply", "p.plan", expect=7)
+    assert "not approved" in done.stderr and "1 delete was not carried out" in done.stdout
+    assert len(due.content("uploads")) == 2
+    assert due.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
+
+
+@pytest.mark.parametrize("count", ["0", "2", "999"])
+def test_another_number_approves_nothing(due: Project, count: str) -> None:
+    due.run("apply", "p.plan", "--approve-deletes", count, expect=64)
+    assert len(due.content("uploads")) == 2
+
+
+def test_an_object_that_changed_since_the_plan_survives(due: Project) -> None:
+    path = path_of(due, "uploads", B)
+    path.write_bytes(b"somebody's new recording")
+    done = due.apply("p.plan", "--approve-deletes", "1")
+    assert (done["deleted"], done["skipped"][0]["cause"]) == (0, "it has changed since the plan")
+    assert path.read_bytes() == b"somebody's new recording"
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_delete_whose_witness_is_gone_or_changed_is_skipped(due: Project, harm: str) -> None:
+    witness = path_of(due, "vault", B)
+    witness.unlink() if harm == "gone" else witness.write_bytes(b"x")
+    done = due.apply("p.plan", "--approve-deletes", "1")
+    assert done["deleted"] == 0 and "makes it safe" in done["skipped"][0]["cause"]
+    assert len(due.content("uploads")) == 2
+
+
+@pytest.mark.parametrize(
+    ("match", "deleted"),
+    [({"asset_id": B}, 0), ({"asset_id": C}, 1), ({"room": "x-*"}, 0), ({"metadata": {"colour": "red"}}, 0), ({"type": "chat"}, 1),
+     ({"created": {"before": "2020-01-01"}}, 1)],
+)  # fmt: skip
+def test_what_a_hold_newer_than_the_plan_may_cover_is_skipped(due: Project, match: dict[str, Any], deleted: int) -> None:
+    due.write(POLICY | {"holds": [{"id": "LIT-1", "why": "a matter", "match": match, "in": "vault"}]})
+    done = due.apply("p.plan", "--approve-deletes", "1")
+    assert done["deleted"] == deleted
+    assert deleted or "LIT-1 is newer than the plan" in done["skipped"][0]["cause"]
+
+
+def test_an_erasure_takes_the_last_copy_and_the_plan_says_so(local: Project) -> None:
+    local.write(POLICY | ERASED)
+    local.uploaded(B, video(1), age=timedelta(days=2))
+    local.uploaded(C, video(2), age=timedelta(days=2))
+    plan = local.plan()
+    assert plan["header"]["last_copies"] == 1
+    assert "THE LAST COPY" in local.run("show", "p.plan").stdout
+    assert local.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
+
+
+def test_a_breached_limit_holds_the_deletes_back_and_lets_the_copies_run(local: Project) -> None:
+    local.limits = {"count": 0, "percent": 100, "bytes": "1TB"}
+    local.write(POLICY | ERASED)
+    local.uploaded(B, video(1), age=timedelta(days=2))
+    local.uploaded(C, video(2), age=timedelta(days=2))
+    text = local.run("plan", "--out", "p.plan", expect=4).stdout
+    assert "--lift count:store:uploads" in text and "--lift count:rule:DSR-1" in text
+    done = local.apply("p.plan", "--approve-deletes", "1", expect=4)
+    assert (done["copied"], done["deleted"]) == (1, 0)
+    local.plan("lifted.plan", "--lift", "count:store:uploads", "--lift", "count:rule:DSR-1")
+    assert local.apply("lifted.plan", "--approve-deletes", "1")["deleted"] == 1
+
+
+def test_deletes_of_the_last_24_hours_count_towards_the_limit(due: Project) -> None:
+    due.apply("p.plan", "--approve-deletes", "1")
+    due.limits = {"count": 1, "percent": 100, "bytes": "1TB"}
+    due.write(POLICY | {"erasures": [{"id": "DSR-2", "why": "a request", "match": {"asset_id": C}}]})
+    due.uploaded("d" * 24, video(9), age=timedelta(days=1))
+    used = {limit["scope"]: limit["used"] for limit in due.plan("n.plan", expect=4)["header"]["limits"] if limit["name"] == "count"}
+    assert used["store:uploads"] == 2
+
+
+def test_a_clash_is_shown_and_holds_the_deletes_back(due: Project) -> None:
+    due.write(POLICY | {"rules": [*POLICY["rules"], {"id": "ceiling", "match": {"type": "room-composite"}, "at_most": "90d"}]})
+    text = due.run("plan", "--out", "p.plan", expect=4).stdout
+    assert "Clash: calls keeps 2 recordings longer than ceiling allows" in text
+    due.apply("p.plan", "--approve-deletes", "1", expect=4)
+    assert len(due.content("uploads")) == 2
+
+
+# ── plans that are refused ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_edited_plan_is_refused_wherever_a_byte_was_flipped(due: Project) -> None:
+    whole = (due.root / "p.plan").read_bytes()
+    from retainer.errors import PlanRefused
+    from retainer.planfile import read_plan
+
+    refused = 0
+    for place in range(0, len(whole), max(1, len(whole) // 150)):
+        (due.root / "bad.plan").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(PlanRefused):
+            read_plan(due.root / "bad.plan")
+        refused += 1
+    assert refused >= 150
+    due.run("apply", "bad.plan", expect=5)
+
+
+@pytest.mark.parametrize("part", [0, 0.3, 0.9, 0.999])
+def test_a_truncated_plan_is_refused(due: Project, part: float) -> None:
+    whole = (due.root / "p.plan").read_bytes()
+    (due.root / "cut.plan").write_bytes(whole[: int(len(whole) * part)])
+    due.run("apply", "cut.plan", expect=5)
+
+
+def test_a_plan_is_refused_when_rules_erasures_or_stores_have_changed(due: Project) -> None:
+    for policy in (POLICY | {"rules": POLICY["rules"][:1]}, POLICY | ERASED):
+        due.write(policy)
+        assert "have changed since the plan" in due.run("apply", "p.plan", expect=5).stderr
+    due.write()
+    assert due.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
+
+
+def test_a_plan_for_the_future_is_shown_and_never_applied(due: Project) -> None:
+    later = (datetime.now(UTC) + timedelta(days=400)).strftime("%Y-%m-%d")
+    due.plan("later.plan", "--as-of", later, expect=None)
+    assert "still to come" in due.run("apply", "later.plan", expect=5).stderr
+
+
+def test_a_plan_from_old_facts_has_expired(due: Project) -> None:
+    settings = (due.root / "retainer.yaml").read_text()
+    (due.root / "retainer.yaml").write_text(settings + "\n".join(["", ""]).replace("\n\n", "\n"))
+    due.run("facts", "--out", "facts.duckdb")
+    text = (due.root / "retainer.yaml").read_text().replace("limits:\n", "limits:\n  plan_age: PT1S\n")
+    (due.root / "retainer.yaml").write_text(text)
+    due.plan("old.plan", "--facts", "facts.duckdb")
+    time.sleep(1.2)
+    assert "expired" in due.run("apply", "old.plan", expect=5).stderr
+
+
+def test_a_finished_plan_is_refused(due: Project) -> None:
+    due.apply("p.plan", "--approve-deletes", "1")
+    assert "applied already" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=5).stderr
+
+
+def test_only_the_plan_that_was_reviewed_is_applied(due: Project) -> None:
+    due.run("apply", "p.plan", "--fingerprint", "0" * 64, expect=5)
+    found = re.search(r"Fingerprint ([0-9a-f]{64})", due.run("show", "p.plan").stdout)
+    assert found
+    due.apply("p.plan", "--fingerprint", found[1], "--approve-deletes", "1")
+
+
+# ── one at a time ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_store_that_another_run_has_locked_is_left_alone(due: Project) -> None:
+    content = b'{"owner": "other", "host": "elsewhere", "heartbeat": "%s"}' % datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    due.writer("uploads").create("_retainer/lock", iter([content]), len(content), {}, "application/json")
+    assert "another apply holds uploads (run other on elsewhere" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=6).stderr
+    assert len(due.content("uploads")) == 2
+
+
+def test_a_dead_lock_expires(due: Project) -> None:
+    old = (datetime.now(UTC) - timedelta(minutes=11)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    content = b'{"owner": "other", "host": "elsewhere", "heartbeat": "%s"}' % old.encode()
+    due.writer("uploads").create("_retainer/lock", iter([content]), len(content), {}, "application/json")
+    assert due.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
+    assert list(due.writer("uploads").list("_retainer/lock")) == []
+
+
+# ── faults of the source ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("html_with_200", "an HTML page"), ("json_error_with_200", "a JSON error"), ("cut_bodies", "it broke off"), ("no_length", "")],
+)
+def test_nothing_false_is_recorded(local: Project, fault: str, words: str) -> None:
+    local.hosted(A, video(1, 50_000), size=0)
+    local.hosted(C, video(2), kind="room-composite")
+    local.plan()
+    setattr(local.api.faults, fault, {A: (20_000, ALWAYS)} if fault == "cut_bodies" else {A: ALWAYS})
+    done = local.apply(expect=7)
+    assert done["copied"] == 1
+    (failed,) = done["failed"]
+    assert failed["asset_id"] == A and words in failed["cause"]
+    after = pairs(local.plan("after.plan"))
+    assert (after[A, "vault"], after[C, "vault"]) == ("copy", "keep")
+
+
+def test_a_body_that_is_cut_once_is_copied_whole_in_the_end(local: Project) -> None:
+    content = video(1, 500_000)
+    local.hosted(A, content)
+    local.plan()
+    local.api.faults.cut_bodies = {A: (200_000, 2)}
+    assert local.apply()["copied"] == 1
+    assert list(local.content("vault").values()) == [content]
+
+
+def test_a_recording_shorter_than_its_record_counts_as_partial(local: Project) -> None:
+    local.hosted(A, video(1), size=1_000_000)
+    local.plan()
+    assert "counts as partial" in local.apply(expect=7)["failed"][0]["cause"]
+    assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:
+    for n in range(12):
+        local.hosted(f"a{n:023x}", video(n))
+    local.plan()
+    local.api.faults.rate_429 = 0.3
+    local.api.faults.rate_500 = 0.2
+    assert local.apply()["copied"] == 12
+
+
+def test_a_broken_listing_is_exit_8_and_copies_go_on(local: Project) -> None:
+    local.hosted(A, video(1))
+    local.hosted(C, b"SenderPeerID,SenderName\n", kind="chat")
+    local.api.faults.list_fail = {"chat": 0}
+    local.impatient = True
+    done = local.run("plan", "--out", "p.plan", expect=8)
+    assert "100ms chat did not finish" in done.stdout
+    assert local.apply()["copied"] == 1
+
+
+# ── interruption, and what is never told ────────────────────────────────────────────────────────────────────────────
+
+
+def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
+    for n in range(6):
+        local.hosted(f"a{n:023x}", video(n, 400_000))
+    local.plan()
+    local.api.faults.bytes_per_second = 150_000
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(local.command("apply", "p.plan"), cwd=local.root, env=local.env(), text=True, **pipes)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "retainer apply p.plan, which goes on where this run ended" in out
+    assert list(Path(local.stores["vault"].prefix).rglob("_retainer/lock")) == []
+    local.api.faults.bytes_per_second = None
+    local.apply()
+    assert len(local.content("vault")) == 6
+
+
+def test_no_name_secret_or_signed_url_is_in_a_plan_a_journal_or_an_output(local: Project) -> None:
+    local.api.add_room({"id": "6" + "0" * 22 + "a", "name": "dr-jekyll-and-mr-hyde", "template": "secret-template"})
+    local.write(POLICY | {"rules": [*POLICY["rules"], {"id": "r", "match": {"room": "dr-*"}, "keep": [{"in": "vault", "for": "5y"}]}]})
+    local.hosted(A, video(1), metadata={"host": "Henry Jekyll"})
+    local.hosted(B, video(2))
+    local.api.faults.html_with_200 = {B: ALWAYS}
+    said = local.run("plan", "--out", "p.plan").stdout + local.run("show", "p.plan", "--format", "json").stdout
+    done = local.run("apply", "p.plan", expect=7)
+    said += done.stdout + done.stderr + local.run("explain", A).stdout
+    kept = (local.root / "p.plan").read_bytes() + (local.root / ".retainer" / "journal.jsonl").read_bytes() + said.encode()
+    for secret in ("jekyll", "Jekyll", "secret-template", "X-Signature", local.api.secret, "eyJ"):
+        assert secret.encode() not in kept
