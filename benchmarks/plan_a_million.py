@@ -79,7 +79,7 @@ COPIES_WANTED = """
 INSERT INTO facts.copies
 SELECT asset_no, store, asset_no % 499 <> 0, NULL, true, NULL, size,
     [struct_pack(key := type || '/2026/01/01/' || room_id || '/' || asset_id || '/Rec.mp4', size := size, version := md5(asset_id || store),
-     complete := asset_no % 499 <> 0)]
+     complete := asset_no % 499 <> 0)], true
 FROM (
     SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted AND hash(asset_no, store) % 100 < 98
     UNION ALL

@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from retainer.apply.run import Job, Run, Watcher
+from retainer.apply.run import Job, Recheck, Run, Watcher
 from retainer.database import connect
-from retainer.errors import PlanRefused, RetainerError
+from retainer.errors import PlanRefused, RetainerError, StoreFailed
 from retainer.inventory.facts import open_facts
-from retainer.journal.file import Journal, done_before
+from retainer.journal.file import Entry, Journal, done_before, recent_deletes
 from retainer.journal.lock import Heart, StoreLock
 from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment
 from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Hold, Policies
 from retainer.model.setting import Settings
+from retainer.plan.limits import Deletes, evaluate
 from retainer.plan.predicates import predicate
-from retainer.planfile import Action, PlanFile, actions, moment_of, read_plan
+from retainer.planfile import ACTIONS, Action, PlanFile, Planned, actions, moment_of, read_plan
 from retainer.planning import item_digest, policy_digest
 from retainer.ports import Downloads, StoreWriter
 
@@ -37,11 +38,12 @@ class Prepared:
     plan: PlanFile
     copies: list[Action]
     deletes: list[Action]
-    withheld: dict[int, str]
     held_back: list[str]
 
 
-def prepare(path: Path, settings: Settings, policies: Policies, now: datetime, fingerprint: str | None) -> Prepared:
+def prepare(
+    path: Path, settings: Settings, policies: Policies, now: datetime, fingerprint: str | None, journal: Sequence[Entry] = ()
+) -> Prepared:
     """Read a plan and check it against today. Raises PlanRefused: stale, expired, edited, truncated, for another moment."""
     plan = read_plan(path)
     again = "make a new plan with `retainer plan --out FILE`"
@@ -56,12 +58,54 @@ def prepare(path: Path, settings: Settings, policies: Policies, now: datetime, f
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
         raise PlanRefused("rules, erasures, stores or the time zone have changed since the plan", hint=again)
-    return Prepared(
-        plan, list(actions(plan, "copy")), list(actions(plan, "delete")), _withheld(plan, policies, now), plan.header.held_back
-    )
+    return Prepared(plan, list(actions(plan, "copy")), _with_shared_witnesses(plan), [*header.held_back, *_over_by_now(plan, settings, journal, now)])
+
+
+def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
+    """The deletes; where two assets name one object, the copies of both must be there when it goes."""
+    deletes = list(actions(plan, "delete"))
+    witnesses: dict[tuple[str, str], set[Planned]] = {}
+    for action in deletes:
+        for planned in action.objects:
+            witnesses.setdefault((action.store, planned.key), set()).update(action.witnesses)
+    return [
+        replace(action, witnesses=tuple(sorted(set().union(*(witnesses[action.store, planned.key] for planned in action.objects)), key=str)))
+        for action in deletes
+    ]
+
+
+def _over_by_now(plan: PlanFile, settings: Settings, journal: Sequence[Entry], now: datetime) -> list[str]:
+    """Limits that the plan kept when it was made, and that it would breach with what other plans have deleted since."""
+    others = [entry for entry in journal if entry.plan != plan.fingerprint]
+    recent = [Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(others, now).items()]
+    planned = [Deletes(*row) for row in plan.connection.execute(
+        f"SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
+    ).fetchall()]  # fmt: skip
+    lifted = {(limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached}
+    found = evaluate(settings.limits, planned, recent, {})
+    return [
+        f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
+        for limit in found
+        if limit.breached and limit.name in ("count", "bytes") and (limit.name, limit.scope) not in lifted
+    ]
 
 
 def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
+    """The deletes that may not be done today: a new hold may cover them, or an asset that names the same object may not go."""
+    found = _newly_held(plan, policies, now)
+    owners: dict[tuple[str, str], list[int | None]] = {}
+    for n, store, objects, aside in plan.connection.execute(
+        "SELECT n, store, objects, set_aside FROM plan WHERE decision = 'delete'"
+    ).fetchall():
+        for each in json.loads(objects or "[]"):
+            owners.setdefault((store, each["key"]), []).append(None if aside or n in found else n)
+    for numbers in owners.values():
+        if None in numbers:
+            found |= {n: "another recording names the same object, and may not go" for n in numbers if n is not None and n not in found}
+    return found
+
+
+def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
     """The deletes that a hold of today, unknown to the plan, does not certainly leave alone."""
     known = {item.digest for item in plan.header.items if item.kind == "hold"}
     fresh: list[Hold] = [
@@ -140,11 +184,24 @@ def carry_out(
     clock: Callable[[], datetime],
     watcher: Watcher,
     approved: bool,
+    today: Callable[[], tuple[Settings, Policies] | None],
     on_run: Callable[[Run], None] = lambda _: None,
     workers: int | None = None,
 ) -> Summary:
-    """Take the locks, run, and write the journal. Raises Locked, and PlanRefused for a plan that was applied already."""
+    """Take the locks, run, and write the journal. Raises Locked, and PlanRefused for a plan that was applied already.
+
+    `today`: the settings and policies as they are when the deletes begin, None when they are wrong by then.
+    """
     plan = prepared.plan
+
+    def recheck() -> Recheck:
+        current, now = today(), clock()
+        if moment_of(plan.header.expires) <= now:
+            return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
+        if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
+            return Recheck("rules, erasures, stores or the time zone have changed while it was copying", {})
+        return Recheck(None, _withheld(plan, current[1], now))
+
     run_id = uuid.uuid4().hex[:12]
     journal = Journal(state, run_id, plan.fingerprint, clock)
     try:
@@ -155,24 +212,30 @@ def carry_out(
                       tool=plan.header.tool, host=os.uname().nodename)  # fmt: skip
         written_to = {action.store for action in (*prepared.copies, *prepared.deletes)}
         dead = frozenset(entry.run for entry in journal.before)
-        locks = [StoreLock(writers[name], run_id, plan.header.plan_id, clock, dead) for name in sorted(written_to)]
+        locks = [StoreLock(writers[name], run_id, plan.header.plan_id, clock, dead) for name in sorted(written_to & set(writers))]
         taken: list[StoreLock] = []
-        job = Job(
-            copies=prepared.copies, deletes=prepared.deletes, stores=writers, downloads=downloads,
-            record_of=Records(state / "facts.duckdb", settings), journal=journal, clock=clock, watcher=watcher,
-            deletes_approved=approved, withheld=prepared.withheld, copied_before=before.copies, catalogued_before=before.catalogued,
-            deleted_before=before.deletes, intended_before=before.intended, **({"workers": workers} if workers else {}),
-        )  # fmt: skip
-        run = Run(job)
-        on_run(run)
+        unlocked: dict[str, RetainerError] = {}
         try:
             for lock in locks:
-                lock.take()
+                try:
+                    lock.take()
+                except StoreFailed as error:
+                    unlocked[lock.store_name] = error  # a store that cannot be written to fails its own actions alone
+                    continue
                 taken.append(lock)
         except BaseException:
             for lock in taken:
                 lock.give_back()
             raise
+        job = Job(
+            copies=prepared.copies, deletes=prepared.deletes, stores=writers, downloads=downloads,
+            record_of=Records(state / "facts.duckdb", settings), journal=journal, clock=clock, watcher=watcher,
+            deletes_approved=approved, recheck=recheck, locks_are_fresh=lambda: all(lock.is_fresh() for lock in taken), unlocked=unlocked,
+            copied_before=before.copies, catalogued_before=before.catalogued,
+            deleted_before=before.deletes, intended_before=before.intended, **({"workers": workers} if workers else {}),
+        )  # fmt: skip
+        run = Run(job)
+        on_run(run)
         with Heart(taken, lambda: run.stop(lost_lock=True)):
             summary = run.go()
         journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),

@@ -94,6 +94,7 @@ def _copy_row(copy: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
         "complete": copy.get("state", "complete") == "complete",
         "locked_until": "infinity" if copy.get("locked") else None,
         "lock_read": True,
+        "owners_known": True,
     }
 
 

@@ -349,28 +349,37 @@ def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, form
     """
     from retainer import wiring
     from retainer.applying import carry_out, prepare
+    from retainer.journal.file import read_journal
     from retainer.progress import Applying
     from retainer.views.human import summary_text
     from retainer.views.machine import summary_json
 
     root, settings, policies = _project()
-    prepared = prepare(path, settings, policies, now(), fingerprint)
+    prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(_state(root, settings)))
     approved = _approved(len(prepared.deletes), prepared.held_back, approve_deletes)
     needed = {action.source for action in prepared.copies}
     api = wiring.open_api(settings) if needed & {"hosted", "elsewhere"} else None
-    writers = {store.name: wiring.open_writer(store) for store in settings.stores}
+    stores = wiring.open_stores(settings, {action.store for action in (*prepared.copies, *prepared.deletes)})
     header = prepared.plan.header
     running: list[Run] = []
     with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown, _Interrupts(running):
         done = carry_out(
-            prepared, settings, state=_state(root, settings), writers=writers, downloads=api or wiring.NoDownloads(), clock=now,
-            watcher=shown, approved=approved, on_run=running.append,
+            prepared, settings, state=_state(root, settings), writers=stores, downloads=api or wiring.NoDownloads(), clock=now,
+            watcher=shown, approved=approved, on_run=running.append, today=lambda: _today(root),
         )  # fmt: skip
     click.echo(summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False)
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
     if not done.finished:
         raise Exit(EXIT["held back"] if done.left_deletes and prepared.held_back and not done.failed else EXIT["partly"])
+
+
+def _today(root: Path) -> tuple[Settings, Policies] | None:
+    """The project as it is by now; None when it is wrong."""
+    from retainer.settings import load_project
+
+    settings, policies, mistakes = load_project(root)
+    return None if mistakes else (settings, policies)
 
 
 class _Interrupts:
@@ -383,6 +392,8 @@ class _Interrupts:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         for signum, handler in self._before:
             signal.signal(signum, handler)
+        if not self._runs:
+            raise KeyboardInterrupt
         click.echo("stopping: what is under way is given up, and the journal is written (once more to end at once)", err=True)
         for run in self._runs:
             run.stop()

@@ -19,7 +19,7 @@ from retainer.inventory.collect import Listing, Progress, collect, locked_text
 from retainer.inventory.facts import open_facts, save_snapshot
 from retainer.inventory.locate import key_sql
 from retainer.model.moment import write_moment
-from retainer.model.rule import Erasure, Hold, Match, Policies, Rule
+from retainer.model.rule import NAME_FACTS, Erasure, Hold, Match, Policies, Rule, facts_asked
 from retainer.model.setting import Settings
 from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate
@@ -164,7 +164,7 @@ def _header(
         policy_digest=policy_digest(policies, settings),
         git_commit=_git(project, "rev-parse", "HEAD"),
         git_dirty=(lambda told: None if told is None else bool(told))(_git(project, "status", "--porcelain", "--", ".")),
-        scope=making.scope,
+        scope="a match on names" if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"} else making.scope,
         project=project.name,
         items=[
             ItemState(id=item.id, kind=type(item).__name__.lower(), at=str(item.where), why=item.why, owner=item.owner, digest=item_digest(item))
@@ -213,7 +213,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
 
 def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making) -> list[LimitState]:
     planned = connection.execute(
-        f"SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM lines WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL ORDER BY ALL"
+        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM lines WHERE decision = 'delete' GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     held = {
         store: Held(copies, size)

@@ -46,6 +46,20 @@ def open_writer(store: Store) -> StoreWriter:
             return LocalWriter(store)
 
 
+def open_stores(settings: Settings, needed: set[str]) -> dict[str, StoreWriter]:
+    """Every declared store that can be opened. One that cannot fails only its own actions, unless nothing at all can be done."""
+    opened: dict[str, StoreWriter] = {}
+    failure: RetainerError | None = None
+    for store in settings.stores:
+        try:
+            opened[store.name] = open_writer(store)
+        except RetainerError as error:
+            failure = error if store.name in needed else failure
+    if failure is not None and not needed & set(opened):
+        raise failure
+    return opened
+
+
 def open_api(settings: Settings, on_wait: Callable[[str], None] = lambda _: None) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there are none."""
     return HmsApi(settings.source.url, credentials(), on_wait=on_wait)

@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import POLICY, Project, pairs, video
+from conftest import make_store
+from project import POLICY, ROOM, Project, pairs, video
 
 from retainer.demo.standin import ALWAYS
+from retainer.errors import PlanRefused, RetainerError
+from retainer.journal.file import Journal, read_journal
+from retainer.planfile import read_plan
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 ERASED = {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": [B]}}]}
 
 
 def path_of(project: Project, store: str, name: str) -> Path:
-    (path,) = [path for path in Path(project.stores[store].prefix).rglob(f"*{name}*") if path.is_file() and "_retainer" not in path.parts]
+    files = (path for path in Path(project.stores[store].prefix).rglob("*") if path.is_file() and "_retainer" not in path.parts)
+    (path,) = [path for path in files if name in str(path)]
     return path
 
 
@@ -127,9 +132,6 @@ def test_a_clash_is_shown_and_holds_the_deletes_back(due: Project) -> None:
 
 def test_an_edited_plan_is_refused_wherever_a_byte_was_flipped(due: Project) -> None:
     whole = (due.root / "p.plan").read_bytes()
-    from retainer.errors import PlanRefused
-    from retainer.planfile import read_plan
-
     refused = 0
     for place in range(0, len(whole), max(1, len(whole) // 150)):
         (due.root / "bad.plan").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -290,3 +292,111 @@ def test_no_name_secret_or_signed_url_is_in_a_plan_a_journal_or_an_output(local:
     kept = (local.root / "p.plan").read_bytes() + (local.root / ".retainer" / "journal.jsonl").read_bytes() + said.encode()
     for secret in ("jekyll", "Jekyll", "secret-template", "X-Signature", local.api.secret, "eyJ"):
         assert secret.encode() not in kept
+
+
+# ── what a review found ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shared(local: Project) -> None:
+    """B and D name one object of the upload bucket; both are complete in the vault and due there."""
+    local.uploaded(B, video(1))
+    local.uploaded(C, video(2), age=timedelta(days=2))
+    twin = local._asset("d" * 24, video(1), timedelta(days=70), "room-composite", f"{local.stores['uploads'].base}beam/{ROOM}/Rec-{B}.mp4", {})
+    local.api.add_asset(twin, video(1), hosted=False)
+    local.plan("copies.plan")
+    local.apply("copies.plan")
+
+
+def test_an_object_that_two_recordings_name_goes_only_when_both_may_go_today(local: Project) -> None:
+    shared(local)
+    plan = local.plan()
+    assert sorted(row["asset_id"] for row in plan["rows"] if row["decision"] == "delete") == [B, "d" * 24]
+    local.write(POLICY | {"holds": [{"id": "LIT-1", "why": "a matter", "match": {"asset_id": "d" * 24}, "in": "vault"}]})
+    done = local.apply("p.plan", "--approve-deletes", "2")
+    assert done["deleted"] == 0
+    assert any("names the same object" in skipped["cause"] for skipped in done["skipped"])
+    assert len(local.content("uploads")) == 2
+
+
+def test_an_object_that_two_recordings_name_needs_the_witnesses_of_both(local: Project) -> None:
+    shared(local)
+    local.plan()
+    path_of(local, "vault", "d" * 24).unlink()
+    assert local.apply("p.plan", "--approve-deletes", "2")["deleted"] == 0
+    assert len(local.content("uploads")) == 2
+
+
+def test_an_empty_body_is_no_copy(local: Project) -> None:
+    local.hosted(A, b"", size=0)
+    local.plan()
+    assert "no byte came" in local.apply(expect=7)["failed"][0]["cause"]
+    assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+def test_limits_see_what_only_leaves_out(local: Project) -> None:
+    for n in range(3):
+        local.uploaded(f"b{n:023x}", video(n))
+    local.uploaded(C, video(9), age=timedelta(days=2))
+    local.plan()
+    local.apply()
+    local.limits = {"count": 2, "percent": 100, "bytes": "1TB"}
+    local.write()
+    plan = local.plan("p.plan", "--only", f"{{asset_id: {'b' + '0' * 23}}}", expect=4)
+    assert plan["header"]["deletes"] == 1
+
+
+def test_two_plans_made_at_once_cannot_delete_more_than_the_limit_together(local: Project) -> None:
+    for n in range(2):
+        local.uploaded(f"b{n:023x}", video(n))
+    local.uploaded(C, video(9), age=timedelta(days=2))
+    local.plan()
+    local.apply()
+    local.limits = {"count": 2, "percent": 100, "bytes": "1TB"}
+    local.write()
+    for n in range(2):
+        local.plan(f"{n}.plan", "--only", f"{{asset_id: b{n:023x}}}")
+    local.limits = {"count": 1, "percent": 100, "bytes": "1TB"}
+    local.write()
+    assert local.apply("0.plan", "--approve-deletes", "1")["deleted"] == 1
+    assert local.apply("1.plan", "--approve-deletes", "1", expect=4)["deleted"] == 0
+
+
+def test_a_store_that_cannot_be_used_fails_its_own_actions_alone(local: Project) -> None:
+    local.stores["cold"] = make_store("local", "", local.root / "data", name="cold")
+    rules = [*POLICY["rules"], {"id": "cold", "match": {"type": "room-composite"}, "keep": [{"in": "cold", "for": "1y"}]}]
+    local.write(POLICY | {"rules": rules})
+    local.hosted(A, video(1))
+    local.plan()
+    Path(local.stores["cold"].prefix).rmdir()
+    done = local.apply(expect=7)
+    assert (done["copied"], [failed["store"] for failed in done["failed"]]) == (1, ["cold"])
+
+
+def test_a_journal_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, "run", "plan", lambda: datetime.now(UTC))
+    journal.write("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(RetainerError):
+            journal.write("two")
+    journal.write("three")
+    journal.close()
+    assert [entry.event for entry in read_journal(tmp_path)] == ["one", "three"]
+
+
+def test_a_line_that_was_edited_stops_whoever_needs_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "run", "plan", lambda: datetime.now(UTC))
+    for event in ("one", "two", "three"):
+        journal.write(event)
+    journal.close()
+    path = tmp_path / "journal.jsonl"
+    path.write_text(path.read_text().replace('"two"', '"TWO"'))
+    with pytest.raises(RetainerError, match="damaged at line 2"):
+        read_journal(tmp_path)
+
+
+def test_a_name_with_half_a_character_ends_no_plan(local: Project) -> None:
+    local.api.add_room({"id": ROOM, "name": "half \ud83d", "template": "t"})
+    local.write(POLICY | {"rules": [*POLICY["rules"], {"id": "r", "match": {"room": "x-*"}, "keep": [{"in": "vault", "for": "5y"}]}]})
+    local.hosted(A, video(1), session_id="\ud83d")
+    assert pairs(local.plan())[A, "vault"] == "copy"

@@ -104,8 +104,8 @@ def test_a_plan_needs_no_right_to_write(seaweedfs: str, tmp_path: Path, api: Sta
     project.hosted("a" * 24, video(1))
     project.environment = {"AWS_ACCESS_KEY_ID": servers.READ_ONLY[0], "AWS_SECRET_ACCESS_KEY": servers.READ_ONLY[1]}
     assert project.plan()["header"]["copies"] == 1
-    failed = project.run("apply", "p.plan", expect=1)
-    assert "AccessDenied" in failed.stderr
+    (failed,) = project.apply(expect=7)["failed"]
+    assert "AccessDenied" in failed["cause"]
 
 
 def test_a_snapshot_is_planned_from_without_credentials_or_connection(local: Project) -> None:

@@ -419,14 +419,16 @@ def test_a_lock_on_an_object_is_a_lock_on_the_copy() -> None:
     assert (copies["b1", "vault"]["locked_until"], copies["b1", "vault"]["lock_read"]) == (NO_END, False)
 
 
-def test_two_objects_of_one_asset_are_one_copy() -> None:
+def test_two_objects_of_one_asset_are_one_copy_with_the_strictest_lock() -> None:
     store = Store("vault", "s3://acme-vault", layout="{asset_id}/{filename}", layouts=(DEFAULT_LAYOUT,))
-    objects = [an_object("a1/a.csv"), an_object(KEY.format("a1"), size=6, locked_until="infinity"), an_object(KEY.format("b1"), lock_read=False)]
-    facts = assembled([an_asset("a1"), an_asset("b1")], objects, [an_entry("a1", object_size=6)], project=Settings(stores=(store,)))
+    objects = [
+        an_object("a1/a.csv", locked_until="2027-01-01 00:00:00"),
+        an_object(KEY.format("a1"), size=6, locked_until="infinity", lock_read=False),
+    ]
+    facts = assembled([an_asset("a1")], objects, [an_entry("a1", object_size=6)], project=Settings(stores=(store,)))
     copy = facts.copies["a1", "vault"]
-    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, NO_END, True)
+    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, NO_END, False)
     assert [(each["key"], each["complete"]) for each in copy["objects"]] == [(KEY.format("a1"), True), ("a1/a.csv", False)]
-    assert facts.copies["b1", "vault"]["lock_read"] is False
 
 
 def test_a_copy_under_an_old_layout_is_still_known_and_one_under_a_forgotten_layout_is_a_stray() -> None:
@@ -918,9 +920,7 @@ def test_a_hold_without_an_end_is_a_lock_for_ever(gather: Gather) -> None:
     assert gather(FakeRecordings({"chat": [an_asset()]}), reader).facts.copies["a1", "vault"]["locked_until"] == NO_END
 
 
-@pytest.mark.parametrize(
-    "until, text", [(None, None), (NO_END, "infinity"), (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05")]
-)
+@pytest.mark.parametrize("until, text", [(None, None), (NO_END, "infinity"), (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05")])
 def test_the_end_of_a_lock_is_written_as_the_tables_read_it(until: datetime | None, text: str | None) -> None:
     assert locked_text(until) == text
 
@@ -1095,7 +1095,7 @@ def test_a_snapshot_replaces_an_older_one_and_leaves_nothing_beside_it(tmp_path:
 
 
 def test_a_snapshot_can_lie_under_any_name(tmp_path: Path) -> None:
-    path = tmp_path / "it's \"mine\"; ü.duckdb"
+    path = tmp_path / 'it\'s "mine"; ü.duckdb'
     saved(path, assets=[an_asset("a1")])
     assert [row["asset_id"] for row in opened(path, "facts.assets")] == ["a1"]
 

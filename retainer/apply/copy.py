@@ -103,6 +103,8 @@ def _length_is_believable(action: Action, target: StoreWriter, digest: Digest, e
     """Whole by the length that somebody gave, and not shorter than 100ms's own record. Raises Unverified: then it is partial."""
     told = action.facts.get("size") if action.source_object is None else None
     where = f"{target.name}:{action.target}"
+    if digest.size == 0:
+        raise Unverified(f"{where}: no byte came; it counts as partial", hint="look at the recording in the 100ms dashboard")
     if expected is None:
         raise Unverified(f"{where}: {digest.size} bytes came and nobody says how many there are; kept, but it counts as partial")
     if digest.size != expected:

@@ -43,6 +43,14 @@ class Stopped(Exception):
     """The run was asked to stop: Ctrl-C, or a lost lock."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """What a last look before the deletes found: why none may run (None: they may), and rows that are withheld, with the words."""
+
+    refused: str | None
+    withheld: Mapping[int, str]
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything a run works with."""
@@ -56,8 +64,11 @@ class Job:
     clock: Callable[[], datetime]
     watcher: Watcher
     deletes_approved: bool
-    withheld: Mapping[int, str]
-    """Rows of deletes that a hold of today may cover, and the words for it."""
+    recheck: Callable[[], Recheck]
+    """Asked once the copies are made, which may be hours after the start."""
+    locks_are_fresh: Callable[[], bool]
+    unlocked: Mapping[str, RetainerError]
+    """Stores whose lock could not be taken, and why: nothing is changed there."""
     copied_before: Mapping[int, dict[str, Any]]
     catalogued_before: frozenset[int]
     deleted_before: frozenset[int]
@@ -76,12 +87,17 @@ class Run:
         self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._oldest = job.clock()
         self._conditions: dict[str, Conditions] = {}
+        self._withheld: Mapping[int, str] = {}
+        self._unusable: dict[str, RetainerError] = dict(job.unlocked)
 
     def stop(self, *, lost_lock: bool = False) -> None:
         self.summary.lost_lock = self.summary.lost_lock or lost_lock
         self._stopping.set()
 
     def _check(self) -> None:
+        """Raises Stopped when the run must end: it was asked to, or its locks may be taken for dead."""
+        if not self.job.locks_are_fresh():
+            self.stop(lost_lock=True)
         if self._stopping.is_set():
             raise Stopped
 
@@ -105,14 +121,24 @@ class Run:
 
     def _prove(self) -> None:
         """Find out what each store honours, and whether our clock is theirs."""
-        for name, store in self.job.stores.items():
-            found = store.conditions()
+        for name in sorted({action.store for action in (*self.job.copies, *self.job.deletes)}):
+            if name not in self.job.stores or name in self._unusable:
+                continue
+            try:
+                found = self.job.stores[name].conditions()
+            except RetainerError as error:
+                # One store that cannot be used must not keep another one's copies from being made.
+                self._unusable[name] = error
+                continue
             self._conditions[name] = found
             self.job.journal.write("conditions", store=name, create=found.create, delete=found.delete, batch_delete=found.batch_delete)
 
     def _clock_is_off(self, names: Iterable[str]) -> str | None:
         for name in names:
-            off = abs(self.job.stores[name].server_time() - self.job.clock())
+            try:
+                off = abs(self.job.stores[name].server_time() - self.job.clock())
+            except RetainerError as error:
+                return f"the time of {name} is not known ({error.message})"
             if off > SKEW:
                 return f"this machine's clock is {off.total_seconds() / 60:.0f} minutes off that of {name}"
         return None
@@ -123,13 +149,20 @@ class Run:
         """Copies that an earlier run verified, but could not catalog before it died: looked at once more, then recorded."""
         for action in self.job.copies:
             record = self.job.copied_before.get(action.n)
-            if record is None or action.n in self.job.catalogued_before:
-                continue
-            look = self.job.stores[action.store].look(record["key"])
-            if look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"]):
+            if record is not None and action.n not in self.job.catalogued_before and self._still_as_recorded(action):
                 self._to_catalog(action, record)
 
+    def _is_usable(self, action: Action) -> bool:
+        """Whether the store of an action can be used at all; otherwise the action has failed."""
+        if action.store in self._conditions:
+            return True
+        error = self._unusable.get(action.store)
+        self._failed(action, error.message if error else f"the store {action.store} cannot be opened", error.hint if error else None)
+        return False
+
     def _copy(self, action: Action) -> None:
+        if not self._is_usable(action):
+            return
         if action.n in self.job.copied_before and self._still_as_recorded(action):
             with self._guard:
                 self.summary.already += 1
@@ -140,7 +173,7 @@ class Run:
             return
         source = self.job.stores.get(action.source or "")
         if action.source_object is not None and source is None:
-            self._failed(action, f"the store {action.source} it should be copied from is not declared", None)
+            self._failed(action, f"the store {action.source} it should be copied from cannot be opened", None)
             return
         record = self.job.record_of(action)
         self.job.journal.write("intent", act="copy", rows=[action.n], asset=action.asset_id, store=action.store, key=action.target)
@@ -160,6 +193,11 @@ class Run:
                 self._failed(action, error.message, error.hint)
             except RetainerError as error:
                 self._failed(action, error.message, error.hint)
+            except (Stopped, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                # Whatever one recording does, the others must be copied; its words may hold anything, so only its kind is told.
+                self._failed(action, f"an unexpected {type(error).__name__}", "please report this")
             else:
                 self._copied(action, copied, record)
             return
@@ -170,7 +208,10 @@ class Run:
 
     def _still_as_recorded(self, action: Action) -> bool:
         record = self.job.copied_before[action.n]
-        look = self.job.stores[action.store].look(record["key"])
+        try:
+            look = self.job.stores[action.store].look(record["key"]) if action.store in self._conditions else None
+        except RetainerError:
+            return False
         return look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"])
 
     def _copied(self, action: Action, copied: Copied, facts: Mapping[str, Any]) -> None:
@@ -208,10 +249,11 @@ class Run:
             try:
                 part = write_part(self.job.stores[store], [record for _, record in rows], self.job.clock())
             except RetainerError as error:
-                self.summary.said.append(
-                    f"the catalog of {store} could not be written ({error.message}); its {len(rows)} copies count from the next apply on"
-                )
+                with self._guard:
+                    self._uncatalogued[store] = [*rows, *self._uncatalogued[store]]
+                    self.summary.catalog_failures[store] = error.message
                 continue
+            self.summary.catalog_failures.pop(store, None)
             self.job.journal.write("catalogued", store=store, part=part, rows=[row for row, _ in rows])
 
     # ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,10 +262,12 @@ class Run:
         if not self.job.deletes:
             return
         self._check()
-        if reason := self._clock_is_off(sorted({action.store for action in self.job.deletes})):
+        last_look = self.job.recheck()
+        if reason := last_look.refused or self._clock_is_off(sorted({each.store for each in self.job.deletes} & set(self._conditions))):
             self.summary.said.append(f"{reason}: no deletes")
             self.summary.left_deletes = len(self.job.deletes)
             return
+        self._withheld = last_look.withheld
         waiting = [action for action in self.job.deletes if self._may_be_tried(action)]
         single = [action for action in waiting if not self._conditions[action.store].batch_delete or len(action.objects) != 1]
         batched = [action for action in waiting if self._conditions[action.store].batch_delete and len(action.objects) == 1]
@@ -237,10 +281,10 @@ class Run:
             self.summary.already += 1
             self.job.watcher.ended(action, "already", None)
             return False
-        if reason := self.job.withheld.get(action.n):
+        if reason := self._withheld.get(action.n):
             self._skipped(action, reason)
             return False
-        return True
+        return self._is_usable(action)
 
     def _is_safe(self, action: Action) -> bool:
         try:
@@ -273,6 +317,7 @@ class Run:
             safe = [action for action, is_safe in zip(actions, pool.map(self._is_safe, actions), strict=True) if is_safe]
         if not safe:
             return
+        self._check()
         self._intend(safe)
         objects: list[Seen] = [objects_of(action)[0] for action in safe]
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed
-from retainer.inventory.facts import OBJECTS, ROOMS, assemble, fill, fill_from, read_asset, stage
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, fill, fill_from, is_text, read_asset, stage
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
@@ -72,17 +72,19 @@ def collect(
     with tempfile.TemporaryDirectory(prefix="retainer-") as folder, ThreadPoolExecutor(16) as pool:
         spools = Path(folder)
         kinds = list(ASSET_TYPES)
-        first = Listing("first page", "assets", clock())
+        first = Listing("100ms types", "assets", clock(), complete=True)
         try:
             new = {row.get("type") for row in recordings.first_page()} - set(kinds)
             kinds += sorted(kind for kind in new if isinstance(kind, str) and kind)
         except (ListingBroken, SourceFailed) as error:
-            first.notes.append(error.message)
+            first.complete = False
+            first.notes.append(f"types that 100ms added lately are not known: {error.message}")
+        first.finished_at = clock()
         jobs = [pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress) for number, kind in enumerate(kinds)]
         jobs += [pool.submit(_store, reader, spools / f"store-{number}", cache, clock, progress) for number, reader in enumerate(readers)]
         if rooms_asked:
             jobs.append(pool.submit(_rooms, recordings, spools / "rooms", clock, progress))
-        listings = [job.result() for job in jobs]
+        listings = [first, *(job.result() for job in jobs)]
         for listing in listings:
             columns = {"assets": ("staged_assets", RECORD), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
             if listing.spool and listing.spool.stat().st_size:
@@ -90,7 +92,7 @@ def collect(
             if listing.parts:
                 _read_parts(connection, listing)
     if unknown := set(kinds) - set(ASSET_TYPES):
-        next(iter(listings)).notes.append(f"100ms lists types that this retainer does not know: {', '.join(sorted(map(str, unknown)))}")
+        first.notes.append(f"100ms lists types that this retainer does not know: {', '.join(sorted(map(str, unknown)))}")
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
@@ -146,7 +148,8 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
     def rows() -> Iterator[dict[str, Any]]:
         for raw in recordings.rooms():
             room_id, name, template = raw.get("id"), raw.get("name"), raw.get("template")
-            if isinstance(room_id, str) and isinstance(name, str | None) and isinstance(template, str | None):
+            texts = [text for text in (room_id, name, template) if text is not None]
+            if room_id and all(isinstance(text, str) and is_text(text) for text in texts):
                 yield {"room_id": room_id, "room": name or None, "template": template or None}
             else:
                 listing.strays += 1

@@ -37,7 +37,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
     A fact of the wrong kind is not known; an absent one is NULL. A row whose id cannot be read is None: it could be any asset.
     """
     asset_id = raw.get("id")
-    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200:
+    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200 or not is_text(asset_id):
         return None, ["its id is not text"]
     row: dict[str, Any] = dict.fromkeys(RECORD) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
     not_known: list[str] = []
@@ -45,7 +45,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         value = raw.get(fact)
         if value is None or value == "":
             continue
-        if isinstance(value, str):
+        if isinstance(value, str) and is_text(value):
             row[fact] = value
         else:
             not_known.append(fact)
@@ -61,7 +61,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         else:
             row[fact] = int(number) if fact == "size" else number
     metadata = raw.get("metadata")
-    if isinstance(metadata, dict):
+    if isinstance(metadata, dict) and is_text(json.dumps(metadata, ensure_ascii=False)):
         row["metadata"] = json.dumps(metadata, sort_keys=True)
     elif metadata is not None:
         not_known.append("metadata")
@@ -69,12 +69,12 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         value = raw.get(fact)
         if value is None and isinstance(metadata, dict):
             value = metadata.get(fact)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and is_text(value):
             row[fact] = value
         elif value not in (None, "") or "metadata" in not_known:
             not_known.append(fact)
     created = raw.get("created_at")
-    if isinstance(created, str):
+    if isinstance(created, str) and is_text(created):
         row["created_text"] = created
         moment = read_moment(created)
         row["created_at"] = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
@@ -84,6 +84,11 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
     if raw.get("created_at") is not None and row["created_at"] is None:
         told.append("its created_at is not a date with a zone")
     return row, told
+
+
+def is_text(value: str) -> bool:
+    """Whether this is text that can be written down: JSON may hold halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _number(value: Any) -> float | None:
@@ -170,6 +175,8 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         FROM everyone ORDER BY asset_id
     """)
     connection.execute(create("copies", COPIES))
+    # While a list of assets is unfinished, an asset that names the same object of an upload bucket may be unseen.
+    settled = "coalesce((SELECT bool_and(complete) FROM listings WHERE kind = 'assets'), true)"
     for store in settings.stores:
         name = store.name.replace("'", "''")
         if store.written_by_100ms:
@@ -180,9 +187,9 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                     SELECT assets.asset_no, assets.size AS told, assets.many, objects.*
                     FROM objects JOIN assets ON assets.path = '{base}' || objects.key WHERE store = '{name}'
                 )
-                SELECT asset_no, store, NOT many AND (told IS NULL OR told = size) AS complete, locked_until, lock_read,
+                SELECT asset_no, store, NOT many AND size > 0 AND (told IS NULL OR told = size) AS complete, locked_until, lock_read,
                     CASE WHEN count(*) OVER (PARTITION BY key) > 1 THEN key END AS shared, size,
-                    [struct_pack(key, size, version, complete := NOT many AND (told IS NULL OR told = size))]
+                    [struct_pack(key, size, version, complete := NOT many AND size > 0 AND (told IS NULL OR told = size))], {settled}
                 FROM placed
             """)
             continue
@@ -193,13 +200,14 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                 QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
             ), placed AS (
                 SELECT assets.asset_no, objects.*,
-                    coalesce(entry.object_size = objects.size AND entry.version = objects.version, false) AND NOT assets.many AS complete
+                    coalesce(entry.object_size = objects.size AND entry.version = objects.version AND objects.size >= coalesce(assets.size, 1), false)
+                        AND NOT assets.many AS complete
                 FROM objects LEFT JOIN entry USING (key)
                 JOIN assets ON assets.asset_id = coalesce(entry.asset_id, {asset_of_key_sql(store)})
                 WHERE objects.store = '{name}'
             )
             SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
-                list(struct_pack(key, size, version, complete) ORDER BY complete DESC, key)
+                list(struct_pack(key, size, version, complete) ORDER BY complete DESC, key), true
             FROM placed GROUP BY asset_no
         """)
     connection.execute("""
@@ -221,7 +229,7 @@ def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Non
     place = place_sql(settings)
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE placed AS
-        SELECT asset_no, place AS store, true AS complete, true AS lock_read, size AS bytes
+        SELECT asset_no, place AS store, true AS complete, true AS lock_read, true AS owners_known, size AS bytes
         FROM (SELECT asset_no, size, {place} AS place FROM facts.assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed')
         WHERE place IS NOT NULL
     """)

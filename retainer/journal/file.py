@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -78,7 +79,7 @@ class Journal:
         self._lock = threading.Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._stream: IO[bytes] = self.path.open("a+b")
+            self._stream: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
             raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}") from None
         try:
@@ -88,7 +89,7 @@ class Journal:
             raise Locked(f"another run is writing to {self.path}", hint="wait until it has ended") from None
         self._stream.seek(0)
         content = self._stream.read()
-        whole = content.rfind(b"\n") + 1
+        whole = self._size = content.rfind(b"\n") + 1
         self.before: list[Entry] = []
         self._previous = _START
         for entry, seal in _entries(content[:whole], self.path):
@@ -104,9 +105,19 @@ class Journal:
             line = {"at": write_moment(self._clock()), "run": self.run, "plan": self.plan, "event": event, "of": particulars,
                     "prev": self._previous}  # fmt: skip
             seal = _sealed(line)
-            self._stream.write((json.dumps(line | {"hash": seal}, sort_keys=True, separators=(",", ":")) + "\n").encode())
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            content = (json.dumps(line | {"hash": seal}, sort_keys=True, separators=(",", ":")) + "\n").encode()
+            try:
+                written = os.write(self._stream.fileno(), content)
+                if written != len(content):
+                    raise OSError(errno.ENOSPC, "it could not be written whole")
+                os.fsync(self._stream.fileno())
+            except BaseException as error:
+                # Whatever interrupts a line takes it back, so that the chain stays whole and the act that waits for it is not begun.
+                os.ftruncate(self._stream.fileno(), self._size)
+                if isinstance(error, OSError):
+                    raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint="is the disk full?") from None
+                raise
+            self._size += len(content)
             self._previous = seal
 
     def close(self) -> None:

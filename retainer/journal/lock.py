@@ -33,6 +33,10 @@ class StoreLock:
         self._seen: Seen | None = None
         self._beaten = clock()
 
+    @property
+    def store_name(self) -> str:
+        return self._store.name
+
     def _content(self) -> bytes:
         owner = {"owner": self._run, "host": socket.gethostname(), "plan": self._plan, "heartbeat": write_moment(self._clock())}
         return json.dumps(owner, sort_keys=True).encode()
@@ -52,6 +56,9 @@ class StoreLock:
             raise Locked(f"the lock of {self._store.name} was just given back", hint="try again")
         owner = self._read(look.seen)
         heartbeat = read_moment(str(owner.get("heartbeat", "")))
+        if owner.get("owner") == self._run:
+            self._seen = look.seen  # our own create, whose answer was lost
+            return
         alive = heartbeat is None or self._clock() - heartbeat < DEAD_AFTER
         if alive and owner.get("owner") not in self._dead:
             since = f"its last heartbeat was at {owner.get('heartbeat', '?')}"
@@ -70,9 +77,13 @@ class StoreLock:
             return {}
         return found if isinstance(found, dict) else {}
 
+    def is_fresh(self) -> bool:
+        """Whether the heartbeat was renewed lately enough that nobody may take the lock to be dead."""
+        return self._clock() - self._beaten < DEAD_AFTER / 2
+
     def beat(self) -> bool:
         """Renew the heartbeat. False when the lock is no longer ours, or was not renewed for too long: the run must stop."""
-        if self._seen is None or self._clock() - self._beaten > DEAD_AFTER / 2:
+        if self._seen is None or not self.is_fresh():
             return False
         try:
             renewed = self._store.replace(self._seen, self._content())
@@ -104,7 +115,11 @@ class Heart:
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT.total_seconds()):
-            if not all([lock.beat() for lock in self._locks]):
+            try:
+                beaten = all([lock.beat() for lock in self._locks])
+            except Exception:
+                beaten = False
+            if not beaten:
                 self._lost()
                 return
 

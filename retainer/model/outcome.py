@@ -38,9 +38,11 @@ class Summary:
     failed: list[Trouble] = field(default_factory=list)
     skipped: list[Trouble] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    catalog_failures: dict[str, str] = field(default_factory=dict)
+    """Stores whose catalog could not be written: their copies do not count until the same plan is applied again."""
     interrupted: bool = False
     lost_lock: bool = False
 
     @property
     def finished(self) -> bool:
-        return not (self.failed or self.left_deletes or self.interrupted or self.lost_lock)
+        return not (self.failed or self.catalog_failures or self.left_deletes or self.interrupted or self.lost_lock)

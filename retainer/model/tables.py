@@ -42,6 +42,7 @@ COPIES = {
     "shared": "VARCHAR",  # the key, where another asset names it too
     "bytes": "BIGINT",
     "objects": f"{OBJECT}[]",
+    "owners_known": "BOOLEAN",  # false: an asset that names the same object may be unseen
 }
 
 LISTINGS = {

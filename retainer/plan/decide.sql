@@ -152,15 +152,15 @@ WITH asked AS (
     LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = listings.name
     WHERE fate.erasure IS NOT NULL AND listings.kind = 'store' AND NOT listings.complete AND NOT coalesce(demand.named, false)
 ), lying AS (
-    SELECT asset_no, store::place AS store, complete, bytes, shared,
+    SELECT asset_no, store::place AS store, complete, bytes, shared, owners_known,
         locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
     FROM copies WHERE store <> 'hosted'
     UNION ALL
-    SELECT asset_no, 'hosted', true, NULL, NULL, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
+    SELECT asset_no, 'hosted', true, NULL, NULL, true, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
 )
 SELECT coalesce(asked.asset_no, lying.asset_no) AS asset_no, coalesce(asked.store, lying.store) AS store,
     lying.store IS NOT NULL AS there, coalesce(lying.complete, false) AS complete, coalesce(lying.locked, false) AS locked,
-    lying.shared, lying.bytes
+    lying.shared, lying.bytes, coalesce(lying.owners_known, true) AS owners_known
 FROM asked FULL JOIN lying ON lying.asset_no = asked.asset_no AND lying.store = asked.store;
 
 -- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -229,7 +229,7 @@ WITH unfinished AS (
         verdict = 'due' AND held_by IS NOT NULL AS held,
         verdict = 'due' AND locked AS locked,
         verdict = 'due' AND created IS NULL AND erasure IS NULL AS untrusted,
-        NOT settled AS unsettled, erasure IS NOT NULL AS erased
+        NOT (settled AND owners_known) AS unsettled, erasure IS NOT NULL AS erased
     FROM first_look
 ), worries AS (
     SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown

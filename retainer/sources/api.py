@@ -231,10 +231,10 @@ class HmsApi:
             url = link.get("url")
             if not isinstance(url, str) or not url.startswith(("https://", "http://")):
                 raise SourceFailed("100ms gave no presigned URL for it")
-            request = self._media.build_request("GET", url)
             try:
+                request = self._media.build_request("GET", url)
                 answer = self._media.send(request, stream=True)
-            except httpx.TransportError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise SourceFailed(f"opening the recording: the connection failed ({type(error).__name__})") from None
             if answer.status_code == 403 and not fresh:
                 answer.close()

@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -232,7 +233,8 @@ class GcsWriter(GcsReader):
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
-                self._bucket.delete_blob(name, retry=self._retry)
+                with suppress(Forbidden):  # a bucket with retention keeps the probe until its time is over
+                    self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
         return Conditions(create=create, delete=delete, batch_delete=False)
@@ -243,6 +245,8 @@ class GcsWriter(GcsReader):
             call()
         except PreconditionFailed:
             return True
+        except Forbidden:
+            return False
         return False
 
     def replace(self, seen: Seen, content: bytes) -> Seen | None:

@@ -58,6 +58,8 @@ class LocalReader:
                             folders.append(path)
                         elif entry.is_file(follow_symlinks=False):
                             stat = entry.stat(follow_symlinks=False)
+                            if not key.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in key):
+                                raise ListingBroken(f"list {self.name}: a file name in {folder} is not UTF-8", hint="rename it")
                             yield Seen(key, stat.st_size, _version(stat), lock_read=True)
         except OSError as error:
             raise ListingBroken(f"list {self.name}: {error.strerror} ({error.filename})") from None
@@ -101,6 +103,7 @@ class LocalWriter(LocalReader):
 
     def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
         path = self._path(key)
+        self._there("write")
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,11 @@ class LocalWriter(LocalReader):
         finally:
             temporary.unlink(missing_ok=True)
         return Seen(key, stat.st_size, _version(stat))
+
+    def _there(self, verb: str) -> None:
+        """The folder itself is never made: it would hide that a disk is not mounted."""
+        if not self.root.is_dir():
+            raise StoreFailed(f"{verb} {self.name}: the folder {self.root} is not there", hint="create it; is its disk mounted?")
 
     def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
         return None
@@ -163,11 +171,13 @@ class LocalWriter(LocalReader):
     def conditions(self) -> Conditions:
         """A folder honours both by construction. Files that a killed run had moved aside are put back first."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._there("probe")
             going = self.root / _GOING
             for aside in sorted(going.rglob("*")) if going.is_dir() else ():
                 path = self.root / aside.relative_to(going)
-                if aside.is_file() and not path.exists():
+                if aside.is_file() and path.exists() and aside.samefile(path):
+                    aside.unlink()
+                elif aside.is_file() and not path.exists():
                     self._put_back(aside, path)
             return Conditions(create=True, delete=True, batch_delete=False)
         except OSError as error:

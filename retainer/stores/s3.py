@@ -123,14 +123,15 @@ class S3Reader:
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         """HEAD leaves out lock headers that the caller has no right to see, so absence alone proves nothing."""
         if self._may_read_locks is None:
-            try:
-                self._client.get_object_retention(Bucket=self.store.bucket, Key=self._full(key))
-                self._client.get_object_legal_hold(Bucket=self.store.bucket, Key=self._full(key))
-                self._may_read_locks = True
-            except ClientError as error:
-                self._may_read_locks = _status(error) in (400, 404) and _code(error) != "AccessDenied"
-            except BotoCoreError:
-                return False
+            allowed = True
+            for ask in (self._client.get_object_retention, self._client.get_object_legal_hold):
+                try:
+                    ask(Bucket=self.store.bucket, Key=self._full(key))
+                except ClientError as error:
+                    allowed = allowed and _status(error) in (400, 404) and _code(error) != "AccessDenied"
+                except BotoCoreError:
+                    return False
+            self._may_read_locks = allowed
         return self._may_read_locks
 
     def read(self, seen: Seen) -> Iterator[bytes]:
@@ -326,8 +327,8 @@ class S3Writer(S3Reader):
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         wrong = '"00000000000000000000000000000000"'
         try:
-            version = self._client.put_object(**place, Body=b"probe")["ETag"]
-            create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*"))
+            version = self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"]
+            create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
             version = version if create else self._client.head_object(**place)["ETag"]
             delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and self.look(key) is not None
             batch = False
@@ -361,7 +362,7 @@ class S3Writer(S3Reader):
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         try:
             answer = self._client.put_object(
-                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=f'"{seen.version}"'
+                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=f'"{seen.version}"', ChecksumCRC32C=_crc(content)
             )
         except ClientError as error:
             if _is_conflict(error) or _is_missing(error):

@@ -382,6 +382,9 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
         if trouble.hint:
             out.append(page.wrapped(f"hint: {trouble.hint}", "    "))
     out += [page.wrapped(f"? {sentence}", "", "    ") for sentence in done.said]
+    for store, cause in done.catalog_failures.items():
+        text = f"! the catalog of {store} could not be written, so its new copies do not count yet: {cause}"
+        out.append(page.wrapped(page.paint(text, "red"), "", "    "))
     if done.left_deletes:
         out.append(f"! {many(done.left_deletes, 'delete was', 'deletes were')} not carried out")
     if done.lost_lock:
