@@ -41,13 +41,13 @@ limits: { deletes: { count: 10000000, percent: 100, bytes: 900TB }, plan_age: 24
 POLICY = """\
 version: 1
 rules:
-  - { id: composites, match: { type: [room-composite, room-composite-legacy] }, keep: [ { in: vault, for: 2y }, { in: cold, for: 7y, after: 270d } ], then: delete }
+  - { id: composites, match: { type: [room-composite, room-composite-legacy] }, keep: [ { in: vault, for: 2y }, { in: cold, for: 7y, after: 200d } ], then: delete }
   - { id: sales, match: { type: [room-composite, transcript], room: sales-* }, keep: [ { in: vault, for: 7y } ] }
   - { id: clinic, match: { room: "clinic-[0-4]?" }, keep: [ { in: cold, for: 6y } ] }
   - { id: chats, match: { type: chat }, keep: [ { in: vault, for: 1y } ], then: delete }
   - { id: words, match: { type: [transcript, summary] }, keep: [ { in: vault, for: 18mo } ], then: delete }
-  - { id: tracks, match: { type: track, size: { min: 1000 } }, keep: [ { in: vault, for: 90d } ], then: delete }
-  - { id: streams, match: { type: stream }, keep: [ { in: cold, for: 6mo } ], then: delete }
+  - { id: tracks, match: { type: track, size: { min: 1000 } }, keep: [ { in: vault, for: 400d } ], then: delete }
+  - { id: streams, match: { type: stream }, keep: [ { in: cold, for: 9mo } ], then: delete }
   - { id: large, match: { size: { min: 970000000 } }, keep: [ { in: cold, for: 3y } ] }
   - { id: short, match: { duration: { max: 30 }, not: { room: sales-* } }, delete: [ { in: vault, after: 30d } ] }
   - { id: old-cold, match: { created: { before: 2024-06-01 } }, delete: [ { in: cold, after: 2y } ] }

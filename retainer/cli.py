@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXIT = {"only copies": 2, "deletes": 3, "held back": 4, "partly": 7, "incomplete": 8, "at risk": 12, "interrupted": 130}
 
-click.rich_click.TEXT_MARKUP = "markdown"
+click.rich_click.TEXT_MARKUP = "ansi"
 click.rich_click.MAX_WIDTH = 100
 
 
@@ -141,15 +141,16 @@ def _only(text: str | None) -> Match | None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="retainer")
 def cli() -> None:
-    """Keep what 100ms records: **which** recordings, **where**, and for **how long**, as reviewed policies.
+    """Keep what 100ms records: which recordings, where, and for how long, as reviewed policies.
 
     A plan shows what they mean today; apply does exactly what the plan says, and never deletes on a guess.
 
+    \b
     Examples:
-
-    - `retainer demo` shows all of it in a new folder, without a network or an account
-    - `retainer init`, `retainer validate`, `retainer plan --out today.plan`
-    - `retainer apply today.plan --approve-deletes 12`
+      retainer demo                       all of it in a new folder, without a network or an account
+      retainer init; retainer validate    a careful start
+      retainer plan --out today.plan
+      retainer apply today.plan --approve-deletes 12
     """
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from conftest import make_store, make_writer
@@ -76,6 +77,7 @@ class Project:
             patch.setattr(sys, "stdin", io.StringIO())
             if self.impatient:
                 patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, retry_budget=0.5))
+            patch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember other credentials
             with pytest.raises(SystemExit) as ended:
                 main()
         code = int(str(ended.value.code))

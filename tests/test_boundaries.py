@@ -38,9 +38,9 @@ def keep(period: str, store: str = "vault", after: str | None = None, basis: str
 
 def said(now: str, rules: list[dict[str, Any]], *copies: str, zone: str = "UTC", created: str | None = CREATED, asset: dict[str, Any] | None = None,
          holds: list[dict[str, Any]] | None = None, erased: bool = False, unfinished: tuple[str, ...] = ()) -> dict[str, str]:  # fmt: skip
-    """What is decided of one asset, by store, in words: `keep until …`, `copy by …`, `blocked: …`, or the decision alone.
+    """What is decided of one asset in words, by store: `keep until …`, `copy by …`, `blocked: …`, or the decision alone.
 
-    `copies`: the stores where a complete copy lies; `vault~`: a partial one.
+    `copies`: the stores where a complete copy lies; `vault~`: a partial one. Shown are these, and the stores of keeps and holds.
     """
     case = {
         "timezone": zone,
@@ -53,7 +53,9 @@ def said(now: str, rules: list[dict[str, Any]], *copies: str, zone: str = "UTC",
         "unfinished": list(unfinished),
     }
     decisions = _decider().decide(case, policies_of(case), now_of(case), zone)
-    return {store: _in_words(decision) for (_, store), decision in decisions.items()}
+    shown = {copy["in"] for copy in case["copies"]} | {item["in"] for rule in rules for item in rule.get("keep", ())}
+    assert shown.issuperset(store for (_, store), decision in decisions.items() if decision["is"] != "none")
+    return {store: _in_words(decisions[pair]) if (pair := ("a", store)) in decisions else "none" for store in shown}
 
 
 def _in_words(decision: dict[str, Any]) -> str:

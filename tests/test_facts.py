@@ -450,6 +450,24 @@ def test_what_100ms_uploaded_is_complete_with_the_size_that_the_record_gives_if_
         complete, 5, [{"key": "beam/a.mp4", "size": 5, "version": "v1", "complete": complete}])  # fmt: skip
 
 
+def test_an_empty_object_is_no_complete_copy() -> None:
+    objects = [an_object("beam/a.mp4", "uploads", size=0), an_object(KEY.format("b1"), size=0)]
+    copies = assembled([in_uploads(size=0), an_asset("b1", size=0)], objects, [an_entry("b1", object_size=0)]).copies
+    assert {key: copy["complete"] for key, copy in copies.items()} == {("a1", "uploads"): False, ("b1", "vault"): False}
+
+
+@pytest.mark.parametrize("told, complete", [(4, True), (5, True), (6, False), (None, True)])
+def test_a_copy_smaller_than_the_record_says_is_not_complete(told: Any, complete: bool) -> None:
+    assert assembled([an_asset(size=told)], [an_object(KEY.format("a1"))], [an_entry()]).copies["a1", "vault"]["complete"] is complete
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_while_a_list_of_assets_is_unfinished_another_owner_of_an_upload_may_be_unseen(finished: bool) -> None:
+    listings = [a_listing("vault"), a_listing("uploads"), a_listing("100ms chat", "assets"), a_listing("100ms track", "assets", complete=finished)]
+    copies = assembled([in_uploads(), an_asset("b1")], [an_object("beam/a.mp4", "uploads"), an_object(KEY.format("b1"))], listings=listings).copies
+    assert {store: copy["owners_known"] for (_, store), copy in copies.items()} == {"uploads": finished, "vault": True}
+
+
 def test_what_100ms_did_not_upload_is_no_copy() -> None:
     facts = assembled([in_uploads()], [an_object("beam/b.mp4", "uploads"), an_object("beam/a.mp4", "vault")])
     assert facts.copies == {}
@@ -754,7 +772,7 @@ def test_every_type_and_every_store_and_the_rooms_are_asked(gather: Gather) -> N
     recordings = FakeRecordings({"chat": [an_asset()]}, [{"id": "r1", "name": "sales-1", "template": "default"}])
     found = gather(recordings, FakeReader("vault", {KEY.format("a1"): b"12345"}), FakeReader("uploads"))
     assert set(recordings.asked) == {*ASSET_TYPES, "rooms"}
-    assert set(found.facts.listings) == {*(f"100ms {kind}" for kind in ASSET_TYPES), "100ms rooms", "vault", "uploads"}
+    assert set(found.facts.listings) == {*(f"100ms {kind}" for kind in ASSET_TYPES), "100ms types", "100ms rooms", "vault", "uploads"}
     assert all(row["complete"] and row["note"] is None for row in found.facts.listings.values())
     assert (found.facts.assets["a1"]["room"], found.facts.copies["a1", "vault"]["bytes"]) == ("sales-1", 5)
     assert (found.facts.listings["vault"]["objects"], found.facts.listings["vault"]["bytes"]) == (1, 5)
@@ -782,8 +800,20 @@ def test_a_type_that_the_first_page_shows_is_asked_for_and_told(gather: Gather) 
 
 
 @pytest.mark.parametrize("error", [ListingBroken("no list"), SourceFailed("no list")])
-def test_a_first_page_that_cannot_be_read_is_told(gather: Gather, error: Exception) -> None:
-    assert "no list" in told(gather(FakeRecordings(first=error)))
+def test_a_first_page_that_cannot_be_read_leaves_the_types_unknown_and_nothing_settled(gather: Gather, tmp_path: Path, error: Exception) -> None:
+    key, part = a_part(an_entry("forgotten"), folder=tmp_path)
+    found = gather(FakeRecordings({"chat": [an_asset("a1")]}, first=error), FakeReader("vault", {key: part}))
+    row = found.facts.listings["100ms types"]
+    assert (row["kind"], row["complete"]) == ("assets", False)
+    assert "no list" in row["note"]
+    assert {id: row["settled"] for id, row in found.facts.assets.items()} == {"a1": True, "forgotten": False}
+
+
+@pytest.mark.parametrize("type", [["chat"], {"a": 1}, "\ud800", True, 1.5])
+def test_a_first_page_with_a_type_that_is_none_leaves_the_rest_alone(gather: Gather, type: Any) -> None:
+    found = gather(FakeRecordings({"chat": [an_asset("a1")]}, first=[an_asset(type=type), an_asset(type="whiteboard")]))
+    assert "a1" in found.facts.assets
+    assert "100ms whiteboard" in found.facts.listings
 
 
 def test_an_asset_of_a_type_that_was_not_asked_for_is_not_settled(gather: Gather, tmp_path: Path) -> None:

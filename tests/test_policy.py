@@ -378,7 +378,7 @@ def test_a_period_of_hundreds_of_digits_is_refused_as_too_long(read: Reader, uni
 def test_a_byte_order_mark_moves_no_column(read: Reader) -> None:
     plain, place = unmarked("version: «2»\n")
     (told,) = read(b"\xef\xbb\xbf" + plain.encode()).wrong
-    assert (told.code, told.span.line, told.span.column) == ("P106", *place[:2])
+    assert (told.code, told.span.line, told.span.column, told.text) == ("P106", *place[:2], "version: 2")
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"])

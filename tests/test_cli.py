@@ -1,0 +1,132 @@
+"""The command line: what a person meets first."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from project import POLICY, Project, video
+
+from retainer.policy.codes import CODES
+from retainer.starter import NAMES, STARTER
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def retainer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "retainer", *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_demo_tells_its_story_and_ends_with_an_empty_plan(tmp_path: Path) -> None:
+    done = retainer(tmp_path, "demo", "--folder", "new")
+    assert done.returncode == 0, done.stderr
+    for part in ("At risk", "erasure", "copied 13 recordings", "deleted 4 copies", "Nothing is copied.", "Next: nothing.", "Try next"):
+        assert part in done.stdout
+    assert retainer(tmp_path, "demo", "--folder", "new").returncode == 1
+
+
+def test_init_writes_a_start_that_is_valid_and_changes_nothing_that_exists(tmp_path: Path) -> None:
+    assert retainer(tmp_path, "init").returncode == 0
+    assert "valid: 3 rules" in retainer(tmp_path, "validate").stdout
+    (tmp_path / "retainer.yaml").write_text("mine")
+    retainer(tmp_path, "init")
+    assert (tmp_path / "retainer.yaml").read_text() == "mine"
+    assert (tmp_path / "policies" / "recordings.yaml").read_text().startswith("# yaml-language-server: $schema=")
+    assert "$defs" in json.loads((tmp_path / ".retainer" / "schema.json").read_text())
+
+
+def test_what_init_writes_is_the_repositorys_own(tmp_path: Path) -> None:
+    assert {name: (REPOSITORY / name).read_text() for name in NAMES} == STARTER
+
+
+def test_every_mistake_is_shown_with_its_line_underlined(local: Project) -> None:
+    (local.root / "policies" / "bad.yml").write_text("version: 1\nrules:\n  - id: x\n    filter: {type: room-compsite}\n")
+    done = local.run("validate", expect=10)
+    assert "error[P101] policies/bad.yml:4:5: unknown key `filter`" in done.stderr
+    assert "    filter: {type: room-compsite}\n      |     ^^^^^^" in done.stderr
+    assert "hint: did you mean `match`?" in done.stderr
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_every_code_is_explained(code: str, local: Project) -> None:
+    assert local.run("help", code).stdout.startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize("command", ["", "init", "validate", "facts", "plan", "show", "apply", "explain", "test", "demo", "schema", "help"])
+def test_every_command_has_help_with_an_example(command: str, local: Project) -> None:
+    text = local.run(*filter(None, [command]), "--help").stdout
+    assert "Example" in text or command == "demo"
+
+
+@pytest.mark.parametrize("words", [["plan", "--as-of", "soon"], ["plan", "--only", "{typ: chat}"], ["apply"], ["nothing"], ["help", "P999"],
+                                   ["plan", "--fail-if-at-risk", "1y"]])  # fmt: skip
+def test_wrong_usage_is_64_with_a_sentence(words: list[str], local: Project) -> None:
+    done = local.run(*words, expect=64)
+    assert done.stderr.strip() and "Traceback" not in done.stderr
+
+
+def test_without_credentials_the_exit_code_is_11_and_says_what_to_set(local: Project) -> None:
+    local.environment = {"HMS_ACCESS_KEY": "", "HMS_SECRET": ""}
+    assert "HMS_ACCESS_KEY" in local.run("plan", expect=11).stderr
+    local.environment = {"HMS_SECRET": "wrong-secret-wrong-secret-wrong-secret"}
+    done = local.run("plan", expect=11)
+    assert "wrong-secret" not in done.stderr
+
+
+def test_exit_codes_of_a_plan(local: Project) -> None:
+    local.hosted("a" * 24, video(1), age=timedelta(days=13))
+    assert local.run("plan").returncode == 0
+    local.run("plan", "--detailed-exitcode", expect=2)
+    local.run("plan", "--detailed-exitcode", "--fail-if-at-risk", "72h", expect=12)
+    local.run("plan", "--fail-if-at-risk", "24h", expect=0)
+    local.write(POLICY | {"erasures": [{"id": "E", "why": "w", "match": {"asset_id": "b" * 24}}]})
+    local.uploaded("b" * 24, video(2))
+    local.uploaded("c" * 24, video(3), age=timedelta(days=1))
+    local.run("plan", "--detailed-exitcode", expect=3)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_plan_fits_the_terminal_and_never_cuts_an_id(width: int, local: Project) -> None:
+    from retainer.planfile import overview, read_plan
+    from retainer.views.human import Page, plan_text
+
+    for n in range(3):
+        local.hosted(f"a{n:023x}", video(n))
+    local.plan()
+    plan = read_plan(local.root / "p.plan")
+    text = plan_text(plan.header, overview(plan), Page(width), plan.fingerprint, "p.plan")
+    assert all(f"a{n:023x}" in text for n in range(3))
+    assert all(len(line) <= width for line in text.splitlines() if "Fingerprint" not in line)
+
+
+def test_an_unknown_asset_is_said_to_be_unknown_with_the_nearest_one(local: Project) -> None:
+    local.hosted("a" * 24, video(1))
+    local.plan()
+    assert f"did you mean {'a' * 24}?" in local.run("explain", "a" * 23 + "b", expect=1).stderr
+
+
+def test_explain_tells_what_won_and_what_changes_next(local: Project) -> None:
+    local.hosted("a" * 24, video(1))
+    local.plan()
+    text = local.run("explain", "a" * 24).stdout
+    assert "rule calls (policies/rules.yaml:3): yes" in text
+    assert "copy in vault by" in text and "lost in vault" in text
+    later = json.loads(local.run("explain", "a" * 24, "--as-of", "2040-01-01", "--format", "json").stdout)
+    assert later["format_version"] == "1.0" and later["next_at"] is None
+
+
+def test_policy_tests_run_like_plans(local: Project, tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    case = {"name": "n", "now": "2026-11-22T00:00:00Z", "assets": [{"id": "a", "type": "chat", "created_at": "2026-11-20T00:00:00Z"}],
+            "copies": [{"asset": "a", "in": "hosted"}], "expect": [{"asset": "a", "in": "vault", "is": "copy"}]}  # fmt: skip
+    path.write_text(json.dumps({"version": 1, "tests": [case]}))
+    assert "1 passed, 0 failed" in local.run("test", str(path)).stdout
+    case["expect"][0]["is"] = "keep"
+    path.write_text(json.dumps({"version": 1, "tests": [case]}))
+    assert "a in vault: is is copy, expected keep" in local.run("test", str(path), expect=10).stdout
+    path.write_text("version: 1\ntests: []\n")
+    local.run("test", str(path), expect=10)
