@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from retainer.model.period import Period
 from retainer.model.rule import Policies
 from retainer.model.setting import DEFAULT_LAYOUT, LAYOUT_100MS, RESERVED_STORES, DeleteLimits, Settings, Source, Store
 from retainer.policy.diagnostics import Diagnostic, nearest
@@ -42,7 +43,7 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 layout=item.layout,
                 layouts=tuple(dict.fromkeys([*item.layouts, *([DEFAULT_LAYOUT] if item.layout != LAYOUT_100MS else [])])),
                 region=item.region,
-                endpoint=item.endpoint,
+                endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
                 storage_class=item.storage_class,
             )
             for name, item in file.stores.items()
@@ -50,11 +51,18 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
         source=Source(file.source.url.rstrip("/"), tuple(file.source.hosted)),
         timezone=file.timezone,
         limits=DeleteLimits(file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes),
-        plan_age_hours=file.limits.plan_age.seconds / 3600 + file.limits.plan_age.longest_days() * 24 * (not file.limits.plan_age.exact),
+        plan_age_hours=_hours(file.limits.plan_age),
         state=file.state,
     )
+    if file.limits.plan_age.forever:
+        wrong.append(document.complain("P208", ("limits", "plan_age"), "a plan cannot last for ever", "the default is 24h"))
     wrong += list(_mistakes(document, settings))
     return settings, wrong
+
+
+def _hours(age: Period) -> float:
+    """A plan's age in hours; a month counts as 30 days here. One without an end, which is a mistake, as a day."""
+    return 24.0 if age.forever else age.seconds / 3600 + age.days * 24.0 + age.months * 720.0
 
 
 def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
@@ -89,6 +97,8 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
             fields = re.findall(r"\{([^}]*)\}", layout)
             if "asset_id" not in fields:
                 yield document.complain("S304", place, "the layout does not contain {asset_id}", f"the default is {DEFAULT_LAYOUT}")
+            if set(re.sub(r"\{[^{}]*\}", "", layout)) & set("{}"):
+                yield document.complain("S304", place, "the layout has a brace that is not closed", f"the default is {DEFAULT_LAYOUT}")
             for field in fields:
                 if field not in _LAYOUT_FIELDS:
                     close = nearest(field, _LAYOUT_FIELDS)
@@ -107,9 +117,14 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _url_mistake(store: Store) -> str | None:
-    parts = urlsplit(store.url)
-    if parts.scheme not in ("s3", "gs", "file"):
+    if not store.url.startswith(("s3://", "gs://", "file://")):
         return "has no scheme that retainer knows"
+    if not store.url.isprintable() or "?" in store.url or "#" in store.url:
+        return "has a query, a fragment or a control character"
+    try:
+        parts = urlsplit(store.url)
+    except ValueError:
+        return "is not a url"
     if parts.query or parts.fragment or "@" in parts.netloc:
         return "has a query, a user or a password"
     if any(piece in (".", "..") for piece in parts.path.split("/")) or "//" in parts.path:

@@ -623,7 +623,7 @@ def test_a_key_that_no_layout_makes_is_nobodys(database: duckdb.DuckDBPyConnecti
 
 
 def test_the_regex_of_a_layout_takes_its_letters_literally() -> None:
-    assert layout_regex("a.b/{asset_id}") == r"^a\.b/([^/]+?)$"
+    assert layout_regex("a.b/{asset_id}") == r"^a\.b/([^/._-]+)$"
 
 
 @pytest.mark.parametrize(

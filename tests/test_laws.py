@@ -94,7 +94,7 @@ def _drawn(draw: st.DrawFn) -> tuple[Any, ...]:
 def _examples() -> Sequence[Example]:
     found: list[Example] = []
 
-    @settings(max_examples=100, phases=(Phase.generate,))
+    @settings(max_examples=80, phases=(Phase.generate,))
     @given(_drawn())
     def collect(drawn: tuple[Any, ...]) -> None:
         found.append(Example(*drawn, decided(drawn[0]), _rows(drawn[0])))
@@ -154,7 +154,7 @@ def _shown(decision: reference.Decision) -> dict[str, Any]:
 
 def test_the_sql_decides_every_pair_as_the_reference_does_field_by_field() -> None:
     seen: Counter[str] = Counter()
-    for example in examples(100):
+    for example in examples(80):
         case, found = example.case, example.decisions
         wanted = {pair: _shown(decision) for pair, decision in reference.decide(case, case["timezone"]).items()}
         for pair in sorted(wanted.keys() | found.keys()):
@@ -175,7 +175,7 @@ def _takes_over(before: reference.Pairs, after: reference.Pairs) -> bool:
 
 
 def test_law_1_adding_a_keep_never_raises_the_number_of_deletes_of_an_asset() -> None:
-    for example in examples(60):
+    for example in examples(50):
         before = example.case
         after = before | {"rules": [example.added_keep, *before["rules"]]}
         fewer, more = (Counter(asset for asset, _ in deletes_of(decisions)) for decisions in (example.decisions, decided(after)))
@@ -185,7 +185,7 @@ def test_law_1_adding_a_keep_never_raises_the_number_of_deletes_of_an_asset() ->
 
 
 def test_law_1_adding_a_hold_never_adds_a_delete_and_freezes_all_that_it_may_match() -> None:
-    for example in examples(50):
+    for example in examples(35):
         after = example.case | {"holds": [*example.case["holds"], example.added_hold]}
         deletes = deletes_of(decided(after))
         assert deletes <= deletes_of(example.decisions), (example.added_hold, deletes - deletes_of(example.decisions))
@@ -197,7 +197,7 @@ def test_law_1_adding_a_hold_never_adds_a_delete_and_freezes_all_that_it_may_mat
 
 
 def test_law_2_an_unfinished_listing_never_adds_a_delete_whatever_it_did_not_see() -> None:
-    for example in examples(60):
+    for example in examples(50):
         case, random = example.case, Random(example.seed)
         seen = [copy for copy in case["copies"] if copy["in"] not in example.unfinished or random.random() < 0.5]
         less = case | {"unfinished": sorted({*case["unfinished"], *example.unfinished}), "copies": seen}
@@ -206,7 +206,7 @@ def test_law_2_an_unfinished_listing_never_adds_a_delete_whatever_it_did_not_see
 
 
 def test_law_2_nothing_but_an_erasure_deletes_an_asset_that_an_unfinished_list_of_assets_did_not_show() -> None:
-    for example in examples(15):
+    for example in examples(12):
         settled = {(row["asset_id"], row["store"]): row for row in example.rows}
         for row in rows_after(example.case, "UPDATE assets SET settled = false",
                               "INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', false)"):  # fmt: skip
@@ -223,7 +223,7 @@ def test_law_2_nothing_but_an_erasure_deletes_an_asset_that_an_unfinished_list_o
 
 
 def test_law_3_without_a_delete_an_at_most_or_an_erasure_nothing_is_due() -> None:
-    for example in examples(30):
+    for example in examples(20):
         rules = [{key: value for key, value in rule.items() if key not in ("delete", "then", "at_most")} for rule in example.case["rules"]]
         only_keeps = example.case | {"rules": [rule for rule in rules if "keep" in rule], "erasures": []}
         for pair, decision in decided(only_keeps).items():
@@ -243,7 +243,7 @@ def _asks_now(clause: Clause, case: Case, asset_id: str, store: str) -> bool:
 
 
 def test_law_3_every_delete_names_a_rule_or_erasure_that_asks_for_it_now() -> None:
-    for example in examples(100):
+    for example in examples(80):
         for row in example.rows:
             if row["decision"] == "delete":
                 assert row["clause"] is not None
@@ -255,7 +255,7 @@ def test_law_3_every_delete_names_a_rule_or_erasure_that_asks_for_it_now() -> No
 
 def test_law_4_every_pair_appears_in_exactly_one_decision() -> None:
     """A pair of which nothing is decided (`none`) may be left out."""
-    for example in examples(100):
+    for example in examples(80):
         rows = Counter((row["asset_id"], row["store"]) for row in example.rows)
         assert [pair for pair, count in rows.items() if count > 1] == []
         pairs = reference.decide(example.case, example.case["timezone"])
@@ -268,7 +268,7 @@ def test_law_4_every_decision_stands_with_its_reason() -> None:
         "copy": {"keep", "hold"}, "waiting": {"keep", "hold"}, "lost": {"keep", "hold"}, "unknown": {"keep", "hold", "erasure"},
         "keep": {"keep", "hold", "delete", "at_most"}, "delete": {"delete", "at_most", "erasure"}, "blocked": {"delete", "at_most", "erasure"},
     }  # fmt: skip
-    for example in examples(100):
+    for example in examples(80):
         for row in example.rows:
             clause, decision = row["clause"], row["decision"]
             shown = (decision, row["because"], clause, only(example.case, row["asset_id"]))
@@ -289,12 +289,12 @@ def _shuffled(items: dict[str, Any], keys: Iterable[str], random: Random) -> dic
 
 
 def test_law_5_the_order_of_the_facts_does_not_matter() -> None:
-    for example in examples(45):
+    for example in examples(35):
         assert rows_of(_shuffled(example.case, ("assets", "copies", "unfinished"), Random(example.seed))) == example.rows
 
 
 def test_law_5_nor_does_the_order_of_the_rules() -> None:
-    for example in examples(30):
+    for example in examples(25):
         random = Random(example.seed)
         case = _shuffled(example.case, ("rules", "holds", "erasures"), random)
         assert decided(case | {"rules": [_shuffled(rule, ("keep", "delete"), random) for rule in case["rules"]]}) == example.decisions
@@ -305,7 +305,7 @@ def test_law_5_nor_does_the_order_of_the_rules() -> None:
 
 def test_law_6_the_plan_after_an_apply_holds_only_deletes_that_were_unsatisfied_and_the_one_after_that_is_empty() -> None:
     waited = 0
-    for example in examples(45):
+    for example in examples(40):
         then = applied(example.case, plan_of(example.decisions))
         second = plan_of(decided(then))
         for pair, action in second:
@@ -326,7 +326,7 @@ def _wanted(case: Case, asset_id: str) -> bool:
 
 
 def test_law_7_no_prefix_of_a_plan_in_any_order_takes_the_last_complete_copy_of_an_asset_that_is_needed_or_held() -> None:
-    for example in examples(100):
+    for example in examples(80):
         deletes = deletes_of(example.decisions)
         for asset, stores in complete_stores(example.case).items():
             left = {store for store in stores if (asset, store) not in deletes}  # even if no copy succeeds
@@ -334,7 +334,7 @@ def test_law_7_no_prefix_of_a_plan_in_any_order_takes_the_last_complete_copy_of_
 
 
 def test_law_7_after_every_prefix_what_is_needed_still_lies_somewhere_and_a_new_plan_takes_none_of_it() -> None:
-    for example in examples(40):
+    for example in examples(30):
         random, plan = Random(example.seed), plan_of(example.decisions)
         cut = applied(example.case, plan[: random.randint(0, len(plan))])
         plan = plan_of(decided(cut))
@@ -346,7 +346,7 @@ def test_law_7_after_every_prefix_what_is_needed_still_lies_somewhere_and_a_new_
 
 def test_law_7_as_time_goes_by_no_gap_is_left_in_which_the_last_copy_goes() -> None:
     """Plans at later and later moments, each carried out in part: what lay complete stays until the last certain keep is over."""
-    for example in examples(14):
+    for example in examples(12):
         random, case = Random(example.seed), example.case | {"unfinished": []}
         ends = {}
         for asset in complete_stores(case):
@@ -367,7 +367,7 @@ def test_law_7_as_time_goes_by_no_gap_is_left_in_which_the_last_copy_goes() -> N
 
 def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
     apart = 0
-    for example in examples(14):
+    for example in examples(12):
         alone = {(row["asset_id"], row["store"]): row for row in example.rows}
         keys = {asset["id"]: number // 2 for number, asset in enumerate(sorted(example.case["assets"], key=lambda asset: asset["id"]), 1)}
         together: dict[int, set[str]] = defaultdict(set)
@@ -385,7 +385,7 @@ def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
 
 
 def test_where_a_lock_could_not_be_read_nothing_is_deleted() -> None:
-    for example in examples(12):
+    for example in examples(10):
         before = {(row["asset_id"], row["store"]): row for row in example.rows}
         for row in rows_after(example.case, "UPDATE copies SET lock_read = false"):
             was = before[row["asset_id"], row["store"]]
@@ -395,8 +395,17 @@ def test_where_a_lock_could_not_be_read_nothing_is_deleted() -> None:
                 assert row["decision"] == was["decision"]
 
 
+def test_where_another_owner_of_the_object_may_be_unseen_only_an_erasure_deletes() -> None:
+    for example in examples(10):
+        before = {(row["asset_id"], row["store"]): row["decision"] for row in example.rows}
+        for row in rows_after(example.case, "UPDATE copies SET owners_known = false"):
+            was, erased = before[row["asset_id"], row["store"]], pairs_of(example.case, row["asset_id"]).erased
+            assert row["decision"] == ("blocked" if was == "delete" and not erased else was)
+            assert was != "delete" or row["because"] == ([] if erased else ["unknown"])
+
+
 def test_every_certain_keep_that_reaches_beyond_a_certain_at_most_is_a_clash() -> None:
-    for example in examples(20):
+    for example in examples(15):
         case = example.case | {"erasures": []}
         decided(case)
         found = {(case["rules"][ceiling - 1]["id"], case["rules"][keep - 1]["id"]): assets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -571,8 +570,10 @@ def test_of_two_periods_at_most_one_is_longer(one: str, other: str) -> None:
     assert not (parse_period(one).is_longer_than(parse_period(other)) and parse_period(other).is_longer_than(parse_period(one)))
 
 
-def test_for_ever_has_no_number_of_days() -> None:
-    assert parse_period("forever").shortest_days() == parse_period("forever").longest_days() == math.inf
+def test_for_ever_is_longer_than_anything_and_nothing_is_longer_than_it() -> None:
+    assert parse_period("forever").is_longer_than(parse_period("1000y"))
+    assert not parse_period("1000y").is_longer_than(parse_period("forever"))
+    assert not parse_period("forever").is_longer_than(parse_period("forever"))
 
 
 # ── Credentials ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,8 +74,8 @@ def collect(
         kinds = list(ASSET_TYPES)
         first = Listing("100ms types", "assets", clock(), complete=True)
         try:
-            new = {row.get("type") for row in recordings.first_page()} - set(kinds)
-            kinds += sorted(kind for kind in new if isinstance(kind, str) and kind)
+            shown = (row.get("type") for row in recordings.first_page())
+            kinds += sorted({kind for kind in shown if isinstance(kind, str) and kind and is_text(kind)} - set(kinds))
         except (ListingBroken, SourceFailed) as error:
             first.complete = False
             first.notes.append(f"types that 100ms added lately are not known: {error.message}")
@@ -118,7 +118,6 @@ def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], pr
 
 def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
     listing = Listing(f"100ms {kind}", "assets", clock())
-    ids: set[str] = set()
 
     def rows() -> Iterator[dict[str, Any]]:
         for raw in recordings.assets(kind):
@@ -127,11 +126,10 @@ def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], d
                 listing.strays += 1
                 if len(listing.notes) < 5:
                     listing.notes.append(f"asset {row['asset_id'] if row else 'unknown'}: {', '.join(told)}")
-            if row is not None and row["asset_id"] not in ids:
-                ids.add(row["asset_id"])
-                yield row
-            elif row is None:
+            if row is None:
                 nameless.append(True)
+            else:
+                yield row
 
     nameless: list[bool] = []
     _spooled(listing, path, rows(), progress)
@@ -162,6 +160,7 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
 def _store(reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
     listing = Listing(reader.name, "store", clock())
     try:
+        listing.can_lock = True
         listing.can_lock = reader.can_lock()
         listing.parts = _catalog_parts(reader, cache / reader.name)
     except CredentialsRefused:
@@ -171,12 +170,18 @@ def _store(reader: StoreReader, path: Path, cache: Path, clock: Callable[[], dat
 
     def rows() -> Iterator[dict[str, Any]]:
         for seen in reader.list():
+            if not is_text(seen.key):
+                unreadable.append(seen.key)
+                continue
             listing.bytes += seen.size
             yield _object_row(reader.name, seen, listing.can_lock)
 
+    unreadable: list[str] = []
     readable = not listing.notes
     _spooled(listing, path, rows(), progress)
     listing.complete = listing.complete and readable
+    if unreadable:
+        listing.notes.append(f"{len(unreadable)} objects have names that are no Unicode; they are never touched")
     listing.finished_at = clock()
     return listing
 
@@ -204,7 +209,7 @@ def _catalog_parts(reader: StoreReader, cache: Path) -> list[Path]:
         if not is_part(name):
             raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
         path = cache / name
-        if not path.is_file() or path.stat().st_size != seen.size:
+        if not (path.is_file() and is_whole(name, path.read_bytes())):
             content = b"".join(reader.read(seen))
             if not is_whole(name, content):
                 raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")

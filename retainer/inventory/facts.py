@@ -163,13 +163,14 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             FROM told LEFT JOIN (FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room, template) = 1) AS rooms
             USING (room_id)
         ), remembered AS (
-            SELECT {facts}, room, template, not_known, kind.complete IS NOT FALSE AS settled, 'catalog' AS known_by
+            SELECT {facts}, room, template, not_known,
+                coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type), kind.complete IS NULL) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
                 WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets)
                 QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
             ) AS entry
-            CROSS JOIN (SELECT bool_and(complete) AS complete FROM listings WHERE kind = 'assets') AS kind
+            CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings WHERE kind = 'assets') AS kind
         ), everyone AS (FROM named UNION ALL BY NAME FROM remembered)
         SELECT {columns.replace("asset_no", "row_number() OVER (ORDER BY asset_id) AS asset_no").replace("many", f"{MANY_OBJECTS} AS many")}
         FROM everyone ORDER BY asset_id
@@ -279,5 +280,12 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
     if found is None or found[0] != SNAPSHOT_FORMAT:
         connection.close()
         raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}")
-    add_places(connection, settings)
+    try:
+        add_places(connection, settings)
+        connection.execute("SELECT asset_no, settled FROM assets LIMIT 0; SELECT asset_no, owners_known FROM copies LIMIT 0; FROM listings LIMIT 0")
+    except duckdb.Error as error:
+        connection.close()
+        raise RetainerError(
+            f"{path} is no whole snapshot of facts: {str(error).splitlines()[0]}", hint="make one with `retainer facts --out FILE`"
+        ) from None
     return connection

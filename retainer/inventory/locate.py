@@ -11,7 +11,7 @@ _EXTENSIONS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "room-vo
                "summary": "json", "track": "webm", "stream": "mp4"}  # fmt: skip
 
 MANY_OBJECTS = (
-    "(coalesce(has_thumbnails, false) OR (type = 'room-vod' AND NOT coalesce(lower(path) LIKE '%.zip', false)))"
+    "(coalesce(has_thumbnails, false) OR (coalesce(type = 'room-vod', false) AND NOT coalesce(lower(path) LIKE '%.zip', false)))"
 )
 """SQL: an asset that is more than one file, which cannot be copied or deleted yet (100ms-api.md, "The asset")."""
 
@@ -28,7 +28,7 @@ def _segment(column: str, otherwise: str) -> str:
 def key_sql(store: Store) -> str:
     """SQL over the assets table (with `created`): the key of an asset's copy in a store, without the store's prefix."""
     extension = "CASE type " + " ".join(f"WHEN '{name}' THEN '.{end}'" for name, end in _EXTENSIONS.items()) + " ELSE '' END"
-    asset_id = "replace(url_encode(asset_id), '.', '%2E')"
+    asset_id = "replace(replace(replace(url_encode(asset_id), '.', '%2E'), '-', '%2D'), '_', '%5F')"
     pieces = {
         "type": _segment("type", "'untyped'"),
         "yyyy": "coalesce(strftime(created, '%Y'), 'undated')",
@@ -49,18 +49,18 @@ def layout_regex(layout: str) -> str:
     out = ""
     for part in re.split(r"(\{\w+\})", layout):
         if part == "{asset_id}" and not seen:
-            seen, out = True, out + r"([^/]+?)"
+            seen, out = True, out + r"([^/._-]+)"
         elif part.startswith("{") and part[1:-1] in _FIELDS:
             out += r"[^/]+?"
         else:
-            out += re.sub(r"([^A-Za-z0-9_/-])", r"\\\1", part)
+            out += re.sub(r"([][(){}.*+?^$|\\])", r"\\\1", part)
     return f"^{out}$"
 
 
 def asset_of_key_sql(store: Store) -> str:
     """SQL over an objects table: the id of the asset whose copy in this store would have this key, or NULL."""
     found = [f"nullif(regexp_extract(key, {_quoted(layout_regex(layout))}, 1), '')" for layout in (store.layout, *store.layouts)]
-    return f"url_decode(coalesce({', '.join(found)}))"
+    return f"try(url_decode(coalesce({', '.join(found)})))"
 
 
 def _in_bucket(pattern: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
+from calendar import monthrange
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +27,33 @@ class Period:
     def exact(self) -> bool:
         return self.seconds > 0
 
-    def shortest_days(self) -> float:
-        """The fewest days that this period can last."""
-        if self.forever:
-            return math.inf
-        return self.days + self.seconds / 86400 + (math.floor(self.months * 30.436875 - 3) if self.months else 0)
-
-    def longest_days(self) -> float:
-        """The most days that this period can last."""
-        if self.forever:
-            return math.inf
-        return self.days + self.seconds / 86400 + (math.ceil(self.months * 30.436875 + 3) if self.months else 0)
-
+    @cache  # noqa: B019 - periods are few
     def is_longer_than(self, other: Period) -> bool:
-        """Whether this period ends after the other one from every starting day."""
-        if self.exact == other.exact and (self.months == 0) == (other.months == 0) and not (self.forever or other.forever):
-            mine, theirs = (self.months, self.days, self.seconds), (other.months, other.days, other.seconds)
-            if all(a >= b for a, b in zip(mine, theirs, strict=True)):
-                return mine != theirs
-        return self.shortest_days() > other.longest_days()
+        """Whether this period ends after the other one, from whatever moment they are counted."""
+        if self.forever or other.forever:
+            return self.forever and not other.forever
+        slack = timedelta(hours=2) if self.exact != other.exact else timedelta()  # a calendar day may have 23 or 25 hours
+        return all(_end(start, self) > _end(start, other) + slack for start in _STARTS)
+
+
+def _end(start: datetime, period: Period) -> datetime:
+    """Where a period ends in a calendar without zones."""
+    if period.exact:
+        return start + timedelta(seconds=period.seconds)
+    months = start.year * 12 + start.month - 1 + period.months
+    year, month = divmod(months, 12)
+    day = min(start.day, monthrange(year, month + 1)[1])
+    return datetime(year, month + 1, day) + timedelta(days=period.days + 1)  # noqa: DTZ001
+
+
+_STARTS = tuple(
+    datetime(year, month, min(day, monthrange(year, month)[1]), hour, minute)  # noqa: DTZ001
+    for year in (2023, 2024, 2025, 2026, 2096, 2097, 2098, 2099)
+    for month in range(1, 13)
+    for day in (1, 27, 28, 29, 30, 31)
+    for hour, minute in ((0, 0), (23, 59))
+)
+"""Starts that show every difference: each month's ends, in and after leap years, and around 2100, which has no leap day."""
 
 
 _SHORT = re.compile(r"([0-9]+)(h|d|w|mo|y)")
@@ -55,6 +65,8 @@ def parse_period(text: str) -> Period:
     """Read a period. Raises ValueError with a sentence that says what is wrong and what to write."""
     if text == "forever":
         return Period(forever=True, text=text)
+    if re.search(r"[0-9]{8}", text):
+        raise ValueError(f"longer than {_LONGEST_YEARS} years; write `forever` if it has no end")
     if found := _SHORT.fullmatch(text):
         count, unit = int(found[1]), found[2]
         period = {
@@ -69,7 +81,7 @@ def parse_period(text: str) -> Period:
         period = Period(
             months=years * 12 + months, days=weeks * 7 + days, seconds=hours * 3600 + minutes * 60 + seconds, text=text
         )
-        if period.seconds and (period.months or period.days):
+        if "T" in text and not text.startswith("PT"):
             raise ValueError("a date part and a time part cannot stand together; write only one of them")
     elif re.fullmatch(r"[0-9]+m", text):
         raise ValueError(f"`m` may mean minutes or months; write `{text}o` for months, or hours as `{text[:-1]}h`")
@@ -81,6 +93,6 @@ def parse_period(text: str) -> Period:
         raise ValueError("not a period; write for example 36h, 30d, 2w, 6mo, 7y, forever or P1Y6M")
     if period == Period():
         raise ValueError("a period of nothing; the shortest is 1h")
-    if period.longest_days() > _LONGEST_YEARS * 366:
+    if period.months / 12 + period.days / 366 + period.seconds / (366 * 86400) > _LONGEST_YEARS:
         raise ValueError(f"longer than {_LONGEST_YEARS} years; write `forever` if it has no end")
     return period

@@ -44,7 +44,7 @@ def resolved(value: Any) -> Any:
         return None
     if value in ("true", "True", "TRUE", "false", "False", "FALSE"):
         return value.lower() == "true"
-    if _INT.fullmatch(value):
+    if _INT.fullmatch(value) and len(value) < 1000:
         return int(value)
     if _OCTAL.fullmatch(value):
         return int(value[2:], 8)
@@ -53,6 +53,14 @@ def resolved(value: Any) -> Any:
     if _FLOAT.fullmatch(value):
         return float(value)
     return str(value)
+
+
+SECRET_KEY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)")
+SECRET_VALUE = re.compile(
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY|eyJ[\w-]{8,500}\.eyJ[\w-]{1,2000}\.[\w-]{1,1000}"
+    r"|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=[^&\s]*|://[^/\s:@]{1,200}:[^/\s@]{1,200}@"
+)
+SECRET_ENTRY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)[\w-]*[\"']?\s*:")
 
 
 @dataclass
@@ -82,8 +90,11 @@ class Document:
         return self.at(code, self.span(location, key=key), message, hint)
 
     def at(self, code: str, span: Span, message: str, hint: str | None = None) -> Diagnostic:
+        """A complaint; what looks like a credential is in neither its words nor the line that it shows."""
         text = self.lines[span.line - 1] if 0 < span.line <= len(self.lines) else ""
-        return Diagnostic(code, self.file, span, message, hint, text)
+        if SECRET_VALUE.search(text) or SECRET_ENTRY.search(text):
+            text = ""
+        return Diagnostic(code, self.file, span, SECRET_VALUE.sub("…", message), SECRET_VALUE.sub("…", hint) if hint else None, text)
 
 
 class _Stop(Exception):
@@ -123,7 +134,7 @@ class _Reader:
         if depth > _DEEPEST:
             self.complain("Y005", event, f"nested more than {_DEEPEST} levels deep")
             raise _Stop
-        if event.tag is not None and event.tag != "!":
+        if event.tag is not None:
             self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
         if isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style in ("'", '"', "|", ">") else Plain(event.value)
@@ -153,6 +164,9 @@ class _Reader:
             key, here = str(event.value), (*location, str(event.value))
             if event.tag is not None and event.tag != "!":
                 self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
+            if "\0" in key:
+                key = key.replace("\0", "\ufffd")  # no key of ours can be spelt in a file
+                here = (*location, key)
             if key == "<<" and not event.style:
                 self.complain("Y004", event, "merge keys are not allowed", "write the keys out")
             elif key in value:
@@ -179,6 +193,8 @@ def _span(start: Any, end: Any | None = None) -> Span:
 def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
     """Read one YAML document; `file` is the name that diagnostics show. Never raises for bad input."""
     document = Document(file, lines=text.splitlines())
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return document, [document.at("Y007", Span(1, 1, 1, 2), "the text holds half a character", "save the file as UTF-8")]
     reader = _Reader(document, text)
     try:
         document.data = reader.read()
@@ -191,7 +207,11 @@ def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = (error.problem or "cannot be read").replace("found character '\\t' that cannot", "found a tab, which cannot")
+        problem = error.problem or "cannot be read"
+        if line <= len(document.lines) and document.lines[line - 1][column - 1 : column] == "\t":
+            problem = "found a tab, which cannot indent anything: use spaces"
+        if line > len(document.lines) and document.lines:
+            line, column = len(document.lines), len(document.lines[-1]) + 1
         reader.wrong.append(document.at("Y001", Span(line, column, line, column + 1), problem))
         document.data = None
     except yaml.YAMLError as error:
@@ -201,6 +221,8 @@ def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
         reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "the file is empty", "begin with `version: 1`"))
     elif not reader.wrong and not isinstance(document.data, dict):
         reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "a mapping is needed here", "begin with `version: 1`"))
+    if not isinstance(document.data, dict):
+        document.data = None
     return document, reader.wrong
 
 

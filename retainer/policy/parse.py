@@ -37,7 +37,7 @@ from retainer.model.rule import (
 )
 from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, nearest
-from retainer.policy.load import Document, Location
+from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, resolved
 from retainer.policy.schema import ErasureItem, HoldItem, MatchMap, PolicyFile, RuleItem
 
 _KINDS = {
@@ -94,7 +94,9 @@ def _translated(document: Document, model: type[BaseModel], error: Mapping[str, 
         close = nearest(str(value), allowed)
         hint = f"did you mean `{close}`?" if close else "one of: " + ", ".join(allowed)
         return document.complain("P104", location, f"`{value}` is not known here", hint)
-    if kind in ("too_short", "none_required") or value is None or value in ({}, []):
+    if kind == "P208":
+        return document.complain(kind, location, error["msg"])
+    if kind in ("too_short", "none_required") or value in ({}, []) or resolved(value) is None:
         if "match" in location or "not" in location:
             return document.complain("P207", location, f"`{name}` is empty, so it matches nothing", "`match: all` is everything")
         return document.complain("P103", location, f"`{name}` is empty", "write a value, or leave the key out")
@@ -133,13 +135,6 @@ def _unwrapped(annotation: Any) -> Any:
             return annotation
 
 
-_SECRET_KEY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)")
-_SECRET_VALUE = re.compile(
-    r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN [A-Z ]*PRIVATE KEY|\beyJ[\w-]{8,}\.eyJ[\w-]+\.[\w-]+"
-    r"|[?&](X-Amz-Signature|X-Goog-Signature|Signature|sig)=|://[^/\s:@]+:[^/\s@]+@"
-)
-
-
 def _credentials(document: Document) -> Iterator[Diagnostic]:
     hint = "remove it here, revoke it, and give it through the environment (`retainer help P209`)"
 
@@ -147,22 +142,19 @@ def _credentials(document: Document) -> Iterator[Diagnostic]:
         if isinstance(value, dict):
             for key, item in value.items():
                 here = (*location, key)
-                if _SECRET_KEY.search(key) and isinstance(item, str) and item and "metadata" not in location:
-                    yield _hidden(document.complain("P209", here, f"`{key}` looks like a credential", hint, key=True))
+                if SECRET_VALUE.search(key):
+                    yield document.complain("P209", here, "this looks like a credential", hint, key=True)
+                elif SECRET_KEY.search(key) and item not in ("", None) and "metadata" not in location:
+                    yield document.complain("P209", here, f"`{key}` looks like a credential", hint, key=True)
                 else:
                     yield from visit(item, here)
         elif isinstance(value, list):
             for number, item in enumerate(value):
                 yield from visit(item, (*location, number))
-        elif isinstance(value, str) and _SECRET_VALUE.search(value):
-            yield _hidden(document.complain("P209", location, "this looks like a credential", hint))
+        elif isinstance(value, str) and SECRET_VALUE.search(value):
+            yield document.complain("P209", location, "this looks like a credential", hint)
 
     yield from visit(document.data, ())
-
-
-def _hidden(diagnostic: Diagnostic) -> Diagnostic:
-    """The same complaint without the line: an error never repeats a secret."""
-    return Diagnostic(diagnostic.code, diagnostic.file, diagnostic.span, diagnostic.message, diagnostic.hint)
 
 
 class _Parser:
@@ -235,7 +227,7 @@ class _Parser:
 
     def items(self, section: str, model: type[Model]) -> Iterator[tuple[int, Model]]:
         """The items of a section whose shape is right, with their places; the others have been complained of."""
-        listed = self.document.data.get(section)
+        listed = self.document.data.get(section) if isinstance(self.document.data, dict) else None
         for number, data in enumerate(listed if isinstance(listed, list) else ()):
             try:
                 yield number, model.model_validate(data)

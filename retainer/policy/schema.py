@@ -29,7 +29,10 @@ def _text(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    return resolved(value)
+    number = resolved(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise PydanticCustomError("P103", "a number is needed here")
+    return number
 
 
 def _listed(value: Any) -> Any:
@@ -41,7 +44,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "P
 
 
 def _bytes(value: Any) -> int:
-    found = re.fullmatch(r"([0-9]+)\s*([A-Za-z]*)", str(value))
+    found = re.fullmatch(r"([0-9]{1,30})\s*([A-Za-z]*)", str(value))
     if not found or found[2].upper() not in _UNITS:
         raise PydanticCustomError("S306", "{text}", {"text": f"`{value}` is not a size; write for example 100GB"})
     return int(found[1]) * _UNITS[found[2].upper()]
@@ -55,7 +58,9 @@ _ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PERIOD_PATTERN = r"^([0-9]+(h|d|w|mo|y)|forever|P[0-9TYMWDHS]+)$"
 
 Text = Annotated[str, BeforeValidator(_text)]
-Id = Annotated[str, BeforeValidator(_text), StringConstraints(pattern=_ID_PATTERN)]
+Id = Annotated[
+    str, BeforeValidator(_text), StringConstraints(pattern=_ID_PATTERN), WithJsonSchema({"type": "string", "pattern": _ID_PATTERN})
+]
 PeriodText = Annotated[
     Period,
     BeforeValidator(_period),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import threading
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import jwt
@@ -19,6 +21,8 @@ import tenacity
 
 from retainer.errors import CredentialsRefused, ListingBroken, SourceFailed, SourceGone
 from retainer.ports import Body
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it would log signed URLs
 
 PAGE = 100
 TOKEN_LIFE_SECONDS = 24 * 3600
@@ -84,7 +88,7 @@ class _Again(Exception):
 def _asked_patience(answer: httpx.Response) -> float | None:
     """The seconds a 429 or 503 asks for: from the header, or from the text where only that names them."""
     header = answer.headers.get("Retry-After", "")
-    if header.isdigit():
+    if header.isascii() and header.isdigit():
         return float(header)
     found = re.search(r"(?i)\bafter\s+([0-9]+(?:\.[0-9]+)?)\s*(ms|milli|s|min|m\b)?", answer.text[:2000])
     if not found:
@@ -106,6 +110,12 @@ class HmsApi:
         retry_budget: float = RETRY_BUDGET_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
     ) -> None:
+        held = (credentials.access_key, credentials.secret) if not credentials.token else (credentials.token,)
+        if not all(text and text.isascii() and text.isprintable() for text in held):
+            raise CredentialsRefused(
+                "the credentials for the 100ms API are empty, or have letters in them that cannot be sent",
+                hint="check HMS_ACCESS_KEY and HMS_SECRET, or HMS_MANAGEMENT_TOKEN",
+            )
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._sleep = sleep
@@ -198,7 +208,7 @@ class HmsApi:
             token = self._token.get()
             try:
                 answer = self._api.get(self._base + path, params=query, headers={"Authorization": f"Bearer {token}"})
-            except httpx.TransportError as error:
+            except httpx.HTTPError as error:
                 raise _Again(f"the connection failed ({type(error).__name__})") from None
             if answer.status_code == 401 and not fresh and not self._token.ready_made:
                 self._token.drop(token)
@@ -219,7 +229,7 @@ class HmsApi:
             raise SourceFailed(f"100ms {path}: it answered {status}")
         try:
             page = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Again("an answer was cut off or is not JSON") from None
         if not isinstance(page, dict):
             raise _Again("an answer is not a JSON object")
@@ -227,7 +237,7 @@ class HmsApi:
 
     def open(self, asset_id: str) -> Body:
         for fresh in (False, True):
-            link = self._get(f"/recording-assets/{httpx.URL('/').copy_with(path='/' + asset_id).raw_path.decode()[1:]}/presigned-url", {})
+            link = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {})
             url = link.get("url")
             if not isinstance(url, str) or not url.startswith(("https://", "http://")):
                 raise SourceFailed("100ms gave no presigned URL for it")

@@ -58,8 +58,6 @@ class LocalReader:
                             folders.append(path)
                         elif entry.is_file(follow_symlinks=False):
                             stat = entry.stat(follow_symlinks=False)
-                            if not key.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in key):
-                                raise ListingBroken(f"list {self.name}: a file name in {folder} is not UTF-8", hint="rename it")
                             yield Seen(key, stat.st_size, _version(stat), lock_read=True)
         except OSError as error:
             raise ListingBroken(f"list {self.name}: {error.strerror} ({error.filename})") from None
