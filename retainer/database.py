@@ -7,6 +7,14 @@ import tempfile
 import duckdb
 
 MEMORY_LIMIT = "700MB"
+BYTES_PER_ASSET = 700
+"""What deciding takes for each asset, measured with benchmarks/plan_a_million.py."""
+
+
+def make_room(connection: duckdb.DuckDBPyConnection, assets: int) -> None:
+    """Raise the memory limit for more than a million assets."""
+    if assets > 1_000_000:
+        connection.execute(f"SET memory_limit = '{assets * BYTES_PER_ASSET // 1_000_000}MB'")
 
 
 def connect() -> duckdb.DuckDBPyConnection:

@@ -127,6 +127,8 @@ def test_the_same_facts_policies_and_moment_give_the_same_plan_byte_for_byte(loc
     for name in ("one.plan", "two.plan"):
         local.plan(name, "--facts", "facts.duckdb", "--as-of", moment, expect=None)
     assert (local.root / "one.plan").read_bytes() == (local.root / "two.plan").read_bytes()
+    out_of_order = f"SELECT n FROM read_parquet('{local.root}/one.plan', file_row_number = true) WHERE n IS NOT NULL AND n <> file_row_number"
+    assert duckdb.sql(out_of_order).fetchall() == []
 
 
 def test_a_copy_of_a_dead_run_is_recognised_and_not_copied_again(project: Project) -> None:

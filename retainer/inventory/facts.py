@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect
+from retainer.database import connect, make_room
 from retainer.errors import RetainerError
 from retainer.inventory.locate import MANY_OBJECTS, asset_of_key_sql, place_sql
 from retainer.model.catalog import CATALOG, RECORD
@@ -281,6 +281,8 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
         connection.close()
         raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}")
     try:
+        counted = connection.execute("SELECT count(*) FROM facts.assets").fetchone()
+        make_room(connection, counted[0] if counted else 0)
         add_places(connection, settings)
         connection.execute("SELECT asset_no, settled FROM assets LIMIT 0; SELECT asset_no, owners_known FROM copies LIMIT 0; FROM listings LIMIT 0")
     except duckdb.Error as error:
