@@ -6,12 +6,15 @@ import sys
 import threading
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from retainer.planfile import Action
 from retainer.views.units import many, size
+
+if TYPE_CHECKING:
+    from retainer.planfile import Action
 
 _EVERY_SECONDS = 10.0
 

@@ -130,3 +130,9 @@ def test_policy_tests_run_like_plans(local: Project, tmp_path: Path) -> None:
     assert "a in vault: is is copy, expected keep" in local.run("test", str(path), expect=10).stdout
     path.write_text("version: 1\ntests: []\n")
     local.run("test", str(path), expect=10)
+
+
+def test_the_examples_are_valid_and_their_tests_pass() -> None:
+    folder = REPOSITORY / "examples" / "sales"
+    assert retainer(folder, "validate").returncode == 0
+    assert "2 passed, 0 failed" in retainer(folder, "test", "tests/sales.yaml").stdout

@@ -5,13 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from retainer.model.diagnostic import Diagnostic
 from retainer.model.explanation import Explanation, Pair, Stage
+from retainer.model.moment import read_moment
 from retainer.model.outcome import Outcome, Summary
-from retainer.planfile import Group, Header, Line, Overview, moment_of
 from retainer.views.units import many, moment, relative, size, span
+
+if TYPE_CHECKING:
+    from retainer.planfile import Group, Header, Line, Overview
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
@@ -44,9 +48,13 @@ BECAUSE = {
 ORIGINS = {"hosted": "100ms", "elsewhere": "a bucket nobody declared, through 100ms"}
 
 
+def _moment_of(text: str) -> datetime:
+    return read_moment(text) or datetime.max.replace(tzinfo=UTC)
+
+
 def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path: str) -> str:
     """A plan as people review it: deletes first, then what is at risk, then the rest."""
-    now = moment_of(header.as_of)
+    now = _moment_of(header.as_of)
     out: list[str] = []
     title = f"Plan {header.plan_id}, as of {moment(now)}" + (f", only {header.scope}" if header.scope else "")
     out += [page.paint(title, "bold"), ""]
@@ -260,7 +268,7 @@ def _next(header: Header, page: Page, path: str, fingerprint: str) -> Iterator[s
     approve = f" --approve-deletes {header.deletes}" if header.deletes and not header.held_back else ""
     yield page.wrapped(f"Fingerprint {fingerprint}")
     yield f"Next: retainer apply {path}{approve}"
-    yield f"      before {moment(moment_of(header.expires))}{held}"
+    yield f"      before {moment(_moment_of(header.expires))}{held}"
 
 
 def mistakes_text(mistakes: Sequence[Diagnostic], page: Page) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Summary
-from retainer.planfile import Header, PlanFile
+
+if TYPE_CHECKING:
+    from retainer.planfile import Header, PlanFile
 
 FORMAT_VERSION = "1.0"
 
