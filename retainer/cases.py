@@ -76,6 +76,8 @@ class Decider:
                     raise ValueError("an asset without an id")
                 unread = [*(row["not_known"] or []), *asset.get("not_known", [])]
                 row |= {name: asset.get(name) for name in ("room", "template")} | dict.fromkeys(asset.get("not_known", []))
+                if "metadata" in unread:
+                    unread += [name for name in ("user_id", "peer_id") if row[name] is None]
                 if {"created", "created_at"} & set(unread):
                     row["created_at"] = None
                 yield row | {"not_known": unread or None}

@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
-from retainer.plan.predicates import literal, predicate
+from retainer.plan.predicates import filled, literal, predicate
 
 Item = Rule | Hold | Erasure
 
@@ -70,6 +70,13 @@ def _table(connection: DuckDBPyConnection, name: str, columns: str, rows: Sequen
         connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' for _ in rows[0])})", [list(row) for row in rows])
 
 
+def _start_of_day(zone: str, midnight: str) -> str:
+    """SQL: the first instant of a local day in UTC. Where a clock shows midnight twice, the first; where it never does, what follows."""
+    instant = f"timezone({zone}, {midnight})"
+    earlier = f"({instant} - INTERVAL 1 HOUR)"
+    return f"timezone('UTC', CASE WHEN timezone({zone}, {earlier}) = {midnight} THEN {earlier} ELSE {instant} END)"
+
+
 def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str) -> list[Clause]:
     """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store, scheme, rank).
 
@@ -107,12 +114,9 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
         "$matches": " || ".join(letters) or "''",
         "$hourly": " OR ".join(hourly) or "false",
         "$local_day": "slot::DATE" if timezone == "UTC" else f"timezone({zone}, timezone('UTC', slot))::DATE",
-        "$start_of_day": later if timezone == "UTC" else f"timezone('UTC', timezone({zone}, {later}))",
+        "$start_of_day": later if timezone == "UTC" else _start_of_day(zone, later),
     }
-    sql = "\n".join(line.split("--", 1)[0] for line in _decision_sql().splitlines())
-    for name, part in parts.items():
-        sql = sql.replace(name, part)
-    connection.execute(sql)
+    connection.execute(filled(_decision_sql(), parts))
     names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]
     _table(connection, "names", "clause_no INTEGER, rule VARCHAR, rule_at VARCHAR", names)
     return clauses

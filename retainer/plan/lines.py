@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from retainer.model.rule import Everything, Match
 from retainer.plan.decide import timestamp
-from retainer.plan.predicates import literal, predicate
+from retainer.plan.predicates import filled, literal, predicate
 
 TOLD_METADATA = ("num_layers", "max_width", "max_height", "output_mode", "track_id", "stream_id", "peer_id", "track_type", "user_id",
                  "stream_type", "layer")  # fmt: skip
@@ -35,7 +35,4 @@ def make_lines(
         "$in_scope": predicate(only or Everything()),
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }
-    sql = "\n".join(line.split("--", 1)[0] for line in _sql().splitlines())
-    for name, part in parts.items():
-        sql = sql.replace(name, part)
-    connection.execute(sql)
+    connection.execute(filled(_sql(), parts))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 from retainer.model.rule import (
@@ -17,6 +18,12 @@ from retainer.model.rule import (
     Not,
     OneOf,
 )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """An SQL template less its comments, with each `$name` replaced once: what stands in a policy is never looked at again."""
+    bare = "\n".join(line.split("--", 1)[0] for line in template.splitlines())
+    return re.sub(r"\$[a-z_]+", lambda found: parts[found[0]], bare)
 
 
 def literal(text: str) -> str:
@@ -88,7 +95,9 @@ def glob_regex(pattern: str) -> str:
         elif letter == "[" and (end := pattern.find("]", position + 1 + (pattern[position : position + 1] in ("!", "^")))) > 0:
             inside = pattern[position:end]
             negated = inside[0] in "!^"
-            out += f"[{'^' if negated else ''}{_ranges(inside[negated:])}]"
+            ranges = _ranges(inside[negated:])
+            nothing, anything = "[^\\x{0}-\\x{10FFFF}]", "."
+            out += f"[{'^' if negated else ''}{ranges}]" if ranges else anything if negated else nothing
             position = end + 1
         else:
             out += quote(letter)
@@ -107,4 +116,4 @@ def _ranges(inside: str) -> str:
         else:
             out += f"\\x{{{ord(first):x}}}"
             position += 1
-    return out or "^\\x{0}-\\x{10FFFF}"
+    return out
