@@ -269,7 +269,11 @@ def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
     local.api.faults.bytes_per_second = 150_000
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(local.command("apply", "p.plan"), cwd=local.root, env=local.env(), text=True, **pipes)
-    time.sleep(2.5)
+    journal = local.root / ".retainer" / "journal.jsonl"
+    for _ in range(600):  # until the first copy is under way
+        if journal.exists() and '"intent"' in journal.read_text():
+            break
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
