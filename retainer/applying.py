@@ -94,10 +94,10 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
     """The deletes that may not be done today: a new hold may cover them, or an asset that names the same object may not go."""
     found = _newly_held(plan, policies, now)
     owners: dict[tuple[str, str], list[int | None]] = {}
-    for n, store, objects, aside in plan.connection.execute(
-        "SELECT n, store, objects, set_aside FROM plan WHERE decision = 'delete'"
+    for n, store, action, aside in plan.connection.execute(
+        "SELECT n, store, action, because FROM plan WHERE decision = 'delete' AND n IS NOT NULL"
     ).fetchall():
-        for each in json.loads(objects or "[]"):
+        for each in json.loads(action)["objects"] or ():
             owners.setdefault((store, each["key"]), []).append(None if aside or n in found else n)
     for numbers in owners.values():
         if None in numbers:

@@ -18,12 +18,10 @@ from retainer.model.outcome import Outcome
 from retainer.model.rule import Policies
 from retainer.model.setting import RESERVED_STORES
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, create
-from retainer.plan.decide import decide
+from retainer.plan.decide import DECISIONS, decide
 from retainer.policy.diagnostics import Diagnostic
 from retainer.policy.load import Document, load_file, resolved
 from retainer.policy.parse import parse_policies
-
-_DECISIONS = ("copy", "keep", "delete", "blocked", "lost", "waiting", "unknown", "unmanaged", "lapses", "none")
 
 
 class Decider:
@@ -31,21 +29,26 @@ class Decider:
 
     def __init__(self) -> None:
         self.connection = connect()
-        for name, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS}.items():
+        for name, columns in {"facts": ASSETS, "places": COPIES, "listings": LISTINGS}.items():
             self.connection.execute(create(name, columns))
+        self.connection.execute("""
+            CREATE VIEW copies AS FROM places WHERE store NOT IN ('hosted', 'elsewhere');
+            CREATE VIEW assets AS SELECT *, asset_no IN (SELECT asset_no FROM places WHERE store = 'hosted') AS lies_hosted,
+                asset_no IN (SELECT asset_no FROM places WHERE store = 'elsewhere') AS lies_elsewhere FROM facts
+        """)
         self.connection.execute("CREATE TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
         self.connection.execute(create("staged", {**ASSETS, "job_id": "VARCHAR", "has_thumbnails": "BOOLEAN"}))
 
     def decide(self, case: dict[str, Any], policies: Policies, now: datetime, timezone: str) -> dict[tuple[str, str], dict[str, Any]]:
         """Every decision of a case by (asset id, store); moments as text, `forever` and `none` where there is none."""
         connection = self.connection
-        for table in ("assets", "copies", "listings", "stores", "staged"):
+        for table in ("facts", "places", "listings", "stores", "staged"):
             connection.execute(f"DELETE FROM {table}")
         self._assets(case.get("assets") or [])
         copies = case.get("copies") or []
         unfinished = set(case.get("unfinished") or [])
         numbers = dict(connection.execute("SELECT asset_id, asset_no FROM assets").fetchall())
-        fill(connection, "copies", COPIES, (_copy_row(copy, numbers) for copy in copies))
+        fill(connection, "places", COPIES, (_copy_row(copy, numbers) for copy in copies))
         names = policies.stores_named() | {copy["in"] for copy in copies} | unfinished
         stores = sorted(names - set(RESERVED_STORES))
         for rank, store in enumerate(stores):
@@ -55,8 +58,7 @@ class Decider:
             )
         decide(connection, policies, now, timezone)
         rows = connection.execute("""
-            SELECT asset_id, store, decision, because, epoch(until), isinf(until), epoch(deadline)
-            FROM decided JOIN assets USING (asset_no)
+            SELECT asset_id, store, decision, because, epoch(until), isinf(until), epoch(deadline) FROM decided
         """).fetchall()
         return {
             (asset, store): {
@@ -86,7 +88,7 @@ class Decider:
         fill(self.connection, "staged", columns | {"has_thumbnails": "BOOLEAN"}, rows())
         picked = ", ".join(name if name not in ("asset_no", "many") else
                            "row_number() OVER (ORDER BY asset_id)" if name == "asset_no" else MANY_OBJECTS for name in ASSETS)  # fmt: skip
-        self.connection.execute(f"INSERT INTO assets SELECT {picked} FROM staged")
+        self.connection.execute(f"INSERT INTO facts SELECT {picked} FROM staged")
 
 
 def _copy_row(copy: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
@@ -178,8 +180,8 @@ def _misnamed(document: Document, number: int, case: dict[str, Any], policies: P
                 yield document.complain("T401", spot, f"the asset `{item.get('asset')}` does not exist in this test")
             elif section == "copies" and item.get("state", "complete") not in ("complete", "partial"):
                 yield document.complain("P104", spot, "`state` is complete or partial")
-            elif section == "expect" and item.get("is") not in _DECISIONS:
-                yield document.complain("P104", spot, f"`is` is one of {', '.join(_DECISIONS)}")
+            elif section == "expect" and item.get("is") not in DECISIONS:
+                yield document.complain("P104", spot, f"`is` is one of {', '.join(DECISIONS)}")
             elif "rule" in item and item["rule"] not in {each.id for each in policies.items()}:
                 yield document.complain("T401", spot, f"the rule `{item['rule']}` does not exist in this test")
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from retainer.model.moment import read_moment
 FORMAT = "1.0"
 _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
-ACTIONS = "decision IN ('copy', 'delete') AND set_aside IS NULL"
+ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
 
 COLUMNS = {
     "n": "INTEGER",  # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest; the quiet rows have none
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
     "decision": "VARCHAR",
-    "because": "VARCHAR",  # what blocks it: hold, lock, untrusted-time, unknown, unsatisfied, shared
+    # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy or delete is no action:
+    # many-objects (cannot yet), out-of-scope (--only)
+    "because": "VARCHAR",
     "rule": "VARCHAR",  # id of the rule, hold or erasure
     "rule_at": "VARCHAR",  # file:line
     "type": "VARCHAR",
@@ -38,18 +41,17 @@ COLUMNS = {
     "until": "TIMESTAMP",
     "deadline": "TIMESTAMP",
     "bytes": "BIGINT",
-    "set_aside": "VARCHAR",  # why this copy or delete is no action: many-objects (cannot yet), out-of-scope (--only)
     "last_copy": "BOOLEAN",
     "leaves_at": "TIMESTAMP",  # wanted, and 100ms alone has it: when it leaves
     "assumed": "BOOLEAN",  # it lies in a bucket that nobody declared, so that this moment is assumed
-    "source": "VARCHAR",
-    "source_object": "VARCHAR",  # JSON: {key, size, version}, where the source is a store
-    "target": "VARCHAR",
-    "objects": "VARCHAR",  # JSON: [{key, size, version}]: what a delete deletes, as it was seen
-    "witnesses": "VARCHAR",  # JSON: [{store, key, size, version}]: the complete copies that make a delete safe
-    "facts": "VARCHAR",  # JSON: what holds can match on, less names
+    "source": "VARCHAR",  # where a copy is read from: a store, hosted or elsewhere
+    # JSON, on copies and deletes: source_object {key, size, version} (in a store) and target of a copy; objects [{key, size, version}]
+    # that a delete deletes, as they were seen, and witnesses [{store, key, size, version}], the complete copies that make it
+    # safe; facts: what holds can match on, less names
+    "action": "VARCHAR",
 }
-"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes; JSON stands on actions only."""
+"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes. Quiet rows (kept, unmanaged,
+lapses) come first, and leave the columns empty that only others need."""
 
 
 class _Strict(BaseModel):
@@ -180,17 +182,16 @@ def fingerprint_of(path: Path) -> str:
 
 
 def write_plan(connection: duckdb.DuckDBPyConnection, header: Header, path: Path) -> None:
-    """Write the tables lines and quiet_lines, in their order, and a header to one file, whole or not at all."""
+    """Write the views quiet_lines and lines, in their order, and a header to one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     text = _canonical(header).replace("'", "''")
     target = str(half).replace("'", "''")
     quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
-    few = ", ".join(name if name in quiet else f"false AS {name}" if kind == "BOOLEAN" else f"NULL::{kind} AS {name}"
-                    for name, kind in COLUMNS.items())  # fmt: skip
+    few = ", ".join(name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
     connection.execute(
-        f"COPY (SELECT {', '.join(COLUMNS)} FROM lines UNION ALL SELECT {few} FROM quiet_lines) TO '{target}' "
-        f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
+        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO '{target}' (FORMAT parquet, "
+        f"COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
     )
     with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         place = content.rfind(_NO_DIGEST.encode())
@@ -275,20 +276,21 @@ class Action:
 
 def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
     """The copies or the deletes of a plan, in its order."""
-    names = ["n", "asset_id", "store", "decision", "rule", "rule_at", "type", "epoch(created)", "epoch(deadline)", "bytes", "last_copy", "source",
-             "source_object", "target", "objects", "witnesses", "facts"]  # fmt: skip
     cursor = plan.connection.cursor()
-    cursor.execute(f"SELECT {', '.join(names)} FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision])
+    cursor.execute(
+        "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), epoch(deadline), bytes, last_copy, source, action "
+        f"FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision]
+    )
     while rows := cursor.fetchmany(1000):
-        for row in rows:
-            n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, origin, target, objects, witnesses, facts = row
-            origin = json.loads(origin) if origin else None
+        for n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, text in rows:
+            action = json.loads(text)
+            origin = action["source_object"]
             yield Action(
-                n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, bool(last), source,
-                Planned(source, origin["key"], origin["size"], origin["version"]) if origin else None, target,
-                tuple(Planned(store, each["key"], each["size"], each["version"]) for each in json.loads(objects or "[]")),
-                tuple(Planned(each["store"], each["key"], each["size"], each["version"]) for each in json.loads(witnesses or "[]")),
-                json.loads(facts) if facts else {},
+                n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, last,
+                source, Planned(source, **origin) if origin else None, action["target"],
+                tuple(Planned(store, **each) for each in action["objects"] or ()),
+                tuple(Planned(**each) for each in action["witnesses"] or ()),
+                action["facts"],
             )  # fmt: skip
 
 
@@ -323,7 +325,6 @@ class Line:
     assumed: bool
     last_copy: bool
     source: str | None
-    set_aside: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,55 +353,55 @@ class Overview:
     totals: tuple[tuple[str, int, int], ...]
 
 
-_LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN NULL ELSE epoch(until) END, epoch(deadline), "
-         "CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) END, epoch(leaves_at), assumed, last_copy, source, set_aside")  # fmt: skip
+_LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN NULL ELSE epoch(until) END AS until, "
+         "epoch(deadline) AS deadline, CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) END AS delete_from, "
+         "epoch(leaves_at) AS leaves_at, assumed, last_copy, source")  # fmt: skip
+
+
+def _line(*values: Any) -> Line:
+    row = dict(zip((each.name for each in fields(Line)), values, strict=True))
+    moments = {name: _moment(row[name]) for name in ("until", "deadline", "delete_from", "leaves_at")}
+    return Line(**row | moments | {"because": tuple(row["because"].split(", ")) if row["because"] else ()})
 
 
 def overview(plan: PlanFile, shown: int = 10) -> Overview:
     """Gather what a plan's text tells; of every group the first `shown` rows."""
+    connection = plan.connection
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT n, {_LINE} FROM plan WHERE n IS NOT NULL ORDER BY n")
 
     def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
-        rows = plan.connection.execute(f"SELECT {_LINE} FROM plan WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
+        rows = connection.execute(f"SELECT * EXCLUDE n FROM told WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
+        return tuple(_line(*row) for row in rows)
+
+    def groups(where: str, *by: str) -> tuple[Group, ...]:
+        rows = connection.execute(f"""
+            SELECT [{', '.join(f"coalesce({column}, '')" for column in by)}] AS key, count(*) OVER same,
+                (coalesce(sum(bytes) OVER same, 0))::BIGINT, COLUMNS(* EXCLUDE n)
+            FROM told WHERE {where} WINDOW same AS (PARTITION BY {', '.join(by)})
+            QUALIFY row_number() OVER (PARTITION BY {', '.join(by)} ORDER BY n) <= {shown} ORDER BY key, n
+        """).fetchall()
         return tuple(
-            Line(asset_id, store, decision, tuple(because.split(", ")) if because else (), rule, rule_at, kind, size, _moment(until),
-                 _moment(deadline), _moment(delete_from), _moment(leaves_at), assumed, last_copy, source, set_aside)
-            for asset_id, store, decision, because, rule, rule_at, kind, size, until, deadline, delete_from, leaves_at, assumed, last_copy,
-            source, set_aside in rows
-        )  # fmt: skip
+            Group(tuple(key), count, size, tuple(_line(*row[3:]) for row in group))
+            for (key, count, size), group in groupby(rows, key=lambda row: row[:3])
+        )
 
-    def groups(where: str, by: str) -> tuple[Group, ...]:
-        keys = plan.connection.execute(
-            f"SELECT {by}, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE {where} GROUP BY ALL ORDER BY ALL"
-        ).fetchall()
-        columns = [column.strip() for column in by.split(",")]
-        found = []
-        for *key, count, size in keys:
-            matching = " AND ".join(f"({column}) IS NOT DISTINCT FROM {_sql(value)}" for column, value in zip(columns, key, strict=True))
-            found.append(Group(tuple(str(value or "") for value in key), count, size, lines(f"({where}) AND {matching}", shown)))
-        return tuple(found)
-
-    risk = plan.connection.execute("SELECT count(DISTINCT asset_id), epoch(min(leaves_at)) FROM plan WHERE leaves_at IS NOT NULL").fetchone()
-    aside = plan.connection.execute("SELECT count(*) FROM plan WHERE set_aside = 'out-of-scope'").fetchone()
+    risk = connection.execute("SELECT count(DISTINCT asset_id), min(leaves_at) FROM told WHERE leaves_at IS NOT NULL").fetchone()
+    aside = connection.execute("SELECT count(*) FROM told WHERE because = 'out-of-scope'").fetchone()
     assert risk is not None and aside is not None
-    at_risk = lines("leaves_at IS NOT NULL", shown, "leaves_at, n")
     return Overview(
-        deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule, rule_at, store"),
-        at_risk=at_risk,
+        deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
+        at_risk=lines("leaves_at IS NOT NULL", shown, "leaves_at, n"),
         at_risk_count=risk[0],
         first_leaves_at=_moment(risk[1]),
-        copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule, rule_at, store"),
+        copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store"),
         blocked=groups("decision = 'blocked'", "because"),
-        not_yet=groups("set_aside = 'many-objects'", "decision"),
+        not_yet=groups("because = 'many-objects'", "decision"),
         out_of_scope=aside[0],
-        others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision, store"),
+        others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision", "store"),
         totals=tuple(
-            (decision, count, size)
-            for decision, count, size in plan.connection.execute(
+            connection.execute(
                 "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY decision ORDER BY decision"
             ).fetchall()
         ),
     )
 
-
-def _sql(value: object) -> str:
-    return "NULL" if value is None else "'" + str(value).replace("'", "''") + "'"

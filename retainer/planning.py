@@ -144,7 +144,8 @@ def _header(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'), coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
             count(*) FILTER (decision = 'delete'), coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
-            count(DISTINCT asset_id) FILTER (last_copy) FROM lines WHERE {ACTIONS}""",
+            count(DISTINCT asset_no) FILTER (decision = 'delete' AND asset_no NOT IN (SELECT asset_no FROM staying))
+            FROM acting WHERE {ACTIONS}""",
     )
     oldest, newest, incomplete = _one(
         connection, "SELECT epoch(min(started_at)), epoch(max(finished_at)), NOT coalesce(bool_and(complete), true) FROM listings"
@@ -152,8 +153,8 @@ def _header(
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = _one(
         connection,
-        """SELECT count(*), coalesce(sum(size), 0) FROM assets WHERE asset_no IN (
-            SELECT asset_no FROM member JOIN cohort USING (cohort_no) WHERE NOT contains(matches, 'y') AND NOT contains(matches, '?'))""",
+        """SELECT count(*), coalesce(sum(size), 0) FROM member JOIN cohort USING (cohort_no)
+        WHERE NOT contains(matches, 'y') AND NOT contains(matches, '?')""",
     )
     return Header(
         as_of=write_moment(making.now),
@@ -213,12 +214,13 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
 
 def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making) -> list[LimitState]:
     planned = connection.execute(
-        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM lines WHERE decision = 'delete' GROUP BY ALL ORDER BY ALL"
+        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM acting JOIN names USING (clause_no) WHERE decision = 'delete' "
+        "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     held = {
         store: Held(copies, size)
         for store, copies, size in connection.execute(
-            "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM copies WHERE store NOT IN ('hosted', 'elsewhere') GROUP BY store"
+            "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM copies GROUP BY store"
         ).fetchall()
     }
     return [
@@ -231,8 +233,8 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
 def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
     rows = connection.execute("""
         SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
-            count(*) FILTER (asset_no IN (SELECT asset_no FROM decided WHERE decision = 'copy' AND deadline IS NOT NULL))
-        FROM assets WHERE asset_no IN (SELECT asset_no FROM copies WHERE store = 'elsewhere')
+            count(*) FILTER (asset_no IN (SELECT asset_no FROM acting WHERE decision = 'copy' AND deadline IS NOT NULL))
+        FROM assets WHERE asset_no IN (SELECT asset_no FROM member WHERE lies_elsewhere)
         GROUP BY bucket ORDER BY bucket
     """).fetchall()
     return [Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk) for bucket, assets, risk in rows]

@@ -277,7 +277,7 @@ def test_a_lock_ends_with_its_last_second_and_one_that_could_not_be_read_stands(
             "assets": [{"id": "a", "type": "chat", "created_at": CREATED}], "copies": [{"asset": "a", "in": "vault"}]}  # fmt: skip
     decider, policies = _decider(), policies_of(case)
     decider.decide(case, policies, now_of(case), "UTC")
-    decider.connection.execute(f"UPDATE copies SET locked_until = {locked_until}, lock_read = {lock_read}")
+    decider.connection.execute(f"UPDATE places SET locked_until = {locked_until}, lock_read = {lock_read}")
     decide(decider.connection, policies, now_of(case), "UTC")
     assert decider.connection.execute("SELECT decision, because FROM decided").fetchall() == [expected]
 

@@ -1097,17 +1097,17 @@ def test_a_snapshot_says_that_it_holds_names(tmp_path: Path) -> None:
 
 
 def test_an_opened_snapshot_shows_what_lies_hosted_and_elsewhere(tmp_path: Path) -> None:
-    facts = saved(tmp_path / "f", **EVERYTHING)
-    ids = {row["asset_no"]: id for id, row in facts.assets.items()}
-    copies = {(ids[row["asset_no"]], row["store"]): row for row in opened(tmp_path / "f", "copies")}
-    assert set(copies) == {("a1", "vault"), ("a1", "hosted"), ("a2", "uploads"), ("a3", "elsewhere")}
-    assert (copies["a1", "hosted"]["complete"], copies["a1", "hosted"]["bytes"], copies["a3", "elsewhere"]["bytes"]) == (True, 5, None)
+    saved(tmp_path / "f", **EVERYTHING)
+    lies = {row["asset_id"]: (row["lies_hosted"], row["lies_elsewhere"]) for row in opened(tmp_path / "f", "assets")}
+    assert {id for id, (hosted, _) in lies.items() if hosted} == {"a1"}
+    assert {id for id, (_, elsewhere) in lies.items() if elsewhere} == {"a3"}
 
 
 def test_a_snapshot_follows_a_change_of_what_is_hosted(tmp_path: Path) -> None:
     saved(tmp_path / "f", assets=[an_asset("a1")])
-    assert [row["store"] for row in opened(tmp_path / "f", "copies")] == ["hosted"]
-    assert [row["store"] for row in opened(tmp_path / "f", "copies", Settings())] == ["elsewhere"]
+    for project, lies in ((PROJECT, (True, False)), (Settings(), (False, True))):
+        (row,) = opened(tmp_path / "f", "assets", project)
+        assert (row["lies_hosted"], row["lies_elsewhere"]) == lies
 
 
 def test_stores_have_the_order_in_which_they_are_declared(tmp_path: Path) -> None:

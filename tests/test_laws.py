@@ -46,7 +46,7 @@ def decided(case: Case) -> Decisions:
 
 def _rows(case: Case) -> Rows:
     """Every row of the table `decided` (with its asset_id), and the clause that it names."""
-    cursor = _decider().connection.execute("SELECT asset_id, decided.* FROM decided JOIN assets USING (asset_no) ORDER BY ALL")
+    cursor = _decider().connection.execute("FROM decided ORDER BY ALL")
     names = [column[0] for column in cursor.description]
     clauses = list(clauses_of(items_of(policies_of(case), now_of(case))))
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -208,7 +208,7 @@ def test_law_2_an_unfinished_listing_never_adds_a_delete_whatever_it_did_not_see
 def test_law_2_nothing_but_an_erasure_deletes_an_asset_that_an_unfinished_list_of_assets_did_not_show() -> None:
     for example in examples(12):
         settled = {(row["asset_id"], row["store"]): row for row in example.rows}
-        for row in rows_after(example.case, "UPDATE assets SET settled = false",
+        for row in rows_after(example.case, "UPDATE facts SET settled = false",
                               "INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', false)"):  # fmt: skip
             was, shown = settled[row["asset_id"], row["store"]]["decision"], only(example.case, row["asset_id"])
             if row["decision"] == "delete":
@@ -374,7 +374,7 @@ def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
         for copy in example.case["copies"]:
             if copy["in"] == "alpha":
                 together[keys[copy["asset"]]].add(alone[copy["asset"], "alpha"]["decision"])
-        for row in rows_after(example.case, "UPDATE copies SET shared = 'key ' || asset_no // 2 WHERE store = 'alpha'"):
+        for row in rows_after(example.case, "UPDATE places SET shared = 'key ' || asset_no // 2 WHERE store = 'alpha'"):
             was = alone[row["asset_id"], row["store"]]
             if was["decision"] == "delete" and row["store"] == "alpha" and together[keys[row["asset_id"]]] != {"delete"}:
                 assert (row["decision"], row["because"]) == ("blocked", ["shared"])
@@ -387,7 +387,7 @@ def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
 def test_where_a_lock_could_not_be_read_nothing_is_deleted() -> None:
     for example in examples(10):
         before = {(row["asset_id"], row["store"]): row for row in example.rows}
-        for row in rows_after(example.case, "UPDATE copies SET lock_read = false"):
+        for row in rows_after(example.case, "UPDATE places SET lock_read = false"):
             was = before[row["asset_id"], row["store"]]
             if was["decision"] in ("delete", "blocked"):
                 assert (row["decision"], set(row["because"])) == ("blocked", {"lock", *was["because"]})
@@ -398,7 +398,7 @@ def test_where_a_lock_could_not_be_read_nothing_is_deleted() -> None:
 def test_where_another_owner_of_the_object_may_be_unseen_only_an_erasure_deletes() -> None:
     for example in examples(10):
         before = {(row["asset_id"], row["store"]): row["decision"] for row in example.rows}
-        for row in rows_after(example.case, "UPDATE copies SET owners_known = false"):
+        for row in rows_after(example.case, "UPDATE places SET owners_known = false"):
             was, erased = before[row["asset_id"], row["store"]], pairs_of(example.case, row["asset_id"]).erased
             assert row["decision"] == ("blocked" if was == "delete" and not erased else was)
             assert was != "delete" or row["because"] == ([] if erased else ["unknown"])

@@ -223,19 +223,18 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 
 
 def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Make the view of copies that the decision reads: those in stores, and what `path` says lies hosted or elsewhere.
+    """Make the views that the decision reads: the assets with where 100ms has them, copies and listings; and the table of stores.
 
-    Also the table of stores. Done at every plan, so that a snapshot follows a change of `source.hosted`.
+    Done at every plan, so that a snapshot follows a change of `source.hosted`.
     """
-    place = place_sql(settings)
     connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE placed AS
-        SELECT asset_no, place AS store, true AS complete, true AS lock_read, true AS owners_known, size AS bytes
-        FROM (SELECT asset_no, size, {place} AS place FROM facts.assets WHERE known_by = 'api' AND status IS DISTINCT FROM 'failed')
-        WHERE place IS NOT NULL
+        CREATE OR REPLACE TEMP VIEW assets AS
+        SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted, coalesce(place = 'elsewhere', false) AS lies_elsewhere
+        FROM (
+            SELECT *, CASE WHEN known_by = 'api' AND status IS DISTINCT FROM 'failed' THEN {place_sql(settings)} END AS place FROM facts.assets
+        )
     """)
-    connection.execute("CREATE OR REPLACE TEMP VIEW copies AS SELECT * FROM facts.copies UNION ALL BY NAME SELECT * FROM placed")
-    connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM facts.assets")
+    connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM facts.copies")
     connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
     connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
     for rank, store in enumerate(settings.stores):

@@ -1,11 +1,14 @@
 -- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by sentence.
 --
--- Given:  assets, copies, listings (retainer/model/tables.py)
+-- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it; copies, listings (retainer/model/tables.py)
 --         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
 --         stores(store, scheme, rank)
 -- Asked:  $now (cut to the second), $zone, $matches (a letter per rule, hold and erasure: y, n, or ? for "not certain"),
 --         $hourly (true where a matching clause counts in hours)
--- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate on the way.
+-- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate, weighed on the way.
+--
+-- A million assets are copied from table to table no more often than they must be: rows are only dropped or joined once, and
+-- everything that many assets share is worked out before it meets them.
 
 -- ── An asset's age, and what matches it ─────────────────────────────────────────────────────────────────────────────
 -- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not RFC 3339 with a zone.
@@ -19,7 +22,7 @@ FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM date
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
-    asset_no, created, status, settled, many,
+    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled, many, lies_hosted, lies_elsewhere,
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact
@@ -31,19 +34,9 @@ CREATE OR REPLACE TEMP TABLE cohort AS
 SELECT (row_number() OVER ())::INTEGER AS cohort_no, matches, day, exact
 FROM (SELECT DISTINCT matches, day, exact FROM known);
 
--- Beside it, what an asset's places say together: whether a complete copy lies in any store, and what 100ms can be asked for.
 CREATE OR REPLACE TEMP TABLE member AS
-WITH safe AS (
-    SELECT asset_no, bool_or(complete) AS safe FROM copies WHERE store NOT IN ('hosted', 'elsewhere') GROUP BY asset_no
-), sources AS (
-    SELECT asset_no, bool_or(store = 'hosted') AS hosted, bool_or(store = 'elsewhere') AS elsewhere
-    FROM copies WHERE store IN ('hosted', 'elsewhere') GROUP BY asset_no
-)
-SELECT known.asset_no, cohort.cohort_no, known.created, known.status IS NOT DISTINCT FROM 'failed' AS failed, known.many, known.settled,
-    coalesce(safe.safe, false) AS safe, coalesce(sources.hosted, false) AS lies_hosted,
-    coalesce(sources.hosted, false) AND known.status IS DISTINCT FROM 'failed' AS hosted,
-    coalesce(sources.elsewhere, false) AND known.status IS DISTINCT FROM 'failed' AS elsewhere
-FROM known LEFT JOIN safe USING (asset_no) LEFT JOIN sources USING (asset_no) JOIN cohort
+SELECT known.* EXCLUDE (matches, day, exact), cohort_no
+FROM known JOIN cohort
   ON known.matches = cohort.matches
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
@@ -111,7 +104,7 @@ WITH placed AS (
     SELECT standing.* REPLACE (stores.store AS store) FROM standing CROSS JOIN stores WHERE kind = 'at_most'
 )
 SELECT
-    cohort_no, store,
+    cohort_no, store::place AS store,
     coalesce(bool_or(kind IN ('keep', 'hold')), false) AS named,
     coalesce(bool_or(runs AND certain), false) AS surely_wanted,
     coalesce(bool_or(runs), false) AS wanted,
@@ -140,49 +133,64 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 
 -- ── Every pair ──────────────────────────────────────────────────────────────────────────────────────────────────────
 -- A store where something of the asset lies, or that a keep that matches or a hold names; for an erased asset also every
--- store whose listing did not finish. What lies hosted or elsewhere has a row of its own. Where a keep has ended, nothing
--- lies and the listing finished, the decision is `none`, and such a pair has no row (there are many of them); nor has what was
--- hosted more than 15 days ago.
-CREATE OR REPLACE TEMP TABLE pair AS
-WITH asked AS (
-    SELECT asset_no, store::place AS store FROM member JOIN demand USING (cohort_no)
-    WHERE wanted OR (named AND store IN (SELECT name FROM listings WHERE kind = 'store' AND NOT complete))
-    UNION ALL
-    SELECT asset_no, listings.name::place FROM member JOIN fate USING (cohort_no) CROSS JOIN listings
-    LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = listings.name
-    WHERE fate.erasure IS NOT NULL AND listings.kind = 'store' AND NOT listings.complete AND NOT coalesce(demand.named, false)
+-- store whose listing did not finish. Where a keep has ended, nothing lies and the listing finished, the decision is `none`,
+-- and such a pair has no row (there are many of them). Here, the pairs of which nothing lies there:
+CREATE OR REPLACE TEMP TABLE missing AS
+WITH unfinished AS (
+    SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete
 ), lying AS (
-    SELECT asset_no, store::place AS store, complete, bytes, shared, owners_known,
-        locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
-    FROM copies WHERE store <> 'hosted'
-    UNION ALL
-    SELECT asset_no, 'hosted', true, NULL, NULL, true, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
+    SELECT asset_no, store::place AS store FROM copies
 )
-SELECT coalesce(asked.asset_no, lying.asset_no) AS asset_no, coalesce(asked.store, lying.store) AS store,
-    lying.store IS NOT NULL AS there, coalesce(lying.complete, false) AS complete, coalesce(lying.locked, false) AS locked,
-    lying.shared, lying.bytes, coalesce(lying.owners_known, true) AS owners_known
-FROM asked FULL JOIN lying ON lying.asset_no = asked.asset_no AND lying.store = asked.store;
+SELECT asset_no, store FROM (
+    SELECT asset_no, demand.store FROM member JOIN demand USING (cohort_no)
+    WHERE wanted OR (named AND demand.store IN (FROM unfinished))
+) ANTI JOIN lying USING (asset_no, store)
+UNION
+SELECT asset_no, store FROM (
+    SELECT asset_no, store FROM member JOIN fate USING (cohort_no) CROSS JOIN unfinished WHERE erasure IS NOT NULL
+) ANTI JOIN lying USING (asset_no, store);
+
+-- Of the assets that lack something somewhere: those of which a complete copy lies in a store.
+CREATE OR REPLACE TEMP TABLE safe AS
+SELECT DISTINCT asset_no FROM copies
+WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM copies WHERE NOT complete);
 
 -- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
-CREATE OR REPLACE TEMP TABLE decided AS
+-- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block. Moments are compared to the
+-- microsecond, so that nothing is deleted early, and cut to the second where they are shown.
+CREATE OR REPLACE TEMP TABLE weighed AS
 WITH unfinished AS (
-    SELECT name AS store FROM listings WHERE kind = 'store' AND NOT complete
-), weighed AS (
-    SELECT pair.*, member.* EXCLUDE (asset_no), fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
+    SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete
+), pair AS (
+    SELECT asset_no, store::place AS store, true AS there, complete, bytes, shared, owners_known,
+        locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
+    FROM copies
+    UNION ALL
+    SELECT asset_no, store, false, false, NULL, NULL, true, false FROM missing
+    UNION ALL
+    -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days ago.
+    SELECT asset_no, 'hosted', true, true, NULL, NULL, true, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
+    UNION ALL
+    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false FROM member WHERE lies_elsewhere
+), asked AS (
+    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
+        fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
+        safe.asset_no IS NOT NULL AS safe, lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
         created + INTERVAL 15 DAY AS lapse,
         -- never before the keeps are over; NULL (never) without a delete
         CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete, coalesce(keep_until, earliest_delete)) END AS delete_from,
         -- needed: a certain keep runs there, or a certain hold names it; one that is not certain only if it is complete
         -- there already, or nothing complete lies in any store.
-        coalesce(surely_wanted OR (wanted AND (complete OR NOT safe)), false) AS needed,
+        coalesce(surely_wanted OR (wanted AND (complete OR safe.asset_no IS NULL)), false) AS needed,
         coalesce(wanted AND NOT complete, false) AS open,
         pair.store IN (FROM unfinished) AS unseen
     FROM pair
     JOIN member USING (asset_no)
+    LEFT JOIN safe USING (asset_no)
     LEFT JOIN fate ON fate.cohort_no = member.cohort_no
     LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = pair.store
-), first_look AS (
+), judged AS (
     SELECT *,
         CASE
             WHEN store = 'hosted' THEN 'lapses'
@@ -199,60 +207,59 @@ WITH unfinished AS (
             WHEN there AND (erasure IS NOT NULL OR delete_from IS NOT NULL) THEN 'due'
             WHEN there THEN 'unmanaged'
             ELSE 'none'
-        END AS verdict
-    FROM weighed
-), told AS MATERIALIZED (
-    -- Moments are compared to the microsecond, so that nothing is deleted early, and shown cut to the second.
-    SELECT asset_no, store, verdict, open, there, complete, needed, bytes, many, safe, hosted, elsewhere, shared,
-        CASE
-            WHEN verdict = 'due' AND erasure IS NOT NULL THEN erasure
-            WHEN verdict = 'due' THEN deleted_by
-            WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
-            WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
-            WHEN verdict = 'keep' AND needed THEN wanted_by
-            WHEN verdict = 'keep' AND $now < keep_until THEN kept_by
-            WHEN verdict = 'keep' THEN deleted_by
-            WHEN verdict = 'lapses' THEN erasure
-        END AS clause_no,
-        CASE verdict
-            WHEN 'keep' THEN CASE
-                WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
-                WHEN erasure IS NOT NULL THEN date_trunc('second', keep_until)
-                ELSE date_trunc('second', coalesce(delete_from, keep_until)) END
-            WHEN 'lapses' THEN date_trunc('second', coalesce(lapse, TIMESTAMP 'infinity'))
-        END AS until,
-        CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
-            WHEN created IS NULL THEN $now
-            WHEN $now < lapse THEN date_trunc('second', lapse - INTERVAL 48 HOUR)
-        END END AS deadline,
-        date_trunc('second', keep_until) AS keep_until, date_trunc('second', delete_from) AS delete_from, created,
-        verdict = 'due' AND held_by IS NOT NULL AS held,
-        verdict = 'due' AND locked AS locked,
-        verdict = 'due' AND created IS NULL AND erasure IS NULL AS untrusted,
-        NOT (settled AND owners_known) AS unsettled, erasure IS NOT NULL AS erased
-    FROM first_look
-), worries AS (
-    SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown
-    FROM told WHERE open OR verdict = 'unknown' GROUP BY asset_no
-), blocking AS (
-    SELECT asset_no, store, shared, list_filter([
-        CASE WHEN held THEN 'hold' END,
+        END::decision AS verdict
+    FROM asked
+)
+SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes, many, safe, hosted, elsewhere,
+    CASE
+        WHEN verdict = 'due' THEN coalesce(erasure, deleted_by)
+        WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
+        WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
+        WHEN verdict = 'keep' AND needed THEN wanted_by
+        WHEN verdict = 'keep' AND $now < keep_until THEN kept_by
+        WHEN verdict = 'keep' THEN deleted_by
+        WHEN verdict = 'lapses' THEN erasure
+    END AS clause_no,
+    CASE verdict
+        WHEN 'keep' THEN CASE
+            WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'
+            WHEN erasure IS NOT NULL THEN keep_until
+            ELSE coalesce(delete_from, keep_until) END
+        WHEN 'lapses' THEN coalesce(lapse, TIMESTAMP 'infinity')
+    END AS until,
+    CASE WHEN verdict = 'copy' AND NOT safe THEN CASE
+        WHEN created IS NULL THEN $now
+        WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
+    END END AS deadline,
+    keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
+    CASE WHEN verdict = 'due' THEN list_filter([
+        CASE WHEN held_by IS NOT NULL THEN 'hold' END,
         CASE WHEN locked THEN 'lock' END,
-        CASE WHEN untrusted THEN 'untrusted-time' END,
-        CASE WHEN (coalesce(some_unknown, false) OR unsettled) AND NOT erased THEN 'unknown' END,
-        CASE WHEN coalesce(open_stores, 0) - open::INT > 0 THEN 'unsatisfied' END
+        CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
+        CASE WHEN NOT (settled AND owners_known) AND erasure IS NULL THEN 'unknown' END
+    ], lambda why: why IS NOT NULL) END AS because
+FROM judged;
+
+-- What blocks a delete that is due: its own reasons, and what is decided of the asset's other pairs.
+CREATE OR REPLACE TEMP TABLE due AS
+WITH worries AS (
+    SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown
+    FROM weighed WHERE open OR verdict = 'unknown' GROUP BY asset_no
+), blocked AS (
+    SELECT asset_no, store, shared, because || list_filter([
+        CASE WHEN some_unknown AND NOT erased AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
+        CASE WHEN open_stores - open::INT > 0 THEN 'unsatisfied' END
     ], lambda why: why IS NOT NULL) AS because
-    FROM told LEFT JOIN worries USING (asset_no) WHERE verdict = 'due'
+    FROM weighed LEFT JOIN worries USING (asset_no) WHERE verdict = 'due'
 ), sharing AS (
     -- A key that two assets name is deleted only when both may go.
-    SELECT told.store, told.shared, bool_and(blocking.because IS NOT NULL AND blocking.because = []) AS all_go
-    FROM told LEFT JOIN blocking USING (asset_no, store) WHERE told.shared IS NOT NULL GROUP BY told.store, told.shared
-), settled AS (
-    SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared'] ELSE because END AS because
-    FROM blocking LEFT JOIN sharing USING (store, shared)
+    SELECT weighed.store, weighed.shared, bool_and(blocked.because IS NOT NULL AND blocked.because = []) AS all_go
+    FROM weighed LEFT JOIN blocked USING (asset_no, store) WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared
 )
-SELECT told.asset_no, told.store,
-    CASE WHEN verdict <> 'due' THEN verdict WHEN because = [] THEN 'delete' ELSE 'blocked' END AS decision,
-    coalesce(because, []) AS because, clause_no, until, deadline, keep_until, delete_from, created, there, complete, needed, bytes, many,
-    safe, hosted, elsewhere
-FROM told LEFT JOIN settled USING (asset_no, store);
+SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared'] ELSE because END AS because
+FROM blocked LEFT JOIN sharing USING (store, shared);
+
+CREATE OR REPLACE TEMP VIEW decided AS
+SELECT weighed.* EXCLUDE (because, open, shared, erased), coalesce(due.because, []) AS because,
+    CASE WHEN verdict <> 'due' THEN verdict WHEN due.because = [] THEN 'delete'::decision ELSE 'blocked'::decision END AS decision
+FROM weighed LEFT JOIN due USING (asset_no, store);

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
-from retainer.model.rule import Everything, Match
+from retainer.model.rule import Match
 from retainer.plan.decide import timestamp
 from retainer.plan.predicates import filled, literal, predicate
 
@@ -23,16 +23,14 @@ def _sql() -> str:
     return files("retainer.plan").joinpath("lines.sql").read_text()
 
 
-def make_lines(
-    connection: DuckDBPyConnection, targets: Mapping[str, str], now: datetime, only: Match | None
-) -> None:
-    """Make the table `lines` from `decided`. `targets`: SQL of a copy's key, by the name of its store."""
+def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], now: datetime, only: Match | None) -> None:
+    """Make the views `lines` and `quiet_lines` from what was decided. `targets`: SQL of a copy's key, by the name of its store."""
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
     parts = {
         "$now": timestamp(now),
-        "$target": f"CASE acting.store {cases} END" if cases else "NULL",
-        "$in_scope": predicate(only or Everything()),
+        "$target": f"CASE store {cases} END" if cases else "NULL",
+        "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})" if only else "false",
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }
     connection.execute(filled(_sql(), parts))

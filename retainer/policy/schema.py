@@ -86,7 +86,8 @@ Version = Annotated[Literal[1], BeforeValidator(_number)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=False, frozen=True)
+    # Built when first used: most models stand only inside another one.
+    model_config = ConfigDict(extra="forbid", populate_by_name=False, frozen=True, defer_build=True)
 
 
 class Range(Strict):

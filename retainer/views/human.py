@@ -115,7 +115,7 @@ def _at_risk(view: Overview, page: Page, now: datetime) -> Iterator[str]:
     yield page.wrapped(page.paint(headline, "yellow", "bold"), "", "  ")
     for line in view.at_risk:
         assumed = " (assumed: it lies in a bucket that nobody declared)" if line.assumed else ""
-        cannot = "; it cannot be copied yet (it is many objects)" if line.set_aside == "many-objects" else ""
+        cannot = "; it cannot be copied yet (it is many objects)" if "many-objects" in line.because else ""
         known = line.leaves_at is not None and line.leaves_at > now
         when = "leaves at any moment: its age is not known"
         if known and line.leaves_at:

@@ -21,11 +21,10 @@ def plan_json(plan: PlanFile) -> str:
     """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a moment without an end."""
     relation = plan.connection.execute("FROM plan_text")
     columns = [column[0] for column in relation.description or ()]
-    rows = [
-        {name: json.loads(value) if name in ("objects", "witnesses", "source_object", "facts") and value else value
-         for name, value in zip(columns, row, strict=True) if value is not None}
-        for row in relation.fetchall()
-    ]  # fmt: skip
+    rows = []
+    for values in relation.fetchall():
+        row = dict(zip(columns, values, strict=True))
+        rows.append({name: value for name, value in (row | json.loads(row.pop("action") or "{}")).items() if value is not None})
     return _dumped({"format_version": FORMAT_VERSION, "fingerprint": plan.fingerprint, "header": _header(plan.header), "rows": rows})
 
 
