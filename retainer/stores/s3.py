@@ -128,6 +128,8 @@ class S3Reader:
                 try:
                     ask(Bucket=self.store.bucket, Key=self._full(key))
                 except ClientError as error:
+                    if _status(error) >= 500:
+                        return False
                     allowed = allowed and _status(error) in (400, 404) and _code(error) != "AccessDenied"
                 except BotoCoreError:
                     return False
