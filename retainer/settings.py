@@ -81,6 +81,10 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
         close = nearest(settings.timezone, available_timezones())
         hint = f"did you mean `{close}`?" if close else "IANA names, such as Europe/Berlin"
         yield document.complain("S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint)
+    for number, pattern in enumerate(settings.source.hosted):
+        if not re.fullmatch(r"[a-z0-9]+://[^/]+/?", pattern):
+            message = f"`{pattern}` names no bucket, so it would never match"
+            yield document.complain("S308", ("source", "hosted", number), message, "write scheme and bucket alone, such as s3://hms-prod-*")
     sound = []
     for store in settings.stores:
         here = ("stores", store.name)

@@ -269,6 +269,14 @@ def test_a_store_in_another_bucket_than_the_hosted_is_fine(read: Reader, hosted:
     assert read(stores("vault: { url: s3://acme/x }", more=f"source: {{ hosted: ['{hosted}'] }}\n")).wrong == []
 
 
+@pytest.mark.parametrize("hosted", ["s3://hms-prod-eu/beam", "hms-prod-*", "s3://*/x", "s3://", "s3://a/b/"])
+def test_a_hosted_pattern_that_no_bucket_can_match_is_s308(read: Reader, hosted: str) -> None:
+    plain, place = unmarked(stores("vault: { url: s3://acme/x }", more=f"source: {{ hosted: ['s3://hms-*', «'{hosted}'»] }}\n"))
+    (told,) = read(plain).wrong
+    assert told.code == "S308"
+    assert (told.span.line, told.span.column, told.span.end_line, told.span.end_column) == place
+
+
 @pytest.mark.parametrize("name", ["hosted", "elsewhere"])
 def test_a_reserved_name_is_no_name_for_a_store(read: Reader, name: str) -> None:
     plain, place = unmarked(stores(f"«{name}»: {{ url: s3://bucket }}"))

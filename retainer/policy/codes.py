@@ -37,5 +37,6 @@ CODES: dict[str, tuple[str, str]] = {
     "S305": ("not a time zone", "Time zones have IANA names, such as `UTC`, `Europe/Berlin` or `Asia/Kolkata`."),
     "S306": ("not a size", "Sizes are written as bytes or with a unit: `500`, `100GB`, `2TiB`."),
     "S307": ("no settings", "`retainer.yaml` is looked for in the working directory and upward. `retainer init` writes one."),
+    "S308": ("not a bucket", "`source.hosted` lists buckets that are 100ms's own, as scheme and bucket with shell patterns (`s3://hms-prod-*`). Whether an asset is hosted depends on its bucket alone, so a path behind it could never match."),
     "T401": ("a test that names nothing", "A test names an asset or a rule that does not exist in it, or a file has no tests. It would pass without proving anything, so it is an error."),
 }  # fmt: skip

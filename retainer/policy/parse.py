@@ -59,7 +59,9 @@ def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[
         return model.model_validate(document.data), wrong
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    wrong += [item for each in mistakes if (item := _translated(document, model, each)).span not in hidden]
+    misspelt = {(*each["loc"][:-1], _close(model, each["loc"])) for each in mistakes if each["type"] == "extra_forbidden"}
+    told = (each for each in mistakes if each["type"] != "missing" or tuple(each["loc"]) not in misspelt)
+    wrong += [item for each in told if (item := _translated(document, model, each)).span not in hidden]
     try:
         return model.model_validate(_without(document.data, [tuple(each["loc"]) for each in mistakes])), wrong
     except ValidationError:
@@ -73,15 +75,19 @@ def _without(data: Any, places: list[Location], here: Location = ()) -> Any:
     return data
 
 
+def _close(model: type[BaseModel], location: Location) -> str | None:
+    """The key that was probably meant by an unknown one."""
+    return nearest(str(location[-1]), _keys(model, location[:-1]))
+
+
 def _translated(document: Document, model: type[BaseModel], error: Mapping[str, Any]) -> Diagnostic:
     location: Location = tuple(error["loc"])
     kind, value = error["type"], error.get("input")
     context = error.get("ctx") or {}
     name = next((part for part in reversed(location) if isinstance(part, str)), "")
     if kind == "extra_forbidden":
-        allowed = _keys(model, location[:-1])
-        close = nearest(str(name), allowed)
-        hint = f"did you mean `{close}`?" if close else "known here: " + ", ".join(allowed)
+        close = _close(model, location)
+        hint = f"did you mean `{close}`?" if close else "known here: " + ", ".join(_keys(model, location[:-1]))
         return document.complain("P101", location, f"unknown key `{name}`", hint, key=True)
     if kind == "missing":
         if location == ("version",):
