@@ -150,5 +150,5 @@ class Downloads(Protocol):
     def open(self, asset_id: str) -> Body:
         """Ask for a presigned URL and open it. Raises SourceGone on 404 and 410, SourceFailed on everything else.
 
-        The chunks raise SourceFailed when the body ends before its length.
+        A body that breaks off is gone on with where that is safe; else the chunks raise SourceFailed before its length is reached.
         """

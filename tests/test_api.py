@@ -22,7 +22,8 @@ from retainer.demo.standin import ALWAYS, ERROR_BODY, HOSTED, Faults, StandIn
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
-from retainer.sources.api import RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS, Credentials, HmsApi
+from retainer.sources import api as api_module
+from retainer.sources.api import RENEW_BEFORE_SECONDS, RESUMES, TOKEN_LIFE_SECONDS, Credentials, HmsApi
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SECRET = "a-secret-that-nobody-may-ever-read-in-a-message"
@@ -116,12 +117,15 @@ def fails(kind: type[RetainerError]) -> Iterator[list[RetainerError]]:
     assert not _LEAKS.search(told), told
 
 
-Answer = tuple[int, dict[str, str], bytes]
+Answer = tuple[int, dict[str, str], bytes | Iterator[bytes | threading.Event]]
 
 
 @contextlib.contextmanager
 def scripted(answer: Callable[[str, Any], Answer]) -> Iterator[str]:
-    """A server that answers what the script says, for what the stand-in never does; its base. Without a Content-Length of its own it adds one."""
+    """A server that answers what the script says, for what the stand-in never does; its base. Without a Content-Length of its own it adds one.
+
+    A body of pieces stalls at an event until that is set.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -139,7 +143,11 @@ def scripted(answer: Callable[[str, Any], Answer]) -> Iterator[str]:
             else:
                 self.close_connection = True
             self.end_headers()
-            self.wfile.write(body)
+            for piece in [body] if isinstance(body, bytes) else body:
+                if isinstance(piece, threading.Event):
+                    piece.wait(10)
+                else:
+                    self.wfile.write(piece)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -566,7 +574,7 @@ def test_a_pause_is_told_with_its_reason_and_length(lab: Lab) -> None:
     lab.faults.retry_after = 20
     list(lab.client().rooms())
     told = [re.sub(r"[0-9.]+ s$", "N s", each) for each in lab.told]
-    assert told == ["100ms: it answered 429; again in N s", "100ms: it answered 500; again in N s"]
+    assert told == ["100ms /rooms: it answered 429; again in N s", "100ms /rooms: it answered 500; again in N s"]
 
 
 # ── The server's clock ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -638,15 +646,106 @@ def test_a_body_without_a_length_says_so_and_comes_whole(recorded: Lab) -> None:
 
 
 @pytest.mark.parametrize("after", [1, 100, len(BODY) - 1])
-def test_a_body_cut_in_the_middle_fails(recorded: Lab, after: int) -> None:
-    recorded.faults.cut_bodies = {"a1": (after, ALWAYS)}
-    body = recorded.client().open("a1")
-    came = b""
+def test_a_body_cut_in_the_middle_is_gone_on_with_from_there(recorded: Lab, after: int) -> None:
+    recorded.faults.cut_bodies = {"a1": (after, 3)}
+    assert whole(recorded.client().open("a1")) == BODY
+    cuts = recorded.faults.counts["cut_bodies"]
+    assert 1 <= cuts <= 3
+    assert (recorded.asked("/media/"), len(recorded.slept)) == (1 + cuts, cuts)
+
+
+def test_each_new_byte_gives_new_patience(recorded: Lab) -> None:
+    step = len(BODY) // (RESUMES + 4)
+    recorded.faults.cut_bodies = {"a1": (step, ALWAYS)}
+    assert whole(recorded.client().open("a1")) == BODY
+    assert recorded.faults.counts["cut_bodies"] > RESUMES
+
+
+def test_a_body_that_brings_nothing_more_is_given_up(recorded: Lab) -> None:
+    recorded.faults.cut_bodies = {"a1": (0, ALWAYS)}
     with fails(SourceFailed) as caught:
-        for chunk in body.chunks:
-            came += chunk
-    assert BODY.startswith(came)
-    assert "broke off" in caught[0].message
+        whole(recorded.client().open("a1"))
+    assert f"broke off after 0 bytes (RemoteProtocolError), {RESUMES} times in a row" in caught[0].message
+    assert recorded.asked("/media/") == 1 + RESUMES
+
+
+def test_a_url_that_ends_in_the_middle_is_asked_for_again(recorded: Lab) -> None:
+    recorded.faults.cut_bodies = {"a1": (100, 1)}
+    chunks = recorded.client().open("a1").chunks
+    first = next(chunks)
+    recorded.faults.fail_first = {"/media/": [403]}
+    assert first + b"".join(chunks) == BODY
+    assert (recorded.asked("/presigned-url"), recorded.asked("/media/")) == (3, 3)
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, SourceGone), (410, SourceGone), (400, SourceFailed)])
+def test_a_recording_that_goes_away_in_the_middle_fails_as_what_it_is(recorded: Lab, status: int, error: type[RetainerError]) -> None:
+    recorded.faults.cut_bodies = {"a1": (100, 1)}
+    chunks = recorded.client().open("a1").chunks
+    next(chunks)
+    recorded.faults.fail_first = {"/media/": [status]}
+    with fails(error):
+        b"".join(chunks)
+
+
+def test_a_store_that_stumbles_in_the_middle_is_waited_for(recorded: Lab) -> None:
+    recorded.faults.cut_bodies = {"a1": (100, 1)}
+    chunks = recorded.client().open("a1").chunks
+    first = next(chunks)
+    recorded.faults.fail_first = {"/media/": [503, 429, 500]}
+    assert first + b"".join(chunks) == BODY
+
+
+def test_another_file_in_the_middle_is_never_joined_to_the_first(recorded: Lab) -> None:
+    recorded.faults.cut_bodies = {"a1": (100, 1)}
+    chunks = recorded.client().open("a1").chunks
+    next(chunks)
+    recorded.server.add_asset(an_asset("a1", type="room-composite"), BODY[:50] + b"x" + BODY[51:])
+    with fails(SourceFailed) as caught:
+        b"".join(chunks)
+    assert "another file" in caught[0].message
+
+
+def test_a_body_that_stalls_is_gone_on_with_on_a_new_connection(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "STALL_SECONDS", 0.3)
+    over = threading.Event()
+
+    def answer(path: str, headers: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/file?X-Signature=0123"})
+        if headers.get("Range") == "bytes=5-":
+            return 206, {"Content-Range": "bytes 5-8/9"}, b"wide"
+        return 200, {"Content-Length": "9", "ETag": '"1"'}, iter([b"world", over])
+
+    with scripted(answer) as base:
+        assert whole(lab.client(url=base).open("a1")) == b"worldwide"
+        over.set()
+
+
+@pytest.mark.parametrize("sent", [{}, {"ETag": 'W/"1"'}, {"ETag": ""}])
+def test_without_a_strong_etag_nothing_is_joined(lab: Lab, sent: dict[str, str]) -> None:
+    def answer(path: str, _: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/file?X-Signature=0123"})
+        return 200, {"Content-Length": "9"} | sent, b"hello"
+
+    with scripted(answer) as base, fails(SourceFailed) as caught:
+        whole(lab.client(url=base).open("a1"))
+    assert "names nothing to go on from" in caught[0].message
+
+
+@pytest.mark.parametrize("window", [None, "bytes 4-8/9", "bytes 5-8/10", "bytes 5-7/9", "bytes */9", "5-8/9"])
+def test_a_part_that_is_not_just_what_is_missing_is_refused(lab: Lab, window: str | None) -> None:
+    def answer(path: str, headers: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/file?X-Signature=0123"})
+        if "Range" in headers:
+            return 206, {"Content-Range": window} if window else {}, b"ello"
+        return 200, {"Content-Length": "9", "ETag": '"1"'}, b"hello"
+
+    with scripted(answer) as base, fails(SourceFailed) as caught:
+        whole(lab.client(url=base).open("a1"))
+    assert "cannot go on in the middle" in caught[0].message
 
 
 def test_a_chunked_body_that_never_ends_properly_fails(lab: Lab) -> None:

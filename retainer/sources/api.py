@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -29,7 +29,12 @@ TOKEN_LIFE_SECONDS = 24 * 3600
 RENEW_BEFORE_SECONDS = 300
 RETRY_BUDGET_SECONDS = 300.0
 """One call is tried again for at most this long; a server that asks for more patience than is left gets none."""
-_PIECE = 1 << 20
+STALL_SECONDS = 60.0
+"""A connection that brings nothing for so long counts as broken."""
+RESUMES = 3
+"""So often in a row a download is gone on with that brings no new byte; then it is given up."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class HmsApi:
         self._budget = retry_budget
         self._on_wait = on_wait
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
-        timeout = httpx.Timeout(60.0, connect=10.0)
+        timeout = httpx.Timeout(STALL_SECONDS, connect=10.0)
         agent = {"User-Agent": "retainer"}
         self._api = httpx.Client(timeout=timeout, limits=limits, headers=agent)
         self._media = httpx.Client(timeout=timeout, limits=limits, headers=agent | {"Accept-Encoding": "identity"}, follow_redirects=True)
@@ -179,16 +184,17 @@ class HmsApi:
 
     def _get(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
         """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused (401, 403), SourceFailed."""
+        return self._patiently(f"100ms {path}", lambda: self._once(path, query))
 
+    def _patiently(self, what: str, call: Callable[[], Answer]) -> Answer:
         def before_sleep(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            self._on_wait(f"100ms: {error}; again in {state.upcoming_sleep:.1f} s")
+            self._on_wait(f"{what}: {error}; again in {state.upcoming_sleep:.1f} s")
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            backoff = min(60.0, 0.5 * 2 ** (state.attempt_number - 1)) * random.uniform(0.5, 1.0)
             asked = error.patience if isinstance(error, _Again) else None
-            return backoff if asked is None else asked + random.uniform(0.0, min(1.0, asked))
+            return _backoff(state.attempt_number) if asked is None else asked + random.uniform(0.0, min(1.0, asked))
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
@@ -199,9 +205,9 @@ class HmsApi:
             reraise=True,
         )
         try:
-            return retrying(self._once, path, query)
+            return retrying(call)
         except _Again as error:
-            raise SourceFailed(f"100ms {path}: {error}, and went on so for {self._budget:.0f} s or 12 tries", hint="run it again later") from None
+            raise SourceFailed(f"{what}: {error}, and went on so for {self._budget:.0f} s or 12 tries", hint="run it again later") from None
 
     def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
         for fresh in (False, True):
@@ -236,37 +242,78 @@ class HmsApi:
         return page
 
     def open(self, asset_id: str) -> Body:
+        answer = self._opened(asset_id, {})
+        length = answer.headers.get("Content-Length", "")
+        return Body(int(length) if length.isdigit() else None, answer.headers.get("Content-Type", ""), self._pieces(asset_id, answer))
+
+    def _opened(self, asset_id: str, range_asked: Mapping[str, str]) -> httpx.Response:
+        """The answer to a presigned URL, a new one each time since they end. Raises SourceGone, SourceFailed."""
+        return self._patiently("opening the recording", lambda: self._opened_once(asset_id, range_asked))
+
+    def _opened_once(self, asset_id: str, range_asked: Mapping[str, str]) -> httpx.Response:
         for fresh in (False, True):
-            link = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {})
-            url = link.get("url")
+            url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")
             if not isinstance(url, str) or not url.startswith(("https://", "http://")):
                 raise SourceFailed("100ms gave no presigned URL for it")
             try:
-                request = self._media.build_request("GET", url)
-                answer = self._media.send(request, stream=True)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise SourceFailed(f"opening the recording: the connection failed ({type(error).__name__})") from None
+                answer = self._media.send(self._media.build_request("GET", url, headers=dict(range_asked)), stream=True)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+                raise SourceFailed(f"opening the recording: its presigned URL is of no use ({type(error).__name__})") from None
+            except httpx.HTTPError as error:
+                raise _Again(f"the connection failed ({type(error).__name__})") from None
             if answer.status_code == 403 and not fresh:
                 answer.close()
                 continue
             break
         status = answer.status_code
-        if status != 200:
-            answer.close()
-            if status in (404, 410):
-                raise SourceGone(f"the recording is gone from 100ms ({status})")
-            hint = "100ms may only have the right to write to that bucket: declare it as a store" if status == 403 else None
-            raise SourceFailed(f"opening the recording: the server answered {status}", hint=hint)
-        length = answer.headers.get("Content-Length", "")
-        return Body(int(length) if length.isdigit() else None, answer.headers.get("Content-Type", ""), _chunks(answer))
-
-
-def _chunks(answer: httpx.Response) -> Iterator[bytes]:
-    try:
-        yield from answer.iter_raw(_PIECE)
-    except httpx.HTTPError as error:
-        raise SourceFailed(f"reading the recording: it broke off ({type(error).__name__})") from None
-    finally:
+        if status in (200, 206):
+            return answer
+        patience = _told_patience(answer)
         answer.close()
+        if status in (404, 410):
+            raise SourceGone(f"the recording is gone from 100ms ({status})")
+        if status in (408, 425, 429) or status >= 500:
+            raise _Again(f"the server answered {status}", patience)
+        hint = "100ms may only have the right to write to that bucket: declare it as a store" if status == 403 else None
+        raise SourceFailed(f"opening the recording: the server answered {status}", hint=hint)
+
+    def _pieces(self, asset_id: str, answer: httpx.Response) -> Iterator[bytes]:
+        """The body, to its end. Where it breaks off or stalls it goes on from there, if the server shows that it is still the same file."""
+        length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
+        came, tries = 0, 0
+        while True:
+            try:
+                for piece in answer.iter_raw():
+                    came, tries = came + len(piece), 0
+                    yield piece
+                return
+            except httpx.HTTPError as error:
+                broke = f"reading the recording: it broke off after {came} bytes ({type(error).__name__})"
+            finally:
+                answer.close()
+            tries += 1
+            if not length.isdigit() or not etag.startswith('"'):
+                raise SourceFailed(f"{broke}, and the server names nothing to go on from", hint="run it again")
+            if tries > RESUMES:
+                raise SourceFailed(f"{broke}, {RESUMES} times in a row", hint="run it again later")
+            self._on_wait(f"{broke}; going on from there")
+            self._sleep(_backoff(tries))
+            answer = self._opened(asset_id, {"Range": f"bytes={came}-", "If-Range": etag})
+            if answer.status_code != 206 or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}":
+                answer.close()
+                raise SourceFailed(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
 
 
+def _backoff(attempt: int) -> float:
+    """Seconds before try number `attempt` + 1: twice as long each time, at most a minute, with jitter."""
+    return float(min(60.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+
+
+def _told_patience(answer: httpx.Response) -> float | None:
+    if answer.status_code not in (429, 503):
+        return None
+    try:
+        answer.read()
+    except httpx.HTTPError:
+        return None
+    return _asked_patience(answer)
