@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import servers
 from conftest import endpoint_of, gcs_client, make_writer
+from gcs_standin import GcsStandIn
 from project import Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
@@ -114,6 +115,23 @@ def test_a_delete_of_what_was_locked_since_the_plan_fails_and_harms_nothing(
     done: dict[str, Any] = project.apply("2.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None)
     assert done["deleted"] == 1
     assert key in project.content("uploads")
+
+
+def test_a_bucket_that_keeps_every_object_is_refused_before_anything_is_copied_there(
+    strict_gcs: GcsStandIn, tmp_path: Path, api: StandIn
+) -> None:
+    project = make_project(tmp_path / "project", api, "strict_gcs", strict_gcs.url)
+    bucket = gcs_client(strict_gcs.url).bucket(f"lab-kept-{uuid.uuid4().hex[:12]}")
+    bucket.retention_period = 3600
+    bucket.create()
+    project.stores["vault"] = replace(project.stores["vault"], url=f"gs://{bucket.name}/v")
+    project.write()
+    project.hosted("a" * 24, video(1))
+    project.plan()
+    (failed,) = project.apply(expect=7)["failed"]
+    assert "the lock of vault cannot be renewed" in failed["cause"]
+    assert "retention policy" in failed["hint"]
+    assert project.content("vault") == {}
 
 
 def on_locking_bucket(project: Project, server: str) -> Project:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from retainer.errors import KeyTaken, Locked, RetainerError
+from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Deletion, Seen, StoreWriter
@@ -42,13 +42,25 @@ class StoreLock:
         return json.dumps(owner, sort_keys=True).encode()
 
     def take(self) -> None:
-        """Raises Locked when a living run holds it."""
+        """Raises Locked when a living run holds it, StoreFailed where a heartbeat could not be written (a bucket that keeps every object)."""
         content = self._content()
         try:
             self._seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json")
+            self._seen = self._replaced(self._seen)
         except KeyTaken:
             self._take_over()
         self._beaten = self._clock()
+
+    def _replaced(self, seen: Seen) -> Seen:
+        try:
+            renewed = self._store.replace(seen, self._content())
+        except StoreFailed as error:
+            self.give_back()
+            hint = "a bucket with a retention policy cannot hold retainer's lock: let each object have its own retention instead"
+            raise StoreFailed(f"the lock of {self._store.name} cannot be renewed: {error.message}", hint=hint) from None
+        if renewed is None:
+            raise Locked(f"another apply took the lock of {self._store.name} at the same moment", hint="wait for it")
+        return renewed
 
     def _take_over(self) -> None:
         look = self._store.look(LOCK_KEY)
@@ -66,9 +78,7 @@ class StoreLock:
                 f"another apply holds {self._store.name} (run {owner.get('owner', '?')} on {owner.get('host', '?')}; {since})",
                 hint=f"wait for it; if it died, its lock expires {DEAD_AFTER.seconds // 60} minutes after its last heartbeat",
             )
-        self._seen = self._store.replace(look.seen, self._content())
-        if self._seen is None:
-            raise Locked(f"another apply took the lock of {self._store.name} at the same moment", hint="wait for it")
+        self._seen = self._replaced(look.seen)
 
     def _read(self, seen: Seen) -> dict[str, Any]:
         try:
