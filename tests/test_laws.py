@@ -177,7 +177,8 @@ def _takes_over(before: reference.Pairs, after: reference.Pairs) -> bool:
 def test_law_1_adding_a_keep_never_raises_the_number_of_deletes_of_an_asset() -> None:
     for example in examples(50):
         before = example.case
-        after = before | {"rules": [example.added_keep, *before["rules"]]}
+        at = Random(example.seed).randint(0, len(before["rules"]))
+        after = before | {"rules": [*before["rules"][:at], example.added_keep, *before["rules"][at:]]}
         fewer, more = (Counter(asset for asset, _ in deletes_of(decisions)) for decisions in (example.decisions, decided(after)))
         for asset in more:
             if more[asset] > fewer[asset]:
