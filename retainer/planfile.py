@@ -54,11 +54,8 @@ COLUMNS = {
 lapses) come first, and leave the columns empty that only others need."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class SourceState(_Strict):
+@dataclass(frozen=True, slots=True)
+class SourceState:
     name: str
     kind: str
     complete: bool
@@ -70,7 +67,8 @@ class SourceState(_Strict):
     weak: str | None = None
 
 
-class LimitState(_Strict):
+@dataclass(frozen=True, slots=True)
+class LimitState:
     """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24 hours."""
 
     name: str
@@ -85,7 +83,8 @@ class LimitState(_Strict):
         return f"--lift {self.name}:{self.scope}"
 
 
-class ItemState(_Strict):
+@dataclass(frozen=True, slots=True)
+class ItemState:
     """A rule, hold or erasure as it was when the plan was made."""
 
     id: str
@@ -96,7 +95,8 @@ class ItemState(_Strict):
     digest: str
 
 
-class ClashState(_Strict):
+@dataclass(frozen=True, slots=True)
+class ClashState:
     ceiling: str
     keep: str
     assets: int
@@ -107,14 +107,17 @@ class ClashState(_Strict):
         return f"--lift clash:{self.ceiling}"
 
 
-class Undeclared(_Strict):
+@dataclass(frozen=True, slots=True)
+class Undeclared:
     bucket: str
     assets: int
     at_risk: int
 
 
-class Header(_Strict):
+class Header(BaseModel):
     """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the fingerprint is the file's SHA-256."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     format: str = FORMAT
     digest: str = _NO_DIGEST

@@ -68,7 +68,8 @@ def timestamp(moment: datetime) -> str:
 def _table(connection: DuckDBPyConnection, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
     if rows:
-        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' for _ in rows[0])})", [list(row) for row in rows])
+        one = f"({', '.join('?' for _ in rows[0])})"
+        connection.execute(f"INSERT INTO {name} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
 
 
 def _enum(words: Iterable[str]) -> str:

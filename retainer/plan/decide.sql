@@ -173,7 +173,7 @@ WITH unfinished AS (
     UNION ALL
     SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false FROM member WHERE lies_elsewhere
 ), asked AS (
-    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
+    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, many, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
         safe.asset_no IS NOT NULL AS safe, lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
@@ -210,7 +210,7 @@ WITH unfinished AS (
         END::decision AS verdict
     FROM asked
 )
-SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes, many, safe, hosted, elsewhere,
+SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes, safe,
     CASE
         WHEN verdict = 'due' THEN coalesce(erasure, deleted_by)
         WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by

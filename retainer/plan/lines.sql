@@ -1,19 +1,19 @@
 -- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies by deadline, deletes, and
 -- the rest that someone may worry about.
 --
--- Given: weighed, decided, dated, assets, copies, stores; names(clause_no, rule, rule_at)
+-- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
 --        $metadata (the metadata that a plan tells)
 -- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
 
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH told AS (
-    SELECT decided.* EXCLUDE (asset_id, verdict, because, many),
+    SELECT decided.* EXCLUDE (asset_id, verdict, because), lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
         CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
              WHEN many THEN 'many-objects'
              WHEN $out_of_scope THEN 'out-of-scope' END AS because,
         CASE WHEN decision NOT IN ('copy', 'delete') OR many OR $out_of_scope THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn
-    FROM decided WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
+    FROM decided JOIN member USING (asset_no) WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
 )
 SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no, store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM told;
