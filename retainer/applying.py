@@ -17,7 +17,7 @@ from retainer.apply.run import Job, Recheck, Run, Watcher
 from retainer.database import connect
 from retainer.errors import PlanRefused, RetainerError, StoreFailed
 from retainer.inventory.facts import open_facts
-from retainer.journal.file import Entry, Journal, done_before, recent_deletes
+from retainer.journal.file import Entry, Journal, done_before, left_over, recent_deletes
 from retainer.journal.lock import Heart, StoreLock
 from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment
@@ -231,7 +231,7 @@ def carry_out(
             copies=prepared.copies, deletes=prepared.deletes, stores=writers, downloads=downloads,
             record_of=Records(state / "facts.duckdb", settings), journal=journal, clock=clock, watcher=watcher,
             deletes_approved=approved, recheck=recheck, locks_are_fresh=lambda: all(lock.is_fresh() for lock in taken), unlocked=unlocked,
-            copied_before=before.copies, catalogued_before=before.catalogued,
+            left_over=left_over(journal.before), copied_before=before.copies, catalogued_before=before.catalogued,
             deleted_before=before.deletes, intended_before=before.intended, **({"workers": workers} if workers else {}),
         )  # fmt: skip
         run = Run(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -61,6 +61,13 @@ class Conditions:
     batch_delete: bool
 
 
+Begun = Callable[[str], None]
+
+
+def untold(upload: str) -> None:
+    """For writes so small that nothing of them is left behind."""
+
+
 class StoreReader(Protocol):
     """A store that can be looked at. A listing finishes or raises ListingBroken."""
 
@@ -86,18 +93,24 @@ class StoreReader(Protocol):
 class StoreWriter(StoreReader, Protocol):
     """A store that can be changed, always on a condition."""
 
-    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+    def create(
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+    ) -> Seen:
         """Write an object that does not exist yet from a stream, without touching the disk.
 
-        At most 32 MiB are held in memory. Raises KeyTaken when something is there, and then nothing of it has changed;
-        whatever `chunks` raises goes through, and leaves nothing behind that a listing shows.
+        At most 32 MiB are held in memory. `begun` is told of a write that a kill would leave unfinished, before its first byte.
+        Raises KeyTaken when something is there, and then nothing of it has changed; whatever `chunks` raises goes through, and
+        leaves nothing behind that a listing shows.
         """
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
         """Copy on the server's side an object of a store of the same cloud; None when the servers cannot.
 
         Creates only; raises KeyTaken and StoreFailed (also when the source changed).
         """
+
+    def abandon(self, key: str, upload: str) -> None:
+        """Give up the unfinished write of a dead run that `begun` was told of; it may be gone already. Raises StoreFailed."""
 
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""

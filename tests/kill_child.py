@@ -1,4 +1,5 @@
 """`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n, KILL_WHEN=before|after. KILL_COUNT=FILE only counts them.
+KILL_EVENT=name kills it once that event is in the journal.
 
 An effect is every call that changes a store and every line of the journal.
 """
@@ -45,6 +46,15 @@ def wrapped_writer(store: Any, opened: Any = retainer.wiring.open_writer) -> Any
 
 retainer.wiring.open_writer = wrapped_writer
 Journal.write = counted("journal", Journal.write)  # type: ignore[method-assign]
+if event := os.environ.get("KILL_EVENT"):
+    written = Journal.write
+
+    def write_and_die(self: Journal, named: str, **particulars: Any) -> None:
+        written(self, named, **particulars)
+        if named == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.write = write_and_die  # type: ignore[method-assign]
 carried_out = retainer.applying.carry_out
 retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named, workers=1)  # type: ignore[assignment]
 

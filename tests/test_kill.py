@@ -6,19 +6,25 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import servers
+from conftest import endpoint_of
 from project import POLICY, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
-from retainer.journal.file import read_journal
+from retainer.errors import StoreFailed
+from retainer.journal.file import Entry, left_over, read_journal
+from retainer.model.outcome import LeftOver
 
 HOSTED = {"a1" + "0" * 22: video(1), "a2" + "0" * 22: video(2)}
 OLD = "b1" + "0" * 22
 ERASED = ("e1" + "0" * 22, "e2" + "0" * 22)
-EFFECTS = 28
+EFFECTS = 31
 
 
 def small_run(root: Path, api: StandIn) -> Project:
@@ -46,7 +52,7 @@ def test_there_are_as_many_effects_as_are_killed_below(tmp_path: Path, api: Stan
     project = small_run(tmp_path / "project", api)
     assert killed(project, KILL_COUNT=str(tmp_path / "effects")) == 0
     effects = (tmp_path / "effects").read_text().split()
-    assert Counter(effects) == {"journal": 15, "create": 6, "copy_within": 1, "replace": 2, "delete": 4}
+    assert Counter(effects) == {"journal": 18, "create": 6, "copy_within": 1, "replace": 2, "delete": 4}
     assert len(effects) == EFFECTS
 
 
@@ -69,3 +75,64 @@ def test_a_kill_loses_nothing_and_repeats_nothing(at: int, when: str, tmp_path: 
     after = pairs(project.plan("after.plan", expect=4))  # the one delete that waited for its copy would empty the store
     assert {pair: decision for pair, decision in after.items() if decision not in ("lapses", "keep")} == {(OLD, "uploads"): "delete"}
     assert sum(decision == "keep" for decision in after.values()) == 3
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "moto"])
+def test_what_a_dead_run_left_half_uploaded_is_given_up_and_nothing_else(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    endpoint = endpoint_of(server, request)
+    project = make_project(tmp_path / "project", api, server, endpoint)
+    name, content = "a" * 24, video(1, 17 << 20)
+    project.hosted(name, content)
+    project.plan()
+    vault, client = project.stores["vault"], servers.s3_client(endpoint)
+    foreign = client.create_multipart_upload(Bucket=vault.bucket, Key=vault.prefix + "somebody-elses")["UploadId"]
+
+    def open_uploads() -> set[str]:
+        return {each["UploadId"] for each in client.list_multipart_uploads(Bucket=vault.bucket, Prefix=vault.prefix).get("Uploads", ())}
+
+    assert killed(project, KILL_EVENT="upload") == -signal.SIGKILL
+    assert len(open_uploads() - {foreign}) == 1
+    assert project.apply()["copied"] == 1
+    assert open_uploads() == {foreign}
+    assert list(project.content("vault").values()) == [content]
+    assert [entry.event for entry in read_journal(project.root / ".retainer") if entry.event in ("upload", "abandoned", "copied")] == [
+        "upload", "abandoned", "upload", "copied",
+    ]  # fmt: skip
+
+
+def test_an_upload_is_left_over_until_it_became_a_copy_or_was_given_up() -> None:
+    def entry(run: str, event: str, **particulars: Any) -> Entry:
+        return Entry(datetime.now(UTC), run, "p", event, particulars)
+
+    def upload(run: str, row: int, name: str) -> Entry:
+        return entry(run, "upload", row=row, store="vault", key=f"k{row}", upload=name)
+
+    before = [
+        upload("r1", 0, "u0"), entry("r1", "copied", row=0, record={}), upload("r1", 1, "u1"),
+        upload("r1", 2, "u2"), upload("r1", 2, "u3"), entry("r1", "copied", row=2, record={}),
+        upload("r2", 1, "u4"), upload("r2", 5, "u5"), entry("r3", "abandoned", upload="u5"),
+    ]  # fmt: skip
+    assert left_over(before) == [LeftOver("vault", "k1", "u1"), LeftOver("vault", "k1", "u4")]
+
+
+def test_a_folder_gives_up_only_its_own_half_written_file(tmp_path: Path, api: StandIn) -> None:
+    project = make_project(tmp_path / "project", api, "local", "")
+    writer = project.writer("vault")
+    begun: list[str] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield b"half"
+        (half,) = (path for path in Path(project.stores["vault"].prefix).rglob(begun[0]))
+        half.with_name("f" * 32).write_bytes(half.read_bytes())  # what a kill would leave
+        half.with_name("0" * 32).write_bytes(b"another run's")
+        yield b"whole"
+
+    writer.create("a.mp4", chunks(), None, {}, "video/mp4", begun.append)
+    writer.abandon("a.mp4", "f" * 32)
+    writer.abandon("a.mp4", begun[0])  # gone already
+    left = {path.name for path in Path(project.stores["vault"].prefix).rglob("*") if path.is_file()}
+    assert left == {"a.mp4", "0" * 32}
+    with pytest.raises(StoreFailed):
+        writer.abandon("a.mp4", "../../a.mp4")

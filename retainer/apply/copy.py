@@ -10,7 +10,7 @@ from typing import Any
 from retainer.apply.verify import Counted, digest_of, proven_same
 from retainer.errors import KeyTaken, Unverified
 from retainer.planfile import Action, Planned
-from retainer.ports import Digest, Downloads, Look, StoreReader, StoreWriter
+from retainer.ports import Begun, Digest, Downloads, Look, StoreReader, StoreWriter
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/zip", "csv": "text/csv", "json": "application/json",
                  "txt": "text/plain", "srt": "application/x-subrip"}  # fmt: skip
@@ -51,10 +51,12 @@ def copy_one(
     record: Mapping[str, Any],
     tell: Callable[[int], None],
     check: Callable[[], None],
+    begun: Begun,
 ) -> Copied:
     """Make and verify one copy, or recognise that it is there already.
 
-    `source`: the store to read from, None for 100ms. `tell` is given the bytes as they go by; `check` raises to stop.
+    `source`: the store to read from, None for 100ms. `tell` is given the bytes as they go by; `check` raises to stop; `begun` is told of a
+    write that a kill would leave unfinished.
     Raises Changed, KeyTaken (a different object lies there), SourceGone, SourceFailed, StoreFailed, Unverified.
     """
     assert action.target is not None
@@ -64,14 +66,14 @@ def copy_one(
     metadata = object_metadata(record)
     if source is not None and action.source_object is not None:
         seen = _as_planned(source, action.source_object)
-        copied = target.copy_within(source, seen.seen, action.target, metadata)
+        copied = target.copy_within(source, seen.seen, action.target, metadata, begun)
         if copied is not None:
             tell(seen.seen.size)
             return _same_on_both_sides(source, seen, target, action.target)
     counted, expected, said = _opened(action, source, downloads)
     stream = _watched(counted, tell, check)
     try:
-        target.create(action.target, stream, expected, metadata, content_type_of(action.target))
+        target.create(action.target, stream, expected, metadata, content_type_of(action.target), begun)
     except KeyTaken:
         # Another writer, or our own write whose answer was lost: what lies there decides.
         for _ in stream:

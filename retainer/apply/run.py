@@ -13,7 +13,7 @@ from retainer.apply.copy import Changed, Copied, copy_one
 from retainer.apply.delete import delete_one, missing_witness, objects_of
 from retainer.apply.record import write_part
 from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
-from retainer.model.outcome import Summary, Trouble
+from retainer.model.outcome import LeftOver, Summary, Trouble
 from retainer.planfile import Action
 from retainer.ports import Conditions, Deletion, Downloads, Seen, StoreFailure, StoreWriter
 
@@ -69,6 +69,7 @@ class Job:
     locks_are_fresh: Callable[[], bool]
     unlocked: Mapping[str, RetainerError]
     """Stores whose lock could not be taken, and why: nothing is changed there."""
+    left_over: Sequence[LeftOver]
     copied_before: Mapping[int, dict[str, Any]]
     catalogued_before: frozenset[int]
     deleted_before: frozenset[int]
@@ -104,6 +105,7 @@ class Run:
     def go(self) -> Summary:
         """Copies, then the catalog, then deletes. Whatever ends it, what was done is in the journal and the catalog."""
         try:
+            self._clear_up()
             self._prove()
             self._take_up_copies()
             self._each(self.job.copies, self._copy)
@@ -118,6 +120,17 @@ class Run:
         finally:
             self._write_parts(everything=True)
         return self.summary
+
+    def _clear_up(self) -> None:
+        """Give up what dead runs of this journal left half written, and nothing else."""
+        for left in self.job.left_over:
+            if left.store not in self.job.stores or left.store in self._unusable:
+                continue
+            try:
+                self.job.stores[left.store].abandon(left.key, left.upload)
+            except RetainerError:
+                continue  # the next run tries again
+            self.job.journal.write("abandoned", store=left.store, key=left.key, upload=left.upload)
 
     def _prove(self) -> None:
         """Find out what each store honours, and whether our clock is theirs."""
@@ -177,10 +190,16 @@ class Run:
             return
         record = self.job.record_of(action)
         self.job.journal.write("intent", act="copy", rows=[action.n], asset=action.asset_id, store=action.store, key=action.target)
+
+        def begun(upload: str) -> None:
+            self.job.journal.write("upload", row=action.n, store=action.store, key=action.target, upload=upload)
+
         for attempt in range(1, TRIES + 1):
             self._check()
             try:
-                copied = copy_one(action, self.job.stores[action.store], source, self.job.downloads, record, self.job.watcher.bytes, self._check)
+                copied = copy_one(
+                    action, self.job.stores[action.store], source, self.job.downloads, record, self.job.watcher.bytes, self._check, begun
+                )
             except Changed as error:
                 self._skipped(action, str(error))
             except (SourceGone, KeyTaken) as error:

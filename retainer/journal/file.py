@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from retainer.errors import Locked, RetainerError
 from retainer.model.moment import read_moment, write_moment
+from retainer.model.outcome import LeftOver
 
 JOURNAL_FILE = "journal.jsonl"
 _START = "0" * 64
@@ -158,6 +159,24 @@ def done_before(entries: list[Entry], plan: str) -> Done:
             case "end":
                 finished = finished or of["finished"]
     return Done(copies, frozenset(catalogued), frozenset(deletes), frozenset(intended), finished)
+
+
+def left_over(entries: list[Entry]) -> list[LeftOver]:
+    """What was begun and neither became a copy nor was given up."""
+    found: dict[str, LeftOver] = {}
+    rows: dict[tuple[str, int], list[str]] = {}
+    for entry in entries:
+        of = entry.particulars
+        match entry.event:
+            case "upload":
+                found[of["upload"]] = LeftOver(of["store"], of["key"], of["upload"])
+                rows.setdefault((entry.run, of["row"]), []).append(of["upload"])
+            case "copied":
+                for upload in rows.pop((entry.run, of["row"]), ()):
+                    found.pop(upload, None)
+            case "abandoned":
+                found.pop(of["upload"], None)
+    return list(found.values())
 
 
 def recent_deletes(entries: list[Entry], now: datetime) -> dict[tuple[str, str], tuple[int, int]]:

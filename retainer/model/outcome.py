@@ -25,6 +25,15 @@ class Trouble:
     hint: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """A write that a dead run began and did not end: `upload` is what the store calls it."""
+
+    store: str
+    key: str
+    upload: str
+
+
 @dataclass
 class Summary:
     """What a run has done. `skipped` had changed or was no longer safe; `failed` went wrong."""

@@ -21,7 +21,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Conditions, Deletion, Look, Seen, StoreFailure, StoreReader
+from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _CHUNK = 8 << 20
@@ -135,7 +135,9 @@ class GcsWriter(GcsReader):
             blob.storage_class = self.store.storage_class
         return blob
 
-    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+    def create(
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+    ) -> Seen:
         blob = self._blob(key, metadata)
         buffer, more = bytearray(), False
         for chunk in chunks:
@@ -165,7 +167,10 @@ class GcsWriter(GcsReader):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
             raise self._failed("write", key, error) from None
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+    def abandon(self, key: str, upload: str) -> None:
+        """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
+
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
             return None
         blob = self._blob(key, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Conditions, Deletion, Look, Seen, StoreFailure, StoreReader
+from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _TEMPORARY = f"{OWN_PREFIX}tmp/"
@@ -99,10 +100,13 @@ class LocalReader:
 class LocalWriter(LocalReader):
     """Changes one folder, always on a condition: a create links a finished file, a delete moves aside and looks once more."""
 
-    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+    def create(
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+    ) -> Seen:
         path = self._path(key)
         self._there("write")
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
+        begun(temporary.name)
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as stream:
@@ -131,7 +135,15 @@ class LocalWriter(LocalReader):
         if not self.root.is_dir():
             raise StoreFailed(f"{verb} {self.name}: the folder {self.root} is not there", hint="create it; is its disk mounted?")
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+    def abandon(self, key: str, upload: str) -> None:
+        if not re.fullmatch(r"[0-9a-f]{32}", upload):
+            raise StoreFailed(f"clear up {self.name}:{key}: `{upload}` is no name that retainer gives to a file")
+        try:
+            (self.root / _TEMPORARY / upload).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
+
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
         return None
 
     def delete(self, seen: Seen) -> Deletion:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Conditions, Deletion, Look, Seen, StoreFailure, StoreReader
+from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _PART = 8 << 20
@@ -180,7 +180,9 @@ class S3Writer(S3Reader):
             extra["StorageClass"] = self.store.storage_class
         return extra
 
-    def create(self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str) -> Seen:
+    def create(
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+    ) -> Seen:
         part_size = max(_PART, -(-(size or 0) // _MOST_PARTS))
         parts = _parts(chunks, part_size)
         first = next(parts)
@@ -192,7 +194,7 @@ class S3Writer(S3Reader):
                     Bucket=self.store.bucket, Key=self._full(key), Body=first, IfNoneMatch="*", ChecksumCRC32C=_crc(first), **extra
                 )
                 return Seen(key, len(first), answer["ETag"].strip('"'))
-            return self._create_in_parts(key, first, second, parts, extra)
+            return self._create_in_parts(key, first, second, parts, extra, begun)
         except ClientError as error:
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -200,11 +202,12 @@ class S3Writer(S3Reader):
         except BotoCoreError as error:
             raise self._failed("write", key, error) from None
 
-    def _create_in_parts(self, key: str, first: bytes, second: bytes, rest: Iterator[bytes], extra: dict[str, Any]) -> Seen:
+    def _create_in_parts(self, key: str, first: bytes, second: bytes, rest: Iterator[bytes], extra: dict[str, Any], begun: Begun) -> Seen:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         upload = self._client.create_multipart_upload(**place, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT", **extra)
         place["UploadId"] = upload["UploadId"]
         try:
+            begun(upload["UploadId"])
             done, size, whole = [], 0, google_crc32c.Checksum()
 
             def send(number: int, part: bytes) -> None:
@@ -234,7 +237,16 @@ class S3Writer(S3Reader):
         except (ClientError, BotoCoreError):
             return
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str]) -> Seen | None:
+    def abandon(self, key: str, upload: str) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self.store.bucket, Key=self._full(key), UploadId=upload)
+        except ClientError as error:
+            if _code(error) != "NoSuchUpload" and not _is_missing(error):
+                raise self._failed("clear up", key, error) from None
+        except BotoCoreError as error:
+            raise self._failed("clear up", key, error) from None
+
+    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
         if not isinstance(source, S3Reader) or source.store.endpoint != self.store.endpoint or seen.size == 0:
             return None
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
@@ -247,6 +259,7 @@ class S3Writer(S3Reader):
             raise self._failed("write", key, error) from None
         place["UploadId"] = upload["UploadId"]
         try:
+            begun(upload["UploadId"])
             done = []
             for number, start in enumerate(range(0, seen.size, _COPY_PART), 1):
                 end = min(start + _COPY_PART, seen.size) - 1
