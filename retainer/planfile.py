@@ -19,7 +19,7 @@ from retainer.database import connect
 from retainer.errors import PlanRefused
 from retainer.model.moment import read_moment
 
-FORMAT = "1.0"
+FORMAT = "2.0"
 _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
 ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
@@ -51,7 +51,7 @@ COLUMNS = {
     "action": "VARCHAR",
 }
 """The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes. Quiet rows (kept, unmanaged,
-lapses) come first, and leave the columns empty that only others need."""
+lapses) come first; what only others need is NULL on them, also `last_copy` and `assumed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import generate
+import pytest
 import reference
 from generate import Case, now_of, only, policies_of
 from hypothesis import Phase, given, settings
@@ -383,6 +384,14 @@ def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
             else:
                 assert (row["decision"], row["because"]) == (was["decision"], was["because"])
     assert apart > 5
+
+
+@pytest.mark.parametrize("fact", ["places SET complete", "places SET lock_read", "places SET owners_known", "facts SET settled"])
+def test_what_a_snapshot_leaves_open_is_never_taken_for_the_better(fact: str) -> None:
+    for example in examples(6):
+        every_third = "WHERE asset_no % 3 = 0"
+        left_open = rows_after(example.case, f"UPDATE {fact} = NULL {every_third}")
+        assert left_open == rows_after(example.case, f"UPDATE {fact} = false {every_third}")
 
 
 def test_where_a_lock_could_not_be_read_nothing_is_deleted() -> None:

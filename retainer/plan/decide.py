@@ -1,4 +1,4 @@
-"""Rules and facts -> the table `decided`: the few parts that decide.sql is assembled from, and the facts it works on."""
+"""Rules and facts -> `decided`: the few parts that decide.sql is assembled from, and the facts it works on."""
 
 from __future__ import annotations
 

@@ -153,17 +153,18 @@ SELECT asset_no, store FROM (
 -- Of the assets that lack something somewhere: those of which a complete copy lies in a store.
 CREATE OR REPLACE TEMP TABLE safe AS
 SELECT DISTINCT asset_no FROM copies
-WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM copies WHERE NOT complete);
+WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM copies WHERE complete IS NOT TRUE);
 
 -- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
 -- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block. Moments are compared to the
--- microsecond, so that nothing is deleted early, and cut to the second where they are shown.
+-- microsecond, so that nothing is deleted early; views cut them to the second.
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH unfinished AS (
     SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete
 ), pair AS (
-    SELECT asset_no, store::place AS store, true AS there, complete, bytes, shared, owners_known,
-        locked_until > $now OR (locked_until IS NULL AND NOT lock_read) AS locked
+    -- What a snapshot leaves open is never taken for the better: not complete, locked, owners not known.
+    SELECT asset_no, store::place AS store, true AS there, coalesce(complete, false) AS complete, bytes, shared,
+        coalesce(owners_known, false) AS owners_known, coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked
     FROM copies
     UNION ALL
     SELECT asset_no, store, false, false, NULL, NULL, true, false FROM missing
@@ -236,7 +237,7 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         CASE WHEN held_by IS NOT NULL THEN 'hold' END,
         CASE WHEN locked THEN 'lock' END,
         CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
-        CASE WHEN NOT (settled AND owners_known) AND erasure IS NULL THEN 'unknown' END
+        CASE WHEN (settled AND owners_known) IS NOT TRUE AND erasure IS NULL THEN 'unknown' END
     ], lambda why: why IS NOT NULL) END AS because
 FROM judged;
 
