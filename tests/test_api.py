@@ -843,6 +843,17 @@ def test_a_call_for_a_url_that_fails_for_good_fails_and_is_not_called_gone(recor
         recorded.client().open("a1")
 
 
+def test_a_part_that_nobody_asked_for_is_no_recording(lab: Lab) -> None:
+    def answer(path: str, _: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/file?X-Signature=0123"})
+        return 206, {"Content-Range": "bytes 0-4/9"}, b"hello"
+
+    with scripted(answer) as base, fails(SourceFailed) as caught:
+        lab.client(url=base).open("a1")
+    assert "206" in caught[0].message
+
+
 def test_a_redirect_is_followed(recorded: Lab) -> None:
     def answer(path: str, _: Any) -> Answer:
         if "presigned" in path:

@@ -233,10 +233,11 @@ def test_a_body_that_is_cut_once_is_copied_whole_in_the_end(local: Project) -> N
     assert list(local.content("vault").values()) == [content]
 
 
-def test_a_recording_shorter_than_its_record_counts_as_partial(local: Project) -> None:
-    local.hosted(A, video(1), size=1_000_000)
+@pytest.mark.parametrize(("content", "size", "words"), [(video(1), 1_000_000, "counts as partial"), (b"", 0, "no byte came")])
+def test_a_recording_shorter_than_its_record_or_empty_is_no_copy(local: Project, content: bytes, size: int, words: str) -> None:
+    local.hosted(A, content, size=size)
     local.plan()
-    assert "counts as partial" in local.apply(expect=7)["failed"][0]["cause"]
+    assert words in local.apply(expect=7)["failed"][0]["cause"]
     assert pairs(local.plan())[A, "vault"] == "copy"
 
 
@@ -328,13 +329,6 @@ def test_an_object_that_two_recordings_name_needs_the_witnesses_of_both(local: P
     path_of(local, "vault", "d" * 24).unlink()
     assert local.apply("p.plan", "--approve-deletes", "2")["deleted"] == 0
     assert len(local.content("uploads")) == 2
-
-
-def test_an_empty_body_is_no_copy(local: Project) -> None:
-    local.hosted(A, b"", size=0)
-    local.plan()
-    assert "no byte came" in local.apply(expect=7)["failed"][0]["cause"]
-    assert pairs(local.plan())[A, "vault"] == "copy"
 
 
 def test_limits_see_what_only_leaves_out(local: Project) -> None:

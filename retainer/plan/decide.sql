@@ -3,8 +3,8 @@
 -- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it; copies, listings (retainer/model/tables.py)
 --         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
 --         stores(store, scheme, rank)
--- Asked:  $now (cut to the second), $zone, $matches (a letter per rule, hold and erasure: y, n, or ? for "not certain"),
---         $hourly (true where a matching clause counts in hours)
+-- Asked:  $now (cut to the second), $local_day and $start_of_day (in the policy's zone), $matches (a letter per rule, hold and
+--         erasure: y, n, or ? for "not certain"), $hourly (true where a matching clause counts in hours)
 -- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate, weighed on the way.
 --
 -- A million assets are copied from table to table no more often than they must be: rows are only dropped or joined once, and
@@ -23,6 +23,7 @@ FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM date
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
     asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled, many, lies_hosted, lies_elsewhere,
+    lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact
@@ -134,13 +135,18 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 -- ── Every pair ──────────────────────────────────────────────────────────────────────────────────────────────────────
 -- A store where something of the asset lies, or that a keep that matches or a hold names; for an erased asset also every
 -- store whose listing did not finish. Where a keep has ended, nothing lies and the listing finished, the decision is `none`,
--- and such a pair has no row (there are many of them). Here, the pairs of which nothing lies there:
+-- and such a pair has no row (there are many of them).
+CREATE OR REPLACE TEMP VIEW unfinished AS
+SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
+
+-- What a snapshot leaves open is never taken for the better: not complete, locked, owners not known.
+CREATE OR REPLACE TEMP VIEW lying AS
+SELECT asset_no, store::place AS store, coalesce(complete, false) AS complete, bytes, shared, coalesce(owners_known, false) AS owners_known,
+    coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked
+FROM copies;
+
+-- The pairs of which nothing lies there:
 CREATE OR REPLACE TEMP TABLE missing AS
-WITH unfinished AS (
-    SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete
-), lying AS (
-    SELECT asset_no, store::place AS store FROM copies
-)
 SELECT asset_no, store FROM (
     SELECT asset_no, demand.store FROM member JOIN demand USING (cohort_no)
     WHERE wanted OR (named AND demand.store IN (FROM unfinished))
@@ -152,20 +158,15 @@ SELECT asset_no, store FROM (
 
 -- Of the assets that lack something somewhere: those of which a complete copy lies in a store.
 CREATE OR REPLACE TEMP TABLE safe AS
-SELECT DISTINCT asset_no FROM copies
-WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM copies WHERE complete IS NOT TRUE);
+SELECT DISTINCT asset_no FROM lying
+WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying WHERE NOT complete);
 
 -- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
 -- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block. Moments are compared to the
 -- microsecond, so that nothing is deleted early; views cut them to the second.
 CREATE OR REPLACE TEMP TABLE weighed AS
-WITH unfinished AS (
-    SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete
-), pair AS (
-    -- What a snapshot leaves open is never taken for the better: not complete, locked, owners not known.
-    SELECT asset_no, store::place AS store, true AS there, coalesce(complete, false) AS complete, bytes, shared,
-        coalesce(owners_known, false) AS owners_known, coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked
-    FROM copies
+WITH pair AS (
+    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked FROM lying
     UNION ALL
     SELECT asset_no, store, false, false, NULL, NULL, true, false FROM missing
     UNION ALL
@@ -177,7 +178,7 @@ WITH unfinished AS (
     SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, many, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
-        safe.asset_no IS NOT NULL AS safe, lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
+        safe.asset_no IS NOT NULL AS safe,
         created + INTERVAL 15 DAY AS lapse,
         -- never before the keeps are over; NULL (never) without a delete
         CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete, coalesce(keep_until, earliest_delete)) END AS delete_from,

@@ -8,15 +8,16 @@
 
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH told AS (
-    SELECT decided.* EXCLUDE (asset_id, verdict, because), lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
+    SELECT decided.* EXCLUDE (asset_id, verdict, because), hosted, elsewhere,
         CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
              WHEN many THEN 'many-objects'
-             WHEN $out_of_scope THEN 'out-of-scope' END AS because,
-        CASE WHEN decision NOT IN ('copy', 'delete') OR many OR $out_of_scope THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn
+             WHEN $out_of_scope THEN 'out-of-scope' END AS because
     FROM decided JOIN member USING (asset_no) WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
 )
 SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no, store))::INTEGER - 1 AS n, * EXCLUDE (turn)
-FROM told;
+FROM (
+    SELECT *, CASE WHEN because IS NOT NULL OR decision NOT IN ('copy', 'delete') THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn FROM told
+);
 
 CREATE OR REPLACE TEMP TABLE held AS
 SELECT asset_no, store, complete, objects FROM copies

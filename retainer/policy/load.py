@@ -60,7 +60,7 @@ SECRET_VALUE = re.compile(
     r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY|eyJ[\w-]{8,500}\.eyJ[\w-]{1,2000}\.[\w-]{1,1000}"
     r"|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=[^&\s]*|://[^/\s:@]{1,200}:[^/\s@]{1,200}@"
 )
-SECRET_ENTRY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)[\w-]*[\"']?\s*:")
+SECRET_ENTRY = re.compile(SECRET_KEY.pattern + r"[\w-]*[\"']?\s*:")
 
 
 @dataclass

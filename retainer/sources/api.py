@@ -90,11 +90,22 @@ class _Again(Exception):
         self.patience = patience
 
 
+def _may_pass(status: int) -> bool:
+    """Whether a call that was answered so may go through later."""
+    return status in (408, 425, 429) or status >= 500
+
+
 def _asked_patience(answer: httpx.Response) -> float | None:
-    """The seconds a 429 or 503 asks for: from the header, or from the text where only that names them."""
+    """The seconds a 429 or 503 asks for: from the header, or from the text where only that names them; None for any other answer."""
+    if answer.status_code not in (429, 503):
+        return None
     header = answer.headers.get("Retry-After", "")
     if header.isascii() and header.isdigit():
         return float(header)
+    try:
+        answer.read()
+    except httpx.HTTPError:
+        return None
     found = re.search(r"(?i)\bafter\s+([0-9]+(?:\.[0-9]+)?)\s*(ms|milli|s|min|m\b)?", answer.text[:2000])
     if not found:
         return None
@@ -229,8 +240,8 @@ class HmsApi:
             )
         if status in (404, 410):
             raise SourceGone(f"100ms {path}: {status}, it is not there")
-        if status in (408, 425, 429) or status >= 500:
-            raise _Again(f"it answered {status}", _asked_patience(answer) if status in (429, 503) else None)
+        if _may_pass(status):
+            raise _Again(f"it answered {status}", _asked_patience(answer))
         if status != 200:
             raise SourceFailed(f"100ms {path}: it answered {status}")
         try:
@@ -266,13 +277,13 @@ class HmsApi:
                 continue
             break
         status = answer.status_code
-        if status in (200, 206):
+        if status == 200 or (status == 206 and range_asked):
             return answer
-        patience = _told_patience(answer)
+        patience = _asked_patience(answer)
         answer.close()
         if status in (404, 410):
             raise SourceGone(f"the recording is gone from 100ms ({status})")
-        if status in (408, 425, 429) or status >= 500:
+        if _may_pass(status):
             raise _Again(f"the server answered {status}", patience)
         hint = "100ms may only have the right to write to that bucket: declare it as a store" if status == 403 else None
         raise SourceFailed(f"opening the recording: the server answered {status}", hint=hint)
@@ -308,12 +319,3 @@ def _backoff(attempt: int) -> float:
     """Seconds before try number `attempt` + 1: twice as long each time, at most a minute, with jitter."""
     return float(min(60.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
 
-
-def _told_patience(answer: httpx.Response) -> float | None:
-    if answer.status_code not in (429, 503):
-        return None
-    try:
-        answer.read()
-    except httpx.HTTPError:
-        return None
-    return _asked_patience(answer)

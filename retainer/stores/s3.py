@@ -6,6 +6,7 @@ import base64
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -228,23 +229,16 @@ class S3Writer(S3Reader):
             )  # fmt: skip
             return Seen(key, size, answer["ETag"].strip('"'))
         except BaseException:
-            self._abort(place)
+            with suppress(RetainerError):
+                self.abandon(key, upload["UploadId"])
             raise
-
-    def _abort(self, place: dict[str, Any]) -> None:
-        try:
-            self._client.abort_multipart_upload(**place)
-        except (ClientError, BotoCoreError):
-            return
 
     def abandon(self, key: str, upload: str) -> None:
         try:
             self._client.abort_multipart_upload(Bucket=self.store.bucket, Key=self._full(key), UploadId=upload)
-        except ClientError as error:
-            if _code(error) != "NoSuchUpload" and not _is_missing(error):
+        except (ClientError, BotoCoreError) as error:
+            if not (isinstance(error, ClientError) and (_code(error) == "NoSuchUpload" or _is_missing(error))):
                 raise self._failed("clear up", key, error) from None
-        except BotoCoreError as error:
-            raise self._failed("clear up", key, error) from None
 
     def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
         if not isinstance(source, S3Reader) or source.store.endpoint != self.store.endpoint or seen.size == 0:
@@ -272,7 +266,8 @@ class S3Writer(S3Reader):
             answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*")
             return Seen(key, seen.size, answer["ETag"].strip('"'))
         except ClientError as error:
-            self._abort(place)
+            with suppress(RetainerError):
+                self.abandon(key, upload["UploadId"])
             operation = error.operation_name
             if _is_conflict(error) and operation == "CompleteMultipartUpload":
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -282,7 +277,8 @@ class S3Writer(S3Reader):
                 return None
             raise self._failed("copy to", key, error) from None
         except BaseException as error:
-            self._abort(place)
+            with suppress(RetainerError):
+                self.abandon(key, upload["UploadId"])
             if isinstance(error, BotoCoreError):
                 raise self._failed("copy to", key, error) from None
             raise
