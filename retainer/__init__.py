@@ -13,6 +13,7 @@ Stages share nouns and never import each other; `cli` strings them together (imp
     wiring.py       the only place that names a concrete store or source        ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file      applying.py   a plan file and today -> a run
     explaining.py   why one asset is treated as it is      cases.py      policy tests -> what came out otherwise
+    cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
     settings.py     retainer.yaml -> Settings              planfile.py   the plan file, its rows and its header
     ports.py        what stages need from the outside      errors.py     every error, its exit code beside its class
     database.py     the DuckDB that every stage works on   starter/      what `retainer init` writes
@@ -20,11 +21,11 @@ Stages share nouns and never import each other; `cli` strings them together (imp
     model/          the nouns: frozen dataclasses, standard library only; tables.py and catalog.py name the columns of facts
     policy/         YAML -> rules: load (positions), schema (what is allowed), parse, lint, codes
                                                            ◀ a new condition: model/rule.py, schema.py, parse.py, plan/predicates.py
-    inventory/      what exists: collect (listings), locate (path -> key, key -> asset), facts (tables, snapshots)
+    inventory/      what exists: collect (listings), locate (path -> key, key -> asset), shapes (what a path tells), facts (tables)
     plan/           THE DECISION, pure: predicates, decide.sql (start here), lines.sql, limits
-    apply/          THE EFFECTS: run (the order of things), copy, delete, verify, record (the catalog)
+    apply/          THE EFFECTS: run (the order of things), copy, delete, verify, record (the catalog), playlists and manifest (HLS)
     journal/        THE RECORD: file (hash chain), lock (one apply per store)
-    sources/        the 100ms API                          stores/       s3, gcs, local: one file each
+    sources/        the 100ms API, media (bytes)           stores/       s3, gcs, local: one file each
     views/          values -> text: human, machine         ◀ a new output: one file here, one line in cli.py
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

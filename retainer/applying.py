@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +40,7 @@ class Prepared:
     plan: PlanFile
     copies: list[Action]
     deletes: list[Action]
+    archived: list[Action]
     held_back: list[str]
 
 
@@ -58,7 +61,8 @@ def prepare(
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
         raise PlanRefused("rules, erasures, stores or the time zone have changed since the plan", hint=again)
-    return Prepared(plan, list(actions(plan, "copy")), _with_shared_witnesses(plan), [*header.held_back, *_over_by_now(plan, settings, journal, now)])
+    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, now)]
+    return Prepared(plan, list(actions(plan, "copy")), _with_shared_witnesses(plan), list(actions(plan, "copy", archived=True)), held_back)
 
 
 def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
@@ -133,7 +137,7 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
         connection.close()
 
 
-_PLAN_FACTS = ("type", "status", "room_id", "session_id", "user_id", "peer_id", "path", "size", "duration", "not_known")
+_PLAN_FACTS = ("type", "status", "room_id", "session_id", "user_id", "peer_id", "path", "size", "duration", "thumbnails", "not_known")
 
 
 def _facts_row(action: Action) -> dict[str, Any]:
@@ -157,17 +161,28 @@ class Records:
 
     def __init__(self, facts: Path, settings: Settings) -> None:
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._of_thread = threading.local()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
         if facts.is_file():
             try:
                 self._connection = open_facts(facts, settings)
             except RetainerError:
                 self._connection = None
 
+    def close(self) -> None:
+        """Let go of the facts, in every thread."""
+        for connection in (*self._cursors, self._connection):
+            if connection is not None:
+                connection.close()
+
     def __call__(self, action: Action) -> dict[str, Any]:
-        names = [name for name in RECORD if name not in ("job_id", "has_thumbnails")]
+        names = [name for name in RECORD if name != "job_id"]
         told = ", ".join("strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name for name in names)
         if self._connection is not None:
-            row = self._connection.cursor().execute(f"SELECT {told} FROM facts.assets WHERE asset_id = ?", [action.asset_id]).fetchone()
+            if not hasattr(self._of_thread, "cursor"):
+                self._of_thread.cursor = self._connection.cursor()
+                self._cursors.append(self._of_thread.cursor)
+            row = self._of_thread.cursor.execute(f"SELECT {told} FROM facts.assets WHERE asset_id = ?", [action.asset_id]).fetchone()
             if row is not None:
                 return dict(zip(names, row, strict=True)) | {"settled": True, "known_by": "catalog"}
         record = dict.fromkeys(names) | _facts_row(action)
@@ -184,6 +199,7 @@ def carry_out(
     clock: Callable[[], datetime],
     watcher: Watcher,
     approved: bool,
+    restore: bool = False,
     today: Callable[[], tuple[Settings, Policies] | None],
     on_run: Callable[[Run], None] = lambda _: None,
     workers: int | None = None,
@@ -227,16 +243,17 @@ def carry_out(
             for lock in taken:
                 lock.give_back()
             raise
+        records = Records(state / "facts.duckdb", settings)
         job = Job(
-            copies=prepared.copies, deletes=prepared.deletes, stores=writers, downloads=downloads,
-            record_of=Records(state / "facts.duckdb", settings), journal=journal, clock=clock, watcher=watcher,
+            copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=writers, downloads=downloads,
+            record_of=records, journal=journal, clock=clock, watcher=watcher,
             deletes_approved=approved, recheck=recheck, locks_are_fresh=lambda: all(lock.is_fresh() for lock in taken), unlocked=unlocked,
             left_over=left_over(journal.before), copied_before=before.copies, catalogued_before=before.catalogued,
             deleted_before=before.deletes, intended_before=before.intended, **({"workers": workers} if workers else {}),
         )  # fmt: skip
         run = Run(job)
         on_run(run)
-        with Heart(taken, lambda: run.stop(lost_lock=True)):
+        with Heart(taken, lambda: run.stop(lost_lock=True)), closing(records):
             summary = run.go()
         journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),
                       skipped=len(summary.skipped), interrupted=summary.interrupted)  # fmt: skip

@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
-from retainer.database import connect
-from retainer.inventory.facts import fill, read_asset
+from retainer.database import connect, fill
+from retainer.inventory.facts import read_asset
 from retainer.inventory.locate import MANY_OBJECTS
+from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import Outcome
 from retainer.model.rule import Policies
@@ -37,7 +38,7 @@ class Decider:
                 asset_no IN (SELECT asset_no FROM places WHERE store = 'elsewhere') AS lies_elsewhere FROM facts
         """)
         self.connection.execute("CREATE TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
-        self.connection.execute(create("staged", {**ASSETS, "job_id": "VARCHAR", "has_thumbnails": "BOOLEAN"}))
+        self.connection.execute(create("staged", RECORD))
 
     def decide(self, case: dict[str, Any], policies: Policies, now: datetime, timezone: str) -> dict[tuple[str, str], dict[str, Any]]:
         """Every decision of a case by (asset id, store); moments as text, `forever` and `none` where there is none."""
@@ -84,8 +85,7 @@ class Decider:
                     row["created_at"] = None
                 yield row | {"not_known": unread or None}
 
-        columns = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")}
-        fill(self.connection, "staged", columns | {"has_thumbnails": "BOOLEAN"}, rows())
+        fill(self.connection, "staged", RECORD, rows())
         picked = ", ".join(name if name not in ("asset_no", "many") else
                            "row_number() OVER (ORDER BY asset_id)" if name == "asset_no" else MANY_OBJECTS for name in ASSETS)  # fmt: skip
         self.connection.execute(f"INSERT INTO facts SELECT {picked} FROM staged")

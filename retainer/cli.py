@@ -17,8 +17,12 @@ from click.exceptions import Exit
 from retainer.errors import Declined, FactsIncomplete, PoliciesWrong, RetainerError, WrongUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retainer.apply.run import Run
+    from retainer.cataloguing import Work
     from retainer.model.diagnostic import Diagnostic
+    from retainer.model.outcome import Census
     from retainer.model.rule import Match, Policies
     from retainer.model.setting import Settings
     from retainer.planfile import PlanFile
@@ -339,8 +343,9 @@ def show(path: Path, form: str) -> None:
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option("--approve-deletes", type=int, metavar="N", help="Approve the plan's deletes; N must be the plan's own count.")
 @click.option("--fingerprint", metavar="F", help="Insist that this is the plan that was reviewed.")
+@click.option("--restore", is_flag=True, help="Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money).")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, form: str) -> None:
+def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, restore: bool, form: str) -> None:
     """Do what a plan says: copies by their deadlines, then deletes. What has changed since is skipped.
 
     On a terminal it asks for the number of deletes; without one and without --approve-deletes it only copies.
@@ -366,7 +371,7 @@ def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, form
     with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown, _Interrupts(running):
         done = carry_out(
             prepared, settings, state=_state(root, settings), writers=stores, downloads=api or wiring.NoDownloads(), clock=now,
-            watcher=shown, approved=approved, on_run=running.append, today=lambda: _today(root),
+            watcher=shown, approved=approved, restore=restore, on_run=running.append, today=lambda: _today(root),
         )  # fmt: skip
     click.echo(summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False)
     if done.interrupted:
@@ -427,6 +432,84 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
     if typed.strip():
         raise Declined("that is not the number of deletes: nothing was done")
     return False
+
+
+def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> None:
+    """Look at every object of a store, and show what was found."""
+    from retainer import wiring
+    from retainer.cataloguing import Work
+    from retainer.policy.diagnostics import nearest
+    from retainer.progress import Gathering
+    from retainer.views.human import census_text
+    from retainer.views.machine import census_json
+
+    root, settings, _ = _project()
+    declared = settings.store(store)
+    if declared is None:
+        close = nearest(store, [each.name for each in settings.stores])
+        raise WrongUsage(f"there is no store `{store}`", hint=f"did you mean `{close}`?" if close else "retainer.yaml declares them under `stores:`")
+    with Gathering(f"looking at the objects of {store}…") as shown:
+        census = act(Work(declared, wiring.open_writer(declared), _state(root, settings), now, shown.rows))
+    click.echo(census_json(census) if form == "json" else census_text(census, _page(), what, store), nl=False)
+    if census.failed or census.broken:
+        raise Exit(EXIT["partly"] if census.failed else 1)
+
+
+FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+
+
+@cli.command()
+@click.argument("store")
+@FORM
+def adopt(store: str, form: str) -> None:
+    """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred. No object is changed.
+
+    By the metadata of copies and by the documented shapes of paths. What is known by its path alone has no date: it is kept, held and erased
+    like anything else, but never deleted for its age. Example: `retainer adopt uploads`
+    """
+    from retainer.cataloguing import adopt as adopted
+
+    root, settings, policies = _project()
+
+    def act(work: Work) -> Census:
+        facts = _state(root, settings) / "facts.duckdb"
+        _gathered(root, settings, policies, facts)
+        return adopted(work, facts, settings)
+
+    _census(store, form, "adopted", act)
+
+
+@cli.group()
+def catalog() -> None:
+    """The catalog of what was copied, which lies beside the copies."""
+
+
+@catalog.command("rebuild")
+@click.argument("store")
+@FORM
+def catalog_rebuild(store: str, form: str) -> None:
+    """Make the catalog of a store again from its objects alone: their metadata, their manifests and their checksums.
+
+    Damaged parts of the old one are removed, whole ones stay. Example: `retainer catalog rebuild vault`
+    """
+    from retainer.cataloguing import rebuild
+
+    _census(store, form, "catalogued anew", rebuild)
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--sample", type=click.FloatRange(0, 100, min_open=True), default=100.0, metavar="P", help="Only P percent of the objects, drawn anew.")
+@FORM
+def verify(store: str, sample: float, form: str) -> None:
+    """Read copies back and compare them with their checksums. What is broken is partial from then on, and the next plan repairs it.
+
+    Exit 1 when something is broken, 7 when something could not be read.
+    Examples: `retainer verify vault`, `retainer verify vault --sample 2` every night
+    """
+    from retainer.cataloguing import scrub
+
+    _census(store, form, "verified", lambda work: scrub(work, sample))
 
 
 @cli.command()

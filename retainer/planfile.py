@@ -15,14 +15,15 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retainer.database import connect
+from retainer.database import connect, literal
 from retainer.errors import PlanRefused
 from retainer.model.moment import read_moment
 
-FORMAT = "2.0"
+FORMAT = "3.0"
 _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
 ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
+ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
 COLUMNS = {
     "n": "INTEGER",  # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest; the quiet rows have none
@@ -30,7 +31,7 @@ COLUMNS = {
     "store": "VARCHAR",
     "decision": "VARCHAR",
     # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy or delete is no action:
-    # many-objects (cannot yet), out-of-scope (--only)
+    # archived (must be restored before it can be read), out-of-scope (--only)
     "because": "VARCHAR",
     "rule": "VARCHAR",  # id of the rule, hold or erasure
     "rule_at": "VARCHAR",  # file:line
@@ -45,9 +46,11 @@ COLUMNS = {
     "leaves_at": "TIMESTAMP",  # wanted, and 100ms alone has it: when it leaves
     "assumed": "BOOLEAN",  # it lies in a bucket that nobody declared, so that this moment is assumed
     "source": "VARCHAR",  # where a copy is read from: a store, hosted or elsewhere
-    # JSON, on copies and deletes: source_object {key, size, version} (in a store) and target of a copy; objects [{key, size, version}]
-    # that a delete deletes, as they were seen, and witnesses [{store, key, size, version}], the complete copies that make it
-    # safe; facts: what holds can match on, less names
+    # JSON, on copies and deletes. origin [{key, size, version}]: what a copy from a store is read from; folder: where the names in it
+    # begin; target: the copy's key, or with a slash at its end its folder; broken [{key, size, version}]: what a scrub found there and
+    # the copy replaces; lock_until: until when it is locked. objects [{key, size, version}]: what a delete deletes, as it was seen and
+    # in this order; witnesses [{store, key, size, version}]: the complete copies that make it safe. facts: what holds can match on,
+    # less names
     "action": "VARCHAR",
 }
 """The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes. Quiet rows (kept, unmanaged,
@@ -114,6 +117,21 @@ class Undeclared:
     at_risk: int
 
 
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """How the copies of this plan will lie in a store. `small`: so many of them stay in the standard class, being under `floor` bytes;
+    `locked`: so many are locked, the last of them until `lock_last`."""
+
+    name: str
+    storage_class: str | None
+    floor: int
+    small: int
+    lock: str | None
+    locked: int
+    unlocked: int
+    lock_last: str | None
+
+
 class Header(BaseModel):
     """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the fingerprint is the file's SHA-256."""
 
@@ -136,6 +154,7 @@ class Header(BaseModel):
     limits: list[LimitState]
     clashes: list[ClashState]
     undeclared: list[Undeclared]
+    targets: list[TargetState]
     uncovered: int
     uncovered_bytes: int
     incomplete: bool
@@ -188,13 +207,12 @@ def write_plan(connection: duckdb.DuckDBPyConnection, header: Header, path: Path
     """Write the views quiet_lines and lines, in their order, and a header to one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
-    text = _canonical(header).replace("'", "''")
-    target = str(half).replace("'", "''")
     quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
     few = ", ".join(name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
     connection.execute(
-        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO '{target}' (FORMAT parquet, "
-        f"COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': '{text}'}})"
+        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO {literal(str(half))} (FORMAT parquet, "
+        "COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 122880, "
+        f"KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}})"
     )
     with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         place = content.rfind(_NO_DIGEST.encode())
@@ -225,9 +243,9 @@ def read_plan(path: Path) -> PlanFile:
         raise PlanRefused(f"there is no plan at {path}", hint=refused)
     fingerprint = fingerprint_of(path)
     connection = connect()
-    quoted = str(path).replace("'", "''")
+    quoted = literal(str(path))
     try:
-        found = connection.execute(f"SELECT value FROM parquet_kv_metadata('{quoted}') WHERE key = '{_KEY}'").fetchone()
+        found = connection.execute(f"SELECT value FROM parquet_kv_metadata({quoted}) WHERE key = '{_KEY}'").fetchone()
         if found is None:
             raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=refused)
         raw: dict[str, Any] = json.loads(bytes(found[0]))
@@ -237,7 +255,7 @@ def read_plan(path: Path) -> PlanFile:
         header = Header.model_validate(raw)
         if not _is_whole(path, header.digest):
             raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=refused)
-        connection.execute(f"CREATE VIEW plan AS FROM read_parquet('{quoted}')")
+        connection.execute(f"CREATE VIEW plan AS FROM read_parquet({quoted})")
         connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
     except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
         raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
@@ -256,7 +274,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One copy or delete, as a plan says it."""
+    """One copy or delete, as a plan says it.
+
+    A copy is read from the objects of `origin` in the store `source`, or from 100ms where there are none. A `target` with a slash at its end is
+    the folder of a recording of many objects, whose names in `origin` begin behind `folder`.
+    """
 
     n: int
     asset_id: str
@@ -270,29 +292,32 @@ class Action:
     bytes: int | None
     last_copy: bool
     source: str | None
-    source_object: Planned | None
+    origin: tuple[Planned, ...]
+    folder: str
     target: str | None
     objects: tuple[Planned, ...]
+    broken: tuple[Planned, ...]
     witnesses: tuple[Planned, ...]
+    lock_until: datetime | None
     facts: dict[str, Any]
 
 
-def actions(plan: PlanFile, decision: str) -> Iterator[Action]:
-    """The copies or the deletes of a plan, in its order."""
+def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterator[Action]:
+    """The copies or the deletes of a plan, in its order; `archived`: those copies that must wait until their source is restored."""
     cursor = plan.connection.cursor()
     cursor.execute(
         "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), epoch(deadline), bytes, last_copy, source, action "
-        f"FROM plan WHERE {ACTIONS} AND decision = ? ORDER BY n", [decision]
+        f"FROM plan WHERE {ARCHIVED if archived else ACTIONS} AND decision = ? ORDER BY n", [decision]
     )
     while rows := cursor.fetchmany(1000):
         for n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, text in rows:
             action = json.loads(text)
-            origin = action["source_object"]
             yield Action(
                 n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, last,
-                source, Planned(source, **origin) if origin else None, action["target"],
+                source, tuple(Planned(source, **each) for each in action["origin"] or ()), action["folder"] or "", action["target"],
                 tuple(Planned(store, **each) for each in action["objects"] or ()),
-                tuple(Planned(**each) for each in action["witnesses"] or ()),
+                tuple(Planned(store, **each) for each in action["broken"] or ()),
+                tuple(Planned(**each) for each in action["witnesses"] or ()), read_moment(action["lock_until"] or ""),
                 action["facts"],
             )  # fmt: skip
 
@@ -328,6 +353,7 @@ class Line:
     assumed: bool
     last_copy: bool
     source: str | None
+    lock_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,7 +376,7 @@ class Overview:
     first_leaves_at: datetime | None
     copies: tuple[Group, ...]
     blocked: tuple[Group, ...]
-    not_yet: tuple[Group, ...]
+    archived: tuple[Group, ...]
     out_of_scope: int
     others: tuple[Group, ...]
     totals: tuple[tuple[str, int, int], ...]
@@ -358,12 +384,13 @@ class Overview:
 
 _LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN NULL ELSE epoch(until) END AS until, "
          "epoch(deadline) AS deadline, CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) END AS delete_from, "
-         "epoch(leaves_at) AS leaves_at, assumed, last_copy, source")  # fmt: skip
+         "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
+         "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) END AS lock_until")  # fmt: skip
 
 
 def _line(*values: Any) -> Line:
     row = dict(zip((each.name for each in fields(Line)), values, strict=True))
-    moments = {name: _moment(row[name]) for name in ("until", "deadline", "delete_from", "leaves_at")}
+    moments = {name: _moment(row[name]) for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until")}
     return Line(**row | moments | {"because": tuple(row["because"].split(", ")) if row["because"] else ()})
 
 
@@ -398,7 +425,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         first_leaves_at=_moment(risk[1]),
         copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store"),
         blocked=groups("decision = 'blocked'", "because"),
-        not_yet=groups("because = 'many-objects'", "decision"),
+        archived=groups("because = 'archived'", "source", "store"),
         out_of_scope=aside[0],
         others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision", "store"),
         totals=tuple(

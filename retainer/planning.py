@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from retainer.model.setting import Settings
 from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate
 from retainer.plan.lines import make_lines
-from retainer.planfile import ACTIONS, ClashState, Header, ItemState, LimitState, SourceState, Undeclared, write_plan
+from retainer.planfile import ACTIONS, ClashState, Header, ItemState, LimitState, SourceState, TargetState, Undeclared, write_plan
 from retainer.ports import Recordings, StoreReader
 
 
@@ -46,7 +46,7 @@ def _meaning(item: Rule | Hold | Erasure) -> object:
 def policy_digest(policies: Policies, settings: Settings) -> str:
     """A digest over the rules and erasures, and what periods and places mean. Holds are compared one by one, at apply."""
     items = sorted(item_digest(item) for item in policies.items() if not isinstance(item, Hold))
-    places = [(store.name, store.url, store.layout, store.endpoint) for store in settings.stores]
+    places = [asdict(store) for store in settings.stores]
     return hashlib.sha256(json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()).hexdigest()
 
 
@@ -73,6 +73,7 @@ def gather(
     lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
     if lockable:
         _read_locks(settings, policies, lockable, out, clock())
+    _see_restored({reader.name: reader for reader in readers}, out)
     return listings
 
 
@@ -111,6 +112,22 @@ def _read_locks(settings: Settings, policies: Policies, readers: dict[str, Store
         writable.close()
 
 
+def _see_restored(readers: dict[str, StoreReader], snapshot: Path) -> None:
+    """Look at the copies that are all in archives: a listing may not say that they were restored."""
+    with duckdb.connect(str(snapshot)) as facts:
+        frozen = facts.execute(
+            "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no NOT IN "
+            "(SELECT asset_no FROM copies WHERE complete AND archived IS NOT TRUE)"
+        ).fetchall()
+        for asset_no, store, keys in frozen:
+            try:
+                looks = [readers[store].look(key) for key in keys]
+            except RetainerError:
+                continue  # what cannot be looked at cannot be read either
+            if all(look is not None and not look.seen.archived for look in looks):
+                facts.execute("UPDATE copies SET archived = false WHERE asset_no = ? AND store = ?", [asset_no, store])
+
+
 @dataclass(frozen=True, slots=True)
 class Making:
     """What a plan is made with, besides facts and policies."""
@@ -129,7 +146,7 @@ def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path
     try:
         clauses = decide(connection, policies, making.now, settings.timezone)
         targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
-        make_lines(connection, targets, making.now, making.only)
+        make_lines(connection, targets, [store.name for store in settings.stores if store.lock], making.now, making.only)
         header = _header(connection, settings, policies, clauses, project, making)
         write_plan(connection, header, out)
     finally:
@@ -178,6 +195,7 @@ def _header(
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
         ],
         undeclared=_undeclared(connection),
+        targets=_targets(connection, settings),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),
@@ -228,6 +246,23 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
                    lifted=f"{limit.name}:{limit.scope}" in making.lifts)
         for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), making.recent, held)
     ]  # fmt: skip
+
+
+def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:
+    found = []
+    for store in settings.stores:
+        floor = store.storage_class_from if store.storage_class else 0
+        copies, small, locked, last = connection.execute(
+            "SELECT count(*), count(*) FILTER (bytes < ?), count(*) FILTER (isfinite(keep_until)), max(keep_until) FILTER (isfinite(keep_until)) "
+            f"FROM acting WHERE {ACTIONS} AND decision = 'copy' AND store = ?", [floor, store.name]
+        ).fetchall()[0]  # fmt: skip
+        if copies and (store.storage_class or store.lock):
+            locked = locked if store.lock else 0
+            found.append(TargetState(
+                name=store.name, storage_class=store.storage_class, floor=floor, small=small, lock=store.lock, locked=locked,
+                unlocked=copies - locked if store.lock else 0, lock_last=write_moment(last.replace(tzinfo=UTC)) if store.lock and last else None,
+            ))  # fmt: skip
+    return found
 
 
 def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:

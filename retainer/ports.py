@@ -23,6 +23,8 @@ class Seen:
     storage_class: str | None = None
     locked_until: datetime | None = None
     lock_read: bool = False
+    archived: bool = False
+    """Whether it must be restored before it can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Conditions:
     create: bool
     delete: bool
     batch_delete: bool
+    checksum: bool
+    """Whether the store computes a CRC32C of its own; else what was written is read back."""
 
 
 Begun = Callable[[str], None]
@@ -94,16 +98,21 @@ class StoreWriter(StoreReader, Protocol):
     """A store that can be changed, always on a condition."""
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None, over: Seen | None = None,
     ) -> Seen:
-        """Write an object that does not exist yet from a stream, without touching the disk.
+        """Write an object that does not exist yet from a stream, without touching the disk. `over`: the broken one that it replaces instead.
 
-        At most 32 MiB are held in memory. `begun` is told of a write that a kill would leave unfinished, before its first byte.
-        Raises KeyTaken when something is there, and then nothing of it has changed; whatever `chunks` raises goes through, and
+        At most 48 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each. `lock_until` (UTC) locks it as the store's
+        settings say; look whether it did. `begun` is told of a write that a kill would leave unfinished, before its first byte.
+        Raises KeyTaken when something (else than `over`) is there, and then nothing of it has changed; whatever `chunks` raises goes through, and
         leaves nothing behind that a listing shows.
         """
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
+    def copy_within(
+        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None,
+    ) -> Seen | None:
         """Copy on the server's side an object of a store of the same cloud; None when the servers cannot.
 
         Creates only; raises KeyTaken and StoreFailed (also when the source changed).
@@ -111,6 +120,12 @@ class StoreWriter(StoreReader, Protocol):
 
     def abandon(self, key: str, upload: str) -> None:
         """Give up the unfinished write of a dead run that `begun` was told of; it may be gone already. Raises StoreFailed."""
+
+    def lock(self, seen: Seen, until: datetime) -> None:
+        """Lock an object that lost its lock on the way, as the store's settings say. Raises StoreFailed."""
+
+    def restore(self, seen: Seen) -> None:
+        """Ask for an archived object to become readable for a week, which takes hours and costs money. Raises StoreFailed."""
 
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""
@@ -150,11 +165,12 @@ class Recordings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An opened source: its length in bytes where the server gave one, its content type, and its bytes."""
+    """An opened source: its length in bytes where the server gave one, its content type, its bytes, and its address without the query."""
 
     length: int | None
     content_type: str
     chunks: Iterator[bytes]
+    address: str = ""
 
 
 class Downloads(Protocol):
@@ -165,3 +181,6 @@ class Downloads(Protocol):
 
         A body that breaks off is gone on with where that is safe; else the chunks raise SourceFailed before its length is reached.
         """
+
+    def open_beside(self, address: str) -> Body:
+        """Open a member of a recording of many objects at its public address, and follow no redirect from there. Raises as `open`."""

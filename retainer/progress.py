@@ -22,7 +22,8 @@ _EVERY_SECONDS = 10.0
 class Gathering:
     """Shows how many rows each listing has brought so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, headline: str = "gathering facts…") -> None:
+        self._headline = headline
         self._live = sys.stderr.isatty()
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}"), console=Console(stderr=True), transient=True
@@ -34,7 +35,7 @@ class Gathering:
         if self._live:
             self._progress.start()
         else:
-            print("gathering facts…", file=sys.stderr)  # noqa: T201
+            print(self._headline, file=sys.stderr)  # noqa: T201
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

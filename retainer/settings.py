@@ -45,6 +45,11 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 region=item.region,
                 endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
                 storage_class=item.storage_class,
+                storage_class_from=item.storage_class_from,
+                kms_key=item.kms_key,
+                tags=tuple(item.tags.items()),
+                cache_control=item.cache_control,
+                lock=item.lock,
             )
             for name, item in file.stores.items()
         ),
@@ -70,7 +75,8 @@ def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
     settings, wrong = load_settings(root)
     stores = frozenset(store.name for store in settings.stores) if settings else None
     usable = settings if settings and not any(item.code == "S305" for item in wrong) else Settings()
-    policies, mistakes = load_policies(root, policy_files(root), usable.timezone, stores)
+    locking = frozenset(store.name for store in usable.stores if store.lock)
+    policies, mistakes = load_policies(root, policy_files(root), usable.timezone, stores, locking)
     return settings or Settings(), policies, wrong + mistakes
 
 
@@ -94,6 +100,8 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
             yield document.complain("S303", (*here, "url"), f"`{store.url}` {reason}", "s3://bucket/prefix, gs://… or file:///folder")
         else:
             sound.append(store)
+            for key, reason in _cannot(store):
+                yield document.complain("S309", (*here, key), reason, key=True)
         for number, layout in enumerate((store.layout, *store.layouts)):
             place = (*here, "layout") if number == 0 else (*here, "layouts", number - 1)
             if layout == LAYOUT_100MS and number == 0:
@@ -121,8 +129,12 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
 
 
 def _url_mistake(store: Store) -> str | None:
-    if not store.url.startswith(("s3://", "gs://", "file://")):
+    if store.url.startswith("azure://"):
+        return "cannot be declared: what lies in Azure is read through 100ms"
+    if not store.url.startswith(("s3://", "oss://", "gs://", "file://")):
         return "has no scheme that retainer knows"
+    if store.scheme == "oss" and not store.endpoint:
+        return "needs an `endpoint`, such as https://oss-ap-south-1.aliyuncs.com"
     if not store.url.isprintable() or "?" in store.url or "#" in store.url:
         return "has a query, a fragment or a control character"
     try:
@@ -136,6 +148,21 @@ def _url_mistake(store: Store) -> str | None:
     if parts.scheme == "file":
         return None if not parts.netloc and parts.path.strip("/") else "is not an absolute folder (three slashes: file:///folder)"
     return None if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", parts.netloc) else "has no valid bucket name"
+
+
+def _cannot(store: Store) -> Iterator[tuple[str, str]]:
+    """Settings that this kind of store does not have, and why."""
+    written = {"storage_class": store.storage_class, "kms_key": store.kms_key, "tags": store.tags, "cache_control": store.cache_control,
+               "lock": store.lock}  # fmt: skip
+    for key in (key for key, value in written.items() if value):
+        if store.written_by_100ms:
+            yield key, f"100ms writes to `{store.name}`, retainer does not: `{key}` would never apply"
+        elif store.scheme == "file":
+            yield key, f"a folder has no `{key}`"
+        elif store.scheme == "gs" and key == "tags":
+            yield key, "objects of Google Cloud Storage have no tags"
+    if wrong := [text for pair in store.tags for text in pair if not re.fullmatch(r"[\w\s+\-=.:/@]{0,256}", text)]:
+        yield "tags", f"`{wrong[0]}` is no text that a tag of S3 can have (letters, digits, spaces and + - = . _ : / @)"
 
 
 def _overlap(one: Store, other: Store) -> bool:

@@ -15,7 +15,7 @@ from retainer.sources.api import Credentials, HmsApi
 def open_reader(store: Store) -> StoreReader:
     """A store that can be looked at. The SDKs are imported late: `--help` needs none of them."""
     match store.scheme:
-        case "s3":
+        case "s3" | "oss":
             from retainer.stores.s3 import S3Reader
 
             return S3Reader(store)
@@ -32,7 +32,7 @@ def open_reader(store: Store) -> StoreReader:
 def open_writer(store: Store) -> StoreWriter:
     """A store that can be changed; only `apply` asks for one."""
     match store.scheme:
-        case "s3":
+        case "s3" | "oss":
             from retainer.stores.s3 import S3Writer
 
             return S3Writer(store)
@@ -91,4 +91,7 @@ class NoDownloads:
     """For plans that read nothing from 100ms: no credentials are asked for."""
 
     def open(self, asset_id: str) -> Body:
+        raise SourceFailed("this plan reads nothing from 100ms")
+
+    def open_beside(self, address: str) -> Body:
         raise SourceFailed("this plan reads nothing from 100ms")

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -58,8 +59,9 @@ class Project:
     def write(self, policy: dict[str, Any] = POLICY) -> None:
         stores: dict[str, Any] = {}
         for name, store in self.stores.items():
-            stores[name] = {"url": store.url} | ({"endpoint": store.endpoint, } if store.endpoint else {}) | (
-                {"region": store.region} if store.region else {}) | ({"layout": store.layout} if store.written_by_100ms else {})  # fmt: skip
+            said = {key: getattr(store, key) for key in ("endpoint", "region", "storage_class", "kms_key", "cache_control", "lock")}
+            said |= {"layout": store.layout if store.written_by_100ms else None, "tags": dict(store.tags)}
+            stores[name] = {"url": store.url, "storage_class_from": store.storage_class_from} | {key: value for key, value in said.items() if value}
         source = {"url": self.api.url, "hosted": ["s3://hms-prod-*"]}
         settings = {"version": 1, "source": source, "stores": stores, "limits": {"deletes": self.limits}}
         (self.root / "policies").mkdir(parents=True, exist_ok=True)
@@ -119,6 +121,21 @@ class Project:
         end = "csv" if kind == "chat" else "mp4"
         asset = self._asset(name, content, age, kind, f"s3://hms-prod-eu/5f00/beam/{ROOM}/Rec-{name}.{end}", more)
         self.api.add_asset(asset, content)
+        return asset
+
+    def hosted_vod(self, name: str, files: Mapping[str, bytes], *, age: timedelta = timedelta(days=2), **more: Any) -> dict[str, Any]:
+        """An unzipped recording that 100ms hosts behind a CDN."""
+        asset = self._asset(name, b"", age, "room-vod", f"s3://hms-prod-eu/5f00/hls/{ROOM}/{name}/vod/master.m3u8", {"size": None} | more)
+        self.api.add_asset(asset, files=files)
+        return asset
+
+    def uploaded_vod(self, name: str, files: Mapping[str, bytes], *, age: timedelta = timedelta(days=60), **more: Any) -> dict[str, Any]:
+        """An unzipped recording that 100ms has uploaded to our own bucket, in a folder named like it."""
+        folder = f"hls/{ROOM}/{name}/vod/"
+        for path, content in files.items():
+            self.writer("uploads").create(folder + path, iter([content]), len(content), {}, "application/octet-stream")
+        asset = self._asset(name, b"", age, "room-vod", f"{self.stores['uploads'].base}{folder}master.m3u8", {"size": None} | more)
+        self.api.add_asset(asset, hosted=False, readable=False)
         return asset
 
     def uploaded(self, name: str, content: bytes, *, age: timedelta = timedelta(days=60), **more: Any) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, So
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
 from retainer.sources import api as api_module
-from retainer.sources.api import RENEW_BEFORE_SECONDS, RESUMES, TOKEN_LIFE_SECONDS, Credentials, HmsApi
+from retainer.sources.api import RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS, Credentials, HmsApi
+from retainer.sources.media import RESUMES
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SECRET = "a-secret-that-nobody-may-ever-read-in-a-message"
@@ -665,7 +666,7 @@ def test_a_body_that_brings_nothing_more_is_given_up(recorded: Lab) -> None:
     recorded.faults.cut_bodies = {"a1": (0, ALWAYS)}
     with fails(SourceFailed) as caught:
         whole(recorded.client().open("a1"))
-    assert f"broke off after 0 bytes (RemoteProtocolError), {RESUMES} times in a row" in caught[0].message
+    assert f"broke off after 0 bytes (ProtocolError), {RESUMES} times in a row" in caught[0].message
     assert recorded.asked("/media/") == 1 + RESUMES
 
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retainer.database import connect
+from retainer.database import connect, fill
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, StoreFailed
 from retainer.inventory.collect import Listing, collect, locked_text
-from retainer.inventory.facts import STAGES, assemble, fill, open_facts, read_asset, save_snapshot, stage
-from retainer.inventory.locate import asset_of_key_sql, key_sql, layout_regex, place_sql
+from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
+from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
@@ -121,7 +121,7 @@ def test_an_asset_is_read_as_100ms_documents_it() -> None:
         "path": "s3://hms-prod-eu/x/a.csv", "size": 5, "duration": 60}  # fmt: skip
     assert (row["created_at"], row["created_text"]) == ("2023-03-02 07:44:27.010516", "2023-03-02T07:44:27.010516042Z")
     assert json.loads(row["metadata"]) == {"resolution": {"width": 1280}, "layer": 0}
-    assert (row["not_known"], row["has_thumbnails"], row["known_by"], row["settled"]) == (None, False, "api", True)
+    assert (row["not_known"], row["thumbnails"], row["known_by"], row["settled"]) == (None, None, "api", True)
 
 
 @pytest.mark.parametrize("id", [None, "", 7, ["a"], {"a": 1}, True, "x" * 201])
@@ -255,9 +255,15 @@ def test_a_user_or_peer_of_nothing_is_absent(fact: str) -> None:
     assert read(metadata={fact: ""})[0]["not_known"] is None
 
 
-@pytest.mark.parametrize("thumbnails, has", [(None, False), ([], False), (["x.jpg"], True), ("x.jpg", True)])
-def test_thumbnails_are_noticed(thumbnails: Any, has: bool) -> None:
-    assert read(thumbnails=thumbnails)[0]["has_thumbnails"] is has
+@pytest.mark.parametrize("thumbnails, paths", [(None, None), ([], None), (["x.jpg"], ["x.jpg"]), ("x.jpg", ["x.jpg"])])
+def test_thumbnails_are_noticed(thumbnails: Any, paths: list[str] | None) -> None:
+    assert read(thumbnails=thumbnails)[0]["thumbnails"] == paths
+
+
+@pytest.mark.parametrize("thumbnails", [7, {"a": 1}, ["x.jpg", 7], [["x.jpg"]], ["\ud800"]])
+def test_thumbnails_of_the_wrong_kind_are_not_known(thumbnails: Any) -> None:
+    row, told = read(thumbnails=thumbnails)
+    assert (row["thumbnails"], row["not_known"], told) == (None, ["thumbnails"], ["its thumbnails is of the wrong kind"])
 
 
 def test_what_is_told_of_an_asset_holds_none_of_its_values() -> None:
@@ -428,7 +434,7 @@ def test_two_objects_of_one_asset_are_one_copy_with_the_strictest_lock() -> None
     facts = assembled([an_asset("a1")], objects, [an_entry("a1", object_size=6)], project=Settings(stores=(store,)))
     copy = facts.copies["a1", "vault"]
     assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, NO_END, False)
-    assert [(each["key"], each["complete"]) for each in copy["objects"]] == [(KEY.format("a1"), True), ("a1/a.csv", False)]
+    assert [(each["key"], each["complete"]) for each in copy["objects"]] == [("a1/a.csv", False), (KEY.format("a1"), True)]
 
 
 def test_a_copy_under_an_old_layout_is_still_known_and_one_under_a_forgotten_layout_is_a_stray() -> None:
@@ -513,20 +519,104 @@ def test_of_an_asset_of_unknown_type_everything_is_still_said_with_yes_or_no(typ
     assert [copy["complete"] for copy in facts.copies.values()].count(None) == 0
 
 
-def test_a_copy_of_many_objects_is_never_complete() -> None:
-    vod = {"type": "room-vod", "path": "s3://acme-raw/rec/vod/master.m3u8", "size": None}
-    copies = assembled(
-        [an_asset(**vod), an_asset("b1", thumbnails=["t"])],
-        [an_object("vod/master.m3u8", "uploads"), an_object(KEY.format("a1")), an_object(KEY.format("b1"))],
-        [an_entry("a1"), an_entry("b1")],
-    ).copies
-    assert {key: (copy["complete"], copy["objects"][0]["complete"]) for key, copy in copies.items()} == {
-        ("a1", "uploads"): (False, False), ("a1", "vault"): (False, False), ("b1", "vault"): (False, False)}  # fmt: skip
+VOD = {"type": "room-vod", "path": "s3://acme-raw/rec/hls/1709/master.m3u8", "size": None}
+FOLDER = "room-vod/2026/11/20/r1/a1/"
 
 
-def test_what_is_remembered_as_many_objects_is_never_complete() -> None:
-    copies = assembled(objects=[an_object(KEY.format("a1"))], catalog=[an_entry("a1", has_thumbnails=True)]).copies
-    assert copies["a1", "vault"]["complete"] is False
+def placed(facts: Facts, store: str, id: str = "a1") -> tuple[bool, list[str]]:
+    """Whether a copy is complete, and its objects in the order in which they would be deleted."""
+    copy = facts.copies[id, store]
+    return copy["complete"], [each["key"] for each in copy["objects"]]
+
+
+def test_an_unzipped_recording_in_an_upload_bucket_is_the_folder_beside_its_path_and_no_neighbour_with_a_longer_name() -> None:
+    keys = ["hls/1709/0/seg.ts", "hls/1709/0/index.m3u8", "hls/1709/master.m3u8", "hls/17091/master.m3u8", "hls/170", "hls/1709.txt", "seg.ts"]
+    facts = assembled([an_asset(**VOD)], [an_object(key, "uploads") for key in keys])
+    assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/0/index.m3u8", "hls/1709/0/seg.ts"])
+    assert facts.copies["a1", "uploads"]["folder"] == "hls/1709/"
+    assert facts.listings["uploads"]["strays"] == 4
+
+
+def test_a_master_playlist_alone_is_no_complete_recording() -> None:
+    facts = assembled([an_asset(**VOD)], [an_object("hls/1709/master.m3u8", "uploads"), an_object("hls/1709/empty", "uploads", size=0)])
+    assert placed(facts, "uploads")[0] is False
+
+
+def test_a_recording_at_the_root_of_an_upload_bucket_does_not_own_the_bucket() -> None:
+    asset = an_asset(**VOD | {"path": "s3://acme-raw/rec/master.m3u8"})
+    facts = assembled([asset], [an_object(key, "uploads") for key in ("master.m3u8", "seg.ts", "a/b.ts")])
+    assert placed(facts, "uploads") == (False, ["master.m3u8"])
+
+
+def test_what_is_another_recordings_own_path_is_not_taken_along() -> None:
+    other = an_asset("b1", path="s3://acme-raw/rec/hls/1709/chat.csv")
+    facts = assembled([an_asset(**VOD), other], [an_object(f"hls/1709/{name}", "uploads") for name in ("master.m3u8", "0.ts", "chat.csv")])
+    assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/0.ts"])
+    assert (placed(facts, "uploads", "b1"), facts.copies["b1", "uploads"]["shared"]) == ((True, ["hls/1709/chat.csv"]), None)
+
+
+def test_thumbnails_belong_to_a_recording_also_where_it_is_zipped() -> None:
+    faces = [f"s3://acme-raw/rec/hls/faces/{number}.jpg" for number in (1, 2)]
+    asset = an_asset(**VOD | {"path": "s3://acme-raw/rec/hls/1709/a.zip", "thumbnails": faces, "size": 5})
+    facts = assembled([asset], [an_object(key, "uploads") for key in ("hls/faces/1.jpg", "hls/faces/2.jpg", "hls/1709/a.zip", "hls/1709/x")])
+    assert placed(facts, "uploads") == (True, ["hls/1709/a.zip", "hls/faces/1.jpg", "hls/faces/2.jpg"])
+
+
+def test_recordings_that_share_an_object_also_by_way_of_others_are_bound_together() -> None:
+    def sharing(id: str, *faces: int) -> Row:
+        paths = [f"s3://acme-raw/rec/faces/{face}.jpg" for face in faces]
+        return an_asset(id, **VOD | {"path": f"s3://acme-raw/rec/{id}.zip", "thumbnails": paths})
+
+    objects = [an_object(key, "uploads") for key in ("a1.zip", "b1.zip", "c1.zip", "d1.zip", *(f"faces/{face}.jpg" for face in range(1, 5)))]
+    facts = assembled([sharing("a1", 1), sharing("b1", 1, 2), sharing("c1", 2, 3), sharing("d1", 4)], objects)
+    assert [facts.copies[id, "uploads"]["shared"] for id in ("a1", "b1", "c1", "d1")] == ["faces/1.jpg"] * 3 + [None]
+
+
+def test_of_two_recordings_in_one_folder_and_of_nested_ones_all_are_bound_together() -> None:
+    inner = an_asset("b1", **VOD | {"path": "s3://acme-raw/rec/hls/1709/in/master.m3u8"})
+    facts = assembled([an_asset(**VOD), inner], [an_object(f"hls/1709/{name}", "uploads") for name in ("master.m3u8", "in/master.m3u8", "in/0.ts")])
+    assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/in/0.ts"])
+    assert placed(facts, "uploads", "b1") == (True, ["hls/1709/in/master.m3u8", "hls/1709/in/0.ts"])
+    assert facts.copies["a1", "uploads"]["shared"] == facts.copies["b1", "uploads"]["shared"] == "hls/1709/in/0.ts"
+
+
+MEMBERS = ("master.m3u8", "0/index.m3u8", "0/seg.ts", "manifest.json")
+
+
+def a_copied_folder(**changed: Any) -> list[Row]:
+    """Catalog entries of a copy of many objects."""
+    mark = {"manifest": f"{FOLDER}manifest.json"}
+    facts = {name: value for name, value in (read_asset(an_asset(**VOD))[0] or {}).items()}
+    entries = [an_entry("a1", **dict.fromkeys(facts), **mark) | {"asset_id": "a1", "key": FOLDER + name} for name in MEMBERS[:-1]]
+    return [*entries, an_entry("a1", **facts, **mark) | {"key": mark["manifest"], "members": 3} | changed]
+
+
+@pytest.mark.parametrize(
+    "missing, changed, complete",
+    [(None, {}, True), *((name, {}, False) for name in MEMBERS), (None, {"members": 4}, False), (None, {"version": "v0"}, False)],
+)
+def test_a_copy_of_many_objects_is_complete_with_its_manifest_and_all_that_it_lists(missing: str | None, changed: Row, complete: bool) -> None:
+    objects = [an_object(FOLDER + name) for name in MEMBERS if name != missing]
+    facts = assembled([an_asset(**VOD)], objects, a_copied_folder(**changed))
+    assert placed(facts, "vault") == (complete, [FOLDER + name for name in MEMBERS if name != missing])
+    assert facts.copies["a1", "vault"]["folder"] == (FOLDER if complete else None)
+    assert all(each["complete"] is complete for each in facts.copies["a1", "vault"]["objects"])
+
+
+def test_what_nobody_has_catalogued_in_a_recordings_folder_belongs_to_it_and_is_partial() -> None:
+    facts = assembled([an_asset(**VOD)], [an_object(FOLDER + name) for name in ("0/1/2/seg.ts", "master.m3u8", "manifest.json")])
+    assert placed(facts, "vault") == (False, [FOLDER + name for name in ("master.m3u8", "0/1/2/seg.ts", "manifest.json")])
+
+
+def test_one_file_alone_is_no_copy_of_many_objects() -> None:
+    copies = assembled([an_asset("b1", thumbnails=["t"])], [an_object(KEY.format("b1"))], [an_entry("b1")]).copies
+    assert copies["b1", "vault"]["complete"] is False
+
+
+def test_a_recording_of_many_objects_is_remembered_by_its_manifest() -> None:
+    facts = assembled([], [an_object(FOLDER + name) for name in MEMBERS], a_copied_folder())
+    assert placed(facts, "vault")[0] is True
+    assert (facts.assets["a1"]["type"], facts.assets["a1"]["many"], facts.assets["a1"]["known_by"]) == ("room-vod", True, "catalog")
 
 
 # ── Where it lies ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -562,19 +652,19 @@ IDS = st.one_of(
 PLACED = st.fixed_dictionaries(
     {
         "asset_id": IDS, "type": TEXTS, "room_id": TEXTS, "session_id": TEXTS, "path": TEXTS,
-        "created": st.sampled_from([None, "2026-01-31 23:59:59.999999", "2015-01-01 00:00:00"]),
+        "created": st.sampled_from([None, "2026-01-31 23:59:59.999999", "2015-01-01 00:00:00"]), "many": st.just(False),
     }
 )  # fmt: skip
 
 
 @given(st.lists(PLACED, min_size=1, max_size=25))
-@example([{"asset_id": "a-b", "type": "x/y", "room_id": "..", "session_id": "%", "path": "s3://b/../..", "created": None}])
+@example([{"asset_id": "a-b", "type": "x/y", "room_id": "..", "session_id": "%", "path": "s3://b/../..", "created": None, "many": False}])
 @settings(max_examples=25)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(database: duckdb.DuckDBPyConnection, layout: str, rows: list[Row]) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
     keys = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), rows)
-    assert asked(database, asset_of_key_sql(store), [{"key": key} for key in keys]) == [row["asset_id"] for row in rows]
+    assert asked(database, f"{assets_of_key_sql(store)}[1]", [{"key": key} for key in keys]) == [row["asset_id"] for row in rows]
     for key in keys:
         assert key
         assert not key.startswith("/")
@@ -585,10 +675,10 @@ def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(database: duckdb.D
 def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database: duckdb.DuckDBPyConnection, layout: str) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
     ids = ["65f0aa11bb22cc33dd44ee55", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "a_b"]
-    usual = {"type": "room-composite", "room_id": "r_1", "session_id": "s1", "path": "s3://b/Rec-1.mp4", "created": None}
+    usual = {"type": "room-composite", "room_id": "r_1", "session_id": "s1", "path": "s3://b/Rec-1.mp4", "created": None, "many": False}
     rows = [{"asset_id": id, **usual} for id in ids]
     keys = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), rows)
-    assert asked(database, asset_of_key_sql(store), [{"key": key} for key in keys]) == ids
+    assert asked(database, f"{assets_of_key_sql(store)}[1]", [{"key": key} for key in keys]) == ids
 
 
 @pytest.mark.parametrize(
@@ -608,18 +698,28 @@ def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database:
         ({"path": "s3://b/.hidden.mp4"}, "room-composite/2026/01/02/r1/a1/hidden.mp4"),
         ({"path": "s3://b/Grüße 1.mp4"}, "room-composite/2026/01/02/r1/a1/Gr_e_1.mp4"),
         ({"asset_id": "a/b.c"}, "room-composite/2026/01/02/r1/a%2Fb%2Ec/Rec-1.mp4"),
+        ({"many": True}, "room-composite/2026/01/02/r1/a1/"),
     ],
 )
 def test_the_key_of_a_copy_says_what_it_is_of(database: duckdb.DuckDBPyConnection, facts: Row, key: str) -> None:
-    usual = {"asset_id": "a1", "type": "room-composite", "room_id": "r1", "session_id": "s1", "path": "s3://b/x/Rec-1.mp4", "created": "2026-01-02"}
+    usual = {"asset_id": "a1", "type": "room-composite", "room_id": "r1", "session_id": "s1", "path": "s3://b/x/Rec-1.mp4", "created": "2026-01-02",
+             "many": False}  # fmt: skip
     assert asked(database, key_sql(VAULT).replace("created", "created::TIMESTAMP"), [usual | facts]) == [key]
 
 
-@pytest.mark.parametrize(
-    "key", ["notes.txt", "chat/2026/01/02/r1/a1", "chat/2026/01/02/r1/a1/x/y", "x/chat/2026/01/02/r1/a1/x", "chat/2026/01/02/r1//x"]
-)
+@pytest.mark.parametrize("key", ["notes.txt", "chat/2026/01/02/r1/a1", "chat/2026/01/02/r1//x"])
 def test_a_key_that_no_layout_makes_is_nobodys(database: duckdb.DuckDBPyConnection, key: str) -> None:
-    assert asked(database, asset_of_key_sql(VAULT), [{"key": key}]) == [None]
+    assert set(asked(database, assets_of_key_sql(VAULT), [{"key": key}])[0]) == {None}
+
+
+@pytest.mark.parametrize("layout", ["{type}/{room_id}/{asset_id}/{filename}", "{asset_id}-{filename}", "{type}/{asset_id}"])
+def test_a_member_is_read_back_as_the_asset_whose_folder_it_is_in(database: duckdb.DuckDBPyConnection, layout: str) -> None:
+    store = Store("vault", "s3://acme-vault", layout=layout)
+    row = {"asset_id": "a1", "type": "room-vod", "room_id": "r1", "session_id": "s1", "path": "s3://b/m.m3u8", "created": None, "many": True}
+    (folder,) = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), [row])
+    assert folder.endswith("/")
+    for name in ("master.m3u8", "layer-0/seg 1.ts", "a/b/c/d/e"):
+        assert "a1" in asked(database, assets_of_key_sql(store), [{"key": folder + name}])[0]
 
 
 def test_the_regex_of_a_layout_takes_its_letters_literally() -> None:
@@ -1092,7 +1192,7 @@ def test_a_snapshot_holds_the_facts_as_they_were(tmp_path: Path) -> None:
 def test_a_snapshot_says_that_it_holds_names(tmp_path: Path) -> None:
     saved(tmp_path / "f")
     (about,) = opened(tmp_path / "f", "facts.about")
-    assert (about["format"], about["what"]) == (1, "retainer facts")
+    assert (about["format"], about["what"]) == (2, "retainer facts")
     assert "names" in about["privacy"]
 
 
@@ -1152,9 +1252,9 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: path.write_bytes(b""), ""), (lambda path: path.write_bytes(bytes(20_000)), "cannot be read as a snapshot"),
         (lambda path: path.mkdir(), "cannot be read as a snapshot"),
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
-        (lambda path: a_database(path, "CREATE TABLE about AS SELECT 2 AS format"), "this retainer reads format 1"),
-        (lambda path: a_database(path, "CREATE TABLE about (format INT)"), "this retainer reads format 1"),
-        (lambda path: a_database(path, "CREATE TABLE about AS SELECT 1 AS format"), ""),
+        (lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"), "this retainer reads format 2"),
+        (lambda path: a_database(path, "CREATE TABLE about (format INT)"), "this retainer reads format 2"),
+        (lambda path: a_database(path, "CREATE TABLE about AS SELECT 2 AS format"), ""),
     ],
     ids=["nothing", "text", "empty", "noughts", "a folder", "another database", "another format", "no format", "half of one"],
 )  # fmt: skip

@@ -238,7 +238,7 @@ def test_a_mistake_is_told_with_its_code_its_place_and_what_to_do(read: Reader, 
     assert found[0].text == (plain.splitlines() or [""])[span.line - 1]
 
 
-TOLD_ELSEWHERE = {"Y006", "Y007", "P206", "P209"}
+TOLD_ELSEWHERE = {"Y006", "Y007", "P206", "P209", "P214"}
 
 
 def test_every_code_that_policies_can_bring_has_its_example() -> None:

@@ -449,6 +449,47 @@ def test_every_mistake_is_told_in_one_run(read: Reader) -> None:
     assert set(found.codes) == {"S301", "S302", "S303", "S304", "S305", "S306", "P101", "P208"}
 
 
+@pytest.mark.parametrize(
+    "item, says",
+    [
+        ("url: file:///data, «storage_class»: X", "a folder has no `storage_class`"),
+        ("url: file:///data, «lock»: governance", "a folder has no `lock`"),
+        ("url: file:///data, «kms_key»: X", "a folder has no `kms_key`"), ("url: gs://bucket, «tags»: { a: b }", "have no tags"),
+        ("url: s3://bucket, layout: 100ms, «cache_control»: no-store", "would never apply"), ("url: s3://bucket, «tags»: { a: 'b & c' }", "`b & c`"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_a_kind_of_store_does_not_have_is_s309(read: Reader, item: str, says: str) -> None:
+    text, place = unmarked(vault(item))
+    (told,) = read(text).wrong
+    assert (told.code, (told.span.line, told.span.column, told.span.end_line, told.span.end_column)) == ("S309", place)
+    assert says in told.message
+
+
+@pytest.mark.parametrize("url, says", [("azure://account/container", "read through 100ms"), ("oss://bucket/x", "needs an `endpoint`")])
+def test_a_cloud_without_its_endpoint_or_without_a_client_is_no_store(read: Reader, url: str, says: str) -> None:
+    (told,) = read(vault(f"url: {url}")).wrong
+    assert told.code == "S303" and says in told.message
+
+
+def test_how_copies_lie_can_be_set(read: Reader) -> None:
+    (store,) = read(vault("url: oss://bucket/x, endpoint: https://oss.example, storage_class: IA, storage_class_from: 1MiB, kms_key: k, "
+                          "tags: { team: legal, no: 007 }, cache_control: no-store, lock: compliance")).sound.stores  # fmt: skip
+    assert (store.scheme, store.bucket, store.prefix, store.lock) == ("oss", "bucket", "x/", "compliance")
+    assert (store.tags, store.kms_key, store.cache_control) == ((("team", "legal"), ("no", "007")), "k", "no-store")
+    sizes = (("a", 1 << 20), ("a", (1 << 20) - 1), ("_retainer/lock", 1 << 30), ("a/manifest.json", 1 << 30))
+    assert [store.class_of(key, size) for key, size in sizes] == ["IA", None, None, None]
+
+
+def test_a_keep_for_ever_in_a_store_that_locks_is_p214(tmp_path: Path) -> None:
+    (tmp_path / "retainer.yaml").write_text(stores("vault: { url: s3://bucket, lock: governance }", "cold: { url: s3://other }"))
+    (tmp_path / "policies").mkdir()
+    rules = "version: 1\nrules:\n  - { id: a, match: all, keep: [ { in: cold, for: forever }, { in: vault, for: «forever» } ] }\n"
+    text, place = unmarked(rules)
+    (tmp_path / "policies" / "a.yaml").write_text(text)
+    _, _, (told,) = load_project(tmp_path)
+    assert (told.code, (told.span.line, told.span.column, told.span.end_line, told.span.end_column)) == ("P214", place)
+
+
 def test_every_code_of_the_settings_is_tested_here() -> None:
     here = Path(__file__).read_text()
     assert [code for code in CODES if code.startswith("S") and code not in here] == []  # S307 is told by the command line

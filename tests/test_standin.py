@@ -20,6 +20,7 @@ from retainer.demo.standin import ALWAYS, ERROR_BODY, GARBAGE, HOSTED, UPLOADS, 
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 BODY = bytes(range(256)) * 40
+FILES = {"master.m3u8": b"#EXTM3U\nlow/index.m3u8\n", "low/index.m3u8": b"#EXTM3U\nseg%201.ts\n", "low/seg 1.ts": BODY}
 ROOM = {"id": "r1", "name": "sales-1", "enabled": True, "template_id": "t1", "created_at": "2026-01-01T00:00:00Z"}
 
 
@@ -58,6 +59,10 @@ class Api:
 
     def media_url(self, id: str = "a1", **query: Any) -> str:
         return str(self.get(f"/recording-assets/{id}/presigned-url", **query).raise_for_status().json()["url"])
+
+    def cdn(self, path: str, id: str = "a1", method: str = "GET", **headers: str) -> httpx.Response:
+        url = f"{self.server.url.removesuffix('v2')}cdn/{id}/{path}"
+        return self.http.request(method, url, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     def media(self, id: str = "a1", **headers: str) -> httpx.Response:
         return self.http.get(self.media_url(id), headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -337,6 +342,102 @@ def test_under_write_only_rights_the_media_is_403(api: Api) -> None:
     assert api.media().status_code == 403
 
 
+def test_the_presigned_url_of_unzipped_hls_is_a_public_one_of_its_entry(api: Api) -> None:
+    base = api.server.url.removesuffix("v2")
+    api.server.add_asset(an_asset("a 1", type="room-vod"), files=FILES)
+    api.server.add_asset(an_asset("a2", type="room-vod"), files=FILES, entry="low/seg 1.ts")
+    given = api.get("/recording-assets/a%201/presigned-url").json()
+    assert given == {"id": "a 1", "path": f"{HOSTED}/a.mp4", "url": f"{base}cdn/a%201/master.m3u8", "expiry": 3 * 86400}
+    assert api.http.get(given["url"]).content == FILES["master.m3u8"]
+    assert api.media_url("a2") == f"{base}cdn/a2/low/seg%201.ts"
+
+
+def test_every_member_of_unzipped_hls_is_served_under_its_path_whatever_the_query(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    assert [api.cdn(path).content for path in ("master.m3u8", "low/index.m3u8", "low/seg%201.ts")] == [*FILES.values()]
+    assert api.cdn("low%2Fseg%201.ts?X-Signature=0&v=/../x").content == BODY
+    head = api.cdn("low/seg%201.ts", method="HEAD")
+    assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(BODY)))
+
+
+@pytest.mark.parametrize("path", ["", "low", "low/", "seg%201.ts", "low/seg%25201.ts", "/master.m3u8"])
+def test_a_path_on_the_cdn_that_was_not_given_is_404_in_xml(api: Api, path: str) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    answer = api.cdn(path)
+    assert (answer.status_code, answer.headers["Content-Type"], "<Code>NoSuchKey</Code>" in answer.text) == (404, "application/xml", True)
+
+
+def test_a_recording_that_is_one_file_is_not_on_the_cdn(api: Api) -> None:
+    api.server.add_asset(an_asset(), BODY)
+    assert [api.cdn(path, id).status_code for path, id in (("", "a1"), ("None", "a1"), ("a.mp4", "a1"), ("master.m3u8", "a2"))] == [404] * 4
+
+
+def test_content_and_files_exclude_each_other(api: Api) -> None:
+    with pytest.raises(ValueError, match="not both"):
+        api.server.add_asset(an_asset(), BODY, files=FILES)
+
+
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("a.m3u8", "application/vnd.apple.mpegurl"),
+        ("a.b/c.ts", "video/mp2t"),
+        ("a.m4s", "video/mp4"),
+        ("a.mp4", "video/mp4"),
+        ("a.vtt", "text/vtt"),
+        ("a.aac", "audio/aac"),
+        ("a.jpg", "image/jpeg"),
+        ("a.key", "application/octet-stream"),
+        ("ts", "application/octet-stream"),
+    ],
+)
+def test_a_member_has_the_content_type_of_its_extension(api: Api, path: str, kind: str) -> None:
+    api.server.add_asset(an_asset(), files={path: BODY})
+    assert api.cdn(path).headers["Content-Type"] == kind
+
+
+def test_ranges_of_a_member_are_served_as_long_as_its_bytes_stay(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    etags = [api.cdn(path).headers["ETag"] for path in ("low/seg%201.ts", "low/index.m3u8")]
+    part = api.cdn("low/seg%201.ts", Range="bytes=5-9", If_Range=etags[0])
+    assert (part.status_code, part.content, part.headers["Content-Range"]) == (206, BODY[5:10], f"bytes 5-9/{len(BODY)}")
+    assert [api.cdn("low/seg%201.ts", Range="bytes=5-", If_Range=etag).status_code for etag in etags] == [206, 200]
+    assert api.cdn("low/seg%201.ts", Range=f"bytes={len(BODY)}-").status_code == 416
+
+
+def test_a_member_can_be_a_callable(api: Api) -> None:
+    api.server.add_asset(an_asset(), files={"a.ts": lambda: iter([BODY, BODY])})
+    assert (api.cdn("a.ts").content, api.cdn("a.ts").headers["Content-Length"]) == (BODY * 2, str(2 * len(BODY)))
+
+
+def test_on_day_15_every_member_is_gone(api: Api) -> None:
+    api.server.add_asset(an_asset(created_at="2026-11-07T12:00:01Z"), files=FILES)
+    api.server.add_asset(an_asset("own", created_at="2026-11-07T12:00:01Z"), files=FILES, hosted=False)
+    assert [api.cdn(path).status_code for path in FILES] == [200] * 3
+    api.at += timedelta(seconds=1)
+    assert [api.cdn(path).status_code for path in FILES] == [404] * 3
+    assert api.cdn("master.m3u8", "own").status_code == 200
+    assert api.get("/recording-assets/a1/presigned-url").status_code == 200
+    api.faults.gone_presign_404 = True
+    assert api.get("/recording-assets/a1/presigned-url").status_code == 404
+
+
+def test_the_cdn_refuses_what_is_not_readable_a_token_and_a_change(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES, readable=False)
+    assert [api.cdn(path).status_code for path in FILES] == [403] * 3
+    api.server.add_asset(an_asset(), files=FILES)
+    assert api.cdn("master.m3u8", Authorization=f"Bearer {api.token()}").status_code == 400
+    assert api.cdn("master.m3u8", method="DELETE").status_code == 405
+
+
+def test_an_asset_that_is_replaced_leaves_no_member_behind(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    api.server.add_asset(an_asset(), files={"master.m3u8": BODY})
+    assert [api.cdn(path).status_code for path in FILES] == [200, 404, 404]
+    api.server.add_asset(an_asset(), BODY)
+    assert (api.cdn("master.m3u8").status_code, api.media().content) == (404, BODY)
+
+
 def test_every_request_is_written_down(api: Api) -> None:
     api.get("/rooms", limit=20)
     assert api.server.requests == [("GET", "/v2/rooms", {"limit": "20"})]
@@ -487,12 +588,71 @@ def test_a_body_can_come_without_a_length(api: Api) -> None:
     assert ("Content-Length" in answer.headers, answer.content) == (False, BODY)
 
 
+def test_a_stalled_body_pauses_after_its_first_bytes(api: Api) -> None:
+    api.server.add_asset(an_asset(), lambda: (BODY[i : i + 600] for i in range(0, len(BODY), 600)))
+    api.faults.stall_after = {"a1": (1000, 3, 1)}
+    got = b""
+    with pytest.raises(httpx.ReadTimeout), api.http.stream("GET", api.media_url(), timeout=0.5) as answer:
+        for piece in answer.iter_raw():
+            got += piece
+    assert got == BODY[:1000]
+
+
+def test_a_stalled_body_goes_on_to_its_end(api: Api) -> None:
+    api.server.add_asset(an_asset(), BODY)
+    api.faults.stall_after = {"*": (1000, 0.1, 1)}
+    begun = time.monotonic()
+    assert (api.media().content, time.monotonic() - begun >= 0.1) == (BODY, True)
+    assert (api.media().content, api.faults.counts["stall_after"]) == (BODY, 1)
+
+
 def test_a_slow_body_comes_at_its_pace(api: Api) -> None:
     api.server.add_asset(an_asset(), BODY)
     api.faults.bytes_per_second = len(BODY) * 5
     begun = time.monotonic()
     assert api.media().content == BODY
     assert time.monotonic() - begun > 0.19
+
+
+@pytest.mark.parametrize("id", ["a1/low/seg 1.ts", "a1", "*"])
+def test_a_fault_by_id_strikes_a_member_by_its_own_id_or_else_its_assets(api: Api, id: str) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    api.faults.html_with_200, api.faults.json_error_with_200, api.faults.no_length = {id: 1}, {id: 1}, {id: 1}
+    html, error, endless, whole = (api.cdn("low/seg%201.ts") for _ in range(4))
+    assert (html.headers["Content-Type"], error.content) == ("text/html", ERROR_BODY)
+    assert [("Content-Length" in each.headers, each.content) for each in (endless, whole)] == [(False, BODY), (True, BODY)]
+    api.faults.cut_bodies = {id: (1000, 1)}
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.cdn("low/seg%201.ts")
+    assert api.cdn("low/seg%201.ts", Range="bytes=1000-").content == BODY[1000:]
+
+
+def test_a_fault_by_id_strikes_each_member_by_itself_and_what_is_named_goes_first(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    api.server.add_asset(an_asset("a2"), files=FILES)
+    api.faults.json_error_with_200 = {"a1/master.m3u8": 2, "a1": 1, "*": 0}
+    struck = {f"{id}/{path}": [api.cdn(path, id).content == ERROR_BODY for _ in range(3)] for id in ("a1", "a2") for path in FILES}
+    assert struck == {
+        "a1/master.m3u8": [True, True, False],
+        "a1/low/index.m3u8": [True, False, False],
+        "a1/low/seg 1.ts": [True, False, False],
+        "a2/master.m3u8": [False, False, False],
+        "a2/low/index.m3u8": [False, False, False],
+        "a2/low/seg 1.ts": [False, False, False],
+    }
+
+
+def test_the_cdn_fails_drops_and_slows_like_other_media(api: Api) -> None:
+    api.server.add_asset(an_asset(), files=FILES)
+    api.faults.rate_429 = api.faults.rate_500 = 1.0
+    api.faults.fail_first = {"/cdn/a1/low/seg%20": [503]}
+    assert [api.cdn(path).status_code for path in ("master.m3u8", "low/seg%201.ts", "low/seg%201.ts")] == [200, 503, 200]
+    api.faults.bytes_per_second = len(BODY) * 5
+    begun = time.monotonic()
+    assert (api.cdn("low/seg%201.ts").content, time.monotonic() - begun > 0.19) == (BODY, True)
+    api.faults.drop_rate = 1.0
+    with pytest.raises(httpx.RemoteProtocolError):
+        api.cdn("master.m3u8")
 
 
 def test_the_date_header_goes_by_the_clock_and_can_be_wrong(api: Api) -> None:

@@ -218,14 +218,14 @@ def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(lab: Lab, requ
     source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
     content = random.Random(5).randbytes(9 * MiB)
     seen = source.create("from", iter([content]), len(content), {}, "video/mp4")
-    copied = lab.writer.copy_within(source, seen, "to", {"retainer-asset": "a1"})
+    copied = lab.writer.copy_within(source, seen, "to", {"retainer-asset": "a1"}, "video/mp4")
     assert copied is not None and copied.size == len(content)
     assert content_of(lab, "to") == content
     look = lab.writer.look("to")
     assert look is not None and (look.metadata or {}).get("retainer-asset") == "a1"
     lab.needs("conditional copies")
     with pytest.raises(KeyTaken):
-        lab.writer.copy_within(source, seen, "to", {})
+        lab.writer.copy_within(source, seen, "to", {}, "video/mp4")
 
 
 def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: p
     seen = put(source_lab, "from", b"first")
     overwrite(source_lab, "from", b"other")
     with pytest.raises(StoreFailed):
-        lab.writer.copy_within(source_lab.writer, seen, "to", {})
+        lab.writer.copy_within(source_lab.writer, seen, "to", {}, "video/mp4")
     assert lab.writer.look("to") is None
 
 

@@ -1,21 +1,36 @@
-"""One copy: from a presigned URL or another store to a new object, verified before it counts."""
+"""One copy: from a presigned URL or another store to new objects, each verified before it counts, a recording's manifest last."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from retainer.apply.verify import Counted, digest_of, proven_same
-from retainer.errors import KeyTaken, Unverified
+from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
+from retainer.apply.playlists import LONGEST_BYTES, Playlist, follow
+from retainer.apply.verify import Counted, digest_of, kind_of, proven_same
+from retainer.errors import KeyTaken, SourceFailed, Unverified
+from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
-from retainer.ports import Begun, Digest, Downloads, Look, StoreReader, StoreWriter
+from retainer.ports import Begun, Body, Digest, Downloads, Look, StoreReader, StoreWriter
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/zip", "csv": "text/csv", "json": "application/json",
-                 "txt": "text/plain", "srt": "application/x-subrip"}  # fmt: skip
+                 "txt": "text/plain", "srt": "application/x-subrip", "m3u8": "application/vnd.apple.mpegurl", "ts": "video/mp2t",
+                 "m4s": "video/iso.segment", "aac": "audio/aac", "vtt": "text/vtt", "jpg": "image/jpeg", "png": "image/png"}  # fmt: skip
+MEMBERS_AT_ONCE = 4
+"""So many objects of one recording are on their way at the same time."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
 class Changed(Exception):
@@ -23,96 +38,175 @@ class Changed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """A copy that counts: where it lies and what was compared. `said`: something a person should know of it."""
+class Task:
+    """A copy that is to be made, and everything it takes.
+
+    `source`: the store to read from, None for 100ms. `tell` is given the bytes as they go by; `check` raises to stop; `begun` is told of a
+    key and a write that a kill would leave unfinished.
+    """
+
+    action: Action
+    target: StoreWriter
+    source: StoreReader | None
+    downloads: Downloads
+    record: Mapping[str, Any]
+    tell: Callable[[int], None]
+    check: Callable[[], None]
+    begun: Callable[[str, str], None]
+    verified: dict[str, Written] = field(default_factory=dict)
+    """What was verified by its key, so that another try does not begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object as it lies in the target, and what was compared with its source."""
 
     look: Look
     crc32c: str
     sha256: str | None
-    said: str | None = None
 
 
-def object_metadata(record: Mapping[str, Any]) -> dict[str, str]:
-    """What fits of an asset's record in an object's metadata, as ASCII JSON; the longest facts are left out first."""
-    facts = {key: value for key, value in record.items() if value is not None}
-    while True:
-        text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        if len(text) <= _METADATA_BYTES or len(facts) <= 1:
-            return {"retainer-record": text[:_METADATA_BYTES] if len(facts) <= 1 else text}
-        longest = max((key for key in facts if key != "asset_id"), key=lambda key: len(str(facts[key])))
-        del facts[longest]
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy that counts: its one object, or its manifest and its members. `said`: what a person should know of it."""
+
+    whole: Written
+    members: tuple[Written, ...] = ()
+    said: tuple[str, ...] = ()
 
 
-def copy_one(
-    action: Action,
-    target: StoreWriter,
-    source: StoreReader | None,
-    downloads: Downloads,
-    record: Mapping[str, Any],
-    tell: Callable[[int], None],
-    check: Callable[[], None],
-    begun: Begun,
-) -> Copied:
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A source that was opened. `expected`: the length that it must have; `told`: the least that 100ms's record says of it."""
+
+    counted: Counted
+    expected: int | None
+    told: int | None = None
+    may_be_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One object of a recording: where it goes, where it lies in a store (None: not in one), and how it is read."""
+
+    key: str
+    planned: Planned | None
+    open: Callable[[], Stream]
+
+
+def copy_one(task: Task) -> Copied:
     """Make and verify one copy, or recognise that it is there already.
 
-    `source`: the store to read from, None for 100ms. `tell` is given the bytes as they go by; `check` raises to stop; `begun` is told of a
-    write that a kill would leave unfinished.
     Raises Changed, KeyTaken (a different object lies there), SourceGone, SourceFailed, StoreFailed, Unverified.
     """
-    assert action.target is not None
-    there = target.look(action.target)
-    if there is not None:
-        return _recognised(action, target, there, source, downloads, tell, check)
-    metadata = object_metadata(record)
-    if source is not None and action.source_object is not None:
-        seen = _as_planned(source, action.source_object)
-        copied = target.copy_within(source, seen.seen, action.target, metadata, begun)
+    assert task.action.target is not None
+    if task.action.target.endswith("/"):
+        return _copy_many(task)
+    said: list[str] = []
+    if task.action.origin:
+        (planned,) = task.action.origin
+        piece = Piece(task.action.target, planned, partial(_from_store, task, planned, kind_of(task.action.type, planned.key)))
+    else:
+        piece = Piece(task.action.target, None, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
+    return Copied(_place(task, piece, look=True), said=tuple(said))
+
+
+# ── one object ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _place(task: Task, piece: Piece, *, look: bool) -> Written:
+    """Copy one object and verify it. `look`: something may lie there already; the same bytes are recognised and not written again."""
+    if piece.key not in task.verified:
+        task.verified[piece.key] = _locked(task, _placed(task, piece, look=look))
+    return task.verified[piece.key]
+
+
+def _locked(task: Task, written: Written) -> Written:
+    """Look that a lock that was asked for is really there, since copies can drop it, and lock once more. Raises Unverified, StoreFailed."""
+    until, seen = task.action.lock_until, written.look.seen
+    if until is None or (seen.locked_until is not None and seen.locked_until >= until):
+        return written
+    task.target.lock(seen, until)
+    look = task.target.look(seen.key)
+    if look is None or look.seen.version != seen.version or look.seen.locked_until is None or look.seen.locked_until < until:
+        message = f"{task.target.name}:{seen.key} is there, but without its lock"
+        raise Unverified(message, hint="does the bucket have Object Lock or object retention?")
+    return Written(look, written.crc32c, written.sha256)
+
+
+def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
+    target, source = task.target, task.source
+    seen = _as_planned(source, piece.planned) if source is not None and piece.planned is not None else None
+    broken = next((planned for planned in task.action.broken if planned.key == piece.key), None)
+    there = target.look(piece.key) if look or broken else None
+    is_broken = there is not None and broken is not None and (there.seen.version, there.seen.size) == (broken.version, broken.size)
+    if there is not None and not is_broken:
+        return _recognised(task, piece, there, seen)
+    begun: Begun = partial(task.begun, piece.key)
+    if seen is not None and there is None:
+        assert source is not None
+        metadata = object_metadata(task.record, seen.seen.size)
+        copied = target.copy_within(source, seen.seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until)
         if copied is not None:
-            tell(seen.seen.size)
-            return _same_on_both_sides(source, seen, target, action.target)
-    counted, expected, said = _opened(action, source, downloads)
-    stream = _watched(counted, tell, check)
+            task.tell(seen.seen.size)
+            return _same_on_both_sides(source, seen, target, piece.key)
+    stream = piece.open()
+    chunks = _watched(stream, task)
+    metadata = object_metadata(task.record, stream.expected)
     try:
-        target.create(action.target, stream, expected, metadata, content_type_of(action.target), begun)
+        target.create(piece.key, chunks, stream.expected, metadata, content_type_of(piece.key), begun, task.action.lock_until,
+                      there.seen if there else None)  # fmt: skip
     except KeyTaken:
         # Another writer, or our own write whose answer was lost: what lies there decides.
-        for _ in stream:
+        for _ in chunks:
             pass
-    digest = counted.digest()
+    return _proven(task, piece.key, stream)
+
+
+def _recognised(task: Task, piece: Piece, there: Look, seen: Look | None) -> Written:
+    """An object lies where the copy should go (a run died after its write): the same bytes are recorded, not copied again."""
+    if seen is not None and seen.crc32c is not None and (seen.crc32c, seen.seen.size) == (there.crc32c, there.seen.size):
+        task.tell(seen.seen.size)
+        return Written(there, seen.crc32c, None)
+    stream = piece.open()
+    for _ in _watched(stream, task):
+        pass
+    return _proven(task, piece.key, stream)
+
+
+def _proven(task: Task, key: str, stream: Stream) -> Written:
+    digest = stream.counted.digest()
     try:
-        look = proven_same(target, action.target, digest)
+        look = proven_same(task.target, key, digest)
     except Unverified as error:
-        said = f"{target.name}:{action.target}: a different object lies there: {error.message}"
-        raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites") from None
-    _length_is_believable(action, target, digest, expected)
-    return Copied(look, digest.crc32c, digest.sha256, said)
+        raise KeyTaken(
+            f"{task.target.name}:{key}: a different object lies there: {error.message}", hint="look at it and move it away; retainer never overwrites"
+        ) from None
+    _length_is_believable(f"{task.target.name}:{key}", digest, stream)
+    return Written(look, digest.crc32c, digest.sha256)
 
 
-def _opened(action: Action, source: StoreReader | None, downloads: Downloads) -> tuple[Counted, int | None, str | None]:
-    """The source's stream, the length that it must have, and what a person should know of it."""
-    if source is not None and action.source_object is not None:
-        seen = _as_planned(source, action.source_object).seen
-        return Counted(source.read(seen), action.type, ""), seen.size, None
-    body = downloads.open(action.asset_id)
-    told = action.facts.get("size")
-    said = None
-    if body.length is not None and told is not None and body.length > told:
-        said = f"100ms's record says {told} bytes, {body.length} came"
-    return Counted(body.chunks, action.type, body.content_type), body.length if body.length is not None else told, said
-
-
-def _length_is_believable(action: Action, target: StoreWriter, digest: Digest, expected: int | None) -> None:
+def _length_is_believable(where: str, digest: Digest, stream: Stream) -> None:
     """Whole by the length that somebody gave, and not shorter than 100ms's own record. Raises Unverified: then it is partial."""
-    told = action.facts.get("size") if action.source_object is None else None
-    where = f"{target.name}:{action.target}"
-    if digest.size == 0:
-        raise Unverified(f"{where}: no byte came; it counts as partial", hint="look at the recording in the 100ms dashboard")
-    if expected is None:
+    if stream.expected is None:
         raise Unverified(f"{where}: {digest.size} bytes came and nobody says how many there are; kept, but it counts as partial")
-    if digest.size != expected:
-        raise Unverified(f"{where}: {digest.size} bytes came of {expected}; kept, but it counts as partial")
-    if told is not None and digest.size < told:
-        raise Unverified(f"{where}: {digest.size} bytes came, 100ms's record says {told}; kept, but it counts as partial")
+    if digest.size != stream.expected:
+        raise Unverified(f"{where}: {digest.size} bytes came of {stream.expected}; kept, but it counts as partial")
+    if stream.told is not None and digest.size < stream.told:
+        raise Unverified(f"{where}: {digest.size} bytes came, 100ms's record says {stream.told}; kept, but it counts as partial")
+
+
+def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Written:
+    """Compare the checksums of a copy made by the servers; where one of them has none, the bytes are read back."""
+    there = target.look(key)
+    if there is None or there.seen.size != seen.seen.size:
+        raise Unverified(f"{target.name}:{key} is not as long as {source.name}:{seen.seen.key}")
+    if seen.crc32c is not None and seen.crc32c == there.crc32c:
+        return Written(there, seen.crc32c, None)
+    ours, theirs = digest_of(source, seen), digest_of(target, there)
+    if ours != theirs:
+        raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.seen.key}")
+    return Written(there, ours.crc32c, ours.sha256)
 
 
 def _as_planned(store: StoreReader, planned: Planned) -> Look:
@@ -122,48 +216,247 @@ def _as_planned(store: StoreReader, planned: Planned) -> Look:
     return look
 
 
-def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Copied:
-    """Compare the checksums of a copy made by the servers; where one of them has none, the bytes are read back."""
-    there = target.look(key)
-    if there is None or there.seen.size != seen.seen.size:
-        raise Unverified(f"{target.name}:{key} is not as long as {source.name}:{seen.seen.key}")
-    if seen.crc32c is not None and seen.crc32c == there.crc32c:
-        return Copied(there, seen.crc32c, None)
-    ours, theirs = digest_of(source, seen), digest_of(target, there)
-    if ours != theirs:
-        raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.seen.key}")
-    return Copied(there, ours.crc32c, ours.sha256)
-
-
-def _recognised(
-    action: Action, target: StoreWriter, there: Look, source: StoreReader | None, downloads: Downloads,
-    tell: Callable[[int], None], check: Callable[[], None],
-) -> Copied:  # fmt: skip
-    """An object lies where the copy should go (a run died after its write): the same bytes are recorded, not copied again."""
-    if source is not None and action.source_object is not None:
-        seen = _as_planned(source, action.source_object)
-        if seen.crc32c is not None and (seen.crc32c, seen.seen.size) == (there.crc32c, there.seen.size):
-            tell(seen.seen.size)
-            return Copied(there, seen.crc32c, None)
-    counted, expected, said = _opened(action, source, downloads)
-    for _ in _watched(counted, tell, check):
-        pass
-    digest = counted.digest()
-    try:
-        look = proven_same(target, there.seen.key, digest)
-    except Unverified:
-        raise KeyTaken(
-            f"{target.name}:{there.seen.key}: a different object lies there", hint="look at it and move it away; retainer never overwrites"
-        ) from None
-    _length_is_believable(action, target, digest, expected)
-    return Copied(look, digest.crc32c, digest.sha256, said)
-
-
-def _watched(counted: Counted, tell: Callable[[int], None], check: Callable[[], None]) -> Iterator[bytes]:
-    for chunk in counted:
-        check()
+def _watched(stream: Stream, task: Task) -> Iterator[bytes]:
+    """The stream, watched; one that is empty ends in SourceFailed, so that nothing is written of it."""
+    came = stream.may_be_empty
+    for chunk in stream.counted:
+        task.check()
         yield chunk
-        tell(len(chunk))
+        task.tell(len(chunk))
+        came = True
+    if not came:
+        raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
+
+
+def _from_store(task: Task, planned: Planned, kind: str | None) -> Stream:
+    assert task.source is not None
+    seen = _as_planned(task.source, planned).seen
+    return Stream(Counted(task.source.read(seen), kind), seen.size, may_be_empty=kind is None)
+
+
+def _recording(task: Task, body: Body, said: list[str]) -> Stream:
+    """The one file that a recording is, or its biggest one; what 100ms's record says of its size is compared with what comes."""
+    told = task.action.facts.get("size")
+    if body.length is not None and told is not None and body.length > told:
+        said.append(f"100ms's record says {told} bytes, {body.length} came")
+    kind = kind_of(task.action.type, str(task.action.facts.get("path") or ""))
+    return Stream(Counted(body.chunks, kind, body.content_type), body.length if body.length is not None else told, told)
+
+
+# ── a recording of many objects ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _copy_many(task: Task) -> Copied:
+    """Members first, then playlists from the inside out, then the manifest. What lies there already is compared, not written again."""
+    folder = task.action.target or ""
+    there = {seen.key for seen in task.target.list(folder)}
+    said: list[str] = []
+    parts = _parts_in_store(task) if task.action.origin else _parts_at_100ms(task, said)
+
+    def place(piece: Piece) -> Written:
+        task.check()
+        return _place(task, piece, look=piece.key in there)
+
+    def place_if_readable(piece: Piece) -> Written | str:
+        try:
+            return place(piece)
+        except SourceFailed as error:
+            return error.message
+
+    written = dict(zip(parts.members, _at_once(place, parts.members.values()), strict=True))
+    left_out: list[tuple[str, str]] = list(parts.left_out)
+    for name, outcome in zip(parts.thumbnails, _at_once(place_if_readable, parts.thumbnails.values()), strict=True):
+        if isinstance(outcome, Written):
+            written[name] = outcome
+        else:
+            left_out.append((name, outcome))
+    for playlist in parts.playlists:
+        written[playlist.name] = place(Piece(folder + playlist.name, None, partial(_ready, playlist.content)))
+    if left_out:
+        said.append(f"{len(left_out)} of its thumbnails could not be read ({left_out[0][1]}); the copy is whole without them")
+    was = {playlist.name: playlist.was for playlist in parts.playlists}
+    members = tuple(Member(name, each.look.seen.size, each.crc32c, each.sha256, was.get(name)) for name, each in written.items())
+    manifest = Manifest(task.action.asset_id, parts.entry, members, tuple(left_out), task.record)
+    return Copied(_place_manifest(task, manifest, folder + MANIFEST, known=folder + MANIFEST in there), tuple(written.values()), tuple(said))
+
+
+def _place_manifest(task: Task, manifest: Manifest, key: str, *, known: bool) -> Written:
+    is_broken = any(planned.key == key for planned in task.action.broken)
+    there = task.target.look(key) if known and not is_broken else None
+    if there is not None:
+        counted = Counted(task.target.read(there.seen))
+        if not read_manifest(b"".join(counted)).lists_the_same_as(manifest):
+            said = f"{task.target.name}:{key}: the copy that lies there was made of other objects"
+            raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites")
+        digest = counted.digest()
+        return Written(there, digest.crc32c, digest.sha256)
+    return _place(task, Piece(key, None, partial(_ready, write_manifest(manifest))), look=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a recording consists of, by names below its folder. Thumbnails that cannot be read are left out, and nothing else is."""
+
+    entry: str
+    members: dict[str, Piece]
+    playlists: tuple[Playlist, ...] = ()
+    thumbnails: Mapping[str, Piece] = field(default_factory=dict)
+    left_out: Sequence[tuple[str, str]] = ()
+
+
+def _parts_in_store(task: Task) -> Parts:
+    """What the plan saw beside the recording's path, if the playlists there lead to nothing else."""
+    source, action = task.source, task.action
+    assert source is not None
+    planned = {_name_in(action.folder, each.key): each for each in action.origin}
+    entry = posixpath.basename(str(action.facts.get("path") or "")) or MANIFEST
+    if (ours := planned.get(MANIFEST)) is not None:
+        content = _read(task, ours)
+        if is_manifest(content):
+            entry = read_manifest(content).entry
+            del planned[MANIFEST]
+        else:
+            planned[f"_{MANIFEST}"] = planned.pop(MANIFEST)
+    if entry not in planned:
+        raise Changed(f"{source.name}:{action.folder}{entry} is not among what the plan saw")
+    playlists: tuple[Playlist, ...] = ()
+    if entry.lower().endswith(".m3u8"):
+        base = f"http://{source.name}/"
+
+        def read(address: str) -> bytes:
+            name = _name_in(action.folder, unquote(urlsplit(address).path[1:]))
+            if name not in planned:
+                raise Unverified(f"{source.name}:{action.folder}: the playlist {name} is missing", hint="was the upload to that bucket finished?")
+            return _read(task, planned[name])
+
+        tree = follow(base + quote(planned[entry].key), read)
+        needed = {_name_in(action.folder, unquote(urlsplit(address).path[1:])) for address in tree.members.values()}
+        if missing := sorted(needed - set(planned)):
+            raise Unverified(
+                f"{source.name}:{action.folder}: its playlists name {len(missing)} objects that are not there, such as {missing[0]}",
+                hint="was the upload to that bucket finished?",
+            )
+        playlists = tree.playlists
+    written_out = {playlist.name for playlist in playlists}
+    folder = action.target or ""
+    members = {name: Piece(folder + name, each, partial(_from_store, task, each, None)) for name, each in planned.items() if name not in written_out}
+    return Parts(entry, members, playlists)
+
+
+def _name_in(folder: str, key: str) -> str:
+    return key[len(folder) :] if key.startswith(folder) else f"thumbnails/{posixpath.basename(key)}"
+
+
+def _read(task: Task, planned: Planned) -> bytes:
+    """A playlist or manifest, whole. Raises Unverified when it is too long to be one."""
+    assert task.source is not None
+    if planned.size > LONGEST_BYTES:
+        raise Unverified(f"{task.source.name}:{planned.key}: {planned.size} bytes are no playlist")
+    return b"".join(task.source.read(_as_planned(task.source, planned).seen))
+
+
+def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
+    """What the presigned URL leads to: one file, or a master playlist and all that it leads to; and the thumbnails beside it."""
+    folder, action = task.action.target or "", task.action
+    path = str(action.facts.get("path") or "")
+    body = task.downloads.open(action.asset_id)
+    first = next(body.chunks, b"")
+    body = Body(body.length, body.content_type, chain([first], body.chunks), body.address)
+    faces, left_out = _thumbnail_addresses(path, action.facts.get("thumbnails") or (), body.address)
+    if not _is_unzipped(action.type, path) or first.startswith(b"PK"):
+        name = _safe_name(path)
+        opened = [body]
+
+        def again() -> Stream:
+            return _recording(task, opened.pop() if opened else task.downloads.open(action.asset_id), said)
+
+        thumbnails = {f"thumbnails/{_safe_name(unquote(face))}": face for face in faces}
+        return Parts(name, {name: Piece(folder + name, None, again)}, (), _beside(task, thumbnails), left_out)
+    entry = _whole(body, "m3u8")
+
+    def read(address: str) -> bytes:
+        task.check()
+        return entry if address == body.address else _whole(task.downloads.open_beside(address), "m3u8")
+
+    tree = follow(body.address, read, faces)
+    thumbnails = {name: address for name, address in tree.members.items() if address in faces}
+    members = {name: address for name, address in tree.members.items() if address not in faces}
+    return Parts(tree.entry, _beside(task, members), tree.playlists, _beside(task, thumbnails), left_out)
+
+
+def _safe_name(path: str) -> str:
+    """The last piece of a path as a name that every store can keep, and that is not the manifest's."""
+    name = re.sub("[^A-Za-z0-9._-]+", "_", posixpath.basename(path))[:150].lstrip(".") or "recording"
+    return f"_{name}" if name == MANIFEST else name
+
+
+def _is_unzipped(asset_type: str | None, path: str) -> bool:
+    return asset_type == "room-vod" and not path.lower().endswith(".zip")
+
+
+def _beside(task: Task, addresses: Mapping[str, str]) -> dict[str, Piece]:
+    def opened(name: str, address: str) -> Stream:
+        body = task.downloads.open_beside(address)
+        return Stream(Counted(body.chunks, kind_of(None, name), body.content_type), body.length)
+
+    return {name: Piece((task.action.target or "") + name, None, partial(opened, name, address)) for name, address in addresses.items()}
+
+
+def _thumbnail_addresses(path: str, thumbnails: Sequence[str], address: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Where the thumbnails must be if they lie to the recording's address as their paths lie to its path; and those of which nobody knows."""
+    bucket, folder = path.partition("://")[2].partition("/")[0], posixpath.dirname(path)
+    found, unknown = [], []
+    for thumbnail in thumbnails:
+        if bucket and thumbnail.partition("://")[2].partition("/")[0] == bucket:
+            found.append(urljoin(address, quote(posixpath.relpath(thumbnail, folder))))
+        else:
+            unknown.append((f"thumbnails/{_safe_name(thumbnail)}", "100ms gives no address for it"))
+    return found, unknown
+
+
+def _whole(body: Body, kind: str) -> bytes:
+    """A body that must be short. Raises SourceFailed when it is not, when it breaks off, and when it is of another kind."""
+    content = bytearray()
+    for chunk in Counted(body.chunks, kind, body.content_type):
+        content += chunk
+        if len(content) > LONGEST_BYTES:
+            raise SourceFailed(f"a playlist is longer than {LONGEST_BYTES >> 20} MiB")
+    if not content or (body.length is not None and len(content) != body.length):
+        raise SourceFailed(f"a playlist is cut off: {len(content)} bytes came" + (f" of {body.length}" if body.length is not None else ""))
+    return bytes(content)
+
+
+def _ready(content: bytes) -> Stream:
+    return Stream(Counted([content]), len(content))
+
+
+def _at_once(act: Callable[[Item], Outcome], items: Iterable[Item]) -> list[Outcome]:
+    """Act on all, a few at a time; the first failure ends it, and no more are begun."""
+    with ThreadPoolExecutor(MEMBERS_AT_ONCE) as pool:
+        futures = [pool.submit(act, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# ── what an object says of itself ───────────────────────────────────────────────────────────────────────────────────
+
+
+def object_metadata(record: Mapping[str, Any], length: int | None) -> dict[str, str]:
+    """What fits of an asset's record in an object's metadata, as ASCII JSON, and how many bytes it is to have, where somebody said so.
+
+    The longest facts are left out first.
+    """
+    said = {} if length is None else {"retainer-length": str(length)}
+    facts = {key: value for key, value in record.items() if value is not None}
+    while True:
+        text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        if len(text) <= _METADATA_BYTES or len(facts) <= 1:
+            return {"retainer-record": text[:_METADATA_BYTES] if len(facts) <= 1 else text} | said
+        longest = max((key for key in facts if key != "asset_id"), key=lambda key: len(str(facts[key])))
+        del facts[longest]
 
 
 def content_type_of(key: str) -> str:

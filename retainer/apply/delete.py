@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
-from retainer.planfile import Action
-from retainer.ports import Deletion, Seen, StoreReader, StoreWriter
+from retainer.errors import StoreFailed
+from retainer.planfile import Action, Planned
+from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter
+
+BATCH = 500
+LOOKED_AT_SINGLY = 8
+"""So many witnesses in one store are looked at one by one; more are found in a listing of their folder."""
 
 
 def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | None:
     """Why a delete is not safe at this moment: a copy that makes it safe is no longer as the plan saw it. None: it is.
 
-    Raises StoreFailed when a witness cannot be looked at.
+    Raises StoreFailed and ListingBroken when a witness cannot be looked at.
     """
-    for witness in action.witnesses:
-        store = stores.get(witness.store)
-        look = store.look(witness.key) if store else None
-        if look is None:
-            return f"the copy in {witness.store} that makes it safe is not there any more"
-        if (look.seen.version, look.seen.size) != (witness.version, witness.size):
-            return f"the copy in {witness.store} that makes it safe has changed"
+    for name, group in groupby(sorted(action.witnesses, key=lambda each: each.store), key=lambda each: each.store):
+        witnesses = list(group)
+        found = _as_they_are(stores[name], witnesses) if name in stores else {}
+        for witness in witnesses:
+            seen = found.get(witness.key)
+            if seen is None:
+                return f"the copy in {name} that makes it safe is not there any more"
+            if (seen.version, seen.size) != (witness.version, witness.size):
+                return f"the copy in {name} that makes it safe has changed"
     return None
 
 
+def _as_they_are(store: StoreReader, planned: Sequence[Planned]) -> dict[str, Seen]:
+    folders = {each.key.rpartition("/")[0] + "/" for each in planned}
+    if len(planned) <= LOOKED_AT_SINGLY or "/" in folders:
+        looks = {each.key: store.look(each.key) for each in planned}
+        return {key: look.seen for key, look in looks.items() if look is not None}
+    outermost = [folder for folder in folders if not any(folder != other and folder.startswith(other) for other in folders)]
+    return {seen.key: seen for folder in outermost for seen in store.list(folder)}
+
+
 def objects_of(action: Action) -> list[Seen]:
-    """What the plan saw, as it must still be."""
+    """What the plan saw, as it must still be, in the order in which it goes."""
     return [Seen(planned.key, planned.size, planned.version) for planned in action.objects]
 
 
-def delete_one(action: Action, store: StoreWriter) -> Deletion:
-    """Delete every object of a copy. The outcome that is worst to miss counts: CHANGED and LOCKED before DELETED before GONE."""
-    outcomes = [store.delete(seen) for seen in objects_of(action)]
-    for worst in (Deletion.CHANGED, Deletion.LOCKED, Deletion.DELETED):
-        if worst in outcomes:
-            return worst
-    return Deletion.GONE
+def delete_one(action: Action, store: StoreWriter) -> list[Deletion]:
+    """Delete the objects of a copy by their keys: what a player would open first, a manifest last, and that only when all else is gone.
+
+    The outcomes stand in the order of the action's objects, and end early: where the first one has changed or is locked, nothing else is
+    touched. Raises StoreFailed; what is left then goes when the same plan is applied again.
+    """
+    first, *rest = objects_of(action)
+    outcomes = [store.delete(first)]
+    if rest and not _left(outcomes):
+        outcomes += _deleted(store, rest[:-1])
+        if not _left(outcomes):
+            outcomes.append(store.delete(rest[-1]))
+    return outcomes
+
+
+def _left(outcomes: Sequence[Deletion]) -> bool:
+    return Deletion.CHANGED in outcomes or Deletion.LOCKED in outcomes
+
+
+def _deleted(store: StoreWriter, objects: Sequence[Seen]) -> Iterator[Deletion]:
+    if not store.conditions().batch_delete:
+        yield from map(store.delete, objects)
+        return
+    for start in range(0, len(objects), BATCH):
+        for outcome in store.delete_batch(objects[start : start + BATCH]):
+            if isinstance(outcome, StoreFailure):
+                raise StoreFailed(outcome.message)
+            yield outcome

@@ -8,11 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from retainer.database import connect
-from retainer.errors import KeyTaken
+from retainer.apply.copy import Copied, Written
+from retainer.apply.manifest import read_manifest
+from retainer.database import connect, fill
+from retainer.errors import KeyTaken, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.tables import create
-from retainer.ports import StoreWriter
+from retainer.ports import Look, StoreReader, StoreWriter
 
 
 def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime) -> str:
@@ -20,9 +22,7 @@ def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime
     connection = connect()
     try:
         connection.execute(create("entries", CATALOG))
-        names = list(CATALOG)
-        marks = ", ".join("?" for _ in names)
-        connection.executemany(f"INSERT INTO entries VALUES ({marks})", [[row.get(name) for name in names] for row in rows])
+        fill(connection, "entries", CATALOG, (dict.fromkeys(CATALOG) | row for row in rows))
         with tempfile.TemporaryDirectory(prefix="retainer-") as folder:
             path = Path(folder) / "part.parquet"
             connection.execute(f"COPY (FROM entries ORDER BY key) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
@@ -35,3 +35,34 @@ def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime
     except KeyTaken:
         return key
     return key
+
+
+def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
+    """An object as it was written and verified, as a catalog holds it."""
+    seen = written.look.seen
+    return {
+        "store": store, "key": seen.key, "object_size": seen.size, "version": seen.version, "crc32c": written.crc32c, "sha256": written.sha256,
+        "copied_at": now.strftime("%Y-%m-%d %H:%M:%S"),
+    }  # fmt: skip
+
+
+def entries_of(store: str, copied: Copied, asset_id: str, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The entry of a copy's one object or manifest, and those of its members."""
+    whole = entry_of(store, copied.whole, now)
+    if not copied.members:
+        return whole, []
+    mark = {"manifest": whole["key"]}
+    members = [entry_of(store, member, now) | mark | {"asset_id": asset_id} for member in copied.members]
+    return whole | mark | {"members": len(members)}, members
+
+
+def members_of(store: StoreReader, manifest: Look) -> tuple[Written, ...]:
+    """The members of a copy as they lie there, each compared with its manifest by size and checksum. Raises Unverified, StoreFailed."""
+    folder = manifest.seen.key.rpartition("/")[0] + "/"
+    found = []
+    for member in read_manifest(b"".join(store.read(manifest.seen))).members:
+        look = store.look(folder + member.name)
+        if look is None or look.seen.size != member.size or (look.crc32c is not None and look.crc32c != member.crc32c):
+            raise Unverified(f"{store.name}:{folder}{member.name} is not what its manifest says")
+        found.append(Written(look, member.crc32c, member.sha256))
+    return tuple(found)

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from retainer.apply.copy import Changed, Copied, copy_one
-from retainer.apply.delete import delete_one, missing_witness, objects_of
-from retainer.apply.record import write_part
+from retainer.apply.copy import Changed, Copied, Task, Written, copy_one
+from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of
+from retainer.apply.record import entries_of, members_of, write_part
 from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
 from retainer.model.outcome import LeftOver, Summary, Trouble
 from retainer.planfile import Action
-from retainer.ports import Conditions, Deletion, Downloads, Seen, StoreFailure, StoreWriter
+from retainer.ports import Conditions, Deletion, Downloads, Look, Seen, StoreFailure, StoreWriter
 
 WORKERS = 8
 PART_ROWS = 200
 PART_AGE = timedelta(seconds=60)
-BATCH = 500
 TRIES = 3
 SKEW = timedelta(minutes=5)
 
@@ -57,6 +56,7 @@ class Job:
 
     copies: Sequence[Action]
     deletes: Sequence[Action]
+    restores: Sequence[Action]
     stores: Mapping[str, StoreWriter]
     downloads: Downloads
     record_of: Callable[[Action], dict[str, Any]]
@@ -108,6 +108,7 @@ class Run:
             self._clear_up()
             self._prove()
             self._take_up_copies()
+            self._each(self.job.restores, self._restore)
             self._each(self.job.copies, self._copy)
             self._write_parts(everything=True)
             if self.job.deletes_approved and not self.summary.lost_lock:
@@ -144,7 +145,8 @@ class Run:
                 self._unusable[name] = error
                 continue
             self._conditions[name] = found
-            self.job.journal.write("conditions", store=name, create=found.create, delete=found.delete, batch_delete=found.batch_delete)
+            self.job.journal.write("conditions", store=name, create=found.create, delete=found.delete, batch_delete=found.batch_delete,
+                                   checksum=found.checksum)  # fmt: skip
 
     def _clock_is_off(self, names: Iterable[str]) -> str | None:
         for name in names:
@@ -162,8 +164,16 @@ class Run:
         """Copies that an earlier run verified, but could not catalog before it died: looked at once more, then recorded."""
         for action in self.job.copies:
             record = self.job.copied_before.get(action.n)
-            if record is not None and action.n not in self.job.catalogued_before and self._still_as_recorded(action):
-                self._to_catalog(action, record)
+            if record is None or action.n in self.job.catalogued_before:
+                continue
+            look = self._still_as_recorded(action)
+            try:
+                members = members_of(self.job.stores[action.store], look) if look and record.get("members") else ()
+            except RetainerError:
+                continue  # it is partial: the next plan repairs it
+            if look is not None:
+                _, rows = entries_of(action.store, Copied(Written(look, "", None), members), action.asset_id, self.job.clock())
+                self._to_catalog(action, self.job.record_of(action) | record, rows)
 
     def _is_usable(self, action: Action) -> bool:
         """Whether the store of an action can be used at all; otherwise the action has failed."""
@@ -185,21 +195,21 @@ class Run:
             self._failed(action, f"{action.store} honours no conditional create, so a copy could overwrite something", "use another store")
             return
         source = self.job.stores.get(action.source or "")
-        if action.source_object is not None and source is None:
+        if action.origin and source is None:
             self._failed(action, f"the store {action.source} it should be copied from cannot be opened", None)
             return
         record = self.job.record_of(action)
         self.job.journal.write("intent", act="copy", rows=[action.n], asset=action.asset_id, store=action.store, key=action.target)
 
-        def begun(upload: str) -> None:
-            self.job.journal.write("upload", row=action.n, store=action.store, key=action.target, upload=upload)
+        def begun(key: str, upload: str) -> None:
+            self.job.journal.write("upload", row=action.n, store=action.store, key=key, upload=upload)
 
+        task = Task(action, self.job.stores[action.store], source if action.origin else None, self.job.downloads, record, self.job.watcher.bytes,
+                    self._check, begun)  # fmt: skip
         for attempt in range(1, TRIES + 1):
             self._check()
             try:
-                copied = copy_one(
-                    action, self.job.stores[action.store], source, self.job.downloads, record, self.job.watcher.bytes, self._check, begun
-                )
+                copied = copy_one(task)
             except Changed as error:
                 self._skipped(action, str(error))
             except (SourceGone, KeyTaken) as error:
@@ -221,39 +231,60 @@ class Run:
                 self._copied(action, copied, record)
             return
 
+    def _restore(self, action: Action) -> None:
+        """Ask for what a copy is to be read from to be restored, each object as the plan saw it."""
+        source = self.job.stores.get(action.source or "")
+        if source is None:
+            self._failed(action, f"the store {action.source} it should be restored in cannot be opened", None)
+            return
+        try:
+            for planned in action.origin:
+                self._check()
+                look = source.look(planned.key)
+                if look is None or look.seen.version != planned.version:
+                    self._skipped(action, f"{action.source}:{planned.key} is not what the plan saw")
+                    return
+                if look.seen.archived:
+                    source.restore(look.seen)
+        except RetainerError as error:
+            self._failed(action, error.message, error.hint)
+            return
+        self.job.journal.write("restoring", row=action.n, asset=action.asset_id, store=action.source)
+        with self._guard:
+            self.summary.restored += 1
+        self.job.watcher.ended(action, "restoring", None)
+
     def _pause(self, attempt: int) -> None:
         if self._stopping.wait(min(8.0, 0.25 * 4.0**attempt)):
             raise Stopped
 
-    def _still_as_recorded(self, action: Action) -> bool:
+    def _still_as_recorded(self, action: Action) -> Look | None:
+        """The one object or the manifest of a copy that an earlier run made; None when it is not as it was."""
         record = self.job.copied_before[action.n]
         try:
             look = self.job.stores[action.store].look(record["key"]) if action.store in self._conditions else None
         except RetainerError:
-            return False
-        return look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"])
+            return None
+        same = look is not None and (look.seen.size, look.seen.version) == (record["object_size"], record["version"])
+        return look if same else None
 
     def _copied(self, action: Action, copied: Copied, facts: Mapping[str, Any]) -> None:
-        seen = copied.look.seen
-        record = dict(facts) | {
-            "store": action.store, "key": seen.key, "object_size": seen.size, "version": seen.version, "crc32c": copied.crc32c,
-            "sha256": copied.sha256, "copied_at": self.job.clock().strftime("%Y-%m-%d %H:%M:%S"),
-        }  # fmt: skip
-        told = {key: record[key] for key in ("store", "key", "object_size", "version", "crc32c", "sha256", "copied_at")}
-        self.job.journal.write("copied", row=action.n, asset=action.asset_id, rule=action.rule, record=told)
-        self._to_catalog(action, record)
+        whole, members = entries_of(action.store, copied, action.asset_id, self.job.clock())
+        self.job.journal.write("copied", row=action.n, asset=action.asset_id, rule=action.rule, record=whole)
+        self._to_catalog(action, dict(facts) | whole, members)
+        said = "; ".join(copied.said)
         with self._guard:
             self.summary.copied += 1
-            self.summary.copied_bytes += seen.size
-            if copied.said:
-                self.summary.said.append(f"{action.asset_id}: {copied.said}")
-        self.job.watcher.ended(action, "copied", copied.said)
+            self.summary.copied_bytes += sum(written.look.seen.size for written in (copied.whole, *copied.members))
+            if said:
+                self.summary.said.append(f"{action.asset_id}: {said}")
+        self.job.watcher.ended(action, "copied", said or None)
         self._write_parts()
 
-    def _to_catalog(self, action: Action, record: dict[str, Any]) -> None:
-        whole = self.job.record_of(action) | record
+    def _to_catalog(self, action: Action, record: dict[str, Any], members: Sequence[dict[str, Any]]) -> None:
+        """`record`: every fact of the asset, and the entry of the copy's one object or manifest; `members`: the entries of its members."""
         with self._guard:
-            self._uncatalogued.setdefault(action.store, []).append((action.n, whole))
+            self._uncatalogued.setdefault(action.store, []).extend((action.n, entry) for entry in (*members, record))
 
     def _write_parts(self, *, everything: bool = False) -> None:
         """Write what was copied to the catalogs: every 200 copies, every minute, and at the end whatever happened."""
@@ -273,7 +304,7 @@ class Run:
                     self.summary.catalog_failures[store] = error.message
                 continue
             self.summary.catalog_failures.pop(store, None)
-            self.job.journal.write("catalogued", store=store, part=part, rows=[row for row, _ in rows])
+            self.job.journal.write("catalogued", store=store, part=part, rows=sorted({row for row, _ in rows}))
 
     # ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -325,11 +356,11 @@ class Run:
             return
         self._intend([action])
         try:
-            outcome = delete_one(action, self.job.stores[action.store])
+            outcomes = delete_one(action, self.job.stores[action.store])
         except RetainerError as error:
             self._failed(action, error.message, error.hint)
             return
-        self._settle(action, outcome)
+        self._settle(action, outcomes)
 
     def _delete_batch(self, actions: Sequence[Action]) -> None:
         with ThreadPoolExecutor(self.job.workers) as pool:
@@ -349,20 +380,28 @@ class Run:
             if isinstance(outcome, StoreFailure):
                 self._failed(action, outcome.message, None)
             else:
-                self._settle(action, outcome)
+                self._settle(action, [outcome])
 
-    def _settle(self, action: Action, outcome: Deletion) -> None:
-        ours = outcome is Deletion.GONE and action.n in self.job.intended_before
-        if outcome is Deletion.DELETED or ours:
-            self.job.journal.write("deleted", row=action.n, asset=action.asset_id, store=action.store, rule=action.rule, bytes=action.bytes or 0,
-                                   keys=[planned.key for planned in action.objects], weak=not self._conditions[action.store].delete)  # fmt: skip
-            with self._guard:
-                self.summary.deleted += 1
-                self.summary.deleted_bytes += action.bytes or 0
-            self.job.watcher.ended(action, "deleted", None)
+    def _settle(self, action: Action, outcomes: Sequence[Deletion]) -> None:
+        """Record what became of the objects of a delete, in their order."""
+        ours = {Deletion.DELETED, Deletion.GONE} if action.n in self.job.intended_before else {Deletion.DELETED}
+        ended = list(zip(action.objects, outcomes, strict=False))
+        deleted = [planned for planned, outcome in ended if outcome in ours]
+        left = [planned.key for planned, outcome in ended if outcome in (Deletion.CHANGED, Deletion.LOCKED)]
+        if not deleted:
+            words = {Deletion.CHANGED: "it has changed since the plan", Deletion.GONE: "it is gone already", Deletion.LOCKED: "it is locked"}
+            self._skipped(action, words[next((outcome for outcome in outcomes if outcome is not Deletion.GONE), Deletion.GONE)])
             return
-        words = {Deletion.CHANGED: "it has changed since the plan", Deletion.GONE: "it is gone already", Deletion.LOCKED: "it is locked"}
-        self._skipped(action, words[outcome])
+        size = sum(planned.size for planned in deleted)
+        self.job.journal.write("deleted", row=action.n, asset=action.asset_id, store=action.store, rule=action.rule, bytes=size,
+                               keys=[planned.key for planned in deleted], left=left, weak=not self._conditions[action.store].delete)  # fmt: skip
+        said = f"{len(left)} of its {len(action.objects)} objects in {action.store} had changed or are locked, and were left" if left else None
+        with self._guard:
+            self.summary.deleted += 1
+            self.summary.deleted_bytes += size
+            if said:
+                self.summary.said.append(f"{action.asset_id}: {said}")
+        self.job.watcher.ended(action, "deleted", said)
 
     # ── outcomes ────────────────────────────────────────────────────────────────────────────────────────────────────
 

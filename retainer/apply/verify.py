@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 import google_crc32c
 
@@ -16,9 +17,10 @@ from retainer.ports import Digest, Look, StoreReader
 class Counted:
     """A stream that counts and digests what goes by, and looks at its first bytes before it lets any through."""
 
-    def __init__(self, chunks: Iterator[bytes], asset_type: str | None, content_type: str) -> None:
+    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "") -> None:
+        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes."""
         self._chunks = chunks
-        self._type = asset_type
+        self._kind = kind
         self._content_type = content_type
         self._size = 0
         self._crc32c = google_crc32c.Checksum()
@@ -29,10 +31,10 @@ class Counted:
         for chunk in self._chunks:
             if not chunk:
                 continue
-            if first:
-                first = False
-                if reason := not_a_recording(self._type, self._content_type, chunk[:1024]):
-                    raise SourceFailed(f"the bytes are no {self._type or 'recording'}: {reason}", hint="look at the recording in the 100ms dashboard")
+            reason = not_a_recording(self._kind, self._content_type, chunk[:1024]) if first and self._kind is not None else None
+            if reason:
+                raise SourceFailed(f"the bytes are no {self._kind}: {reason}", hint="look at the recording in the 100ms dashboard")
+            first = False
             self._size += len(chunk)
             self._crc32c.update(chunk)
             self._sha256.update(chunk)
@@ -42,29 +44,51 @@ class Counted:
         return Digest(self._size, base64.b64encode(self._crc32c.digest()).decode(), self._sha256.hexdigest())
 
 
-def not_a_recording(asset_type: str | None, content_type: str, first: bytes) -> str | None:
-    """Why these first bytes cannot be an asset of this type, or None. Types and their files: docs/100ms-api.md."""
+_KINDS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "stream": "mp4", "track": "webm", "room-vod": "zip", "chat": "csv",
+          "summary": "json"}  # fmt: skip
+"""What each type's file is (docs/100ms-api.md); a transcript is what its name says."""
+_STARTS: dict[str, tuple[bytes, ...]] = {
+    "webm": (b"\x1aE\xdf\xa3",),
+    "zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    "m3u8": (b"#EXTM3U",),
+    "json": (b"{", b"["),
+    "vtt": (b"WEBVTT",),
+    "jpg": (b"\xff\xd8\xff",),
+    "jpeg": (b"\xff\xd8\xff",),
+    "png": (b"\x89PNG",),
+}
+_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"emsg", b"prft")
+_TEXTS = ("m3u8", "csv", "txt", "srt", "json", "vtt", "xml", "ttml")
+
+
+def kind_of(asset_type: str | None, name: str) -> str:
+    """What the bytes of a recording must be: by the asset's type; of a member and of a transcript, by the end of its name; else `file`."""
+    end = name.rpartition(".")[2].lower()
+    return _KINDS.get(asset_type or "") or (end if end in {*_STARTS, *_TEXTS, "mp4", "m4s", "cmfv", "cmfa"} else "file")
+
+
+def not_a_recording(kind: str, content_type: str, first: bytes) -> str | None:
+    """Why these first bytes cannot be of this kind, or None."""
     start = first.lstrip(b"\xef\xbb\xbf \t\r\n")
-    kind = content_type.split(";")[0].strip().lower()
-    if kind == "text/html" or start[:9].lower().startswith((b"<!doctype", b"<html")):
+    said = content_type.split(";")[0].strip().lower()
+    if said == "text/html" or start[:9].lower().startswith((b"<!doctype", b"<html")):
         return "an HTML page"
-    if start.startswith(b"<?xml"):
+    if start.startswith(b"<?xml") and kind not in ("xml", "ttml"):
         return "an XML error"
     if _is_error_json(start):
         return "a JSON error"
-    match asset_type:
-        case "room-composite" | "room-composite-legacy" | "stream":
-            return None if first[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide") else "not an mp4"
-        case "track":
-            return None if first.startswith(b"\x1aE\xdf\xa3") else "not a webm"
-        case "room-vod":
-            return None if first.startswith(b"PK") else "not a zip"
-        case "summary":
-            return None if start[:1] in (b"{", b"[") else "not JSON"
-        case "chat" | "transcript":
-            return "not text" if b"\0" in first else None
-        case _:
-            return None
+    if kind not in _TEXTS and said in ("application/json", "application/xml", "text/xml"):
+        return f"the server calls it {said}"
+    match kind:
+        case "mp4" | "m4s" | "cmfv" | "cmfa":
+            return None if first[4:8] in _BOXES else "it does not begin like one"
+        case "srt" if not re.match(rb"[0-9]+\s*[\r\n]", start):
+            return "it does not begin with a number"
+        case "csv" | "txt" | "srt" | "xml" | "ttml":
+            return "it is not text" if b"\0" in first else None
+        case _ if kind in _STARTS:
+            return None if (start if kind in _TEXTS else first).startswith(_STARTS[kind]) else "it does not begin like one"
+    return None
 
 
 def _is_error_json(start: bytes) -> bool:
@@ -79,7 +103,7 @@ def _is_error_json(start: bytes) -> bool:
 
 def digest_of(store: StoreReader, look: Look) -> Digest:
     """The digest of an object's bytes, read back. Raises StoreFailed."""
-    counted = Counted(store.read(look.seen), None, "")
+    counted = Counted(store.read(look.seen))
     for _ in counted:
         pass
     return counted.digest()

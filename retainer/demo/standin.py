@@ -31,6 +31,7 @@ from email.message import Message
 from email.utils import format_datetime
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
@@ -64,6 +65,15 @@ _CONTENT_TYPES = {
     "track": "video/webm",
     "stream": "video/mp4",
 }
+_MEMBER_TYPES = {
+    ".m3u8": "application/vnd.apple.mpegurl",
+    ".ts": "video/mp2t",
+    ".m4s": "video/mp4",
+    ".mp4": "video/mp4",
+    ".aac": "audio/aac",
+    ".vtt": "text/vtt",
+    ".jpg": "image/jpeg",
+}
 _PARAMETERS = {
     "rooms": {"name", "enabled", "template_id", "before", "after", "start", "limit"},
     "recording-assets": {"room_id", "session_id", "status", "type", "start", "limit"},
@@ -86,7 +96,8 @@ class Faults:
     """What goes wrong, and how often. Every field may be changed while the server runs; `counts[field]` tells how often it has struck.
 
     Probabilities (0 to 1) are drawn from `seed`, the request's target (for media: its path) and how often that target was asked for, so that the
-    order in which parallel requests arrive does not matter. In the fields by id, "*" stands for every id that is not named.
+    order in which parallel requests arrive does not matter. In the fields by id, "*" stands for every id that is not named. The id of a member of
+    unzipped HLS is "<asset>/<path>", and "<asset>" stands for each of its members that is not named.
     """
 
     seed: int = 1
@@ -122,6 +133,8 @@ class Faults:
     """Seconds that presigned URLs really live, whatever the answer's `expiry` says. 0: never valid."""
     cut_bodies: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Id -> (k, n): the first n bodies longer than k bytes stop after k bytes, under the full Content-Length, and the connection closes."""
+    stall_after: dict[str, tuple[int, float, int]] = field(default_factory=dict)
+    """Id -> (k, s, n): the first n bodies longer than k bytes pause for s seconds after k bytes, and then go on."""
     html_with_200: dict[str, int] = field(default_factory=dict)
     """Id -> so many media requests, the first ones, are answered 200 with a page of HTML."""
     json_error_with_200: dict[str, int] = field(default_factory=dict)
@@ -152,9 +165,12 @@ class Faults:
             self.counts[fault] += strikes
         return strikes
 
-    def _first_of(self, fault: str, id: str) -> bool:
-        table: dict[str, int] = getattr(self, fault)
-        return self._first(fault, table.get(id, table.get("*", 0)), id)
+    def _first_of(self, fault: str, ids: Sequence[str]) -> bool:
+        return self._first(fault, self._told(fault, ids, 0), ids[0])
+
+    def _told(self, fault: str, ids: Sequence[str], usual: Any) -> Any:
+        table: dict[str, Any] = getattr(self, fault)
+        return next((table[id] for id in (*ids, "*") if id in table), usual)
 
     def _struck(self, fault: str, strikes: object) -> bool:
         return self._first(fault, ALWAYS if strikes else 0)
@@ -200,7 +216,7 @@ class StandIn:
         self._lock = threading.RLock()
         self._requests: list[Seen] = []
         self._rows: dict[str, dict[str, Json]] = {"rooms": {}, "recording-assets": {}}
-        self._files: dict[str, _File] = {}
+        self._recordings: dict[str, _Recording] = {}
         self._listings: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[bytes, str]]] = {}
 
     def __enter__(self) -> Self:
@@ -237,15 +253,31 @@ class StandIn:
         """Serve `room` as given; one of the same `id` is replaced."""
         self._add("rooms", room)
 
-    def add_asset(self, asset: Json, content: Content | None = None, *, hosted: bool = True, readable: bool = True) -> None:
+    def add_asset(
+        self,
+        asset: Json,
+        content: Content | None = None,
+        *,
+        hosted: bool = True,
+        readable: bool = True,
+        files: Mapping[str, Content] | None = None,
+        entry: str = "master.m3u8",
+    ) -> None:
         """Serve `asset` as given, right or wrong; one of the same `id` is replaced.
 
         `content` None: there are no such bytes (404). A callable gives the same pieces each time; it is run once more, to be measured.
         `hosted`: gone 15 days after a readable `created_at`. Not `readable`: the presigned URL answers 403.
+        `files`, in place of `content`: unzipped HLS, by path below the recording's folder. The presigned URL is then the public one of `entry` on
+        the CDN, `http://127.0.0.1:PORT/cdn/<id>/<entry>`; the other files are beside it, each under its path, percent-encoded.
         """
+        if files is not None and content is not None:
+            raise ValueError("content or files, not both")
+        members: dict[str | None, _File] = {path: _File(each) for path, each in (files or {}).items()}
+        if content is not None:
+            members[None] = _File(content)
         with self._lock:
             self._add("recording-assets", asset)
-            self._files[asset["id"]] = _File(content, hosted, readable)
+            self._recordings[asset["id"]] = _Recording(hosted, readable, members, None if files is None else entry)
 
     def _add(self, kind: str, row: Json) -> None:
         if not isinstance(row.get("id"), str) or not row["id"]:
@@ -261,14 +293,14 @@ class StandIn:
         query = dict(pairs)
         with self._lock:
             self._requests.append(Seen(method, path, query))
-        media = path.startswith("/media/")
+        media = path.startswith(("/media/", "/cdn/"))
         if self.faults._drops(path if media else target):
             return None
         try:
             if status := self.faults._status(target, media):
                 raise _Refused(status)
             if media:
-                return self._media(method, unquote(path.removeprefix("/media/")), query, headers)
+                return self._media(method, path, query, headers)
             return self._api(method, path, pairs, headers)
         except _Refused as refused:
             return refused.answer(self.faults, xml=media)
@@ -379,7 +411,7 @@ class StandIn:
 
     def _gone(self, id: str) -> bool:
         created = _moment(self._rows["recording-assets"][id].get("created_at"))
-        return self._files[id].hosted and created is not None and self.now() - created >= HOSTED_LIFE
+        return self._recordings[id].hosted and created is not None and self.now() - created >= HOSTED_LIFE
 
     def _presigned(self, id: str, query: dict[str, str]) -> _Answer:
         asset = self._rows["recording-assets"][id]
@@ -389,49 +421,66 @@ class StandIn:
             raise _Refused(400, "invalid presign_duration", seconds)
         if asset.get("status") == "failed" or self.faults._struck("gone_presign_404", self.faults.gone_presign_404 and self._gone(id)):
             raise _Refused(404)
-        life = int(seconds) if self.faults.expire_urls_after is None else self.faults.expire_urls_after
+        entry, quoted = self._recordings[id].entry, quote(id, safe="")
+        target = f"media/{quoted}?{self._signed(id, int(seconds))}" if entry is None else f"cdn/{quoted}/{quote(entry)}"
+        url = f"{self.url.removesuffix('v2')}{target}"
+        return _json(200, {"id": id, "path": asset.get("path"), "url": url, "expiry": int(seconds)})
+
+    def _signed(self, id: str, seconds: int) -> str:
+        life = seconds if self.faults.expire_urls_after is None else self.faults.expire_urls_after
         self.faults._struck("expire_urls_after", self.faults.expire_urls_after is not None)
         expires = int(self.now().timestamp() + life)
-        url = f"{self.url.removesuffix('/v2')}/media/{quote(id, safe='')}?X-Signature={self._signature(id, str(expires))}&X-Expires={expires}"
-        return _json(200, {"id": id, "path": asset.get("path"), "url": url, "expiry": int(seconds)})
+        return f"X-Signature={self._signature(id, str(expires))}&X-Expires={expires}"
 
     def _signature(self, id: str, expires: str) -> str:
         return hmac.new(self.secret.encode(), f"{id}\n{expires}".encode(), "sha256").hexdigest()
 
-    def _media(self, method: str, id: str, query: dict[str, str], headers: Message) -> _Answer:
-        faults = self.faults
-        if method not in ("GET", "HEAD"):
-            raise _Refused(405, headers={"Allow": "GET, HEAD"})
-        if "Authorization" in headers:
-            raise _Refused(400, "Only one auth mechanism allowed: the X-Signature query parameter or the Authorization header")
+    def _check_signature(self, id: str, query: dict[str, str]) -> None:
         expires = query.get("X-Expires", "")
         if not hmac.compare_digest(self._signature(id, expires).encode(), query.get("X-Signature", "").encode()):
             raise _Refused(403, "The request signature we calculated does not match the signature you provided", "SignatureDoesNotMatch")
         if self.now().timestamp() >= int(expires):
             raise _Refused(403, "Request has expired")
-        asset, file = self._rows["recording-assets"][id], self._files[id]
-        if not file.readable:
+
+    def _media(self, method: str, path: str, query: dict[str, str], headers: Message) -> _Answer:
+        faults = self.faults
+        if method not in ("GET", "HEAD"):
+            raise _Refused(405, headers={"Allow": "GET, HEAD"})
+        if "Authorization" in headers:
+            raise _Refused(400, "Only one auth mechanism allowed: the X-Signature query parameter or the Authorization header")
+        member: str | None = None
+        if path.startswith("/cdn/"):
+            id, _, member = map(unquote, path.removeprefix("/cdn/").partition("/"))
+        else:
+            id = unquote(path.removeprefix("/media/"))
+            self._check_signature(id, query)
+        recording = self._recordings.get(id)
+        if recording and not recording.readable:
             raise _Refused(403, "Access Denied")
-        if file.content is None or self._gone(id):
+        if not recording or member not in recording.files or self._gone(id):
             raise _Refused(404, "The specified key does not exist.")
-        if faults._first_of("html_with_200", id):
+        asset, file, ids = self._rows["recording-assets"][id], recording.files[member], (id,) if member is None else (f"{id}/{member}", id)
+        if faults._first_of("html_with_200", ids):
             return _whole(200, b"<!DOCTYPE html><html><body>Back in a moment</body></html>", "text/html")
-        if faults._first_of("json_error_with_200", id):
+        if faults._first_of("json_error_with_200", ids):
             return _whole(200, ERROR_BODY, "application/json")
         length, etag = file.measured
-        kind = "application/json" if str(asset.get("path")).endswith(".json") else _CONTENT_TYPES.get(str(asset.get("type")), "binary/octet-stream")
-        sent = {"Content-Type": kind, "ETag": etag, "Accept-Ranges": "bytes"}
+        sent = {"Content-Type": _content_type(asset, member), "ETag": etag, "Accept-Ranges": "bytes"}
         if created := _moment(asset.get("created_at")):
             sent["Last-Modified"] = format_datetime(created.astimezone(UTC), usegmt=True)
-        if faults._first_of("no_length", id):
+        if faults._first_of("no_length", ids):
             return _Answer(200, sent, file.pieces(0, length), None, pace=faults.bytes_per_second)
         status, first, end = 200, 0, length
         if headers.get("If-Range", etag) in (etag, sent.get("Last-Modified")) and (window := _window(headers.get("Range", ""), length)):
             status, (first, end) = 206, window
             sent["Content-Range"] = f"bytes {first}-{end - 1}/{length}"
-        after, times = faults.cut_bodies.get(id, faults.cut_bodies.get("*", (0, 0)))
-        cut = after if method == "GET" and after < end - first and faults._first("cut_bodies", times, id) else None
-        return _Answer(status, sent, file.pieces(first, end), end - first, cut, faults.bytes_per_second)
+        body = file.pieces(first, end)
+        after, seconds, times = faults._told("stall_after", ids, (0, 0, 0))
+        if method == "GET" and after < end - first and faults._first("stall_after", times, ids[0]):
+            body = _stalled(body, after, seconds)
+        after, times = faults._told("cut_bodies", ids, (0, 0))
+        cut = after if method == "GET" and after < end - first and faults._first("cut_bodies", times, ids[0]) else None
+        return _Answer(status, sent, body, end - first, cut, faults.bytes_per_second)
 
 
 def order_key(id: str) -> tuple[bytes, str]:
@@ -470,11 +519,26 @@ def _window(header: str, length: int) -> tuple[int, int] | None:
     return start, min(int(last) + 1, length) if first and last else length
 
 
+def _content_type(asset: Json, member: str | None) -> str:
+    if member is not None:
+        return _MEMBER_TYPES.get(PurePosixPath(member).suffix, "application/octet-stream")
+    return "application/json" if str(asset.get("path")).endswith(".json") else _CONTENT_TYPES.get(str(asset.get("type")), "binary/octet-stream")
+
+
+def _stalled(pieces: Iterable[bytes], after: int, seconds: float) -> Iterator[bytes]:
+    for piece in pieces:
+        if 0 <= after < len(piece):
+            yield piece[:after]
+            time.sleep(seconds)
+            yield piece[after:]
+        else:
+            yield piece
+        after -= len(piece)
+
+
 @dataclass(frozen=True)
 class _File:
-    content: Content | None
-    hosted: bool
-    readable: bool
+    content: Content
 
     @cached_property
     def measured(self) -> tuple[int, str]:
@@ -486,7 +550,7 @@ class _File:
         return length, f'"{digest.hexdigest()}"'
 
     def _all(self) -> Iterable[bytes]:
-        return self.content() if callable(self.content) else [self.content or b""]
+        return self.content() if callable(self.content) else [self.content]
 
     def pieces(self, first: int, end: int) -> Iterator[bytes]:
         at = 0
@@ -495,6 +559,15 @@ class _File:
             at += len(piece)
             if at >= end:
                 return
+
+
+class _Recording(NamedTuple):
+    hosted: bool
+    readable: bool
+    files: Mapping[str | None, _File]
+    """By path on the CDN; under None what a signed URL gives."""
+    entry: str | None
+    """None: the presigned URL is a signed one."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import duckdb
 
+from retainer.database import fill, fill_from
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed
-from retainer.inventory.facts import OBJECTS, ROOMS, assemble, fill, fill_from, is_text, read_asset, stage
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, read_asset, stage
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
@@ -96,6 +97,23 @@ def collect(
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
+
+
+def collect_store(connection: duckdb.DuckDBPyConnection, reader: StoreReader, cache: Path, clock: Callable[[], datetime], progress: Progress) -> None:
+    """Fill the tables `objects` and `catalog` from one store, and make the view `entry`: the newest entry of each key.
+
+    Raises ListingBroken when the listing or the catalog could not be read whole.
+    """
+    stage(connection)
+    with tempfile.TemporaryDirectory(prefix="retainer-") as folder:
+        listing = _store(reader, Path(folder) / "store", cache, clock, progress)
+        if listing.spool and listing.spool.stat().st_size:
+            fill_from(connection, "objects", OBJECTS, [str(listing.spool)])
+        if listing.parts:
+            _read_parts(connection, listing)
+    if not listing.complete:
+        raise ListingBroken("; ".join(listing.notes) or f"the listing of {reader.name} did not finish")
+    connection.execute("CREATE VIEW entry AS FROM catalog QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1")
 
 
 def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress) -> None:
@@ -190,6 +208,7 @@ def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
     return {
         "store": store, "key": seen.key, "size": seen.size, "version": seen.version, "storage_class": seen.storage_class,
         "locked_until": locked_text(seen.locked_until), "lock_read": seen.lock_read or not can_lock,
+        "archived": seen.archived,
     }  # fmt: skip
 
 
@@ -221,10 +240,12 @@ def _catalog_parts(reader: StoreReader, cache: Path) -> list[Path]:
 
 
 def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
-    columns = ", ".join(f'"{name}"' for name in CATALOG)
+    known = ", ".join(f"'{name}'" for name in CATALOG)
     try:
+        # A part of an older retainer lacks columns, one of a newer has more.
         connection.execute(
-            f"INSERT INTO catalog ({columns}) SELECT {columns} FROM read_parquet(?, union_by_name = true)", [[str(part) for part in listing.parts]]
+            f"INSERT INTO catalog BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM read_parquet(?, union_by_name = true)",
+            [[str(part) for part in listing.parts]],
         )
     except duckdb.Error as error:
         listing.complete = False

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from retainer.database import connect, make_room
+from retainer.database import connect, fill, literal, make_room
 from retainer.errors import RetainerError
-from retainer.inventory.locate import MANY_OBJECTS, asset_of_key_sql, place_sql
+from retainer.inventory.locate import IN_DELETE_ORDER, MANY_OBJECTS, UNZIPPED, assets_of_key_sql, place_sql
 from retainer.model.catalog import CATALOG, RECORD
 from retainer.model.moment import read_moment
-from retainer.model.setting import Settings
+from retainer.model.setting import Settings, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 
 ROOMS = {"room_id": "VARCHAR", "room": "VARCHAR", "template": "VARCHAR"}
@@ -27,6 +26,7 @@ OBJECTS = {
     "storage_class": "VARCHAR",
     "locked_until": "TIMESTAMP",
     "lock_read": "BOOLEAN",
+    "archived": "BOOLEAN",
 }
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
@@ -78,7 +78,12 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         row["created_text"] = created
         moment = read_moment(created)
         row["created_at"] = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
-    row["has_thumbnails"] = bool(raw.get("thumbnails"))
+    thumbnails = raw.get("thumbnails") or []
+    thumbnails = [thumbnails] if isinstance(thumbnails, str) else thumbnails
+    if isinstance(thumbnails, list) and all(isinstance(path, str) and is_text(path) for path in thumbnails):
+        row["thumbnails"] = thumbnails or None
+    else:
+        not_known.append("thumbnails")
     row["not_known"] = not_known or None
     told = [f"its {fact} is of the wrong kind" for fact in not_known if fact not in ("size", "duration")]
     if raw.get("created_at") is not None and row["created_at"] is None:
@@ -104,31 +109,6 @@ def _number(value: Any) -> float | None:
             return None
         return number if abs(number) < 2**62 else None
     return None
-
-
-def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Append rows to a table through a spool file, which is far faster than single inserts. Returns how many."""
-    count = 0
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as spool:
-        for row in rows:
-            spool.write(json.dumps(row) + "\n")
-            count += 1
-        spool.flush()
-        if count:
-            fill_from(connection, table, columns, [spool.name])
-    return count
-
-
-def fill_from(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]) -> None:
-    """Append the rows of JSON-lines files to a table."""
-    read = ", ".join(f"'{name}': '{'VARCHAR' if kind == 'TIMESTAMP' else kind}'" for name, kind in columns.items())
-    select = ", ".join(f"{name}::{kind}" if kind == "TIMESTAMP" else f'"{name}"' for name, kind in columns.items())
-    names = ", ".join(f'"{name}"' for name in columns)
-    connection.execute(
-        f"INSERT INTO {table} ({names}) SELECT {select} FROM read_json(?, format = 'newline_delimited', "
-        f"columns = {{{read}}}, maximum_object_size = 67108864)",
-        [spools],
-    )
 
 
 STAGES = {"staged_assets": RECORD, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS}
@@ -167,7 +147,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                 coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type), kind.complete IS NULL) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
-                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets)
+                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND coalesce(manifest = key, true)
                 QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
             ) AS entry
             CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings WHERE kind = 'assets') AS kind
@@ -179,38 +159,11 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     # While a list of assets is unfinished, an asset that names the same object of an upload bucket may be unseen.
     settled = "coalesce((SELECT bool_and(complete) FROM listings WHERE kind = 'assets'), true)"
     for store in settings.stores:
-        name = store.name.replace("'", "''")
         if store.written_by_100ms:
-            base = store.base.replace("'", "''")
-            connection.execute(f"""
-                INSERT INTO copies
-                WITH placed AS (
-                    SELECT assets.asset_no, assets.size AS told, assets.many, objects.*
-                    FROM objects JOIN assets ON assets.path = '{base}' || objects.key WHERE store = '{name}'
-                )
-                SELECT asset_no, store, NOT many AND size > 0 AND (told IS NULL OR told = size) AS complete, locked_until, lock_read,
-                    CASE WHEN count(*) OVER (PARTITION BY key) > 1 THEN key END AS shared, size,
-                    [struct_pack(key, size, version, complete := NOT many AND size > 0 AND (told IS NULL OR told = size))], {settled}
-                FROM placed
-            """)
-            continue
-        connection.execute(f"""
-            INSERT INTO copies
-            WITH entry AS (
-                SELECT * FROM catalog WHERE store = '{name}'
-                QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
-            ), placed AS (
-                SELECT assets.asset_no, objects.*,
-                    coalesce(entry.object_size = objects.size AND entry.version = objects.version AND objects.size >= coalesce(assets.size, 1), false)
-                        AND NOT assets.many AS complete
-                FROM objects LEFT JOIN entry USING (key)
-                JOIN assets ON assets.asset_id = coalesce(entry.asset_id, {asset_of_key_sql(store)})
-                WHERE objects.store = '{name}'
-            )
-            SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
-                list(struct_pack(key, size, version, complete) ORDER BY complete DESC, key), true
-            FROM placed GROUP BY asset_no
-        """)
+            _claim_uploads(connection, store)
+            _place_uploads(connection, settled)
+        else:
+            _place_copies(connection, store)
     connection.execute("""
         UPDATE listings SET strays = stray.count, stray_bytes = stray.bytes
         FROM (
@@ -219,6 +172,115 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             USING (store, key) GROUP BY store
         ) AS stray
         WHERE listings.name = stray.store AND listings.kind = 'store'
+    """)
+
+
+def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """Which asset an object of a bucket that 100ms uploads to belongs to, as the table `claim`.
+
+    By its own path, by a thumbnail's, or as one of many below the folder beside the path, which ends at a slash: a neighbour with a longer
+    name is not in it.
+    """
+    base, name = literal(store.base), literal(store.name)
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE claim AS
+        WITH lying AS (SELECT * FROM objects WHERE store = {name}
+        ), named AS (
+            SELECT asset_no, size AS told, path, {UNZIPPED} AS unzipped, many, path[len({base}) + 1:] AS key,
+                regexp_extract(path[len({base}) + 1:], '^(.*/)[^/]+$', 1) AS folder
+            FROM assets WHERE starts_with(path, {base})
+        ), faces AS (
+            SELECT asset_no, face[len({base}) + 1:] AS key
+            FROM (SELECT asset_no, unnest(thumbnails) AS face FROM assets WHERE len(thumbnails) > 0)
+            WHERE starts_with(face, {base})
+        ), folders AS (
+            SELECT asset_no, folder FROM named WHERE unzipped AND folder <> ''
+        ), inside AS (
+            SELECT key, unnest(list_transform(range(1, len(string_split(key, '/'))),
+                lambda depth: array_to_string(string_split(key, '/')[1:depth], '/') || '/')) AS folder
+            FROM lying WHERE EXISTS (FROM folders) AND key NOT IN (SELECT key FROM named)
+        ), claimed AS (
+            SELECT asset_no, key FROM named
+            UNION SELECT asset_no, key FROM faces
+            UNION SELECT asset_no, key FROM inside JOIN folders USING (folder)
+        )
+        SELECT claimed.asset_no, named.key AS entry, coalesce(unzipped, false) AS unzipped, told, path,
+            CASE WHEN many THEN folder END AS folder, lying.*
+        FROM claimed JOIN lying USING (key) LEFT JOIN named ON named.asset_no = claimed.asset_no
+    """)
+
+
+def _place_uploads(connection: duckdb.DuckDBPyConnection, settled: str) -> None:
+    """The claimed objects as copies. What several assets claim binds them together."""
+    together = _bound_together(
+        connection.execute("SELECT key, asset_no FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key HAVING count(*) > 1)").fetchall()
+    )
+    connection.execute("CREATE OR REPLACE TEMP TABLE bound (asset_no INTEGER, shared VARCHAR)")
+    fill(connection, "bound", {"asset_no": "INTEGER", "shared": "VARCHAR"}, ({"asset_no": no, "shared": key} for no, key in together.items()))
+    connection.execute(f"""
+        INSERT INTO copies
+        WITH whole AS (
+            SELECT *, size > 0 AND key = entry AND (unzipped OR told IS NULL OR told = size) AS is_entry FROM claim
+        )
+        SELECT asset_no, any_value(store),
+            coalesce(bool_or(is_entry), false) AND (NOT any_value(unzipped) OR count(*) FILTER (size > 0 AND key <> entry) > 0),
+            max(locked_until), bool_and(lock_read), any_value(shared), sum(size),
+            list(struct_pack(key, size, version, complete := coalesce(size > 0 AND (key <> entry OR is_entry), false)) ORDER BY {IN_DELETE_ORDER}),
+            any_value(folder), bool_or(archived), NULL, {settled}
+        FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
+    """)
+
+
+def _bound_together(claims: Sequence[tuple[str, int]]) -> dict[int, str]:
+    """Assets that share objects, also by way of others -> one key for each such group."""
+    group: dict[int | str, int | str] = {}
+
+    def root(one: int | str) -> int | str:
+        while (above := group.setdefault(one, one)) != one:
+            group[one] = group[above]
+            one = above
+        return one
+
+    for key, asset_no in claims:
+        group[root(asset_no)] = root(key)
+    keys: dict[int | str, str] = {}
+    for key, _ in claims:
+        keys[root(key)] = min(key, keys.get(root(key), key))
+    return {asset_no: keys[root(asset_no)] for _, asset_no in claims}
+
+
+def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """The objects of a store that retainer fills, as copies. A copy of many objects is complete with its manifest and all that it lists."""
+    name = literal(store.name)
+    connection.execute(f"""
+        INSERT INTO copies
+        WITH entry AS (
+            SELECT * FROM catalog WHERE store = {name} QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
+        ), lying AS (
+            SELECT objects.*, entry.asset_id, entry.members, entry.manifest,
+                coalesce(entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE, false) AS same,
+                coalesce(entry.version = objects.version AND broken, false) AS is_broken
+            FROM objects LEFT JOIN entry USING (key) WHERE objects.store = {name}
+        ), guessed AS (
+            SELECT key, asset_id FROM (
+                SELECT key, unnest(candidates) AS asset_id, generate_subscripts(candidates, 1) AS rank
+                FROM (SELECT key, {assets_of_key_sql(store)} AS candidates FROM lying WHERE asset_id IS NULL)
+            ) SEMI JOIN assets USING (asset_id)
+            QUALIFY row_number() OVER (PARTITION BY key ORDER BY rank) = 1
+        ), whole AS (
+            SELECT manifest FROM lying WHERE manifest IS NOT NULL AND same
+            GROUP BY manifest HAVING count(*) FILTER (key <> manifest) = max(members) FILTER (key = manifest)
+        ), placed AS (
+            SELECT assets.asset_no, assets.path, lying.*, regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
+                same AND CASE WHEN lying.manifest IS NULL THEN NOT many AND lying.size >= coalesce(assets.size, 1) ELSE whole.manifest IS NOT NULL END
+                    AS complete
+            FROM lying LEFT JOIN guessed USING (key) LEFT JOIN whole USING (manifest)
+            JOIN assets ON assets.asset_id = coalesce(lying.asset_id, guessed.asset_id)
+        )
+        SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
+            list(struct_pack(key, size, version, complete) ORDER BY {IN_DELETE_ORDER}), min(folder) FILTER (complete),
+            bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true
+        FROM placed GROUP BY asset_no
     """)
 
 
@@ -268,7 +330,7 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
     """
     connection = connect()
     try:
-        connection.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS facts (READ_ONLY)")
+        connection.execute(f"ATTACH {literal(str(path))} AS facts (READ_ONLY)")
         found = connection.execute("SELECT format FROM facts.about").fetchone()
     except duckdb.Error as error:
         connection.close()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 
+from retainer.database import literal
 from retainer.model.setting import Settings, Store
 
 _FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
 _EXTENSIONS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "room-vod": "zip", "chat": "csv", "transcript": "txt",
                "summary": "json", "track": "webm", "stream": "mp4"}  # fmt: skip
 
-MANY_OBJECTS = (
-    "(coalesce(has_thumbnails, false) OR (coalesce(type = 'room-vod', false) AND NOT coalesce(lower(path) LIKE '%.zip', false)))"
-)
-"""SQL: an asset that is more than one file, which cannot be copied or deleted yet (100ms-api.md, "The asset")."""
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+UNZIPPED = "(coalesce(type = 'room-vod', false) AND NOT coalesce(lower(path) LIKE '%.zip', false))"
+"""SQL: playlists and segments, which lie in the folder beside the asset's path (100ms-api.md, "Where the bytes are")."""
+MANY_OBJECTS = f"({UNZIPPED} OR coalesce(len(thumbnails) > 0, false))"
+"""SQL: an asset that is more than one file."""
+IN_DELETE_ORDER = """
+    ends_with(key, 'manifest.json'), parse_filename(key) IS DISTINCT FROM parse_filename(split_part(path, '?', 1)), NOT lower(key) LIKE '%.m3u8',
+    len(string_split(key, '/')), key"""
+"""SQL over the objects of an asset: the entry that its path names first, then playlists from the outside in, a manifest last."""
 
 
 def _segment(column: str, otherwise: str) -> str:
@@ -26,7 +27,19 @@ def _segment(column: str, otherwise: str) -> str:
 
 
 def key_sql(store: Store) -> str:
-    """SQL over the assets table (with `created`): the key of an asset's copy in a store, without the store's prefix."""
+    """SQL over the assets table (with `created`): the key of an asset's copy in a store, without the store's prefix.
+
+    A recording of many objects gets a folder, with a slash at its end.
+    """
+    return f"CASE WHEN many THEN {_filled(_folder(store.layout))} ELSE {_filled(store.layout)} END"
+
+
+def _folder(layout: str) -> str:
+    """The layout of a folder: that of a file, without its name where that stands by itself."""
+    return layout.removesuffix("{filename}") if layout.endswith("/{filename}") else f"{layout}/"
+
+
+def _filled(layout: str) -> str:
     extension = "CASE type " + " ".join(f"WHEN '{name}' THEN '.{end}'" for name, end in _EXTENSIONS.items()) + " ELSE '' END"
     asset_id = "replace(replace(replace(url_encode(asset_id), '.', '%2E'), '-', '%2D'), '_', '%5F')"
     pieces = {
@@ -39,7 +52,7 @@ def key_sql(store: Store) -> str:
         "asset_id": asset_id,
         "filename": _segment("parse_filename(split_part(path, '?', 1))", f"({asset_id} || {extension})"),
     }
-    parts = [pieces[part[1:-1]] if part.startswith("{") else _quoted(part) for part in re.split(r"(\{\w+\})", store.layout) if part]
+    parts = [pieces[part[1:-1]] if part.startswith("{") else literal(part) for part in re.split(r"(\{\w+\})", layout) if part]
     return " || ".join(parts)
 
 
@@ -54,20 +67,22 @@ def layout_regex(layout: str) -> str:
             out += r"[^/]+?"
         else:
             out += re.sub(r"([][(){}.*+?^$|\\])", r"\\\1", part)
-    return f"^{out}$"
+    return f"^{out}{'.+' if layout.endswith('/') else ''}$"
 
 
-def asset_of_key_sql(store: Store) -> str:
-    """SQL over an objects table: the id of the asset whose copy in this store would have this key, or NULL."""
-    found = [f"nullif(regexp_extract(key, {_quoted(layout_regex(layout))}, 1), '')" for layout in (store.layout, *store.layouts)]
-    return f"try(url_decode(coalesce({', '.join(found)})))"
+def assets_of_key_sql(store: Store) -> str:
+    """SQL over an objects table: the ids of the assets whose copy in this store might have this key, the likeliest first, or NULL."""
+    layouts = (store.layout, *store.layouts)
+    patterns = [layout_regex(layout) for layout in (*layouts, *map(_folder, layouts))]
+    found = [f"try(url_decode(nullif(regexp_extract(key, {literal(pattern)}, 1), '')))" for pattern in patterns]
+    return f"[{', '.join(found)}]"
 
 
 def _in_bucket(pattern: str) -> str:
     """SQL: whether `path` lies in a bucket that fits the pattern. A pattern that only ends in `*` needs no look at the bucket."""
     if pattern.endswith("*") and not set(pattern[:-1]) & set("*?["):
-        return f"starts_with(path, {_quoted(pattern[:-1])})"
-    return f"regexp_extract(path, '^[a-z0-9]+://[^/]+') GLOB {_quoted(pattern)}"
+        return f"starts_with(path, {literal(pattern[:-1])})"
+    return f"regexp_extract(path, '^[a-z0-9]+://[^/]+') GLOB {literal(pattern)}"
 
 
 def place_sql(settings: Settings) -> str:
@@ -75,7 +90,7 @@ def place_sql(settings: Settings) -> str:
 
     Raises nothing; what nobody declared, and an asset without a path, lies elsewhere.
     """
-    own = [f"starts_with(path, {_quoted(store.base)})"
+    own = [f"starts_with(path, {literal(store.base)})"
            for store in settings.stores if store.written_by_100ms]  # fmt: skip
     hosted = [_in_bucket(pattern.rstrip("/")) for pattern in settings.source.hosted]
     own_sql, hosted_sql = " OR ".join(own) or "false", " OR ".join(hosted) or "false"

@@ -201,4 +201,6 @@ def weak_stores(entries: list[Entry]) -> dict[str, str]:
                 found[of["store"]] = "honours no conditional create: nothing is copied there"
             elif not of["delete"]:
                 found[of["store"]] = "honours no conditional delete: apply looks at each object just before it deletes it"
+            elif not of.get("checksum", True):
+                found[of["store"]] = "computes no checksum of its own: apply reads back what it wrote"
     return found

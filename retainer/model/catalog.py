@@ -12,10 +12,7 @@ from retainer.model.tables import ASSETS
 CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
 _PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 
-RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
-    "job_id": "VARCHAR",
-    "has_thumbnails": "BOOLEAN",
-}
+RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {"job_id": "VARCHAR"}
 """Every fact of an asset as 100ms gave it, with the names of its room and template."""
 
 CATALOG = {
@@ -26,7 +23,12 @@ CATALOG = {
     "crc32c": "VARCHAR",
     "sha256": "VARCHAR",
     "copied_at": "TIMESTAMP",
+    "manifest": "VARCHAR",  # of a recording of many objects: the key of its manifest; on the manifest itself its own key
+    "members": "INTEGER",  # on a manifest: how many objects it lists
+    "broken": "BOOLEAN",  # a scrub read this version back and found other bytes than were recorded
+    "inferred": "VARCHAR",  # not copied by retainer, but recognised: by its metadata, or by the shape of its path
 } | RECORD
+"""One object of a copy. A member of a recording of many objects carries no facts but the asset's id: those stand with its manifest."""
 
 
 def part_name(content: bytes, now: datetime) -> str:

@@ -35,6 +35,23 @@ class LeftOver:
 
 
 @dataclass
+class Census:
+    """What a look at every object of a store has found: `recorded` entries were written; `unknown` objects say nothing of themselves.
+
+    `bytes` were read back; `broken` are keys whose bytes are not those that were recorded; `archived` ones could not be read.
+    """
+
+    looked: int = 0
+    recorded: int = 0
+    unknown: int = 0
+    bytes: int = 0
+    archived: int = 0
+    broken: list[str] = field(default_factory=list)
+    failed: list[Trouble] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Summary:
     """What a run has done. `skipped` had changed or was no longer safe; `failed` went wrong."""
 
@@ -42,6 +59,7 @@ class Summary:
     copied_bytes: int = 0
     deleted: int = 0
     deleted_bytes: int = 0
+    restored: int = 0
     already: int = 0
     left_deletes: int = 0
     failed: list[Trouble] = field(default_factory=list)

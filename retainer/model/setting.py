@@ -13,14 +13,24 @@ LAYOUT_100MS = "100ms"
 DEFAULT_LAYOUT = "{type}/{yyyy}/{mm}/{dd}/{room_id}/{asset_id}/{filename}"
 OWN_PREFIX = "_retainer/"
 """What retainer keeps for itself in a store: the catalog, the lock, probes."""
+MANIFEST = "manifest.json"
+"""What a copy of many objects ends with, in its folder."""
 
 LAPSE_DAYS = 15
 """100ms deletes what it hosts 15 days after `created_at` (100ms-api.md)."""
 
 
+Lock = Literal["governance", "compliance"]
+"""Whether someone with the right to can take a lock back, or nobody can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A declared place. `url` is `s3://bucket/prefix`, `gs://bucket/prefix` or `file:///folder`, without a slash at the end."""
+    """A declared place. `url` is `s3://bucket/prefix`, `oss://…`, `gs://…` or `file:///folder`, without a slash at the end.
+
+    Objects of fewer than `storage_class_from` bytes stay in the standard class: AWS bills the colder ones as if they had 128 KiB.
+    With a `lock`, every copy is locked until its keep is over.
+    """
 
     name: str
     url: str
@@ -29,6 +39,16 @@ class Store:
     region: str | None = None
     endpoint: str | None = None
     storage_class: str | None = None
+    storage_class_from: int = 128 << 10
+    kms_key: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    cache_control: str | None = None
+    lock: Lock | None = None
+
+    def class_of(self, key: str, size: int) -> str | None:
+        """The storage class for an object of so many bytes; None: the bucket's own, as for all that must be readable at once."""
+        ours = key.startswith(OWN_PREFIX) or key.endswith(f"/{MANIFEST}")
+        return self.storage_class if size >= self.storage_class_from and not ours else None
 
     @property
     def scheme(self) -> str:
@@ -83,6 +103,3 @@ class Settings:
 
     def store(self, name: str) -> Store | None:
         return next((store for store in self.stores if store.name == name), None)
-
-
-CloudKind = Literal["s3", "gs", "file"]

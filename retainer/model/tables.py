@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's inode, size and mtime."""
@@ -27,8 +27,9 @@ ASSETS = {
     "created_at": "TIMESTAMP",  # NULL when created_text is not RFC 3339 with a zone
     "created_text": "VARCHAR",
     "metadata": "VARCHAR",  # a JSON object
+    "thumbnails": "VARCHAR[]",  # their paths
     "not_known": "VARCHAR[]",  # facts that could not be read; NULL when all could
-    "many": "BOOLEAN",  # many objects (unzipped HLS, thumbnails), which cannot be copied or deleted yet
+    "many": "BOOLEAN",  # a recording of many objects: unzipped HLS, or one with thumbnails
     "settled": "BOOLEAN",  # false: its listing did not finish and did not show it, so newer facts may exist
     "known_by": "VARCHAR",  # api | catalog
 }
@@ -39,9 +40,12 @@ COPIES = {
     "complete": "BOOLEAN",
     "locked_until": "TIMESTAMP",  # infinity: a hold without an end
     "lock_read": "BOOLEAN",
-    "shared": "VARCHAR",  # the key, where another asset names it too
+    "shared": "VARCHAR",  # the same for all assets that have objects here in common: one of those objects' keys
     "bytes": "BIGINT",
-    "objects": f"{OBJECT}[]",
+    "objects": f"{OBJECT}[]",  # in the order in which they are deleted: the entry first, a manifest last
+    "folder": "VARCHAR",  # where the names of a recording of many objects begin; NULL where it is one file
+    "archived": "BOOLEAN",  # something of it must be restored before it can be read
+    "broken": "VARCHAR[]",  # keys of objects that a scrub found broken; a repair replaces them
     "owners_known": "BOOLEAN",  # false: an asset that names the same object may be unseen
 }
 

@@ -10,9 +10,10 @@ from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
+from retainer.database import literal
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
-from retainer.plan.predicates import filled, literal, predicate
+from retainer.plan.predicates import filled, predicate
 
 Item = Rule | Hold | Erasure
 DECISIONS = ("copy", "delete", "blocked", "lost", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")

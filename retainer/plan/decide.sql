@@ -22,7 +22,7 @@ FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM date
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
-    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled, many, lies_hosted, lies_elsewhere,
+    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled, lies_hosted, lies_elsewhere,
     lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
     $matches AS matches,
     slots.day,
@@ -175,7 +175,7 @@ WITH pair AS (
     UNION ALL
     SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false FROM member WHERE lies_elsewhere
 ), asked AS (
-    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, many, lies_hosted, lies_elsewhere),
+    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
         safe.asset_no IS NOT NULL AS safe,

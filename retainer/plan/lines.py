@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
+from retainer.database import literal
 from retainer.model.rule import Match
 from retainer.plan.decide import timestamp
-from retainer.plan.predicates import filled, literal, predicate
+from retainer.plan.predicates import filled, predicate
 
 TOLD_METADATA = ("num_layers", "max_width", "max_height", "output_mode", "track_id", "stream_id", "peer_id", "track_type", "user_id",
                  "stream_type", "layer")  # fmt: skip
@@ -23,12 +24,16 @@ def _sql() -> str:
     return files("retainer.plan").joinpath("lines.sql").read_text()
 
 
-def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], now: datetime, only: Match | None) -> None:
-    """Make the views `lines` and `quiet_lines` from what was decided. `targets`: SQL of a copy's key, by the name of its store."""
+def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locking: Iterable[str], now: datetime, only: Match | None) -> None:
+    """Make the views `lines` and `quiet_lines` from what was decided.
+
+    `targets`: SQL of a copy's key, by the name of its store; `locking`: the stores that lock each copy until its keep is over.
+    """
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
     parts = {
         "$now": timestamp(now),
+        "$locking": ", ".join(map(literal, locking)) or "NULL",
         "$target": f"CASE store {cases} END" if cases else "NULL",
         "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})" if only else "false",
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",

@@ -2,17 +2,27 @@
 -- the rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
--- Asked: $now, $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
+-- Asked: $now, $locking (the stores that lock their copies), $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
 --        $metadata (the metadata that a plan tells)
 -- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
 
+-- Whose complete copies in stores must all be restored from an archive before they can be read.
+CREATE OR REPLACE TEMP TABLE frozen AS
+SELECT asset_no FROM copies WHERE complete AND asset_no IN (SELECT asset_no FROM copies WHERE archived)
+GROUP BY asset_no HAVING bool_and(coalesce(archived, false));
+
 CREATE OR REPLACE TEMP TABLE acting AS
-WITH told AS (
-    SELECT decided.* EXCLUDE (asset_id, verdict, because), hosted, elsewhere,
-        CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
-             WHEN many THEN 'many-objects'
-             WHEN $out_of_scope THEN 'out-of-scope' END AS because
+WITH marked AS (
+    SELECT decided.* EXCLUDE (asset_id, verdict), hosted, elsewhere,
+        decision = 'copy' AND asset_no IN (FROM frozen) AND NOT elsewhere
+            AND NOT (hosted AND (decided.created IS NULL OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
     FROM decided JOIN member USING (asset_no) WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
+), told AS (
+    SELECT * EXCLUDE (because),
+        CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
+             WHEN $out_of_scope THEN 'out-of-scope'
+             WHEN thaw THEN 'archived' END AS because
+    FROM marked
 )
 SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no, store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM (
@@ -20,20 +30,23 @@ FROM (
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
-SELECT asset_no, store, complete, objects FROM copies
+SELECT asset_no, store, coalesce(complete, false) AS complete, coalesce(archived, false) AS archived, folder, objects, broken FROM copies
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting WHERE decision IN ('copy', 'delete'));
 
--- Where a copy is read from: a store of the same kind of cloud first, in the order they are declared; else 100ms.
-CREATE OR REPLACE TEMP TABLE origin AS
-SELECT acting.asset_no, acting.store, decision,
-    arg_min(held.store, (here.scheme <> there.scheme, there.rank)) AS source,
-    arg_min(held.objects[1], (here.scheme <> there.scheme, there.rank)) AS source_object
-FROM acting
-JOIN held ON held.asset_no = acting.asset_no AND held.complete
-JOIN stores AS there ON there.store = held.store
-JOIN stores AS here ON here.store = acting.store
-WHERE decision = 'copy'
-GROUP BY ALL;
+-- Where a copy is read from: a store of the same kind of cloud first, in the order they are declared; else 100ms. Nothing is read
+-- from an archive while something else has it.
+CREATE OR REPLACE TEMP TABLE reading AS
+SELECT * EXCLUDE (best), best.source, best.folder, list_filter(best.objects, lambda o: o.complete) AS whole
+FROM (
+    SELECT acting.asset_no, acting.store, decision,
+        arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects), (archived, here.scheme <> there.scheme, there.rank)) AS best
+    FROM acting
+    JOIN held ON held.asset_no = acting.asset_no AND held.complete AND (thaw OR NOT archived)
+    JOIN stores AS there ON there.store = held.store
+    JOIN stores AS here ON here.store = acting.store
+    WHERE decision = 'copy'
+    GROUP BY ALL
+);
 
 -- The complete copies that make a delete safe are those that the asset needs; and without a complete copy that stays, a
 -- delete takes the last one.
@@ -59,23 +72,26 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
     elsewhere AND NOT hosted AS assumed,
     CASE decision WHEN 'copy' THEN coalesce(source, CASE WHEN hosted THEN 'hosted' ELSE 'elsewhere' END) END AS source,
     CASE WHEN decision IN ('copy', 'delete') THEN json_object(
-        'source_object', CASE WHEN source IS NOT NULL THEN
-            struct_pack(key := source_object.key, size := source_object.size, version := source_object.version) END,
+        'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
+        'folder', folder,
         'target', CASE decision WHEN 'copy' THEN $target END,
         'objects', CASE decision WHEN 'delete' THEN
             list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END,
+        'broken', list_transform(list_filter(objects, lambda o: decision = 'copy' AND list_contains(broken, o.key)),
+            lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'witnesses', witnesses,
+        'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking) AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id', session_id, 'user_id', user_id,
             'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration', duration, 'created', created_text,
-            'metadata', $metadata, 'not_known', not_known)
+            'metadata', $metadata, 'thumbnails', thumbnails, 'not_known', not_known)
     )::VARCHAR END AS action
 FROM (
-    SELECT acting.*, assets.* EXCLUDE (asset_no, many, lies_hosted, lies_elsewhere), rule, rule_at, source, source_object,
-        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects
+    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere), rule, rule_at, source, reading.folder, whole,
+        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken
     FROM acting
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)
-    LEFT JOIN origin USING (asset_no, store, decision)
+    LEFT JOIN reading USING (asset_no, store, decision)
     LEFT JOIN staying USING (asset_no, decision)
     LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store
 )

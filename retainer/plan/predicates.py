@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
+from retainer.database import literal
 from retainer.model.rule import (
     AllOf,
     AnyOf,
@@ -24,11 +25,6 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
     """An SQL template less its comments, with each `$name` replaced once: what stands in a policy is never looked at again."""
     bare = "\n".join(line.split("--", 1)[0] for line in template.splitlines())
     return re.sub(r"\$[a-z_]+", lambda found: parts[found[0]], bare)
-
-
-def literal(text: str) -> str:
-    """Text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def predicate(match: Match, *, under_not: bool = False) -> str:

@@ -30,6 +30,7 @@ CODES: dict[str, tuple[str, str]] = {
     "P211": ("then without keep", "`then` says what happens when a keep's period is over, so it needs a `keep`."),
     "P212": ("range upside down", "`min` is larger than `max`, or `after` is not before `before`: the range matches nothing."),
     "P213": ("not a date", "Dates are written `2026-11-22` (the start of that day in `timezone`) or `2026-11-22T10:00:00Z`, with a zone."),
+    "P214": ("locked for ever", "A store with `lock:` locks each copy until its keep is over. A lock without an end could never be taken back, not even by an erasure, so a keep `for: forever` is refused there."),
     "S301": ("a store inside another", "No store lies inside another's prefix: a listing of one would show the objects of the other, and a delete could take what the other needs."),
     "S302": ("a store in a hosted bucket", "A bucket under `source.hosted` is 100ms's own; what lies there lapses, and nothing can be kept there."),
     "S303": ("not a store url", "A store's url is `s3://bucket/prefix`, `gs://bucket/prefix` or `file:///absolute/folder`, without `..`, a query, a user or a password."),
@@ -38,5 +39,6 @@ CODES: dict[str, tuple[str, str]] = {
     "S306": ("not a size", "Sizes are written as bytes or with a unit: `500`, `100GB`, `2TiB`."),
     "S307": ("no settings", "`retainer.yaml` is looked for in the working directory and upward. `retainer init` writes one."),
     "S308": ("not a bucket", "`source.hosted` lists buckets that are 100ms's own, as scheme and bucket with shell patterns (`s3://hms-prod-*`). Whether an asset is hosted depends on its bucket alone, so a path behind it could never match."),
+    "S309": ("this store cannot", "A setting that this kind of store does not have: folders have no storage class, key, tags or locks; tags are S3 only; a bucket that 100ms uploads to is never written to."),
     "T401": ("a test that names nothing", "A test names an asset or a rule that does not exist in it, or a file has no tests. It would pass without proving anything, so it is an error."),
 }  # fmt: skip

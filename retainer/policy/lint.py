@@ -23,9 +23,10 @@ def policy_files(root: Path) -> list[Path]:
 
 
 def load_policies(
-    root: Path, files: Iterable[Path], timezone: str, stores: frozenset[str] | None
+    root: Path, files: Iterable[Path], timezone: str, stores: frozenset[str] | None, locking: frozenset[str] = frozenset()
 ) -> tuple[Policies, list[Diagnostic]]:
-    """The policies of all files and all their mistakes. `stores`: those declared, or None where that is not checked."""
+    """The policies of all files and all their mistakes. `stores`: those declared, or None where that is not checked; `locking`: those of
+    them that lock their copies."""
     documents: list[tuple[Document, Policies]] = []
     wrong: list[Diagnostic] = []
     for path in files:
@@ -37,6 +38,7 @@ def load_policies(
             wrong += mistakes
             documents.append((document, policies))
             wrong += _undeclared(document, stores) if stores is not None else ()
+            wrong += _locked_for_ever(document, policies, locking)
     wrong += _used_twice(documents)
     if not documents and not wrong:
         message = f"there is no rule file under {POLICY_FOLDER}/"
@@ -67,6 +69,18 @@ def _used_twice(documents: list[tuple[Document, Policies]]) -> Iterator[Diagnost
             if name in first:
                 yield document.complain("P201", location, f"the id `{name}` is used already, at {first[name]}", "give it another id")
             first.setdefault(name, f"{document.file}:{span.line}")
+
+
+def _locked_for_ever(document: Document, policies: Policies, locking: frozenset[str]) -> Iterator[Diagnostic]:
+    for rule in policies.rules:
+        for keep in rule.keeps:
+            if keep.period.forever and keep.store in locking:
+                rules = document.data["rules"] if isinstance(document.data, dict) else ()
+                number = next(n for n, item in enumerate(rules) if item["id"] == rule.id)
+                clause = rule.keeps.index(keep)
+                message = f"`{keep.store}` locks its copies until their keep is over, and this one never is"
+                hint = "give it an end, or keep it in a store without `lock`"
+                yield document.complain("P214", ("rules", number, "keep", clause, "for"), message, hint)
 
 
 def _undeclared(document: Document, stores: frozenset[str]) -> Iterator[Diagnostic]:

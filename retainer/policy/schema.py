@@ -195,7 +195,12 @@ class StoreItem(Strict):
     layouts: list[Text] = Field([], description="templates of earlier days, so that old copies are still known")
     region: Text | None = None
     endpoint: Text | None = Field(None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333")
-    storage_class: Text | None = None
+    storage_class: Text | None = Field(None, description="of new copies, such as GLACIER_IR")
+    storage_class_from: Size = Field(128 << 10, description="smaller objects stay in the standard class (0B: none does); AWS bills 128 KiB at least")
+    kms_key: Text | None = Field(None, description="encrypt new copies with this key (SSE-KMS, CMEK)")
+    tags: dict[Text, Text] = Field({}, description="object tags of new copies; S3 only")
+    cache_control: Text | None = Field(None, description="the Cache-Control header of new copies, such as `private, no-store`")
+    lock: Literal["governance", "compliance"] | None = Field(None, description="lock every new copy until its keep is over")
 
 
 class SourceItem(Strict):

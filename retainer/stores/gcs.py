@@ -128,24 +128,33 @@ class GcsWriter(GcsReader):
         self._proven: Conditions | None = None
         self._proving = threading.Lock()
 
-    def _blob(self, key: str, metadata: Mapping[str, str]) -> Any:
-        blob = self._bucket.blob(self._full(key), chunk_size=_CHUNK)
+    def _blob(self, key: str, metadata: Mapping[str, str], size: int, lock_until: datetime | None) -> Any:
+        blob = self._bucket.blob(self._full(key), chunk_size=_CHUNK, kms_key_name=self.store.kms_key)
         blob.metadata = dict(metadata)
-        if self.store.storage_class:
-            blob.storage_class = self.store.storage_class
+        if storage_class := self.store.class_of(key, size):
+            blob.storage_class = storage_class
+        if self.store.cache_control:
+            blob.cache_control = self.store.cache_control
+        if lock_until is not None:
+            self._retain(blob, lock_until)
         return blob
 
+    def _retain(self, blob: Any, until: datetime) -> None:
+        blob.retention.mode = "Locked" if self.store.lock == "compliance" else "Unlocked"
+        blob.retention.retain_until_time = until
+
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None, over: Seen | None = None,
     ) -> Seen:
-        blob = self._blob(key, metadata)
         buffer, more = bytearray(), False
         for chunk in chunks:
             buffer += chunk
             if len(buffer) > _CHUNK:
                 more = True
                 break
-        options = {"if_generation_match": 0, "checksum": "crc32c", "retry": self._retry}
+        blob = self._blob(key, metadata, len(buffer), lock_until)
+        options = {"if_generation_match": int(over.version) if over else 0, "checksum": "crc32c", "retry": self._retry}
         try:
             if not more:
                 blob.upload_from_string(bytes(buffer), content_type=content_type, **options)
@@ -170,16 +179,19 @@ class GcsWriter(GcsReader):
     def abandon(self, key: str, upload: str) -> None:
         """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
+    def copy_within(
+        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None,
+    ) -> Seen | None:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
             return None
-        blob = self._blob(key, metadata)
+        blob = self._blob(key, metadata, seen.size, lock_until)
         origin = source._bucket.blob(source._full(seen.key))
         try:
             current = source._bucket.get_blob(source._full(seen.key), retry=self._retry)
             if current is None or str(current.generation) != seen.version:
                 raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again")
-            blob.content_type = current.content_type
+            blob.content_type = content_type
             token = None
             while True:
                 token, _, _ = blob.rewrite(
@@ -196,6 +208,19 @@ class GcsWriter(GcsReader):
             return None
         except _TROUBLE as error:
             raise self._failed("copy to", key, error) from None
+
+    def lock(self, seen: Seen, until: datetime) -> None:
+        try:
+            blob = self._bucket.get_blob(self._full(seen.key), generation=int(seen.version), retry=self._retry)
+            if blob is None:
+                raise StoreFailed(f"lock {self.name}:{seen.key}: it changed since it was seen")
+            self._retain(blob, until)
+            blob.patch(if_metageneration_match=blob.metageneration, retry=self._retry)
+        except _TROUBLE as error:
+            raise self._failed("lock", seen.key, error) from None
+
+    def restore(self, seen: Seen) -> None:
+        raise StoreFailed(f"restore {self.name}:{seen.key}: every class of Google Cloud Storage can be read at once")
 
     def delete(self, seen: Seen) -> Deletion:
         if not self.conditions().delete:
@@ -234,6 +259,7 @@ class GcsWriter(GcsReader):
         try:
             blob = self._bucket.blob(name)
             blob.upload_from_string(b"probe", retry=self._retry)
+            found = self._bucket.get_blob(name, retry=self._retry)
             create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
@@ -242,7 +268,7 @@ class GcsWriter(GcsReader):
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=False)
+        return Conditions(create=create, delete=delete, batch_delete=False, checksum=found is not None and found.crc32c is not None)
 
     @staticmethod
     def _refused(call: Any) -> bool:

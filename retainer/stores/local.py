@@ -101,7 +101,8 @@ class LocalWriter(LocalReader):
     """Changes one folder, always on a condition: a create links a finished file, a delete moves aside and looks once more."""
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None, over: Seen | None = None,
     ) -> Seen:
         path = self._path(key)
         self._there("write")
@@ -116,11 +117,14 @@ class LocalWriter(LocalReader):
                 os.fsync(stream.fileno())
                 stat = os.fstat(stream.fileno())
             record = self.root / _RECORDS / f"{key}.json"
-            if metadata and not path.exists():
+            if metadata and (over is not None or not path.exists()):
                 record.parent.mkdir(parents=True, exist_ok=True)
                 record.write_text(json.dumps(dict(metadata)))
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(temporary, path)
+            if over is not None and _version(path.lstat()) == over.version:
+                temporary.replace(path)
+            else:
+                os.link(temporary, path)
             _sync(path.parent)
         except FileExistsError:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -143,8 +147,17 @@ class LocalWriter(LocalReader):
         except OSError as error:
             raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
+    def copy_within(
+        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None,
+    ) -> Seen | None:
         return None
+
+    def lock(self, seen: Seen, until: datetime) -> None:
+        raise StoreFailed(f"lock {self.name}:{seen.key}: a folder has no locks")
+
+    def restore(self, seen: Seen) -> None:
+        raise StoreFailed(f"restore {self.name}:{seen.key}: a folder has no archive")
 
     def delete(self, seen: Seen) -> Deletion:
         path, aside = self._path(seen.key), self.root / _GOING / seen.key
@@ -189,7 +202,7 @@ class LocalWriter(LocalReader):
                     aside.unlink()
                 elif aside.is_file() and not path.exists():
                     self._put_back(aside, path)
-            return Conditions(create=True, delete=True, batch_delete=False)
+            return Conditions(create=True, delete=True, batch_delete=False, checksum=False)
         except OSError as error:
             raise StoreFailed(f"probe {self.name}: {error.strerror}") from None
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import chain
 from typing import Any
+from urllib.parse import urlencode
 
 import boto3
 import google_crc32c
@@ -22,8 +26,12 @@ from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure
 
 _PIECE = 1 << 20
 _PART = 8 << 20
+_PARTS_AT_ONCE = 3
 _MOST_PARTS = 9_000  # S3 allows 10,000; the rest is for sizes that were understated
+_GROWS_EVERY = 1_000  # parts of a stream of unknown length double after so many of them: 8 TiB in 10,000
 _COPY_PART = 512 << 20
+_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
+_RESTORED_DAYS = 7
 _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
 
@@ -61,7 +69,8 @@ class S3Reader:
                 retries={"mode": "standard", "max_attempts": 5},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
-                s3={"addressing_style": "path"} if store.endpoint else {},
+                # What is sent is signed by its CRC32C, which the server checks, and not by a SHA-256 besides.
+                s3={"payload_signing_enabled": False, "addressing_style": "path" if store.endpoint and store.scheme == "s3" else "auto"},
             ),
         )
         self._may_read_locks: bool | None = None
@@ -82,11 +91,15 @@ class S3Reader:
 
     def list(self, under: str = "") -> Iterator[Seen]:
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.store.bucket, Prefix=self._full(under)):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.store.bucket, Prefix=self._full(under), OptionalObjectAttributes=["RestoreStatus"]
+            ):
                 for item in page.get("Contents", ()):
                     key = item["Key"][len(self.store.prefix) :]
                     if key and (under or not key.startswith(OWN_PREFIX)):
-                        yield Seen(key, item["Size"], item["ETag"].strip('"'), item.get("StorageClass"))
+                        kind = item.get("StorageClass")
+                        restored = "RestoreExpiryDate" in item.get("RestoreStatus", {})
+                        yield Seen(key, item["Size"], item["ETag"].strip('"'), kind, archived=kind in _ARCHIVES and not restored)
         except (ClientError, BotoCoreError, KeyError) as error:
             failure = self._failed("list", under, error)
             raise failure if isinstance(failure, CredentialsRefused) else ListingBroken(failure.message, hint=failure.hint) from None
@@ -116,7 +129,8 @@ class S3Reader:
         whole = head.get("ChecksumType", "COMPOSITE" if in_parts else "FULL_OBJECT") == "FULL_OBJECT"
         return Look(
             Seen(key, head["ContentLength"], head["ETag"].strip('"'), head.get("StorageClass"), until,
-                 lock_read=until is not None or self._lock_headers_can_be_believed(key)),
+                 lock_read=until is not None or self._lock_headers_can_be_believed(key),
+                 archived=head.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in head.get("Restore", "")),
             crc32c=head.get("ChecksumCRC32C") if whole and "-" not in head.get("ChecksumCRC32C", "") else None,
             metadata=head.get("Metadata", {}),
         )  # fmt: skip
@@ -175,27 +189,37 @@ class S3Writer(S3Reader):
         super().__init__(store)
         self._proving = threading.Lock()
 
-    def _extra(self, metadata: Mapping[str, str], content_type: str) -> dict[str, Any]:
-        extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type}
-        if self.store.storage_class:
-            extra["StorageClass"] = self.store.storage_class
+    def _extra(self, key: str, metadata: Mapping[str, str], content_type: str, size: int, lock_until: datetime | None) -> dict[str, Any]:
+        extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type, "ChecksumAlgorithm": "CRC32C"}
+        if storage_class := self.store.class_of(key, size):
+            extra["StorageClass"] = storage_class
+        if self.store.kms_key:
+            extra |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.store.kms_key}
+        if self.store.tags:
+            extra["Tagging"] = urlencode(self.store.tags)
+        if self.store.cache_control:
+            extra["CacheControl"] = self.store.cache_control
+        if self.store.lock and lock_until is not None:
+            extra |= {"ObjectLockMode": self.store.lock.upper(), "ObjectLockRetainUntilDate": lock_until}
         return extra
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold
+        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None, over: Seen | None = None,
     ) -> Seen:
-        part_size = max(_PART, -(-(size or 0) // _MOST_PARTS))
-        parts = _parts(chunks, part_size)
+        parts = _parts(chunks, size)
         first = next(parts)
         second = next(parts, None)
-        extra = self._extra(metadata, content_type)
+        extra = self._extra(key, metadata, content_type, len(first), lock_until)
         try:
             if second is None:
                 answer = self._client.put_object(
-                    Bucket=self.store.bucket, Key=self._full(key), Body=first, IfNoneMatch="*", ChecksumCRC32C=_crc(first), **extra
+                    Bucket=self.store.bucket, Key=self._full(key), Body=first, ChecksumCRC32C=_crc(first), **_only_over(over), **extra
                 )
                 return Seen(key, len(first), answer["ETag"].strip('"'))
-            return self._create_in_parts(key, first, second, parts, extra, begun)
+            parts = chain((first, second), parts)
+            del first, second  # from here on a part is held only while it is on its way
+            return self._create_in_parts(key, parts, extra, begun, over)
         except ClientError as error:
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -203,28 +227,31 @@ class S3Writer(S3Reader):
         except BotoCoreError as error:
             raise self._failed("write", key, error) from None
 
-    def _create_in_parts(self, key: str, first: bytes, second: bytes, rest: Iterator[bytes], extra: dict[str, Any], begun: Begun) -> Seen:
+    def _create_in_parts(self, key: str, parts: Iterator[bytes], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
-        upload = self._client.create_multipart_upload(**place, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT", **extra)
+        upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         place["UploadId"] = upload["UploadId"]
+
+        def send(number: int, part: bytes) -> dict[str, Any]:
+            crc = _crc(part)
+            answer = self._client.upload_part(**place, PartNumber=number, Body=part, ChecksumCRC32C=crc)
+            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32C": crc}
+
         try:
             begun(upload["UploadId"])
-            done, size, whole = [], 0, google_crc32c.Checksum()
-
-            def send(number: int, part: bytes) -> None:
-                nonlocal size
-                answer = self._client.upload_part(**place, PartNumber=number, Body=part, ChecksumCRC32C=_crc(part))
-                done.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32C": _crc(part)})
-                whole.update(part)
-                size += len(part)
-
-            send(1, first)
-            send(2, second)
-            del first, second
-            for number, part in enumerate(rest, 3):
-                send(number, part)
+            done: list[dict[str, Any]] = []
+            going: deque[Future[dict[str, Any]]] = deque()
+            size, whole = 0, google_crc32c.Checksum()
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+                for number, part in enumerate(parts, 1):
+                    whole.update(part)
+                    size += len(part)
+                    if len(going) == _PARTS_AT_ONCE:
+                        done.append(going.popleft().result())
+                    going.append(pool.submit(send, number, part))
+                done += [each.result() for each in going]
             answer = self._client.complete_multipart_upload(
-                **place, MultipartUpload={"Parts": done}, IfNoneMatch="*", ChecksumType="FULL_OBJECT",
+                **place, MultipartUpload={"Parts": done}, **_only_over(over), ChecksumType="FULL_OBJECT",
                 ChecksumCRC32C=base64.b64encode(whole.digest()).decode(),
             )  # fmt: skip
             return Seen(key, size, answer["ETag"].strip('"'))
@@ -240,15 +267,18 @@ class S3Writer(S3Reader):
             if not (isinstance(error, ClientError) and (_code(error) == "NoSuchUpload" or _is_missing(error))):
                 raise self._failed("clear up", key, error) from None
 
-    def copy_within(self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], begun: Begun = untold) -> Seen | None:
-        if not isinstance(source, S3Reader) or source.store.endpoint != self.store.endpoint or seen.size == 0:
+    def copy_within(
+        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        lock_until: datetime | None = None,
+    ) -> Seen | None:
+        here = (self.store.scheme, self.store.endpoint)
+        if not isinstance(source, S3Reader) or (source.store.scheme, source.store.endpoint) != here or seen.size == 0:
             return None
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         origin = {"Bucket": source.store.bucket, "Key": source._full(seen.key)}
         try:
-            upload = self._client.create_multipart_upload(
-                **place, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT", **self._extra(metadata, "application/octet-stream")
-            )
+            extra = self._extra(key, metadata, content_type, seen.size, lock_until)
+            upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         except (ClientError, BotoCoreError) as error:
             raise self._failed("write", key, error) from None
         place["UploadId"] = upload["UploadId"]
@@ -282,6 +312,25 @@ class S3Writer(S3Reader):
             if isinstance(error, BotoCoreError):
                 raise self._failed("copy to", key, error) from None
             raise
+
+    def lock(self, seen: Seen, until: datetime) -> None:
+        mode = (self.store.lock or "governance").upper()
+        try:
+            self._client.put_object_retention(
+                Bucket=self.store.bucket, Key=self._full(seen.key), Retention={"Mode": mode, "RetainUntilDate": until}
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._failed("lock", seen.key, error) from None
+
+    def restore(self, seen: Seen) -> None:
+        try:
+            self._client.restore_object(
+                Bucket=self.store.bucket, Key=self._full(seen.key),
+                RestoreRequest={"Days": _RESTORED_DAYS, "GlacierJobParameters": {"Tier": "Bulk"}},
+            )  # fmt: skip
+        except (ClientError, BotoCoreError) as error:
+            if not (isinstance(error, ClientError) and _code(error) == "RestoreAlreadyInProgress"):
+                raise self._failed("restore", seen.key, error) from None
 
     def delete(self, seen: Seen) -> Deletion:
         if not self.conditions().delete:
@@ -340,6 +389,7 @@ class S3Writer(S3Reader):
         try:
             version = self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"]
             create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
+            probe = self.look(key)
             version = version if create else self._client.head_object(**place)["ETag"]
             delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and self.look(key) is not None
             batch = False
@@ -355,7 +405,7 @@ class S3Writer(S3Reader):
             self._client.delete_object(**place)
         except (ClientError, BotoCoreError) as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=batch)
+        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=probe is not None and probe.crc32c is not None)
 
     @staticmethod
     def _refused(call: Any) -> bool:
@@ -384,18 +434,25 @@ class S3Writer(S3Reader):
         return Seen(seen.key, len(content), answer["ETag"].strip('"'))
 
 
+def _only_over(over: Seen | None) -> dict[str, str]:
+    """The condition of a write: that nothing is there, or just this object."""
+    return {"IfMatch": f'"{over.version}"'} if over else {"IfNoneMatch": "*"}
+
+
 def _crc(content: bytes) -> str:
     return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
 
 
-def _parts(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The stream cut into parts of `size` bytes, the last one shorter; one empty part for an empty stream."""
-    buffer, sent = bytearray(), False
+def _parts(chunks: Iterator[bytes], size: int | None) -> Iterator[bytes]:
+    """The stream in parts of at least 8 MiB, the last one shorter, and no more of them than S3 takes; one empty part for an empty stream."""
+    least, number = max(_PART, -(-(size or 0) // _MOST_PARTS)), 0
+    held: list[bytes] = []
+    length = 0
     for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= size:
-            yield bytes(buffer[:size])
-            del buffer[:size]
-            sent = True
-    if buffer or not sent:
-        yield bytes(buffer)
+        held.append(chunk)
+        length += len(chunk)
+        if length >= (least if size is not None else least << (number // _GROWS_EVERY)):
+            yield b"".join(held)
+            held, length, number = [], 0, number + 1
+    if held or number == 0:
+        yield b"".join(held)

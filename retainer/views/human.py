@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from retainer.model.diagnostic import Diagnostic
 from retainer.model.explanation import Explanation, Pair, Stage
 from retainer.model.moment import read_moment
-from retainer.model.outcome import Outcome, Summary
+from retainer.model.outcome import Census, Outcome, Summary
 from retainer.views.units import many, moment, relative, size, span
 
 if TYPE_CHECKING:
-    from retainer.planfile import Group, Header, Line, Overview
+    from retainer.planfile import Group, Header, Line, Overview, TargetState
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
@@ -61,6 +61,7 @@ def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path
     out += _deletes(header, view, page, now)
     out += _at_risk(view, page, now)
     out += _copies(header, view, page, now)
+    out += _archived(view, page)
     out += _blocked(view, page)
     out += _others(view, page)
     out += _clashes(header, page)
@@ -115,12 +116,11 @@ def _at_risk(view: Overview, page: Page, now: datetime) -> Iterator[str]:
     yield page.wrapped(page.paint(headline, "yellow", "bold"), "", "  ")
     for line in view.at_risk:
         assumed = " (assumed: it lies in a bucket that nobody declared)" if line.assumed else ""
-        cannot = "; it cannot be copied yet (it is many objects)" if "many-objects" in line.because else ""
         known = line.leaves_at is not None and line.leaves_at > now
         when = "leaves at any moment: its age is not known"
         if known and line.leaves_at:
             when = f"leaves {moment(line.leaves_at)}, {relative(line.leaves_at, now)}"
-        text = f"{line.asset_id} {line.type or ''} to {line.store}, {when}{assumed}{cannot}"
+        text = f"{line.asset_id} {line.type or ''} to {line.store}, {when}{assumed}"
         yield page.wrapped(text, f"    {page.paint('!', 'yellow')} ", "        ")
     if view.at_risk_count > len(view.at_risk):
         yield f"      … and {view.at_risk_count - len(view.at_risk):,} more"
@@ -139,10 +139,39 @@ def _copies(header: Header, view: Overview, page: Page, now: datetime) -> Iterat
 
         def when(line: Line, now: datetime) -> str:
             origin = f"from {ORIGINS.get(line.source or '', line.source or '')}"
-            return origin + (f", {_deadline(line.deadline, now)}" if line.deadline else "")
+            locked = f", locked until {moment(line.lock_until)}" if line.lock_until else ""
+            return origin + (f", {_deadline(line.deadline, now)}" if line.deadline else "") + locked
 
         yield from _rows(group, page, "+", "green", when, now)
+    for target in header.targets:
+        for note in _how_it_lies(target):
+            yield page.wrapped(note, "  ", "    ")
     yield ""
+
+
+def _how_it_lies(target: TargetState) -> Iterator[str]:
+    if target.small:
+        yield (f"{target.small:,} of those to {target.name} are under {size(target.floor)} and stay in the standard class: {target.storage_class} "
+               "is billed as if they were that long")  # fmt: skip
+    if target.locked and target.lock_last:
+        back = "nobody can take that back" if target.lock == "compliance" else "only someone with the right to bypass governance can take that back"
+        last = moment(_moment_of(target.lock_last))
+        yield f"! {target.name} locks {many(target.locked, 'copy', 'copies')} ({target.lock}), the last until {last}: {back}"
+    if target.unlocked:
+        yield f"{many(target.unlocked, 'copy', 'copies')} to {target.name} cannot be locked: no end of a keep is known"
+
+
+def _archived(view: Overview, page: Page) -> Iterator[str]:
+    for group in view.archived:
+        source, store = group.key
+        which = f"{many(group.count, 'recording is', 'recordings are')} to be copied to {store}, {size(group.bytes)}"
+        text = f"! Archived: {which}, and must be restored in {source} first: `retainer apply PLAN --restore` asks for it; plan again in some hours"
+        yield page.wrapped(page.paint(text, "yellow"), "", "  ")
+        for line in group.lines[:5]:
+            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
+        if group.count > 5:
+            yield f"      … and {group.count - 5:,} more"
+        yield ""
 
 
 def _deadline(deadline: datetime, now: datetime) -> str:
@@ -151,7 +180,7 @@ def _deadline(deadline: datetime, now: datetime) -> str:
 
 
 def _blocked(view: Overview, page: Page) -> Iterator[str]:
-    if not view.blocked and not view.not_yet:
+    if not view.blocked:
         return
     yield page.paint(f"! Due, but left alone: {many(sum(group.count for group in view.blocked), 'copy', 'copies')}", "yellow", "bold")
     for group in view.blocked:
@@ -161,11 +190,6 @@ def _blocked(view: Overview, page: Page) -> Iterator[str]:
             yield f"    {page.paint('!', 'yellow')} {line.asset_id} in {line.store}" + (f", by {line.rule}" if line.rule else "")
         if group.count > 5:
             yield f"      … and {group.count - 5:,} more"
-    for group in view.not_yet:
-        what = {"copy": "cannot be copied yet", "delete": "cannot be deleted yet"}[group.key[0]]
-        yield page.wrapped(f"{group.count:,} {what}: they are many objects (unzipped HLS, or thumbnails)", "  ", "    ")
-        for line in group.lines[:5]:
-            yield f"    {page.paint('!', 'yellow')} {line.asset_id} in {line.store}"
     yield ""
 
 
@@ -380,6 +404,8 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
         out.append(f"{page.paint('+', 'green')} copied {many(done.copied, 'recording')}, {size(done.copied_bytes)}, each verified")
     if done.deleted:
         out.append(f"{page.paint('-', 'red')} deleted {many(done.deleted, 'copy', 'copies')}, {size(done.deleted_bytes)}")
+    if done.restored:
+        out.append(f"+ asked for {many(done.restored, 'recording')} to be restored from an archive; plan again in some hours")
     if done.already:
         out.append(f"= {many(done.already, 'action')} had been done by an earlier run of this plan")
     for trouble in done.skipped:
@@ -403,6 +429,27 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
         out.append("Next: retainer plan, to see what the stores are like now")
     else:
         out.append(f"Next: retainer apply {path}, which goes on where this run ended")
+    return "\n".join(out) + "\n"
+
+
+def census_text(census: Census, page: Page, what: str, store: str) -> str:
+    """What a look at the objects of a store has found. `what`: what became of those that are counted."""
+    counted = census.looked - len(census.failed) - len(census.broken) if what == "verified" else census.recorded
+    out = [f"{page.paint('=', 'green')} {what}: {many(counted, 'object')} in {store}" + (f", {size(census.bytes)} read" if census.bytes else "")]
+    if census.unknown:
+        out.append(f"? {many(census.unknown, 'object', 'objects')} left alone: nothing says what they are")
+    if census.archived:
+        out.append(f"? {many(census.archived, 'object is', 'objects are')} in an archive and cannot be read back")
+    out += [page.paint(f"! broken: {store}:{key}", "red") for key in census.broken]
+    for trouble in census.failed:
+        out.append(page.wrapped(page.paint(f"! {trouble.asset_id}: {trouble.cause}", "red"), "", "    "))
+        if trouble.hint:
+            out.append(page.wrapped(f"hint: {trouble.hint}", "    "))
+    out += [page.wrapped(f"? {sentence}", "", "    ") for sentence in census.said]
+    if census.broken:
+        out.append("Next: retainer plan, which repairs them from another copy where there is one")
+    elif what != "verified":
+        out.append("Next: retainer plan, to see what they mean")
     return "\n".join(out) + "\n"
 
 

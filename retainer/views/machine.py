@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
-from retainer.model.outcome import Summary
+from retainer.model.outcome import Census, Summary
 
 if TYPE_CHECKING:
     from retainer.planfile import Header, PlanFile
@@ -38,6 +38,10 @@ def explanation_json(told: Explanation) -> str:
 
 def summary_json(done: Summary) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(done), "finished": done.finished})
+
+
+def census_json(census: Census) -> str:
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
 
 def _dumped(value: Any) -> str:

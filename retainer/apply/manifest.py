@@ -1,0 +1,75 @@
+"""The manifest of a copy of many objects: written last, so that a copy without one is no copy (format: docs/journal.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retainer.errors import Unverified
+from retainer.model.setting import MANIFEST
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One object, by its name below the manifest's folder. `was`: the SHA-256 of a playlist before its addresses were made relative."""
+
+    name: str
+    size: int
+    crc32c: str
+    sha256: str | None = None
+    was: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`entry`: the member that is opened first. `left_out`: names that could not be read, and why; they are no part of the copy."""
+
+    asset_id: str
+    entry: str
+    members: tuple[Member, ...]
+    left_out: tuple[tuple[str, str], ...]
+    record: Mapping[str, Any]
+
+    def lists_the_same_as(self, other: Manifest) -> bool:
+        """Whether both list the same names with the same bytes (a copy made by servers has no SHA-256)."""
+        return self._contents() == other._contents()
+
+    def _contents(self) -> tuple[str, str, list[tuple[str, int, str]]]:
+        return self.asset_id, self.entry, sorted((member.name, member.size, member.crc32c) for member in self.members)
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The same manifest gives the same bytes."""
+    value = {
+        "retainer_manifest": FORMAT_VERSION,
+        "asset_id": manifest.asset_id,
+        "entry": manifest.entry,
+        "members": [{key: value for key, value in asdict(member).items() if value is not None}
+                    for member in sorted(manifest.members, key=lambda member: member.name)],
+        "left_out": [{"name": name, "why": why} for name, why in sorted(manifest.left_out)],
+        "record": {key: value for key, value in manifest.record.items() if value is not None},
+    }  # fmt: skip
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def is_manifest(content: bytes) -> bool:
+    """Whether this was meant as a manifest of ours; a recording may have a file of that name of its own."""
+    return b'"retainer_manifest":' in content
+
+
+def read_manifest(content: bytes) -> Manifest:
+    """Raises Unverified when it is damaged or of another format."""
+    try:
+        value = json.loads(content)
+        if value["retainer_manifest"] != FORMAT_VERSION:
+            raise ValueError
+        return Manifest(
+            value["asset_id"], value["entry"], tuple(Member(**member) for member in value["members"]),
+            tuple((left["name"], left["why"]) for left in value["left_out"]), value["record"],
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):
+        raise Unverified(f"a {MANIFEST} is damaged, or of a format that this retainer does not read") from None

@@ -1,0 +1,264 @@
+"""What is known of the objects in one store: made anew from them alone, recognised for the first time, or read back and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from retainer.apply.copy import Copied, Written
+from retainer.apply.manifest import is_manifest, read_manifest
+from retainer.apply.record import entries_of, members_of, write_part
+from retainer.apply.verify import digest_of
+from retainer.database import connect
+from retainer.errors import FactsIncomplete, Locked, RetainerError
+from retainer.inventory.collect import Progress, collect_store
+from retainer.inventory.facts import open_facts
+from retainer.inventory.shapes import recognised
+from retainer.journal.file import Journal
+from retainer.journal.lock import Heart, StoreLock
+from retainer.model.catalog import CATALOG_PREFIX, RECORD, is_part, is_whole
+from retainer.model.outcome import Census, Trouble
+from retainer.model.setting import MANIFEST, OWN_PREFIX, Settings, Store
+from retainer.ports import Look, Seen, StoreWriter
+
+WORKERS = 8
+PART_ROWS = 2000
+NOT_IN_A_PATH = ("status", "room", "template", "size", "duration", "created", "metadata", "user_id")
+"""Facts that no path tells, so that a match on them is not certain."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The store that is worked on, and everything that takes."""
+
+    store: Store
+    writer: StoreWriter
+    state: Path
+    clock: Callable[[], datetime]
+    progress: Progress
+
+    @property
+    def cache(self) -> Path:
+        return self.state / "catalog" / self.store.name
+
+
+@contextmanager
+def _alone(work: Work, what: str) -> Iterator[Journal]:
+    """The journal and the store's lock, as an apply has them. Raises Locked; and at the end when the lock was lost meanwhile."""
+    run = uuid.uuid4().hex[:12]
+    journal = Journal(work.state, run, "-", work.clock)
+    try:
+        lock = StoreLock(work.writer, run, what, work.clock, frozenset(entry.run for entry in journal.before))
+        lock.take()
+        lost: list[bool] = []
+        journal.write("start", what=what, store=work.store.name, host=os.uname().nodename)
+        with Heart([lock], lambda: lost.append(True)):
+            yield journal
+        if lost:
+            raise Locked(f"the lock of {work.store.name} was lost on the way: what was recorded until then stands", hint="run it again")
+    finally:
+        journal.close()
+
+
+def _recorded(work: Work, journal: Journal, event: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write entries to the catalog, and that to the journal."""
+    for start in range(0, len(rows), PART_ROWS):
+        few = [dict(row) for row in rows[start : start + PART_ROWS]]
+        part = write_part(work.writer, few, work.clock())
+        journal.write(event, store=work.store.name, part=part, keys=[row["key"] for row in few])
+
+
+def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[Seen], census: Census) -> list[Any]:
+    """Act on objects, several at a time; what fails is told of that object alone."""
+
+    def acted(seen: Seen) -> Any:
+        try:
+            return act(seen)
+        except RetainerError as error:
+            census.failed.append(Trouble(name, seen.key, work.store.name, error.message, error.hint))
+            return None
+        finally:
+            work.progress(work.store.name, 1)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [outcome for outcome in pool.map(acted, objects) if outcome is not None]
+
+
+# ── made anew ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rebuild(work: Work) -> Census:
+    """Make the catalog again from the objects alone: from their metadata, their manifests, and the checksums that the store computes.
+
+    Whole parts stay, damaged ones are deleted once the new ones are there. What does not explain itself is counted, and left alone.
+    """
+    census = Census()
+    with _alone(work, "catalog rebuild") as journal:
+        objects = [seen for seen in work.writer.list() if not seen.key.startswith(OWN_PREFIX)]
+        census.looked = len(objects)
+        folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
+        wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
+        members = {row["key"] for rows in wholes for row in rows}
+        singles = [seen for seen in objects if seen.key not in members]
+        found = _each(work, "rebuild", lambda seen: _of_metadata(work, seen), singles, census)
+        rows = [row for rows in (*wholes, *found) for row in rows]
+        _recorded(work, journal, "rebuilt", rows)
+        census.recorded = len(rows)
+        census.unknown = len(objects) - len(rows) - len(census.failed)
+        for seen in work.writer.list(CATALOG_PREFIX):
+            name = seen.key[len(CATALOG_PREFIX) :]
+            if not is_part(name) or not is_whole(name, b"".join(work.writer.read(seen))):
+                work.writer.delete(seen)
+                census.said.append(f"{seen.key} was damaged, and is gone")
+    return census
+
+
+def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
+    """The entry of one file that says of itself whose it is and how long it had to be; nothing where it does not."""
+    look = work.writer.look(seen.key)
+    record = _record_in(look)
+    if look is None or record is None or str(look.seen.size) != (look.metadata or {}).get("retainer-length"):
+        return []
+    crc32c = look.crc32c or digest_of(work.writer, look).crc32c
+    whole, _ = entries_of(work.store.name, Copied(Written(look, crc32c, None)), record["asset_id"], work.clock())
+    return [record | whole]
+
+
+def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
+    look = work.writer.look(seen.key)
+    if look is None:
+        return None
+    content = b"".join(work.writer.read(look.seen))
+    if not is_manifest(content):
+        return None
+    manifest = read_manifest(content)
+    digest = digest_of(work.writer, look)
+    copied = Copied(Written(look, digest.crc32c, digest.sha256), members_of(work.writer, look))
+    whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
+    return [*members, {name: manifest.record.get(name) for name in RECORD} | {"asset_id": manifest.asset_id} | whole]
+
+
+def _record_in(look: Look | None) -> dict[str, Any] | None:
+    """The record of the asset that an object carries, marked where facts were left out for want of room."""
+    try:
+        found = json.loads((look.metadata or {})["retainer-record"]) if look else None
+    except (KeyError, ValueError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("asset_id"), str):
+        return None
+    return {name: found.get(name) for name in RECORD} | {"known_by": "catalog", "settled": True}
+
+
+# ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def adopt(work: Work, facts: Path, settings: Settings) -> Census:
+    """Recognise objects that retainer did not put there, and write entries for them, marked as inferred. No object is changed.
+
+    By the metadata of a copy; else by the documented shape of its path. What has the path of an asset that 100ms still knows is left to a plan,
+    which copies that asset and compares. A path tells no date, so that what is known by nothing else is never deleted for its age.
+    Raises FactsIncomplete when 100ms's assets could not all be listed.
+    """
+    census = Census()
+    connection = connect()
+    with _alone(work, "adopt") as journal:
+        try:
+            collect_store(connection, work.writer, work.cache, work.clock, lambda _name, _rows: None)
+            strange = {row[0] for row in connection.execute("SELECT key FROM objects ANTI JOIN entry USING (key)").fetchall()}
+        finally:
+            connection.close()
+        known = _known_to_100ms(facts, settings)
+        objects = [seen for seen in work.writer.list() if seen.key in strange]
+        census.looked = len(objects)
+
+        def act(seen: Seen) -> dict[str, Any] | None:
+            return _by_metadata(work, seen) or _by_shape(work, seen, known)
+
+        rows = _each(work, "adopt", act, objects, census)
+        _recorded(work, journal, "adopted", rows)
+        census.recorded = len(rows)
+        census.unknown = len(objects) - len(rows) - len(census.failed)
+    return census
+
+
+def _known_to_100ms(facts: Path, settings: Settings) -> frozenset[str]:
+    """The documented part of every path that 100ms names."""
+    connection = open_facts(facts, settings)
+    try:
+        if connection.execute("FROM listings WHERE kind = 'assets' AND NOT complete").fetchall():
+            message = "the assets of 100ms could not all be listed, so what it knows could be taken for unknown"
+            raise FactsIncomplete(message, hint="run it again later")
+        paths = connection.execute("SELECT path FROM assets WHERE path IS NOT NULL AND known_by = 'api'").fetchall()
+        return frozenset(told[0] for path, in paths if (told := recognised(path)))
+    finally:
+        connection.close()
+
+
+def _by_metadata(work: Work, seen: Seen) -> dict[str, Any] | None:
+    rows = _of_metadata(work, seen)
+    return rows[0] | {"inferred": "metadata"} if rows else None
+
+
+def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] | None:
+    shape, facts = recognised(seen.key) or ("", {})
+    if not shape or shape in known or seen.size == 0:
+        return None
+    look = work.writer.look(seen.key)
+    if look is None or look.seen.version != seen.version:
+        return None
+    entry, _ = entries_of(work.store.name, Copied(Written(look, look.crc32c or digest_of(work.writer, look).crc32c, None)), "", work.clock())
+    path = f"{work.store.base}{seen.key}"
+    identity = {"asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}", "path": path, "settled": True, "known_by": "catalog"}
+    return dict.fromkeys(RECORD) | facts | identity | {"not_known": list(NOT_IN_A_PATH)} | entry | {"inferred": "path"}
+
+
+# ── read back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def scrub(work: Work, percent: float) -> Census:
+    """Read copies back and compare them with their checksums; `percent` of them, drawn anew each time. What is broken is partial from then on.
+
+    What cannot be read is told, and is not broken for that; nor is what differs only once.
+    """
+    census = Census()
+    connection = connect()
+    with _alone(work, "verify") as journal:
+        try:
+            collect_store(connection, work.writer, work.cache, work.clock, lambda _name, _rows: None)
+            rows = connection.execute("""
+                SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
+                FROM objects JOIN entry USING (key)
+                WHERE entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE ORDER BY objects.key
+            """).fetchall()
+        finally:
+            connection.close()
+        readable = [row for row in rows if not row[3]]
+        census.archived = len(rows) - len(readable)
+        drawn = readable if percent >= 100 else random.sample(readable, -int(-len(readable) * percent // 100))
+        entries = {row[0]: json.loads(row[4]) for row in drawn}
+
+        def act(seen: Seen) -> dict[str, Any] | None:
+            entry = entries[seen.key]
+            for _ in range(2):
+                digest = digest_of(work.writer, Look(seen))
+                census.bytes += seen.size
+                if digest.sha256 == entry["sha256"] or (entry["sha256"] is None and digest.crc32c == entry["crc32c"]):
+                    return None
+            return dict(entry) | {"copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S"), "broken": True}
+
+        census.looked = len(drawn)
+        broken = _each(work, "verify", act, [Seen(row[0], row[1], row[2]) for row in drawn], census)
+        _recorded(work, journal, "broken", broken)
+        census.broken = sorted(row["key"] for row in broken)
+        journal.write("verified", store=work.store.name, looked=census.looked, broken=len(broken), failed=len(census.failed), percent=percent)
+    return census

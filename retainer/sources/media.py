@@ -1,0 +1,135 @@
+"""The bytes of recordings over HTTP: opened at an address that is asked for anew each time, and gone on with where they break off.
+
+urllib3 and not httpx: it brings a body in pieces of 1 MiB for a third of the CPU (benchmarks/copy_beside_rclone.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+import urllib3
+from urllib3.exceptions import HTTPError, LocationValueError
+
+from retainer.errors import SourceFailed, SourceGone
+from retainer.ports import Body
+from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
+
+logging.getLogger("urllib3").setLevel(logging.WARNING)  # at DEBUG it would log signed URLs
+
+STALL_SECONDS = 60.0
+"""A connection that brings nothing for so long counts as broken."""
+RESUMES = 3
+"""So often in a row a download is gone on with that brings no new byte; then it is given up."""
+_PIECE = 1 << 20
+_REDIRECTS = 5
+_MOVED = (301, 302, 303, 307, 308)
+
+Opened = tuple[urllib3.BaseHTTPResponse, str]
+"""An answer, and the address it came from."""
+
+
+class Media:
+    """Opens bodies. Safe to use from several threads."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        how = {
+            "maxsize": 32, "timeout": urllib3.Timeout(connect=10.0, read=STALL_SECONDS), "retries": False, "ssl_context": httpx.create_ssl_context(),
+            "headers": {"User-Agent": "retainer", "Accept-Encoding": "identity"},
+        }  # fmt: skip
+        self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
+        self._proxies = {scheme: urllib3.ProxyManager(url, **how) for scheme, url in getproxies().items() if scheme in ("http", "https")}  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        for pool in (self._pool, *self._proxies.values()):
+            pool.clear()
+
+    def body(self, what: str, address: Callable[[], str], *, redirects: bool) -> Body:
+        """Open what lies at an address, which is asked for each time anew since presigned ones end. Raises SourceGone, SourceFailed."""
+
+        def opened(range_asked: Mapping[str, str]) -> Opened:
+            return self._patience.try_again(f"opening {what}", lambda: self._once(what, address, range_asked, redirects=redirects))
+
+        answer, came_from = opened({})
+        length = answer.headers.get("Content-Length", "")
+        content_type = answer.headers.get("Content-Type", "")
+        return Body(int(length) if length.isdigit() else None, content_type, self._pieces(what, opened, answer), came_from.partition("?")[0])
+
+    def _once(self, what: str, address: Callable[[], str], range_asked: Mapping[str, str], *, redirects: bool) -> Opened:
+        for fresh in (False, True):
+            answer, came_from = self._asked(what, address(), range_asked, _REDIRECTS if redirects else 0)
+            if answer.status == 403 and not fresh:
+                answer.close()
+                continue
+            break
+        if answer.status == 200 or (answer.status == 206 and range_asked):
+            return answer, came_from
+        patience = asked_patience(answer.status, answer.headers, lambda: _beginning(answer))
+        answer.close()
+        if answer.status in (404, 410):
+            raise SourceGone(f"{what} is gone from 100ms ({answer.status})")
+        if may_pass(answer.status):
+            raise Again(f"the server answered {answer.status}", patience)
+        hint = "100ms may only have the right to write to that bucket: declare it as a store" if answer.status == 403 else None
+        raise SourceFailed(f"opening {what}: the server answered {answer.status}", hint=hint)
+
+    def _asked(self, what: str, address: str, headers: Mapping[str, str], redirects: int) -> Opened:
+        """One request, and those that it is sent on to."""
+        useless = f"opening {what}: its presigned URL is of no use"
+        for _ in range(redirects + 1):
+            try:
+                parts = urlsplit(address)
+                if parts.scheme not in ("http", "https") or not parts.hostname:
+                    raise SourceFailed(f"{useless} (no http address)")
+                proxy = self._proxies.get(parts.scheme) if not proxy_bypass(parts.hostname) else None
+                fields = {"User-Agent": "retainer", "Accept-Encoding": "identity", **headers}
+                answer = (proxy or self._pool).request(
+                    "GET", address, headers=fields, preload_content=False, decode_content=False, redirect=False
+                )
+            except (LocationValueError, ValueError) as error:
+                raise SourceFailed(f"{useless} ({type(error).__name__})") from None
+            except HTTPError as error:
+                raise Again(f"the connection failed ({type(error).__name__})") from None
+            moved = answer.headers.get("Location") if answer.status in _MOVED and redirects else None
+            if not moved:
+                return answer, address
+            answer.close()
+            address = urljoin(address, moved)
+        raise SourceFailed(f"{useless} (TooManyRedirects)")
+
+    def _pieces(self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        """The body, to its end. Where it breaks off or stalls it goes on from there, if the server shows that it is still the same file."""
+        length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
+        came, tries = 0, 0
+        while True:
+            try:
+                while piece := answer.read(_PIECE):
+                    came, tries = came + len(piece), 0
+                    yield piece
+                return
+            except HTTPError as error:
+                broke = f"reading {what}: it broke off after {came} bytes ({type(error).__name__})"
+            finally:
+                answer.close()
+            tries += 1
+            if not length.isdigit() or not etag.startswith('"'):
+                raise SourceFailed(f"{broke}, and the server names nothing to go on from", hint="run it again")
+            if tries > RESUMES:
+                raise SourceFailed(f"{broke}, {RESUMES} times in a row", hint="run it again later")
+            self._patience.on_wait(f"{broke}; going on from there")
+            self._patience.sleep(backoff(tries))
+            answer, _ = opened({"Range": f"bytes={came}-", "If-Range": etag})
+            if answer.status != 206 or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}":
+                answer.close()
+                raise SourceFailed(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
+
+
+def _beginning(answer: urllib3.BaseHTTPResponse) -> str:
+    try:
+        return answer.read(2000).decode(errors="replace")
+    except HTTPError:
+        return ""

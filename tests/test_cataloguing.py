@@ -1,0 +1,274 @@
+"""`catalog rebuild`, `adopt` and `verify`: what is known of objects comes from themselves, is marked where it is inferred, and is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import hls
+import pytest
+from conftest import SERVERS, endpoint_of
+from project import POLICY, ROOM, Project, make_project, pairs, video
+
+from retainer.demo.standin import StandIn
+from retainer.inventory.shapes import recognised
+
+A, B, C = "a" * 24, "b" * 24, "c" * 24
+SESSION = "5e55" + "0" * 20
+ALL = POLICY | {"rules": [{"id": "all", "match": "all", "keep": [{"in": "vault", "for": "2y"}]}]}
+
+
+def filled(project: Project) -> Project:
+    """A single recording and one of many objects lie complete in the vault."""
+    project.write(ALL)
+    project.hosted(A, video(1))
+    project.hosted_vod(B, hls.simple())
+    project.plan()
+    assert project.apply()["copied"] == 2
+    return project
+
+
+@pytest.fixture
+def vault(local: Project) -> Project:
+    return filled(local)
+
+
+def parts_of(project: Project) -> list[Any]:
+    writer = project.writer("vault")
+    return list(writer.list("_retainer/catalog/"))
+
+
+def lose_the_catalog(project: Project) -> None:
+    for seen in parts_of(project):
+        project.writer("vault").delete(seen)
+
+
+def path_of(project: Project, end: str, store: str = "vault") -> Path:
+    root = Path(project.stores[store].prefix)
+    (path,) = (path for path in root.rglob("*") if path.as_posix().endswith(end) and "_retainer" not in path.parts)
+    return path
+
+
+def rot(path: Path) -> None:
+    """Flip a byte as a failing disk would: nothing else of the file changes."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    with path.open("r+b") as stream:
+        stream.write(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+# ── made anew ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("server", [name for name in SERVERS if name != "fake_gcs"])
+def test_a_lost_catalog_is_made_again_from_the_objects_alone(server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
+    project = filled(make_project(tmp_path / "project", api, server, endpoint_of(server, request)))
+    before = {row["asset_id"]: row for row in project.plan()["rows"] if row["store"] == "vault"}
+    lose_the_catalog(project)
+    assert pairs(project.plan("lost.plan"))[A, "vault"] == "copy"
+    census = json.loads(project.run("catalog", "rebuild", "vault", "--format", "json").stdout)
+    assert (census["recorded"], census["unknown"], census["failed"]) == (2 + len(hls.simple()), 0, [])
+    after = {row["asset_id"]: row for row in project.plan("after.plan")["rows"] if row["store"] == "vault"}
+    assert {name: (row["decision"], row["until"]) for name, row in after.items()} == {name: ("keep", before[name]["until"]) for name in (A, B)}
+
+
+def test_what_100ms_forgot_is_still_known_after_a_rebuild(vault: Project) -> None:
+    lose_the_catalog(vault)
+    vault.run("catalog", "rebuild", "vault")
+    vault.api._rows["recording-assets"].clear()
+    vault.api._listings.clear()
+    rows = {row["asset_id"]: row for row in vault.plan()["rows"]}
+    assert {name: (row["decision"], row["store"], row["rule"]) for name, row in rows.items()} == dict.fromkeys((A, B), ("keep", "vault", "all"))
+
+
+def test_a_damaged_part_is_removed_and_the_store_can_be_planned_again(vault: Project) -> None:
+    part = path_of_part(vault)
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    vault.plan("broken.plan", expect=8)
+    text = vault.run("catalog", "rebuild", "vault").stdout
+    assert "was damaged, and is gone" in " ".join(text.split())
+    assert set(pairs(vault.plan()).values()) == {"keep", "lapses"}
+
+
+def path_of_part(project: Project) -> Path:
+    (part,) = (Path(project.stores["vault"].prefix) / "_retainer/catalog").iterdir()
+    return part
+
+
+def test_what_does_not_explain_itself_is_counted_and_left_alone(vault: Project) -> None:
+    path_of(vault, f"Rec-{A}.mp4").write_bytes(b"shorter than it was to be")
+    (Path(vault.stores["vault"].prefix) / "notes.txt").write_text("a person's")
+    lose_the_catalog(vault)
+    census = json.loads(vault.run("catalog", "rebuild", "vault", "--format", "json").stdout)
+    assert (census["recorded"], census["unknown"]) == (1 + len(hls.simple()), 2)
+    assert pairs(vault.plan())[A, "vault"] == "copy"
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed"])
+def test_a_copy_of_many_objects_that_is_not_what_its_manifest_says_is_not_recorded(vault: Project, harm: str) -> None:
+    member = path_of(vault, "layer-0/index.m3u8")
+    member.unlink() if harm == "gone" else member.write_bytes(b"other")
+    lose_the_catalog(vault)
+    census = json.loads(vault.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout)
+    assert "is not what its manifest says" in census["failed"][0]["cause"]
+    assert pairs(vault.plan())[B, "vault"] == "copy"
+
+
+def test_a_store_that_nobody_declared_is_wrong_usage(vault: Project) -> None:
+    assert "did you mean `vault`?" in vault.run("verify", "vualt", expect=64).stderr
+
+
+# ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PEER, STREAM, TRACK = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "123")
+SHAPES = {
+    f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1704153600.mp4": {"type": "room-composite", "room_id": ROOM},
+    f"hls/{ROOM}/2024-01-02/1704153600/file-recording/Rec-{ROOM}-1704153600-0.mp4": {"type": "room-composite", "room_id": ROOM},
+    f"hls/{ROOM}/2024-01-02/1704153600/vod/Rec-{ROOM}-1704153600.zip": {"type": "room-vod", "room_id": ROOM},
+    f"chat/{ROOM}/2024-01-02/Rec-{ROOM}-1704153600.csv": {"type": "chat", "room_id": ROOM},
+    f"{ROOM}/2024-01-02/{SESSION}/Rec-{SESSION}-1704153600.mp4": {"type": "room-composite-legacy", "room_id": ROOM, "session_id": SESSION},
+    f"{ROOM}/2024-01-02/{SESSION}/{PEER}/{STREAM}/{TRACK}.webm": {"type": "track", "room_id": ROOM, "session_id": SESSION, "peer_id": PEER},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("before", ["", "5f00/", "s3://acme/x/"])
+def test_a_documented_path_tells_type_room_session_and_peer(shape: str, before: str) -> None:
+    assert recognised(before + shape) == (shape, SHAPES[shape])
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "notes.txt", f"beam/{ROOM}/Rec-{ROOM}-1.mp4", f"beam/{ROOM}/2024-01-02/Rec-{SESSION}-1.mp4", f"xbeam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4",
+     f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4.part", f"beam/{ROOM.upper()}/2024-01-02/Rec-{ROOM.upper()}-1.mp4"],
+)  # fmt: skip
+def test_any_other_path_tells_nothing(key: str) -> None:
+    assert recognised(key) is None
+
+
+@pytest.mark.parametrize("store", ["uploads", "vault"])
+def test_what_lies_there_already_is_adopted_as_inferred_and_no_object_is_changed(local: Project, store: str) -> None:
+    for key in SHAPES:
+        local.writer(store).create(key, iter([video(len(key))]), len(video(len(key))), {}, "video/mp4")
+    local.writer(store).create("notes.txt", iter([b"a person's"]), 10, {}, "text/plain")
+    before = local.content(store)
+    local.write({"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "keep": [{"in": store, "for": "2y"}], "then": "delete"}]}
+                if store == "vault" else
+                {"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "delete": [{"in": store, "after": "30d"}]}]})  # fmt: skip
+    census = json.loads(local.run("adopt", store, "--format", "json").stdout)
+    assert (census["looked"], census["recorded"], census["unknown"]) == (len(SHAPES) + 1, len(SHAPES), 1)
+    assert local.content(store) == before
+    rows = local.plan()["rows"]
+    # A path tells no date: nothing goes for its age.
+    assert [(row["decision"], row.get("because")) for row in rows] == (
+        [("keep", None)] if store == "vault" else [("blocked", "untrusted-time")]) * len(SHAPES)  # fmt: skip
+    assert json.loads(local.run("adopt", store, "--format", "json").stdout)["recorded"] == 0
+    local.write({"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "keep": [{"in": "vault", "for": "2y"}]}],
+                 "erasures": [{"id": "DSR-1", "why": "a request", "match": {"session_id": SESSION}}]})  # fmt: skip
+    erased = local.plan("erase.plan", expect=None)
+    assert sum(row["decision"] == "delete" for row in erased["rows"]) == 2
+
+
+def test_what_100ms_still_knows_is_left_to_a_plan(local: Project) -> None:
+    key, _, _, other, *_ = SHAPES
+    asset = local._asset(A, video(1), timedelta(days=2), "room-composite", local.stores["uploads"].base + key, {})
+    local.api.add_asset(asset, video(1), hosted=False)
+    for store in ("uploads", "vault"):
+        for name in (key, other):
+            local.writer(store).create(name, iter([video(1)]), len(video(1)), {}, "video/mp4")
+    assert json.loads(local.run("adopt", "vault", "--format", "json").stdout)["recorded"] == 1
+    assert json.loads(local.run("adopt", "uploads", "--format", "json").stdout)["recorded"] == 1
+
+
+def test_a_copy_that_carries_its_record_is_adopted_with_its_date(vault: Project) -> None:
+    (seen,) = (seen for seen in vault.writer("vault").list() if seen.key.endswith(f"Rec-{A}.mp4"))
+    look = vault.writer("vault").look(seen.key)
+    assert look is not None
+    vault.writer("vault").create(f"moved/Rec-{A}.mp4", vault.writer("vault").read(seen), seen.size, look.metadata or {}, "video/mp4")
+    vault.writer("vault").delete(seen)
+    assert pairs(vault.plan())[A, "vault"] == "copy"
+    assert json.loads(vault.run("adopt", "vault", "--format", "json").stdout)["recorded"] == 1
+    assert pairs(vault.plan())[A, "vault"] == "keep"
+
+
+def test_nothing_is_adopted_while_100ms_cannot_be_listed_whole(local: Project) -> None:
+    local.impatient = True
+    local.api.faults.list_fail = {"chat": 0}
+    local.run("adopt", "vault", expect=8)
+
+
+# ── read back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_copies_that_are_what_was_recorded_pass(vault: Project) -> None:
+    text = vault.run("verify", "vault").stdout
+    assert f"verified: {2 + len(hls.simple())} objects in vault" in text
+    assert vault.journal()[-1]["event"] == "verified"
+
+
+@pytest.mark.parametrize("rotten", [f"Rec-{A}.mp4", "layer-0/index.m3u8", "master.m3u8", "manifest.json"])
+@pytest.mark.parametrize("source", ["100ms", "another store"])
+def test_what_rots_is_found_is_partial_from_then_on_and_is_repaired(local: Project, rotten: str, source: str) -> None:
+    if source == "another store":
+        from conftest import make_store
+
+        local.stores["cold"] = make_store("local", "", local.root / "data", name="cold")
+        local.write(ALL | {"rules": [{"id": "all", "match": "all", "keep": [{"in": "vault", "for": "2y"}, {"in": "cold", "for": "2y"}]}]})
+        local.hosted(A, video(1))
+        local.hosted_vod(B, hls.simple())
+        local.plan()
+        local.apply()
+        local.api.faults.fail_first = {"/media/": [404] * 99, "/cdn/": [404] * 99}
+    else:
+        filled(local)
+    whole = local.content("vault")
+    rot(path_of(local, rotten))
+    assert pairs(local.plan()) == pairs(local.plan())  # nothing that a listing shows has changed
+    census = json.loads(local.run("verify", "vault", "--format", "json", expect=1).stdout)
+    assert [key.endswith(rotten) for key in census["broken"]] == [True]
+    assert local.run("verify", "vault").stdout.startswith("= verified")  # it is known already
+    plan = local.plan("repair.plan")
+    assert pairs(plan)[A if A in rotten else B, "vault"] == "copy"
+    assert local.apply("repair.plan")["copied"] == 1
+    assert local.content("vault") == whole
+    assert pairs(local.plan())[A if A in rotten else B, "vault"] == "keep"
+    assert "broken" not in local.run("verify", "vault").stdout
+
+
+def test_a_repair_replaces_only_the_version_that_was_found_broken(vault: Project) -> None:
+    path = path_of(vault, f"Rec-{A}.mp4")
+    rot(path)
+    vault.run("verify", "vault", expect=1)
+    vault.plan("repair.plan")
+    path.write_bytes(b"somebody's own")
+    done = vault.apply("repair.plan", expect=7)
+    assert "a different object lies there" in done["failed"][0]["cause"]
+    assert path.read_bytes() == b"somebody's own"
+
+
+def test_a_sample_reads_so_many_percent(vault: Project) -> None:
+    objects = 2 + len(hls.simple())
+    census = json.loads(vault.run("verify", "vault", "--sample", "20", "--format", "json").stdout)
+    assert census["looked"] == -(-objects * 20 // 100)
+
+
+def test_what_cannot_be_read_is_told_and_is_not_broken_for_that(vault: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from retainer.errors import StoreFailed
+    from retainer.stores.local import LocalReader
+
+    read = LocalReader.read
+
+    def failing(self: LocalReader, seen: Any) -> Any:
+        if seen.key.endswith(".mp4"):
+            raise StoreFailed("the disk does not answer")
+        return read(self, seen)
+
+    monkeypatch.setattr(LocalReader, "read", failing)
+    census = json.loads(vault.run("verify", "vault", "--format", "json", expect=7).stdout)
+    assert (census["broken"], [trouble["cause"] for trouble in census["failed"]]) == ([], ["the disk does not answer"])
+    monkeypatch.undo()
+    assert pairs(vault.plan())[A, "vault"] == "keep"
