@@ -156,13 +156,18 @@ def _facts_row(action: Action) -> dict[str, Any]:
 class Records:
     """Every fact that `match` can name, for the copies to carry: from the facts that were gathered, else from the plan.
 
-    A plan holds no names; where the facts do not know an asset any more, its room's name is marked as not known.
+    A plan holds no names; where the facts do not know an asset any more, its room's name is marked as not known. Facts are read for a
+    thousand copies at a time, in the order in which they are made.
     """
 
-    def __init__(self, facts: Path, settings: Settings) -> None:
+    _AT_ONCE = 1000
+
+    def __init__(self, facts: Path, settings: Settings, copies: Sequence[Action]) -> None:
+        self._order = list(dict.fromkeys(action.asset_id for action in copies))
+        self._place = {asset_id: place for place, asset_id in enumerate(self._order)}
+        self._read: dict[str, dict[str, Any] | None] = {}
+        self._guard = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._of_thread = threading.local()
-        self._cursors: list[duckdb.DuckDBPyConnection] = []
         if facts.is_file():
             try:
                 self._connection = open_facts(facts, settings)
@@ -170,23 +175,31 @@ class Records:
                 self._connection = None
 
     def close(self) -> None:
-        """Let go of the facts, in every thread."""
-        for connection in (*self._cursors, self._connection):
-            if connection is not None:
-                connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
     def __call__(self, action: Action) -> dict[str, Any]:
-        names = [name for name in RECORD if name != "job_id"]
-        told = ", ".join("strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name for name in names)
+        with self._guard:
+            if action.asset_id not in self._read:
+                self._read_on(self._place[action.asset_id])
+            found = self._read[action.asset_id]
+        record = found or dict.fromkeys(_RECORDED) | _facts_row(action)
+        unnamed = [] if found else NAME_FACTS
+        return record | {"not_known": [*(record.get("not_known") or []), *unnamed] or None, "settled": True, "known_by": "catalog"}
+
+    def _read_on(self, place: int) -> None:
+        if len(self._read) > 4 * self._AT_ONCE:
+            self._read.clear()
+        wanted = self._order[place : place + self._AT_ONCE]
+        self._read |= dict.fromkeys(wanted)
         if self._connection is not None:
-            if not hasattr(self._of_thread, "cursor"):
-                self._of_thread.cursor = self._connection.cursor()
-                self._cursors.append(self._of_thread.cursor)
-            row = self._of_thread.cursor.execute(f"SELECT {told} FROM facts.assets WHERE asset_id = ?", [action.asset_id]).fetchone()
-            if row is not None:
-                return dict(zip(names, row, strict=True)) | {"settled": True, "known_by": "catalog"}
-        record = dict.fromkeys(names) | _facts_row(action)
-        return record | {"not_known": [*(record.get("not_known") or []), *NAME_FACTS], "settled": True, "known_by": "catalog"}
+            told = ", ".join("strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name for name in _RECORDED)
+            rows = self._connection.execute(f"SELECT {told} FROM facts.assets WHERE asset_id IN (SELECT unnest(?))", [wanted]).fetchall()
+            records = (dict(zip(_RECORDED, row, strict=True)) for row in rows)
+            self._read |= {record["asset_id"]: record for record in records}
+
+
+_RECORDED = tuple(name for name in RECORD if name != "job_id")
 
 
 def carry_out(
@@ -243,7 +256,7 @@ def carry_out(
             for lock in taken:
                 lock.give_back()
             raise
-        records = Records(state / "facts.duckdb", settings)
+        records = Records(state / "facts.duckdb", settings, prepared.copies)
         job = Job(
             copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=writers, downloads=downloads,
             record_of=records, journal=journal, clock=clock, watcher=watcher,

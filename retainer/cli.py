@@ -364,11 +364,11 @@ def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, rest
     prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(_state(root, settings)))
     approved = _approved(len(prepared.deletes), prepared.held_back, approve_deletes)
     needed = {action.source for action in prepared.copies}
-    api = wiring.open_api(settings) if needed & {"hosted", "elsewhere"} else None
     stores = wiring.open_stores(settings, {action.store for action in (*prepared.copies, *prepared.deletes)})
     header = prepared.plan.header
     running: list[Run] = []
     with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown, _Interrupts(running):
+        api = wiring.open_api(settings, shown.waiting) if needed & {"hosted", "elsewhere"} else None
         done = carry_out(
             prepared, settings, state=_state(root, settings), writers=stores, downloads=api or wiring.NoDownloads(), clock=now,
             watcher=shown, approved=approved, restore=restore, on_run=running.append, today=lambda: _today(root),

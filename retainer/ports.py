@@ -103,7 +103,7 @@ class StoreWriter(StoreReader, Protocol):
     ) -> Seen:
         """Write an object that does not exist yet from a stream, without touching the disk. `over`: the broken one that it replaces instead.
 
-        At most 48 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each. `lock_until` (UTC) locks it as the store's
+        At most 64 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each. `lock_until` (UTC) locks it as the store's
         settings say; look whether it did. `begun` is told of a write that a kill would leave unfinished, before its first byte.
         Raises KeyTaken when something (else than `over`) is there, and then nothing of it has changed; whatever `chunks` raises goes through, and
         leaves nothing behind that a listing shows.

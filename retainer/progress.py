@@ -85,6 +85,9 @@ class Applying:
     def began(self, action: Action) -> None:
         return
 
+    def waiting(self, sentence: str) -> None:
+        self._progress.console.print(sentence, style="dim", highlight=False, markup=False) if self._live else print(sentence, file=sys.stderr)  # noqa: T201
+
     def bytes(self, count: int) -> None:
         with self._guard:
             self._bytes += count

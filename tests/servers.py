@@ -64,8 +64,8 @@ def _ready(check, seconds: float = 60.0) -> None:
 
 
 @contextmanager
-def seaweedfs() -> Iterator[str]:
-    """A SeaweedFS S3 server that enforces authentication; yields its endpoint."""
+def seaweedfs(*more: str) -> Iterator[str]:
+    """A SeaweedFS S3 server that enforces authentication; yields its endpoint. `more`: flags, which win over those written here."""
     weed = Path(sys.executable).parent / "weed"
     folder = Path(tempfile.mkdtemp(prefix="weed-"))
     identities = [
@@ -80,7 +80,7 @@ def seaweedfs() -> Iterator[str]:
         f"-filer.port.grpc={p[5]}", f"-s3.port={p[6]}", f"-s3.port.grpc={p[7]}", f"-admin.port={p[8]}", "-s3.port.iceberg=0", "-s3.port.lance=0",
         "-webdav=false", "-admin.ui=false", f"-s3.config={folder}/s3.json", f"-s3.localSocket={folder}/s3.sock",
         f"-filer.localSocket={folder}/f.sock", "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false",
-        "-master.volumeSizeLimitMB=64", "-volume.max=2000",
+        "-master.volumeSizeLimitMB=64", "-volume.max=2000", *more,
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)

@@ -19,18 +19,28 @@ from retainer.apply.verify import Counted, digest_of, kind_of, proven_same
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
-from retainer.ports import Begun, Body, Digest, Downloads, Look, StoreReader, StoreWriter
+from retainer.ports import Begun, Body, Downloads, Look, StoreReader, StoreWriter
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/zip", "csv": "text/csv", "json": "application/json",
                  "txt": "text/plain", "srt": "application/x-subrip", "m3u8": "application/vnd.apple.mpegurl", "ts": "video/mp2t",
                  "m4s": "video/iso.segment", "aac": "audio/aac", "vtt": "text/vtt", "jpg": "image/jpeg", "png": "image/png"}  # fmt: skip
 MEMBERS_AT_ONCE = 4
 """So many objects of one recording are on their way at the same time."""
+SMALL = 8 << 20
+"""What 100ms has of so many bytes is written without a look before: where something lies already, the condition of the write says so."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+
+class Partial(Unverified):
+    """What came was kept, and may not be all. The next copy may replace it."""
+
+    def __init__(self, message: str, written: Written) -> None:
+        super().__init__(message)
+        self.written = written
 
 
 class Changed(Exception):
@@ -108,7 +118,8 @@ def copy_one(task: Task) -> Copied:
         piece = Piece(task.action.target, planned, partial(_from_store, task, planned, kind_of(task.action.type, planned.key)))
     else:
         piece = Piece(task.action.target, None, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
-    return Copied(_place(task, piece, look=True), said=tuple(said))
+    is_small = not task.action.origin and (task.action.facts.get("size") or SMALL + 1) <= SMALL
+    return Copied(_place(task, piece, look=not is_small), said=tuple(said))
 
 
 # ── one object ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,12 +157,17 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     if seen is not None and there is None:
         assert source is not None
         metadata = object_metadata(task.record, seen.seen.size)
-        copied = target.copy_within(source, seen.seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until)
-        if copied is not None:
+        try:
+            copied = target.copy_within(source, seen.seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until) is not None
+        except KeyTaken:
+            copied = _is_same(source, seen, target, piece.key)  # perhaps our own, whose answer was lost
+            if not copied:
+                raise
+        if copied:
             task.tell(seen.seen.size)
             return _same_on_both_sides(source, seen, target, piece.key)
     stream = piece.open()
-    chunks = _watched(stream, task)
+    chunks = _watched(stream, task, replacing=there is not None)
     metadata = object_metadata(task.record, stream.expected)
     try:
         target.create(piece.key, chunks, stream.expected, metadata, content_type_of(piece.key), begun, task.action.lock_until,
@@ -182,18 +198,27 @@ def _proven(task: Task, key: str, stream: Stream) -> Written:
         raise KeyTaken(
             f"{task.target.name}:{key}: a different object lies there: {error.message}", hint="look at it and move it away; retainer never overwrites"
         ) from None
-    _length_is_believable(f"{task.target.name}:{key}", digest, stream)
-    return Written(look, digest.crc32c, digest.sha256)
+    written = Written(look, digest.crc32c, digest.sha256)
+    if reason := _not_believable(digest.size, stream):
+        raise Partial(f"{task.target.name}:{key}: {reason}; kept, but it counts as partial", written)
+    return written
 
 
-def _length_is_believable(where: str, digest: Digest, stream: Stream) -> None:
-    """Whole by the length that somebody gave, and not shorter than 100ms's own record. Raises Unverified: then it is partial."""
+def _not_believable(came: int, stream: Stream) -> str | None:
+    """Why so many bytes may not be all: nobody says how many there are, or 100ms's own record says more."""
     if stream.expected is None:
-        raise Unverified(f"{where}: {digest.size} bytes came and nobody says how many there are; kept, but it counts as partial")
-    if digest.size != stream.expected:
-        raise Unverified(f"{where}: {digest.size} bytes came of {stream.expected}; kept, but it counts as partial")
-    if stream.told is not None and digest.size < stream.told:
-        raise Unverified(f"{where}: {digest.size} bytes came, 100ms's record says {stream.told}; kept, but it counts as partial")
+        return f"{came} bytes came and nobody says how many there are"
+    if stream.told is not None and came < stream.told:
+        return f"{came} bytes came, 100ms's record says {stream.told}"
+    return None
+
+
+def _is_same(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> bool:
+    try:
+        _same_on_both_sides(source, seen, target, key)
+    except Unverified:
+        return False
+    return True
 
 
 def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Written:
@@ -216,16 +241,21 @@ def _as_planned(store: StoreReader, planned: Planned) -> Look:
     return look
 
 
-def _watched(stream: Stream, task: Task) -> Iterator[bytes]:
-    """The stream, watched; one that is empty ends in SourceFailed, so that nothing is written of it."""
-    came = stream.may_be_empty
+def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator[bytes]:
+    """The stream, watched. One that is empty or not as long as it must be ends in SourceFailed, so that nothing is written of it; and so does
+    one that would not count, where it would replace something."""
+    came = 0
     for chunk in stream.counted:
         task.check()
         yield chunk
         task.tell(len(chunk))
-        came = True
-    if not came:
+        came += len(chunk)
+    if came == 0 and not stream.may_be_empty:
         raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
+    if stream.expected is not None and came != stream.expected:
+        raise SourceFailed(f"{came} bytes came of {stream.expected}", hint="run it again")
+    if replacing and (reason := _not_believable(came, stream)):
+        raise SourceFailed(reason)
 
 
 def _from_store(task: Task, planned: Planned, kind: str | None) -> Stream:

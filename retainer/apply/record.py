@@ -8,10 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import read_manifest
 from retainer.database import connect, fill
-from retainer.errors import KeyTaken, Unverified
+from retainer.errors import KeyTaken, StoreFailed, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.tables import create
 from retainer.ports import Look, StoreReader, StoreWriter
@@ -27,6 +29,9 @@ def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime
             path = Path(folder) / "part.parquet"
             connection.execute(f"COPY (FROM entries ORDER BY key) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
             content = path.read_bytes()
+    except (OSError, duckdb.Error) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreFailed(f"a part of the catalog of {store.name} could not be made: {reason}", hint="is the disk full?") from None
     finally:
         connection.close()
     key = CATALOG_PREFIX + part_name(content, now)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from retainer.apply.copy import Changed, Copied, Task, Written, copy_one
+from retainer.apply.copy import Changed, Copied, Partial, Task, Written, copy_one
 from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of
-from retainer.apply.record import entries_of, members_of, write_part
+from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
 from retainer.model.outcome import LeftOver, Summary, Trouble
 from retainer.planfile import Action
@@ -219,6 +219,10 @@ class Run:
                 if attempt < TRIES:
                     self._pause(attempt)
                     continue
+                self._failed(action, error.message, error.hint)
+            except Partial as error:
+                entry = entry_of(action.store, error.written, self.job.clock()) | {"asset_id": action.asset_id, "broken": True}
+                self._to_catalog(action, dict(record) | entry, ())
                 self._failed(action, error.message, error.hint)
             except RetainerError as error:
                 self._failed(action, error.message, error.hint)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import google_crc32c
 
@@ -27,18 +28,22 @@ class Counted:
         self._sha256 = hashlib.sha256()
 
     def __iter__(self) -> Iterator[bytes]:
-        first = True
-        for chunk in self._chunks:
-            if not chunk:
-                continue
-            reason = not_a_recording(self._kind, self._content_type, chunk[:1024]) if first and self._kind is not None else None
-            if reason:
-                raise SourceFailed(f"the bytes are no {self._kind}: {reason}", hint="look at the recording in the 100ms dashboard")
-            first = False
+        for chunk in self._judged():
             self._size += len(chunk)
             self._crc32c.update(chunk)
             self._sha256.update(chunk)
             yield chunk
+
+    def _judged(self) -> Iterator[bytes]:
+        """The chunks, none of them empty, once the first kibibyte was looked at."""
+        chunks = iter(self._chunks)
+        head = b""
+        while len(head) < 1024 and (chunk := next(chunks, None)) is not None:
+            head += chunk
+        reason = not_a_recording(self._kind, self._content_type, head[:1024]) if self._kind is not None and head else None
+        if reason:
+            raise SourceFailed(f"the bytes are no {self._kind}: {reason}", hint="look at the recording in the 100ms dashboard")
+        yield from filter(None, chain([head], chunks))
 
     def digest(self) -> Digest:
         return Digest(self._size, base64.b64encode(self._crc32c.digest()).decode(), self._sha256.hexdigest())

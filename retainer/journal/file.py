@@ -77,7 +77,8 @@ class Journal:
         self.plan = plan
         self.path = folder / JOURNAL_FILE
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._syncing = threading.Lock(), threading.Lock()
+        self._taken_back = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream: IO[bytes] = self.path.open("a+b", buffering=0)
@@ -96,6 +97,7 @@ class Journal:
         for entry, seal in _entries(content[:whole], self.path):
             self.before.append(entry)
             self._previous = seal
+        self._synced, self._synced_seal = whole, self._previous
         if whole < len(content):
             # A kill cut the last line off. What it announced was not begun, for an act waits until its line is on disk.
             self._stream.truncate(whole)
@@ -111,7 +113,6 @@ class Journal:
                 written = os.write(self._stream.fileno(), content)
                 if written != len(content):
                     raise OSError(errno.ENOSPC, "it could not be written whole")
-                os.fsync(self._stream.fileno())
             except BaseException as error:
                 # Whatever interrupts a line takes it back, so that the chain stays whole and the act that waits for it is not begun.
                 os.ftruncate(self._stream.fileno(), self._size)
@@ -120,6 +121,29 @@ class Journal:
                 raise
             self._size += len(content)
             self._previous = seal
+            mine, before = self._size, self._taken_back
+        self._sync(mine, before)
+
+    def _sync(self, size: int, taken_back: int) -> None:
+        """Return when so much is on the disk. One fsync serves every line that waits for it; when it fails, all of them are taken back."""
+        with self._syncing:
+            if self._synced >= size and taken_back == self._taken_back:
+                return
+            with self._lock:
+                reached, seal = self._size, self._previous
+                lost = taken_back != self._taken_back
+            try:
+                if lost:
+                    raise OSError(errno.EIO, "it was taken back with a line before it")
+                os.fsync(self._stream.fileno())
+            except OSError as error:
+                with self._lock:
+                    if not lost:
+                        os.ftruncate(self._stream.fileno(), self._synced)
+                        self._size, self._previous = self._synced, self._synced_seal
+                        self._taken_back += 1
+                raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint="is the disk full?") from None
+            self._synced, self._synced_seal = reached, seal
 
     def close(self) -> None:
         self._stream.close()

@@ -59,6 +59,9 @@ class Patience:
         try:
             return retrying(call)
         except Again as error:
+            if error.patience is not None and error.patience > self.budget:
+                message = f"{what}: {error} and asks to wait {error.patience:.0f} s, longer than the {self.budget:.0f} s that one call may take"
+                raise SourceFailed(message, hint="run it again later") from None
             raise SourceFailed(f"{what}: {error}, and went on so for {self.budget:.0f} s or {TRIES} tries", hint="run it again later") from None
 
 

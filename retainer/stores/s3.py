@@ -30,6 +30,7 @@ _PARTS_AT_ONCE = 3
 _MOST_PARTS = 9_000  # S3 allows 10,000; the rest is for sizes that were understated
 _GROWS_EVERY = 1_000  # parts of a stream of unknown length double after so many of them: 8 TiB in 10,000
 _COPY_PART = 512 << 20
+_TROUBLE = (ClientError, BotoCoreError, KeyError)
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _RESTORED_DAYS = 7
 _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -48,7 +49,13 @@ def _is_missing(error: ClientError) -> bool:
 
 
 def _is_conflict(error: ClientError) -> bool:
-    return _status(error) in (409, 412) or _code(error) in ("PreconditionFailed", "ConditionalRequestConflict")
+    """Whether a condition did not hold. A 409 says only that another write is going on: it may go through later."""
+    return _status(error) == 412 or _code(error) == "PreconditionFailed"
+
+
+def _was_sent_again(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer is to a second attempt: the first may have been done, and its answer lost."""
+    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
 
 
 class S3Reader:
@@ -86,7 +93,10 @@ class S3Reader:
             )
         if isinstance(error, ClientError):
             hint = "the credentials lack a right there" if _status(error) == 403 else None
-            return StoreFailed(f"{where}: S3 answered {_status(error)} {_code(error)}", hint=hint)
+            code = "" if _code(error) == str(_status(error)) else f" {_code(error)}"
+            return StoreFailed(f"{where}: S3 answered {_status(error)}{code}", hint=hint)
+        if isinstance(error, KeyError):
+            return StoreFailed(f"{where}: the answer is none that S3 would give", hint="does something else answer in its place?")
         return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
 
     def list(self, under: str = "") -> Iterator[Seen]:
@@ -94,13 +104,15 @@ class S3Reader:
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.store.bucket, Prefix=self._full(under), OptionalObjectAttributes=["RestoreStatus"]
             ):
+                if "IsTruncated" not in page or "Name" not in page:
+                    raise KeyError("IsTruncated")  # a page of something else, which must not pass for an empty bucket
                 for item in page.get("Contents", ()):
                     key = item["Key"][len(self.store.prefix) :]
                     if key and (under or not key.startswith(OWN_PREFIX)):
                         kind = item.get("StorageClass")
                         restored = "RestoreExpiryDate" in item.get("RestoreStatus", {})
                         yield Seen(key, item["Size"], item["ETag"].strip('"'), kind, archived=kind in _ARCHIVES and not restored)
-        except (ClientError, BotoCoreError, KeyError) as error:
+        except _TROUBLE as error:
             failure = self._failed("list", under, error)
             raise failure if isinstance(failure, CredentialsRefused) else ListingBroken(failure.message, hint=failure.hint) from None
 
@@ -120,7 +132,7 @@ class S3Reader:
             if _is_missing(error):
                 return None
             raise self._failed("look at", key, error) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, KeyError) as error:
             raise self._failed("look at", key, error) from None
         until = head.get("ObjectLockRetainUntilDate")
         if head.get("ObjectLockLegalHoldStatus") == "ON":
@@ -172,7 +184,7 @@ class S3Reader:
             answer = self._client.head_bucket(Bucket=self.store.bucket)["ResponseMetadata"]
         except ClientError as error:
             answer = error.response["ResponseMetadata"]
-        except BotoCoreError as error:
+        except (BotoCoreError, KeyError) as error:
             raise self._failed("reach", "", error) from None
         date = answer.get("HTTPHeaders", {}).get("date")
         if not date:
@@ -224,7 +236,7 @@ class S3Writer(S3Reader):
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
             raise self._failed("write", key, error) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, KeyError) as error:
             raise self._failed("write", key, error) from None
 
     def _create_in_parts(self, key: str, parts: Iterator[bytes], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
@@ -263,7 +275,7 @@ class S3Writer(S3Reader):
     def abandon(self, key: str, upload: str) -> None:
         try:
             self._client.abort_multipart_upload(Bucket=self.store.bucket, Key=self._full(key), UploadId=upload)
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             if not (isinstance(error, ClientError) and (_code(error) == "NoSuchUpload" or _is_missing(error))):
                 raise self._failed("clear up", key, error) from None
 
@@ -279,7 +291,7 @@ class S3Writer(S3Reader):
         try:
             extra = self._extra(key, metadata, content_type, seen.size, lock_until)
             upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             raise self._failed("write", key, error) from None
         place["UploadId"] = upload["UploadId"]
         try:
@@ -309,7 +321,7 @@ class S3Writer(S3Reader):
         except BaseException as error:
             with suppress(RetainerError):
                 self.abandon(key, upload["UploadId"])
-            if isinstance(error, BotoCoreError):
+            if isinstance(error, BotoCoreError | KeyError):
                 raise self._failed("copy to", key, error) from None
             raise
 
@@ -319,7 +331,7 @@ class S3Writer(S3Reader):
             self._client.put_object_retention(
                 Bucket=self.store.bucket, Key=self._full(seen.key), Retention={"Mode": mode, "RetainUntilDate": until}
             )
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             raise self._failed("lock", seen.key, error) from None
 
     def restore(self, seen: Seen) -> None:
@@ -328,7 +340,7 @@ class S3Writer(S3Reader):
                 Bucket=self.store.bucket, Key=self._full(seen.key),
                 RestoreRequest={"Days": _RESTORED_DAYS, "GlacierJobParameters": {"Tier": "Bulk"}},
             )  # fmt: skip
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             if not (isinstance(error, ClientError) and _code(error) == "RestoreAlreadyInProgress"):
                 raise self._failed("restore", seen.key, error) from None
 
@@ -342,14 +354,15 @@ class S3Writer(S3Reader):
         try:
             self._client.delete_object(Bucket=self.store.bucket, Key=self._full(seen.key), IfMatch=f'"{seen.version}"')
         except ClientError as error:
+            gone = Deletion.DELETED if _was_sent_again(error.response) else Deletion.GONE
             if _is_missing(error):
-                return Deletion.GONE
+                return gone
             if _is_conflict(error):
-                return Deletion.CHANGED if self.look(seen.key) else Deletion.GONE
+                return Deletion.CHANGED if self.look(seen.key) else gone
             if _status(error) == 403 and "lock" in str(error.response.get("Error", {}).get("Message", "")).lower():
                 return Deletion.LOCKED
             raise self._failed("delete", seen.key, error) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, KeyError) as error:
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
@@ -357,18 +370,19 @@ class S3Writer(S3Reader):
         objects = [{"Key": self._full(seen.key), "ETag": f'"{seen.version}"'} for seen in batch]
         try:
             answer = self._client.delete_objects(Bucket=self.store.bucket, Delete={"Objects": objects, "Quiet": False})
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             raise self._failed("delete", f"{len(batch)} objects", error) from None
+        gone = Deletion.DELETED if _was_sent_again(answer) else Deletion.GONE
         deleted = {item["Key"] for item in answer.get("Deleted", ())}
         errors = {item["Key"]: str(item.get("Code", "")) for item in answer.get("Errors", ())}
 
         def outcome(seen: Seen) -> Deletion | StoreFailure:
             key = self._full(seen.key)
             match errors.get(key):
-                case "PreconditionFailed" | "ConditionalRequestConflict":
-                    return Deletion.CHANGED if self.look(seen.key) else Deletion.GONE
+                case "PreconditionFailed":
+                    return Deletion.CHANGED if self.look(seen.key) else gone
                 case "NoSuchKey":
-                    return Deletion.GONE
+                    return gone
                 case None if key in deleted:
                     return Deletion.DELETED
                 case code:
@@ -403,7 +417,7 @@ class S3Writer(S3Reader):
                 batch = (self._refused(attempt) or bool(answer.get("Errors"))) and not answer.get("Deleted") and self.look(key) is not None
                 batch = batch and bool(answer.get("Errors"))
             self._client.delete_object(**place)
-        except (ClientError, BotoCoreError) as error:
+        except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
         return Conditions(create=create, delete=delete, batch_delete=batch, checksum=probe is not None and probe.crc32c is not None)
 
@@ -429,7 +443,7 @@ class S3Writer(S3Reader):
             if _is_conflict(error) or _is_missing(error):
                 return None
             raise self._failed("write", seen.key, error) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, KeyError) as error:
             raise self._failed("write", seen.key, error) from None
         return Seen(seen.key, len(content), answer["ETag"].strip('"'))
 

@@ -1,0 +1,172 @@
+"""An HTTP proxy that stands in front of a store and spoils what it is told to spoil; everything else goes through byte for byte."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from retainer.demo.standin import ALWAYS
+
+_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+ERROR = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{}</Code><Message>made by a fault</Message></Error>'
+CODES = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchBucket", 409: "ConditionalRequestConflict", 412: "PreconditionFailed",
+         429: "TooManyRequests", 500: "InternalError", 503: "SlowDown", 507: "InsufficientStorage"}  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """What becomes of the first `times` requests of this method in whose path and query the pattern `part` is found."""
+
+    method: str
+    part: str
+    times: int = ALWAYS
+    skip: int = 0
+    """So many of them, the first ones, go through."""
+    status: int | None = None
+    """The proxy refuses with it; the store never hears of the request."""
+    body: bytes | None = None
+    """The proxy answers 200 with it; the store never hears of the request."""
+    delay: float = 0.0
+    """Seconds between the store's answer and its passing on."""
+    cut: int | None = None
+    """The store has done what was asked, but of its answer's body only so many bytes pass on; -1: not even the status."""
+    seen: int = 0
+
+
+class FaultProxy:
+    """Runs from `up` to `down`; in between, and again after another `up`, it has the same port."""
+
+    def __init__(self, store: str) -> None:
+        self.store = store.removeprefix("http://")
+        self.faults: list[Fault] = []
+        self.struck: set[str] = set()
+        """The parts of the faults that struck."""
+        self._guard = threading.Lock()
+        self._port = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        if self._server is None:
+            self._server = _Server(("127.0.0.1", self._port), self)
+            self._port = self._server.server_address[1]
+            threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True, name="fault-proxy").start()
+
+    def down(self) -> None:
+        """From now on connections are refused."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def strike(self, method: str, target: str) -> Fault | None:
+        with self._guard:
+            for fault in self.faults:
+                if fault.method == method and re.search(fault.part, target):
+                    fault.seen += 1
+                    if fault.skip < fault.seen <= fault.skip + fault.times:
+                        self.struck.add(fault.part)
+                        return fault
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], proxy: FaultProxy) -> None:
+        self.proxy = proxy
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that hung up
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _pass_on(self) -> None:
+        sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        fault = self.server.proxy.strike(self.command, self.path)
+        if fault and (fault.status or fault.body is not None):
+            body = ERROR.format(CODES[fault.status]).encode() if fault.status else fault.body or b""
+            self._answer(fault.status or 200, [("Content-Type", "application/xml")], body)
+            return
+        store = http.client.HTTPConnection(self.server.proxy.store, timeout=60)
+        store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in _HOP:
+                store.putheader(name, value)
+        store.endheaders(sent or None)
+        came = store.getresponse()
+        body = came.read()
+        store.close()
+        if fault and fault.delay:
+            time.sleep(fault.delay)
+        self._answer(came.status, came.getheaders(), body, fault.cut if fault else None)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, cut: int | None = None) -> None:
+        if cut != -1:
+            self.send_response_only(status)
+            told = dict((name.lower(), value) for name, value in headers)
+            for name, value in headers:
+                if name.lower() not in _HOP | {"content-length"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", told.get("content-length", "0") if self.command == "HEAD" else str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body if cut is None else body[:cut])
+        if cut is not None:
+            self.close_connection = True
+            with suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[str]:
+    """A server that knows no HTTP: to every request it says these bytes and hangs up. Yields its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                asked = b""
+                while b"\r\n\r\n" not in asked and (piece := connection.recv(65536)):
+                    asked += piece
+                connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True, name="raw-server").start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
