@@ -97,15 +97,20 @@ def _over_by_now(plan: PlanFile, settings: Settings, journal: Sequence[Entry], n
 def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
     """The deletes that may not be done today: a new hold may cover them, or an asset that names the same object may not go."""
     found = _newly_held(plan, policies, now)
-    owners: dict[tuple[str, str], list[int | None]] = {}
+    owners: dict[tuple[str, str], set[int]] = {}
+    staying: set[int] = set()
     for n, store, action, aside in plan.connection.execute(
         "SELECT n, store, action, because FROM plan WHERE decision = 'delete' AND n IS NOT NULL"
     ).fetchall():
+        if aside:
+            staying.add(n)
         for each in json.loads(action)["objects"] or ():
-            owners.setdefault((store, each["key"]), []).append(None if aside or n in found else n)
-    for numbers in owners.values():
-        if None in numbers:
-            found |= {n: "another recording names the same object, and may not go" for n in numbers if n is not None and n not in found}
+            owners.setdefault((store, each["key"]), set()).add(n)
+    shared = [numbers for numbers in owners.values() if len(numbers) > 1]
+    stay = staying | set(found)
+    while more := {n for numbers in shared if numbers & stay for n in numbers} - stay:
+        stay |= more
+        found |= dict.fromkeys(more, "another recording has an object in common with it, and may not go")
     return found
 
 

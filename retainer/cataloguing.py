@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import is_manifest, read_manifest
@@ -26,15 +29,14 @@ from retainer.inventory.facts import open_facts
 from retainer.inventory.shapes import recognised
 from retainer.journal.file import Journal
 from retainer.journal.lock import Heart, StoreLock
-from retainer.model.catalog import CATALOG_PREFIX, RECORD, is_part, is_whole
+from retainer.model.catalog import RECORD
 from retainer.model.outcome import Census, Trouble
-from retainer.model.setting import MANIFEST, OWN_PREFIX, Settings, Store
+from retainer.model.rule import FACTS
+from retainer.model.setting import MANIFEST, Settings, Store
 from retainer.ports import Look, Seen, StoreWriter
 
 WORKERS = 8
 PART_ROWS = 2000
-NOT_IN_A_PATH = ("status", "room", "template", "size", "duration", "created", "metadata", "user_id")
-"""Facts that no path tells, so that a match on them is not certain."""
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,34 @@ class Work:
 
     @property
     def cache(self) -> Path:
-        return self.state / "catalog" / self.store.name
+        return self.state / "catalog"
 
 
 @contextmanager
-def _alone(work: Work, what: str) -> Iterator[Journal]:
-    """The journal and the store's lock, as an apply has them. Raises Locked; and at the end when the lock was lost meanwhile."""
+def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[str, Any]]], None]]:
+    """The journal and the store's lock, as an apply has them, while entries are written: gives the function that writes them, for an event of
+    the journal. Raises Locked; no more is written once the lock was lost."""
     run = uuid.uuid4().hex[:12]
     journal = Journal(work.state, run, "-", work.clock)
+    lost = threading.Event()
+
+    def record(event: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        for start in range(0, len(rows), PART_ROWS):
+            if lost.is_set():
+                raise Locked(f"the lock of {work.store.name} was lost on the way: what was recorded until then stands", hint="run it again")
+            few = [dict(row) for row in rows[start : start + PART_ROWS]]
+            part = write_part(work.writer, few, work.clock())
+            journal.write(event, store=work.store.name, part=part, keys=[row["key"] for row in few])
+
     try:
         lock = StoreLock(work.writer, run, what, work.clock, frozenset(entry.run for entry in journal.before))
         lock.take()
-        lost: list[bool] = []
         journal.write("start", what=what, store=work.store.name, host=os.uname().nodename)
-        with Heart([lock], lambda: lost.append(True)):
-            yield journal
-        if lost:
-            raise Locked(f"the lock of {work.store.name} was lost on the way: what was recorded until then stands", hint="run it again")
+        with Heart([lock], lost.set):
+            yield record
+            journal.write("end", what=what, finished=not lost.is_set())
     finally:
         journal.close()
-
-
-def _recorded(work: Work, journal: Journal, event: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write entries to the catalog, and that to the journal."""
-    for start in range(0, len(rows), PART_ROWS):
-        few = [dict(row) for row in rows[start : start + PART_ROWS]]
-        part = write_part(work.writer, few, work.clock())
-        journal.write(event, store=work.store.name, part=part, keys=[row["key"] for row in few])
 
 
 def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[Seen], census: Census) -> list[Any]:
@@ -100,26 +103,29 @@ def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[S
 def rebuild(work: Work) -> Census:
     """Make the catalog again from the objects alone: from their metadata, their manifests, and the checksums that the store computes.
 
-    Whole parts stay, damaged ones are deleted once the new ones are there. What does not explain itself is counted, and left alone.
+    What whole parts still say of objects as they lie there stands, also that one is broken; damaged parts are deleted once the new ones are
+    there. What does not explain itself is counted, and left alone.
     """
     census = Census()
-    with _alone(work, "catalog rebuild") as journal:
-        objects = [seen for seen in work.writer.list() if not seen.key.startswith(OWN_PREFIX)]
-        census.looked = len(objects)
-        folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
-        wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
-        members = {row["key"] for rows in wholes for row in rows}
-        singles = [seen for seen in objects if seen.key not in members]
-        found = _each(work, "rebuild", lambda seen: _of_metadata(work, seen), singles, census)
-        rows = [row for rows in (*wholes, *found) for row in rows]
-        _recorded(work, journal, "rebuilt", rows)
-        census.recorded = len(rows)
-        census.unknown = len(objects) - len(rows) - len(census.failed)
-        for seen in work.writer.list(CATALOG_PREFIX):
-            name = seen.key[len(CATALOG_PREFIX) :]
-            if not is_part(name) or not is_whole(name, b"".join(work.writer.read(seen))):
-                work.writer.delete(seen)
-                census.said.append(f"{seen.key} was damaged, and is gone")
+    with _listed(work, spoilt_parts=True) as (connection, damaged):
+        known = {row[0] for row in connection.execute(
+            "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = objects.size AND entry.version = objects.version"
+        ).fetchall()}  # fmt: skip
+    objects = list(work.writer.list())
+    census.looked = len(objects)
+    folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
+    wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
+    members = {row["key"] for rows in wholes for row in rows}
+    singles = [seen for seen in objects if seen.key not in members | known]
+    found = _each(work, "rebuild", lambda seen: _of_metadata(work, seen), singles, census)
+    rows = [row for rows in (*wholes, *found) for row in rows if row["key"] not in known]
+    with _alone(work, "catalog rebuild") as record:
+        record("rebuilt", rows)
+        for seen in damaged:
+            work.writer.delete(seen)
+            census.said.append(f"{seen.key} was damaged, and is gone")
+    census.recorded = len(rows)
+    census.unknown = len(objects) - len(known | {row["key"] for row in rows}) - len(census.failed)
     return census
 
 
@@ -156,7 +162,8 @@ def _record_in(look: Look | None) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("asset_id"), str):
         return None
-    return {name: found.get(name) for name in RECORD} | {"known_by": "catalog", "settled": True}
+    unknown = [*(found.get("not_known") or []), *(found.get("left_out") or [])]
+    return {name: found.get(name) for name in RECORD} | {"known_by": "catalog", "settled": True, "not_known": unknown or None}
 
 
 # ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,24 +177,16 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
     Raises FactsIncomplete when 100ms's assets could not all be listed.
     """
     census = Census()
-    connection = connect()
-    with _alone(work, "adopt") as journal:
-        try:
-            collect_store(connection, work.writer, work.cache, work.clock, lambda _name, _rows: None)
-            strange = {row[0] for row in connection.execute("SELECT key FROM objects ANTI JOIN entry USING (key)").fetchall()}
-        finally:
-            connection.close()
-        known = _known_to_100ms(facts, settings)
-        objects = [seen for seen in work.writer.list() if seen.key in strange]
-        census.looked = len(objects)
-
-        def act(seen: Seen) -> dict[str, Any] | None:
-            return _by_metadata(work, seen) or _by_shape(work, seen, known)
-
-        rows = _each(work, "adopt", act, objects, census)
-        _recorded(work, journal, "adopted", rows)
-        census.recorded = len(rows)
-        census.unknown = len(objects) - len(rows) - len(census.failed)
+    with _listed(work) as (connection, _):
+        strange = {row[0] for row in connection.execute("SELECT key FROM objects ANTI JOIN entry USING (key)").fetchall()}
+    known = _known_to_100ms(facts, settings)
+    objects = [seen for seen in work.writer.list() if seen.key in strange]
+    census.looked = len(objects)
+    rows = _each(work, "adopt", lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known), objects, census)
+    with _alone(work, "adopt") as record:
+        record("adopted", rows)
+    census.recorded = len(rows)
+    census.unknown = len(objects) - len(rows) - len(census.failed)
     return census
 
 
@@ -219,7 +218,8 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
     entry, _ = entries_of(work.store.name, Copied(Written(look, look.crc32c or digest_of(work.writer, look).crc32c, None)), "", work.clock())
     path = f"{work.store.base}{seen.key}"
     identity = {"asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}", "path": path, "settled": True, "known_by": "catalog"}
-    return dict.fromkeys(RECORD) | facts | identity | {"not_known": list(NOT_IN_A_PATH)} | entry | {"inferred": "path"}
+    unknown = sorted({*FACTS, "asset_id"} - {*facts, "path"})  # no path tells these, so that a match on them is not certain
+    return dict.fromkeys(RECORD) | facts | identity | {"not_known": unknown} | entry | {"inferred": "path"}
 
 
 # ── read back ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,34 +231,39 @@ def scrub(work: Work, percent: float) -> Census:
     What cannot be read is told, and is not broken for that; nor is what differs only once.
     """
     census = Census()
-    connection = connect()
-    with _alone(work, "verify") as journal:
-        try:
-            collect_store(connection, work.writer, work.cache, work.clock, lambda _name, _rows: None)
-            rows = connection.execute("""
-                SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
-                FROM objects JOIN entry USING (key)
-                WHERE entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE ORDER BY objects.key
-            """).fetchall()
-        finally:
-            connection.close()
-        readable = [row for row in rows if not row[3]]
-        census.archived = len(rows) - len(readable)
-        drawn = readable if percent >= 100 else random.sample(readable, -int(-len(readable) * percent // 100))
-        entries = {row[0]: json.loads(row[4]) for row in drawn}
+    with _listed(work) as (connection, _):
+        rows = connection.execute("""
+            SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
+            FROM objects JOIN entry USING (key)
+            WHERE entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE ORDER BY objects.key
+        """).fetchall()
+    readable = [row for row in rows if not row[3]]
+    census.archived = len(rows) - len(readable)
+    drawn = readable if percent >= 100 else random.sample(readable, -int(-len(readable) * percent // 100))
+    census.looked = len(drawn)
+    entries = {row[0]: json.loads(row[4]) for row in drawn}
 
-        def act(seen: Seen) -> dict[str, Any] | None:
-            entry = entries[seen.key]
-            for _ in range(2):
-                digest = digest_of(work.writer, Look(seen))
-                census.bytes += seen.size
-                if digest.sha256 == entry["sha256"] or (entry["sha256"] is None and digest.crc32c == entry["crc32c"]):
-                    return None
-            return dict(entry) | {"copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S"), "broken": True}
+    def act(seen: Seen) -> dict[str, Any] | None:
+        entry = entries[seen.key]
+        for _ in range(2):
+            digest = digest_of(work.writer, Look(seen))
+            census.bytes += seen.size
+            if digest.sha256 == entry["sha256"] or (entry["sha256"] is None and digest.crc32c == entry["crc32c"]):
+                return None
+        return dict(entry) | {"copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S.%f"), "broken": True}
 
-        census.looked = len(drawn)
-        broken = _each(work, "verify", act, [Seen(row[0], row[1], row[2]) for row in drawn], census)
-        _recorded(work, journal, "broken", broken)
-        census.broken = sorted(row["key"] for row in broken)
-        journal.write("verified", store=work.store.name, looked=census.looked, broken=len(broken), failed=len(census.failed), percent=percent)
+    broken = _each(work, "verify", act, [Seen(row[0], row[1], row[2]) for row in drawn], census)
+    with _alone(work, f"verify {len(drawn)} of {len(rows)} objects") as record:
+        record("broken", broken)
+    census.broken = sorted(row["key"] for row in broken)
     return census
+
+
+@contextmanager
+def _listed(work: Work, *, spoilt_parts: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Seen]]]:
+    """The tables `objects` and `catalog` and the view `entry` of the store, and its damaged parts where those are to be passed over."""
+    connection = connect()
+    try:
+        yield connection, collect_store(connection, work.writer, work.cache, work.clock, spoilt_parts=spoilt_parts)
+    finally:
+        connection.close()

@@ -31,7 +31,7 @@ COLUMNS = {
     "store": "VARCHAR",
     "decision": "VARCHAR",
     # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy or delete is no action:
-    # archived (must be restored before it can be read), out-of-scope (--only)
+    # archived (must be restored before it can be read), uncovered (it holds an object that no other copy has), out-of-scope (--only)
     "because": "VARCHAR",
     "rule": "VARCHAR",  # id of the rule, hold or erasure
     "rule_at": "VARCHAR",  # file:line
@@ -377,6 +377,7 @@ class Overview:
     copies: tuple[Group, ...]
     blocked: tuple[Group, ...]
     archived: tuple[Group, ...]
+    uncovered: tuple[Group, ...]
     out_of_scope: int
     others: tuple[Group, ...]
     totals: tuple[tuple[str, int, int], ...]
@@ -426,6 +427,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store"),
         blocked=groups("decision = 'blocked'", "because"),
         archived=groups("because = 'archived'", "source", "store"),
+        uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
         others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision", "store"),
         totals=tuple(

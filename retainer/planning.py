@@ -73,7 +73,7 @@ def gather(
     lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
     if lockable:
         _read_locks(settings, policies, lockable, out, clock())
-    _see_restored({reader.name: reader for reader in readers}, out)
+    _see_restored(settings, policies, {reader.name: reader for reader in readers}, out, clock())
     return listings
 
 
@@ -112,20 +112,30 @@ def _read_locks(settings: Settings, policies: Policies, readers: dict[str, Store
         writable.close()
 
 
-def _see_restored(readers: dict[str, StoreReader], snapshot: Path) -> None:
-    """Look at the copies that are all in archives: a listing may not say that they were restored."""
-    with duckdb.connect(str(snapshot)) as facts:
-        frozen = facts.execute(
-            "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no NOT IN "
-            "(SELECT asset_no FROM copies WHERE complete AND archived IS NOT TRUE)"
+def _see_restored(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
+    """Look at the archived copies that something is to be copied from: a listing may not say that they were restored."""
+    with duckdb.connect(str(snapshot), read_only=True) as facts:
+        if not facts.execute("FROM copies WHERE archived LIMIT 1").fetchall():
+            return
+    connection = open_facts(snapshot, settings)
+    try:
+        decide(connection, policies, now, settings.timezone)
+        frozen = connection.execute(
+            "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no IN "
+            "(SELECT asset_no FROM decided WHERE decision = 'copy')"
         ).fetchall()
-        for asset_no, store, keys in frozen:
-            try:
-                looks = [readers[store].look(key) for key in keys]
-            except RetainerError:
-                continue  # what cannot be looked at cannot be read either
-            if all(look is not None and not look.seen.archived for look in looks):
-                facts.execute("UPDATE copies SET archived = false WHERE asset_no = ? AND store = ?", [asset_no, store])
+    finally:
+        connection.close()
+    restored = []
+    for asset_no, store, keys in frozen:
+        try:
+            if all((look := readers[store].look(key)) is not None and not look.seen.archived for key in keys):
+                restored.append((asset_no, store))
+        except RetainerError:
+            continue  # what cannot be looked at cannot be read either
+    with duckdb.connect(str(snapshot)) as facts:
+        for each in restored:
+            facts.execute("UPDATE copies SET archived = false WHERE asset_no = ? AND store = ?", each)
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,8 +206,9 @@ def test_nothing_is_adopted_while_100ms_cannot_be_listed_whole(local: Project) -
 
 def test_copies_that_are_what_was_recorded_pass(vault: Project) -> None:
     text = vault.run("verify", "vault").stdout
-    assert f"verified: {2 + len(hls.simple())} objects in vault" in text
-    assert vault.journal()[-1]["event"] == "verified"
+    objects = 2 + len(hls.simple())
+    assert f"verified: {objects} objects in vault" in text
+    assert vault.journal()[-1]["of"] == {"what": f"verify {objects} of {objects} objects", "finished": True}
 
 
 @pytest.mark.parametrize("rotten", [f"Rec-{A}.mp4", "layer-0/index.m3u8", "master.m3u8", "manifest.json"])

@@ -585,7 +585,7 @@ MEMBERS = ("master.m3u8", "0/index.m3u8", "0/seg.ts", "manifest.json")
 
 def a_copied_folder(**changed: Any) -> list[Row]:
     """Catalog entries of a copy of many objects."""
-    mark = {"manifest": f"{FOLDER}manifest.json"}
+    mark = {"manifest": f"{FOLDER}manifest.json", "manifest_crc32c": "AAAAAA=="}
     facts = {name: value for name, value in (read_asset(an_asset(**VOD))[0] or {}).items()}
     entries = [an_entry("a1", **dict.fromkeys(facts), **mark) | {"asset_id": "a1", "key": FOLDER + name} for name in MEMBERS[:-1]]
     return [*entries, an_entry("a1", **facts, **mark) | {"key": mark["manifest"], "members": 3} | changed]
@@ -608,9 +608,43 @@ def test_what_nobody_has_catalogued_in_a_recordings_folder_belongs_to_it_and_is_
     assert placed(facts, "vault") == (False, [FOLDER + name for name in ("master.m3u8", "0/1/2/seg.ts", "manifest.json")])
 
 
-def test_one_file_alone_is_no_copy_of_many_objects() -> None:
-    copies = assembled([an_asset("b1", thumbnails=["t"])], [an_object(KEY.format("b1"))], [an_entry("b1")]).copies
-    assert copies["b1", "vault"]["complete"] is False
+def test_a_member_of_an_older_manifest_does_not_make_the_newer_one_whole() -> None:
+    entries = a_copied_folder()
+    entries[0]["manifest_crc32c"] = "BBBBBB=="
+    assert placed(assembled([an_asset(**VOD)], [an_object(FOLDER + name) for name in MEMBERS], entries), "vault")[0] is False
+
+
+def test_one_file_alone_is_no_copy_of_playlists_and_segments_but_thumbnails_may_appear_after_the_copy() -> None:
+    assets = [an_asset("b1", **VOD), an_asset("c1", thumbnails=["t"])]
+    copies = assembled(assets, [an_object(KEY.format(id)) for id in ("b1", "c1")], [an_entry("b1"), an_entry("c1")]).copies
+    assert (copies["b1", "vault"]["complete"], copies["c1", "vault"]["complete"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["file-recording/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600-0.mp4", "vod/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600.zip",
+             "6544d1e2-f3a4-45c6-87e8-f90100000000.webm"]
+)  # fmt: skip
+def test_what_is_named_like_a_recording_of_its_own_is_not_taken_along(name: str) -> None:
+    keys = ["hls/1709/master.m3u8", "hls/1709/0.ts", f"hls/1709/{name}"]
+    assert placed(assembled([an_asset(**VOD)], [an_object(key, "uploads") for key in keys]), "uploads") == (True, keys[:2])
+
+
+@pytest.mark.parametrize("path", ["beam/day/Rec-1.mp4", "beam/day/Rec-1.zip?x=y", "beam/day/Rec-1"])
+def test_a_vod_whose_path_names_no_playlist_claims_no_folder(path: str) -> None:
+    asset = an_asset(**VOD | {"path": f"s3://acme-raw/rec/{path}"})
+    facts = assembled([asset], [an_object(key, "uploads") for key in (path, "beam/day/other.ts")])
+    assert [each["key"] for each in facts.copies["a1", "uploads"]["objects"]] == [path]
+
+
+def test_a_playlist_of_a_type_that_nobody_knew_of_is_many_objects() -> None:
+    assert assembled([an_asset(**VOD | {"type": "room-vod-v2"})]).assets["a1"]["many"] is True
+
+
+def test_an_inferred_recording_gives_way_to_the_one_that_100ms_names() -> None:
+    path = "s3://acme-raw/rec/beam/a.mp4"
+    entry = an_entry("inferred-1", store="uploads", key="beam/a.mp4", path=path, inferred="path")
+    facts = assembled([in_uploads("b1")], [an_object("beam/a.mp4", "uploads")], [entry])
+    assert set(facts.copies) == {("b1", "uploads")} and facts.copies["b1", "uploads"]["shared"] is None
 
 
 def test_a_recording_of_many_objects_is_remembered_by_its_manifest() -> None:

@@ -92,7 +92,14 @@ def test_a_byte_order_mark_and_crlf_are_kept() -> None:
 
 
 def test_what_lies_beside_it_is_a_member_too() -> None:
-    assert set(followed({"a.m3u8": media(segment("0.ts"))}, "a.m3u8", ("thumbnails/1.jpg",)).members) == {"0.ts", "thumbnails/1.jpg"}
+    tree = followed({"a.m3u8": media(segment("0.ts"), segment("poster.jpg"))}, "a.m3u8", ("thumbnails/1.jpg", "poster.jpg", "a.m3u8"))
+    assert (set(tree.members), set(tree.beside)) == ({"0.ts", "poster.jpg"}, {"thumbnails/1.jpg"})
+
+
+def test_a_member_that_would_lie_where_the_manifest_does_gets_another_name() -> None:
+    tree = followed({"a.m3u8": media(segment("manifest.json"), segment("0/manifest.json"))}, "a.m3u8")
+    assert set(tree.members) == {"_manifest.json", "0/_manifest.json"}
+    assert tree.playlists[0].content.decode() == media(segment("_manifest.json"), segment("0/_manifest.json"))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,8 @@ def test_what_lies_beside_it_is_a_member_too() -> None:
         ({"master.m3u8": b"#EXTM3U\n\xff\xfe"}, "is no playlist"),
         ({"master.m3u8": b"#EXTM3U\n" + b"#" * (17 << 20)}, "is longer than 16 MiB"),
         ({"master.m3u8": media(segment("0.ts"), end="")}, "has no end"),
+        ({"master.m3u8": media()}, "names no segment"),
+        ({"master.m3u8": media('#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="x",URI="a.m3u8"', segment("0.ts"))}, "which no playlist may"),
         ({"master.m3u8": media("stray.ts")}, "does not understand"),
         ({"master.m3u8": media('#EXT-X-NEW-THING:URI="new.bin"', segment("0.ts"))}, "does not understand"),
         ({"master.m3u8": media(segment("https://other.example/0.ts"))}, "another host (https://other.example)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -290,9 +291,10 @@ def _copy_many(task: Task) -> Copied:
     def place_if_readable(piece: Piece) -> Written | str:
         try:
             return place(piece)
-        except SourceFailed as error:
-            return error.message
+        except (SourceFailed, Unverified) as error:
+            return _as_before(task, before, piece.key) or error.message
 
+    before = _manifest_there(task, folder + MANIFEST) if folder + MANIFEST in there else None
     written = dict(zip(parts.members, _at_once(place, parts.members.values()), strict=True))
     left_out: list[tuple[str, str]] = list(parts.left_out)
     for name, outcome in zip(parts.thumbnails, _at_once(place_if_readable, parts.thumbnails.values()), strict=True):
@@ -310,6 +312,24 @@ def _copy_many(task: Task) -> Copied:
     return Copied(_place_manifest(task, manifest, folder + MANIFEST, known=folder + MANIFEST in there), tuple(written.values()), tuple(said))
 
 
+def _manifest_there(task: Task, key: str) -> Manifest | None:
+    """The manifest of an earlier copy, which may be damaged."""
+    look = task.target.look(key)
+    try:
+        return read_manifest(b"".join(task.target.read(look.seen))) if look is not None else None
+    except Unverified:
+        return None
+
+
+def _as_before(task: Task, before: Manifest | None, key: str) -> Written | None:
+    """A member as an earlier copy left it, where it cannot be read anew."""
+    member = next((each for each in before.members if (task.action.target or "") + each.name == key), None) if before else None
+    look = task.target.look(key) if member else None
+    if member is None or look is None or look.seen.size != member.size or (look.crc32c or digest_of(task.target, look).crc32c) != member.crc32c:
+        return None
+    return Written(look, member.crc32c, member.sha256)
+
+
 def _place_manifest(task: Task, manifest: Manifest, key: str, *, known: bool) -> Written:
     is_broken = any(planned.key == key for planned in task.action.broken)
     there = task.target.look(key) if known and not is_broken else None
@@ -319,7 +339,7 @@ def _place_manifest(task: Task, manifest: Manifest, key: str, *, known: bool) ->
             said = f"{task.target.name}:{key}: the copy that lies there was made of other objects"
             raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites")
         digest = counted.digest()
-        return Written(there, digest.crc32c, digest.sha256)
+        return _locked(task, Written(there, digest.crc32c, digest.sha256))
     return _place(task, Piece(key, None, partial(_ready, write_manifest(manifest))), look=False)
 
 
@@ -336,59 +356,83 @@ class Parts:
 
 def _parts_in_store(task: Task) -> Parts:
     """What the plan saw beside the recording's path, if the playlists there lead to nothing else."""
-    source, action = task.source, task.action
+    source, action, folder = task.source, task.action, task.action.target or ""
     assert source is not None
-    planned = {_name_in(action.folder, each.key): each for each in action.origin}
-    entry = posixpath.basename(str(action.facts.get("path") or "")) or MANIFEST
-    if (ours := planned.get(MANIFEST)) is not None:
-        content = _read(task, ours)
+    planned = named_in(action.folder, action.origin)
+    entry = posixpath.basename(_path(action)) or MANIFEST
+    if (ours := planned.pop(MANIFEST, None)) is not None:
+        content = _read(source, ours)
         if is_manifest(content):
             entry = read_manifest(content).entry
-            del planned[MANIFEST]
         else:
-            planned[f"_{MANIFEST}"] = planned.pop(MANIFEST)
+            planned[f"_{MANIFEST}"] = ours
     if entry not in planned:
         raise Changed(f"{source.name}:{action.folder}{entry} is not among what the plan saw")
+    members: Mapping[str, Planned] = planned
     playlists: tuple[Playlist, ...] = ()
     if entry.lower().endswith(".m3u8"):
-        base = f"http://{source.name}/"
-
-        def read(address: str) -> bytes:
-            name = _name_in(action.folder, unquote(urlsplit(address).path[1:]))
-            if name not in planned:
-                raise Unverified(f"{source.name}:{action.folder}: the playlist {name} is missing", hint="was the upload to that bucket finished?")
-            return _read(task, planned[name])
-
-        tree = follow(base + quote(planned[entry].key), read)
-        needed = {_name_in(action.folder, unquote(urlsplit(address).path[1:])) for address in tree.members.values()}
-        if missing := sorted(needed - set(planned)):
-            raise Unverified(
-                f"{source.name}:{action.folder}: its playlists name {len(missing)} objects that are not there, such as {missing[0]}",
-                hint="was the upload to that bucket finished?",
-            )
-        playlists = tree.playlists
-    written_out = {playlist.name for playlist in playlists}
-    folder = action.target or ""
-    members = {name: Piece(folder + name, each, partial(_from_store, task, each, None)) for name, each in planned.items() if name not in written_out}
-    return Parts(entry, members, playlists)
+        members, playlists = whole_in(source, planned, entry)
+    return Parts(entry, {name: Piece(folder + name, each, partial(_from_store, task, each, None)) for name, each in members.items()}, playlists)
 
 
-def _name_in(folder: str, key: str) -> str:
-    return key[len(folder) :] if key.startswith(folder) else f"thumbnails/{posixpath.basename(key)}"
+def whole_in(store: StoreReader, planned: Mapping[str, Planned], entry: str) -> tuple[dict[str, Planned], tuple[Playlist, ...]]:
+    """Follow the playlists of a recording that lies in a store: its members by their names in a copy, and its playlists.
+
+    `planned`: everything that lies there, by its name below the recording's folder. Raises Unverified when a playlist names something else.
+    """
+    by_key = {each.key: each for each in planned.values()}
+    read: set[str] = set()
+
+    def lying(address: str) -> Planned | None:
+        return by_key.get(unquote(urlsplit(address).path[1:]))
+
+    def content(address: str) -> bytes:
+        found = lying(address)
+        if found is None:
+            playlist = unquote(address.rpartition("/")[2])
+            raise Unverified(f"{store.name}: the playlist {playlist} is missing", hint="was the upload to that bucket finished?")
+        read.add(found.key)
+        return _read(store, found)
+
+    tree = follow(f"http://{store.name}/{quote(planned[entry].key)}", content)
+    found = {name: lying(address) for name, address in tree.members.items()}
+    if missing := sorted(name for name, each in found.items() if each is None):
+        raise Unverified(
+            f"{store.name}:{planned[entry].key}: its playlists name {len(missing)} objects that are not there, such as {missing[0]}",
+            hint="was the upload to that bucket finished?",
+        )
+    members = {name: each for name, each in found.items() if each is not None}
+    read |= {each.key for each in members.values()}
+    for name, each in planned.items():
+        if each.key not in read:
+            if name in members:
+                raise Unverified(f"{store.name}:{each.key} and another object would have the same name in a copy")
+            members[name] = each
+    return members, tree.playlists
 
 
-def _read(task: Task, planned: Planned) -> bytes:
+def named_in(folder: str, objects: Sequence[Planned]) -> dict[str, Planned]:
+    """Objects by their names below a recording's folder; what lies outside of it, as thumbnails may, goes into one of its own."""
+    named: dict[str, Planned] = {}
+    for each in objects:
+        name = each.key[len(folder) :] if each.key.startswith(folder) else f"thumbnails/{posixpath.basename(each.key)}"
+        if name in named:
+            name = f"thumbnails/{hashlib.sha256(each.key.encode()).hexdigest()[:12]}-{posixpath.basename(each.key)}"
+        named[name] = each
+    return named
+
+
+def _read(store: StoreReader, planned: Planned) -> bytes:
     """A playlist or manifest, whole. Raises Unverified when it is too long to be one."""
-    assert task.source is not None
     if planned.size > LONGEST_BYTES:
-        raise Unverified(f"{task.source.name}:{planned.key}: {planned.size} bytes are no playlist")
-    return b"".join(task.source.read(_as_planned(task.source, planned).seen))
+        raise Unverified(f"{store.name}:{planned.key}: {planned.size} bytes are no playlist")
+    return b"".join(store.read(_as_planned(store, planned).seen))
 
 
 def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
     """What the presigned URL leads to: one file, or a master playlist and all that it leads to; and the thumbnails beside it."""
     folder, action = task.action.target or "", task.action
-    path = str(action.facts.get("path") or "")
+    path = _path(action)
     body = task.downloads.open(action.asset_id)
     first = next(body.chunks, b"")
     body = Body(body.length, body.content_type, chain([first], body.chunks), body.address)
@@ -400,7 +444,7 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
         def again() -> Stream:
             return _recording(task, opened.pop() if opened else task.downloads.open(action.asset_id), said)
 
-        thumbnails = {f"thumbnails/{_safe_name(unquote(face))}": face for face in faces}
+        thumbnails = {f"thumbnails/{number:03}-{_safe_name(unquote(face))}": face for number, face in enumerate(faces, 1)}
         return Parts(name, {name: Piece(folder + name, None, again)}, (), _beside(task, thumbnails), left_out)
     entry = _whole(body, "m3u8")
 
@@ -409,9 +453,11 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
         return entry if address == body.address else _whole(task.downloads.open_beside(address), "m3u8")
 
     tree = follow(body.address, read, faces)
-    thumbnails = {name: address for name, address in tree.members.items() if address in faces}
-    members = {name: address for name, address in tree.members.items() if address not in faces}
-    return Parts(tree.entry, _beside(task, members), tree.playlists, _beside(task, thumbnails), left_out)
+    return Parts(tree.entry, _beside(task, tree.members), tree.playlists, _beside(task, tree.beside), left_out)
+
+
+def _path(action: Action) -> str:
+    return str(action.facts.get("path") or "")
 
 
 def _safe_name(path: str) -> str:
@@ -421,7 +467,8 @@ def _safe_name(path: str) -> str:
 
 
 def _is_unzipped(asset_type: str | None, path: str) -> bool:
-    return asset_type == "room-vod" and not path.lower().endswith(".zip")
+    """As `UNZIPPED` in inventory/locate.py; a plan's path has no query."""
+    return path.lower().endswith(".m3u8") or (asset_type == "room-vod" and not path.lower().endswith((".zip", ".mp4")))
 
 
 def _beside(task: Task, addresses: Mapping[str, str]) -> dict[str, Piece]:
@@ -481,12 +528,15 @@ def object_metadata(record: Mapping[str, Any], length: int | None) -> dict[str, 
     """
     said = {} if length is None else {"retainer-length": str(length)}
     facts = {key: value for key, value in record.items() if value is not None}
+    left_out: list[str] = []
     while True:
+        facts |= {"left_out": left_out} if left_out else {}
         text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-        if len(text) <= _METADATA_BYTES or len(facts) <= 1:
-            return {"retainer-record": text[:_METADATA_BYTES] if len(facts) <= 1 else text} | said
-        longest = max((key for key in facts if key != "asset_id"), key=lambda key: len(str(facts[key])))
+        if len(text) <= _METADATA_BYTES or len(facts) <= 2:
+            return {"retainer-record": text[:_METADATA_BYTES]} | said
+        longest = max((key for key in facts if key not in ("asset_id", "left_out")), key=lambda key: len(str(facts[key])))
         del facts[longest]
+        left_out.append(longest)
 
 
 def content_type_of(key: str) -> str:

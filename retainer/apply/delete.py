@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from retainer.errors import StoreFailed
+from retainer.apply.copy import Changed, named_in, whole_in
+from retainer.errors import SourceFailed, StoreFailed, Unverified
+from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter
 
@@ -28,6 +30,23 @@ def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | 
                 return f"the copy in {name} that makes it safe is not there any more"
             if (seen.version, seen.size) != (witness.version, witness.size):
                 return f"the copy in {name} that makes it safe has changed"
+        if reason := _not_whole(action, stores[name], witnesses):
+            return f"the copy in {name} that makes it safe is not whole: {reason}"
+    return None
+
+
+def _not_whole(action: Action, store: StoreReader, witnesses: Sequence[Planned]) -> str | None:
+    """What is missing of playlists and segments that no manifest of ours vouches for, as 100ms uploads them."""
+    named_so = str(action.facts.get("path") or "").rpartition("/")[2]
+    entry = next((each for each in witnesses if each.key.lower().endswith(".m3u8") and each.key.rpartition("/")[2] == named_so), None)
+    if entry is None or any(each.key.endswith(f"/{MANIFEST}") for each in witnesses):
+        return None
+    try:
+        whole_in(store, named_in(entry.key[: -len(named_so)], witnesses), named_so)
+    except (SourceFailed, Unverified) as error:
+        return error.message
+    except Changed as error:
+        return str(error)
     return None
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import m3u8
 
 from retainer.errors import SourceFailed
+from retainer.model.setting import MANIFEST
 
 LONGEST_BYTES = 16 << 20
 """A playlist is at most so long."""
@@ -32,10 +33,12 @@ class Playlist:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A recording's members, each with the address it is read from, by their names; and its playlists, in the order they are written."""
+    """A recording's members, each with the address it is read from, by their names; its playlists, in the order they are written; and what
+    lies beside it, which no playlist names."""
 
     members: dict[str, str]
     playlists: tuple[Playlist, ...]
+    beside: dict[str, str]
 
     @property
     def entry(self) -> str:
@@ -74,10 +77,11 @@ def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ())
         raise SourceFailed(f"{_short(circle)} is named as a part of itself: a loop of playlists")
     if len(members) + len(pages) > MOST_OBJECTS:
         raise SourceFailed(f"its playlists name more than {MOST_OBJECTS:,} objects")
-    members |= dict.fromkeys(address for address in beside if address not in pages)
-    names = _names([*pages, *members])
+    others = [address for address in dict.fromkeys(beside) if address not in pages and address not in members]
+    names = _names([*pages, *members, *others])
     in_order = [*(address for address in pages if address != entry), entry]
-    return Tree({names[address]: address for address in members}, tuple(_kept(address, pages[address], names) for address in in_order))
+    playlists = tuple(_kept(address, pages[address], names) for address in in_order)
+    return Tree({names[address]: address for address in members}, playlists, {names[address]: address for address in others})
 
 
 def _page(address: str, content: bytes) -> _Page:
@@ -95,8 +99,12 @@ def _page(address: str, content: bytes) -> _Page:
     segments = [*parsed.segments, *(part for segment in parsed.segments for part in segment.parts)]
     others = _given([*segments, *parsed.keys, *parsed.segment_map, *parsed.session_keys, *parsed.session_data])
     is_master = bool(parsed.is_variant or lists)
+    if lists and parsed.segments:
+        raise SourceFailed(f"{_short(address)} names playlists and segments, which no playlist may")
     if set(_all_uris(text)) - set(lists) - set(others):
         raise SourceFailed(f"{_short(address)} names something in a way that retainer does not understand", hint="please report this")
+    if not is_master and not segments:
+        raise SourceFailed(f"{_short(address)} names no segment", hint="look at the recording in the 100ms dashboard")
     if not is_master and not parsed.is_endlist:
         raise SourceFailed(f"{_short(address)} has no end: it is still being written, or was cut off", hint="plan and apply again later")
     return _Page(content, text, is_master, lists, tuple(uri for uri in others if not uri.startswith("data:")))
@@ -143,6 +151,8 @@ def _names(addresses: Sequence[str]) -> dict[str, str]:
         pieces = path.split("/")[1:]
         if any(piece in ("", ".", "..") or not piece.isprintable() or len(piece.encode()) > 200 for piece in pieces):
             raise SourceFailed(f"`{path[-80:]!r}` is no name that a store could keep")
+        if posixpath.basename(path) == MANIFEST:
+            path = posixpath.join(posixpath.dirname(path), f"_{MANIFEST}")
         if parts.query:
             stem, end = posixpath.splitext(path)
             path = f"{stem}-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}{end}"
@@ -156,10 +166,13 @@ def _kept(address: str, page: _Page, names: dict[str, str]) -> Playlist:
     folder = posixpath.dirname(names[address])
 
     def relative(uri: str) -> str:
-        parts = urlsplit(uri)
-        if uri.startswith("data:") or not (parts.scheme or parts.netloc or parts.query or uri.startswith("/")):
+        if uri.startswith("data:"):
             return uri
-        return quote(posixpath.relpath(names[_address(address, uri)], folder or "."))
+        name, parts = names[_address(address, uri)], urlsplit(uri)
+        is_plain = not (parts.scheme or parts.netloc or parts.query or uri.startswith("/"))
+        if is_plain and posixpath.normpath(posixpath.join(folder, unquote(parts.path))) == name:
+            return uri
+        return quote(posixpath.relpath(name, folder or "."))
 
     lines = []
     for line in page.text.splitlines(keepends=True):

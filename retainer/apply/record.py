@@ -12,6 +12,7 @@ import duckdb
 
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import read_manifest
+from retainer.apply.verify import digest_of
 from retainer.database import connect, fill
 from retainer.errors import KeyTaken, StoreFailed, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
@@ -47,7 +48,7 @@ def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
     seen = written.look.seen
     return {
         "store": store, "key": seen.key, "object_size": seen.size, "version": seen.version, "crc32c": written.crc32c, "sha256": written.sha256,
-        "copied_at": now.strftime("%Y-%m-%d %H:%M:%S"),
+        "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
     }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def entries_of(store: str, copied: Copied, asset_id: str, now: datetime) -> tupl
     whole = entry_of(store, copied.whole, now)
     if not copied.members:
         return whole, []
-    mark = {"manifest": whole["key"]}
+    mark = {"manifest": whole["key"], "manifest_crc32c": whole["crc32c"]}
     members = [entry_of(store, member, now) | mark | {"asset_id": asset_id} for member in copied.members]
     return whole | mark | {"members": len(members)}, members
 
@@ -67,7 +68,7 @@ def members_of(store: StoreReader, manifest: Look) -> tuple[Written, ...]:
     found = []
     for member in read_manifest(b"".join(store.read(manifest.seen))).members:
         look = store.look(folder + member.name)
-        if look is None or look.seen.size != member.size or (look.crc32c is not None and look.crc32c != member.crc32c):
+        if look is None or look.seen.size != member.size or (look.crc32c or digest_of(store, look).crc32c) != member.crc32c:
             raise Unverified(f"{store.name}:{folder}{member.name} is not what its manifest says")
         found.append(Written(look, member.crc32c, member.sha256))
     return tuple(found)

@@ -88,6 +88,7 @@ class Run:
         self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._oldest = job.clock()
         self._conditions: dict[str, Conditions] = {}
+        self._taken_up: set[int] = set()
         self._withheld: Mapping[int, str] = {}
         self._unusable: dict[str, RetainerError] = dict(job.unlocked)
 
@@ -172,8 +173,10 @@ class Run:
             except RetainerError:
                 continue  # it is partial: the next plan repairs it
             if look is not None:
-                _, rows = entries_of(action.store, Copied(Written(look, "", None), members), action.asset_id, self.job.clock())
+                whole = Copied(Written(look, record["crc32c"], record["sha256"]), members)
+                _, rows = entries_of(action.store, whole, action.asset_id, self.job.clock())
                 self._to_catalog(action, self.job.record_of(action) | record, rows)
+                self._taken_up.add(action.n)
 
     def _is_usable(self, action: Action) -> bool:
         """Whether the store of an action can be used at all; otherwise the action has failed."""
@@ -186,7 +189,7 @@ class Run:
     def _copy(self, action: Action) -> None:
         if not self._is_usable(action):
             return
-        if action.n in self.job.copied_before and self._still_as_recorded(action):
+        if action.n in self.job.catalogued_before | self._taken_up and action.n in self.job.copied_before and self._still_as_recorded(action):
             with self._guard:
                 self.summary.already += 1
             self.job.watcher.ended(action, "already", None)

@@ -99,14 +99,17 @@ def collect(
     return listings
 
 
-def collect_store(connection: duckdb.DuckDBPyConnection, reader: StoreReader, cache: Path, clock: Callable[[], datetime], progress: Progress) -> None:
+def collect_store(
+    connection: duckdb.DuckDBPyConnection, reader: StoreReader, cache: Path, clock: Callable[[], datetime], *, spoilt_parts: bool = False
+) -> list[Seen]:
     """Fill the tables `objects` and `catalog` from one store, and make the view `entry`: the newest entry of each key.
 
-    Raises ListingBroken when the listing or the catalog could not be read whole.
+    With `spoilt_parts` damaged parts of the catalog are passed over, and given back. Raises ListingBroken when anything else could not be read.
     """
     stage(connection)
+    damaged: list[Seen] = []
     with tempfile.TemporaryDirectory(prefix="retainer-") as folder:
-        listing = _store(reader, Path(folder) / "store", cache, clock, progress)
+        listing = _store(reader, Path(folder) / "store", cache, clock, lambda _name, _rows: None, damaged if spoilt_parts else None)
         if listing.spool and listing.spool.stat().st_size:
             fill_from(connection, "objects", OBJECTS, [str(listing.spool)])
         if listing.parts:
@@ -114,6 +117,7 @@ def collect_store(connection: duckdb.DuckDBPyConnection, reader: StoreReader, ca
     if not listing.complete:
         raise ListingBroken("; ".join(listing.notes) or f"the listing of {reader.name} did not finish")
     connection.execute("CREATE VIEW entry AS FROM catalog QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1")
+    return damaged
 
 
 def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress) -> None:
@@ -175,12 +179,14 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
     return listing
 
 
-def _store(reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+def _store(
+    reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress, damaged: list[Seen] | None = None
+) -> Listing:
     listing = Listing(reader.name, "store", clock())
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
-        listing.parts = _catalog_parts(reader, cache / reader.name)
+        listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
     except CredentialsRefused:
         raise
     except RetainerError as error:
@@ -219,18 +225,27 @@ def locked_text(until: datetime | None) -> str | None:
     return "infinity" if until.year >= 9999 else until.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _catalog_parts(reader: StoreReader, cache: Path) -> list[Path]:
-    """Every catalog part of a store as a local file, checked against the digest in its name. Raises ListingBroken, StoreFailed."""
+def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:
+    """Every catalog part of a store as a local file, checked against the digest in its name. `damaged`: takes those that are not whole.
+
+    Raises ListingBroken where there is no list to take them, StoreFailed.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     parts: list[Path] = []
     for seen in reader.list(CATALOG_PREFIX):
         name = seen.key[len(CATALOG_PREFIX) :]
         if not is_part(name):
+            if damaged is not None:
+                damaged.append(seen)
+                continue
             raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
         path = cache / name
         if not (path.is_file() and is_whole(name, path.read_bytes())):
             content = b"".join(reader.read(seen))
-            if not is_whole(name, content):
+            if not is_whole(name, content) and not is_whole(name, content := b"".join(reader.read(seen))):
+                if damaged is not None:
+                    damaged.append(seen)
+                    continue
                 raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")
             half = path.with_suffix(".half")
             half.write_bytes(content)
@@ -247,6 +262,8 @@ def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None
             f"INSERT INTO catalog BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM read_parquet(?, union_by_name = true)",
             [[str(part) for part in listing.parts]],
         )
+        if connection.execute("FROM catalog WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1").fetchall():
+            raise duckdb.Error("it has entries without a key, a version or an asset")
     except duckdb.Error as error:
         listing.complete = False
         listing.notes.append(f"{listing.name}: the catalog cannot be read: {str(error).splitlines()[0]}")

@@ -11,7 +11,7 @@ import duckdb
 
 from retainer.database import connect, fill, literal, make_room
 from retainer.errors import RetainerError
-from retainer.inventory.locate import IN_DELETE_ORDER, MANY_OBJECTS, UNZIPPED, assets_of_key_sql, place_sql
+from retainer.inventory.locate import ANOTHER_RECORDING, IN_DELETE_ORDER, MANY_OBJECTS, PLAYLIST, UNZIPPED, assets_of_key_sql, place_sql
 from retainer.model.catalog import CATALOG, RECORD
 from retainer.model.moment import read_moment
 from retainer.model.setting import Settings, Store
@@ -81,7 +81,7 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
     thumbnails = raw.get("thumbnails") or []
     thumbnails = [thumbnails] if isinstance(thumbnails, str) else thumbnails
     if isinstance(thumbnails, list) and all(isinstance(path, str) and is_text(path) for path in thumbnails):
-        row["thumbnails"] = thumbnails or None
+        row["thumbnails"] = [path.partition("?")[0] for path in thumbnails] or None
     else:
         not_known.append("thumbnails")
     row["not_known"] = not_known or None
@@ -148,6 +148,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             FROM (
                 SELECT * FROM catalog
                 WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND coalesce(manifest = key, true)
+                  AND NOT (inferred IS NOT NULL AND path IN (SELECT path FROM staged_assets WHERE path IS NOT NULL))
                 QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
             ) AS entry
             CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings WHERE kind = 'assets') AS kind
@@ -186,7 +187,7 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         CREATE OR REPLACE TEMP TABLE claim AS
         WITH lying AS (SELECT * FROM objects WHERE store = {name}
         ), named AS (
-            SELECT asset_no, size AS told, path, {UNZIPPED} AS unzipped, many, path[len({base}) + 1:] AS key,
+            SELECT asset_no, size AS told, path, {PLAYLIST} AS unzipped, many, path[len({base}) + 1:] AS key,
                 regexp_extract(path[len({base}) + 1:], '^(.*/)[^/]+$', 1) AS folder
             FROM assets WHERE starts_with(path, {base})
         ), faces AS (
@@ -198,7 +199,7 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         ), inside AS (
             SELECT key, unnest(list_transform(range(1, len(string_split(key, '/'))),
                 lambda depth: array_to_string(string_split(key, '/')[1:depth], '/') || '/')) AS folder
-            FROM lying WHERE EXISTS (FROM folders) AND key NOT IN (SELECT key FROM named)
+            FROM lying WHERE EXISTS (FROM folders) AND key NOT IN (SELECT key FROM named) AND NOT {ANOTHER_RECORDING}
         ), claimed AS (
             SELECT asset_no, key FROM named
             UNION SELECT asset_no, key FROM faces
@@ -225,7 +226,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, settled: str) -> None:
         SELECT asset_no, any_value(store),
             coalesce(bool_or(is_entry), false) AND (NOT any_value(unzipped) OR count(*) FILTER (size > 0 AND key <> entry) > 0),
             max(locked_until), bool_and(lock_read), any_value(shared), sum(size),
-            list(struct_pack(key, size, version, complete := coalesce(size > 0 AND (key <> entry OR is_entry), false)) ORDER BY {IN_DELETE_ORDER}),
+            list(struct_pack(key, size, version, complete := coalesce(key <> entry OR is_entry, false)) ORDER BY {IN_DELETE_ORDER}),
             any_value(folder), bool_or(archived), NULL, {settled}
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
@@ -257,7 +258,7 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         WITH entry AS (
             SELECT * FROM catalog WHERE store = {name} QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
         ), lying AS (
-            SELECT objects.*, entry.asset_id, entry.members, entry.manifest,
+            SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
                 coalesce(entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE, false) AS same,
                 coalesce(entry.version = objects.version AND broken, false) AS is_broken
             FROM objects LEFT JOIN entry USING (key) WHERE objects.store = {name}
@@ -268,13 +269,13 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             ) SEMI JOIN assets USING (asset_id)
             QUALIFY row_number() OVER (PARTITION BY key ORDER BY rank) = 1
         ), whole AS (
-            SELECT manifest FROM lying WHERE manifest IS NOT NULL AND same
-            GROUP BY manifest HAVING count(*) FILTER (key <> manifest) = max(members) FILTER (key = manifest)
+            SELECT manifest, manifest_crc32c FROM lying WHERE manifest IS NOT NULL AND same
+            GROUP BY manifest, manifest_crc32c HAVING count(*) FILTER (key <> manifest) = max(members) FILTER (key = manifest)
         ), placed AS (
             SELECT assets.asset_no, assets.path, lying.*, regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
-                same AND CASE WHEN lying.manifest IS NULL THEN NOT many AND lying.size >= coalesce(assets.size, 1) ELSE whole.manifest IS NOT NULL END
-                    AS complete
-            FROM lying LEFT JOIN guessed USING (key) LEFT JOIN whole USING (manifest)
+                same AND CASE WHEN lying.manifest IS NULL THEN NOT {UNZIPPED} AND lying.size >= coalesce(assets.size, 1)
+                              ELSE whole.manifest IS NOT NULL END AS complete
+            FROM lying LEFT JOIN guessed USING (key) LEFT JOIN whole USING (manifest, manifest_crc32c)
             JOIN assets ON assets.asset_id = coalesce(lying.asset_id, guessed.asset_id)
         )
         SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),

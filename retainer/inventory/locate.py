@@ -11,12 +11,18 @@ _FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "fil
 _EXTENSIONS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "room-vod": "zip", "chat": "csv", "transcript": "txt",
                "summary": "json", "track": "webm", "stream": "mp4"}  # fmt: skip
 
-UNZIPPED = "(coalesce(type = 'room-vod', false) AND NOT coalesce(lower(path) LIKE '%.zip', false))"
-"""SQL: playlists and segments, which lie in the folder beside the asset's path (100ms-api.md, "Where the bytes are")."""
+PLAYLIST = "coalesce(lower(split_part(path, '?', 1)) LIKE '%.m3u8', false)"
+"""SQL: the path names a playlist, whose segments lie in the folder beside it (100ms-api.md, "Where the bytes are")."""
+_ONE_FILE = "coalesce(regexp_matches(lower(split_part(path, '?', 1)), '[.](zip|mp4)$'), false)"
+UNZIPPED = f"({PLAYLIST} OR (type IS NOT DISTINCT FROM 'room-vod' AND NOT {_ONE_FILE}))"
+"""SQL: a recording that is, or may be, playlists and segments."""
 MANY_OBJECTS = f"({UNZIPPED} OR coalesce(len(thumbnails) > 0, false))"
 """SQL: an asset that is more than one file."""
+ANOTHER_RECORDING = r"regexp_matches(key, '/(Rec-[0-9a-f]{24}-[0-9]+(-[^/]*)?[.](mp4|zip|csv)|[0-9a-f-]{36}[.]webm)$')"
+"""SQL: an object that by its documented name is a recording of its own, and no part of the folder it lies in."""
 IN_DELETE_ORDER = """
-    ends_with(key, 'manifest.json'), parse_filename(key) IS DISTINCT FROM parse_filename(split_part(path, '?', 1)), NOT lower(key) LIKE '%.m3u8',
+    ends_with(key, 'manifest.json'), CASE WHEN ends_with(key, 'manifest.json') THEN -len(key) END,
+    parse_filename(key) IS DISTINCT FROM parse_filename(split_part(path, '?', 1)), NOT lower(key) LIKE '%.m3u8',
     len(string_split(key, '/')), key"""
 """SQL over the objects of an asset: the entry that its path names first, then playlists from the outside in, a manifest last."""
 

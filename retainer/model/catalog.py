@@ -24,6 +24,7 @@ CATALOG = {
     "sha256": "VARCHAR",
     "copied_at": "TIMESTAMP",
     "manifest": "VARCHAR",  # of a recording of many objects: the key of its manifest; on the manifest itself its own key
+    "manifest_crc32c": "VARCHAR",  # which manifest of that key
     "members": "INTEGER",  # on a manifest: how many objects it lists
     "broken": "BOOLEAN",  # a scrub read this version back and found other bytes than were recorded
     "inferred": "VARCHAR",  # not copied by retainer, but recognised: by its metadata, or by the shape of its path

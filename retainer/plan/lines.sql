@@ -11,6 +11,30 @@ CREATE OR REPLACE TEMP TABLE frozen AS
 SELECT asset_no FROM copies WHERE complete AND asset_no IN (SELECT asset_no FROM copies WHERE archived)
 GROUP BY asset_no HAVING bool_and(coalesce(archived, false));
 
+-- Deletes of a folder in which something lies that none of the copies that make it safe has (by its name, and its size unless it is
+-- a playlist, which a copy may have rewritten).
+CREATE OR REPLACE TEMP TABLE bare AS
+WITH going AS (
+    SELECT decided.asset_no, decided.store, folder, unnest(objects) AS object
+    FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store::VARCHAR
+    WHERE decision = 'delete' AND folder IS NOT NULL
+), kept AS (
+    SELECT decided.asset_no, folder, unnest(objects) AS object
+    FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store::VARCHAR
+    WHERE decided.complete AND needed AND decision <> 'delete' AND decided.asset_no IN (SELECT asset_no FROM going)
+), named AS (
+    SELECT asset_no, store, object.size AS size, CASE WHEN starts_with(object.key, folder) THEN object.key[len(folder) + 1:]
+        ELSE 'thumbnails/' || parse_filename(object.key) END AS name
+    FROM going WHERE asset_no IN (SELECT asset_no FROM kept)
+)
+SELECT DISTINCT asset_no, store FROM named
+WHERE NOT EXISTS (
+    SELECT 1 FROM kept WHERE kept.asset_no = named.asset_no
+        AND named.name = CASE WHEN starts_with(kept.object.key, coalesce(kept.folder, kept.object.key)) AND kept.folder IS NOT NULL
+                              THEN kept.object.key[len(kept.folder) + 1:] ELSE parse_filename(kept.object.key) END
+        AND (kept.object.size = named.size OR lower(named.name) LIKE '%.m3u8' OR named.name = 'manifest.json')
+);
+
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH marked AS (
     SELECT decided.* EXCLUDE (asset_id, verdict), hosted, elsewhere,
@@ -18,11 +42,15 @@ WITH marked AS (
             AND NOT (hosted AND (decided.created IS NULL OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
     FROM decided JOIN member USING (asset_no) WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
 ), told AS (
-    SELECT * EXCLUDE (because),
+    SELECT * EXCLUDE (because, is_bare),
         CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
              WHEN $out_of_scope THEN 'out-of-scope'
+             WHEN is_bare THEN 'uncovered'
              WHEN thaw THEN 'archived' END AS because
-    FROM marked
+    FROM (
+        SELECT marked.*, bare.asset_no IS NOT NULL AS is_bare
+        FROM marked LEFT JOIN bare ON bare.asset_no = marked.asset_no AND bare.store = marked.store
+    )
 )
 SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no, store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM (
@@ -86,7 +114,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             'metadata', $metadata, 'thumbnails', thumbnails, 'not_known', not_known)
     )::VARCHAR END AS action
 FROM (
-    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere), rule, rule_at, source, reading.folder, whole,
+    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken
     FROM acting
     JOIN assets USING (asset_no)

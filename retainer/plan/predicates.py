@@ -35,11 +35,9 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
     """
 
     def fact(column: str, test: str, value: str | None = None) -> str:
-        value = value or column
-        if under_not:
-            return f"({test})"
-        unread = f"CASE WHEN not_known IS NOT NULL AND list_contains(not_known, {literal(column)}) THEN NULL ELSE false END"
-        return f"CASE WHEN {value} IS NULL THEN {unread} ELSE {test} END"
+        unread = f"not_known IS NOT NULL AND list_contains(not_known, {literal(column)})"
+        absent = "" if under_not else f"WHEN {value or column} IS NULL THEN false "
+        return f"CASE WHEN {unread} THEN NULL {absent}ELSE {test} END"
 
     match match:
         case Everything():

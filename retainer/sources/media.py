@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -18,7 +18,7 @@ from retainer.errors import SourceFailed, SourceGone
 from retainer.ports import Body
 from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
 
-logging.getLogger("urllib3").setLevel(logging.WARNING)  # at DEBUG it would log signed URLs
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # below that it would log signed URLs
 
 STALL_SECONDS = 60.0
 """A connection that brings nothing for so long counts as broken."""
@@ -42,7 +42,10 @@ class Media:
             "headers": {"User-Agent": "retainer", "Accept-Encoding": "identity"},
         }  # fmt: skip
         self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
-        self._proxies = {scheme: urllib3.ProxyManager(url, **how) for scheme, url in getproxies().items() if scheme in ("http", "https")}  # type: ignore[arg-type]
+        self._proxies = {
+            scheme: urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how)  # type: ignore[arg-type]
+            for scheme, url in getproxies().items() if scheme in ("http", "https") and url.startswith("http")
+        }  # fmt: skip
 
     def close(self) -> None:
         for pool in (self._pool, *self._proxies.values()):
@@ -126,6 +129,11 @@ class Media:
             if answer.status != 206 or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}":
                 answer.close()
                 raise SourceFailed(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
+
+
+def _proxy_headers(url: str) -> dict[str, str]:
+    auth = urlsplit(url).netloc.rpartition("@")[0]
+    return urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else {}
 
 
 def _beginning(answer: urllib3.BaseHTTPResponse) -> str:

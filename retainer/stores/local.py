@@ -116,12 +116,14 @@ class LocalWriter(LocalReader):
                 stream.flush()
                 os.fsync(stream.fileno())
                 stat = os.fstat(stream.fileno())
+            if over is not None and _version(path.lstat()) != over.version:
+                raise FileExistsError
             record = self.root / _RECORDS / f"{key}.json"
             if metadata and (over is not None or not path.exists()):
                 record.parent.mkdir(parents=True, exist_ok=True)
                 record.write_text(json.dumps(dict(metadata)))
             path.parent.mkdir(parents=True, exist_ok=True)
-            if over is not None and _version(path.lstat()) == over.version:
+            if over is not None:
                 temporary.replace(path)
             else:
                 os.link(temporary, path)

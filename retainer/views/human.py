@@ -62,6 +62,7 @@ def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path
     out += _at_risk(view, page, now)
     out += _copies(header, view, page, now)
     out += _archived(view, page)
+    out += _uncovered(view, page)
     out += _blocked(view, page)
     out += _others(view, page)
     out += _clashes(header, page)
@@ -159,6 +160,19 @@ def _how_it_lies(target: TargetState) -> Iterator[str]:
         yield f"! {target.name} locks {many(target.locked, 'copy', 'copies')} ({target.lock}), the last until {last}: {back}"
     if target.unlocked:
         yield f"{many(target.unlocked, 'copy', 'copies')} to {target.name} cannot be locked: no end of a keep is known"
+
+
+def _uncovered(view: Overview, page: Page) -> Iterator[str]:
+    for group in view.uncovered:
+        (store,) = group.key
+        which = f"{many(group.count, 'recording')}, {size(group.bytes)}"
+        text = f"! Due in {store}, but left alone: {which}: among its objects is one that no other copy has; look at it, and move it away"
+        yield page.wrapped(page.paint(text, "yellow"), "", "  ")
+        for line in group.lines[:5]:
+            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
+        if group.count > 5:
+            yield f"      … and {group.count - 5:,} more"
+        yield ""
 
 
 def _archived(view: Overview, page: Page) -> Iterator[str]:
