@@ -364,6 +364,9 @@ def _parts_in_store(task: Task) -> Parts:
         content = _read(source, ours)
         if is_manifest(content):
             entry = read_manifest(content).entry
+        elif f"_{MANIFEST}" in planned:
+            both = f"{source.name}:{action.folder} has both {MANIFEST} and _{MANIFEST}, which in a copy would be one"
+            raise Unverified(both, hint="rename one of them")
         else:
             planned[f"_{MANIFEST}"] = ours
     if entry not in planned:

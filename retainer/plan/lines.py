@@ -33,6 +33,7 @@ def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locki
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
     parts = {
         "$now": timestamp(now),
+        "$filled": ", ".join(map(literal, targets)) or "NULL",
         "$locking": ", ".join(map(literal, locking)) or "NULL",
         "$target": f"CASE store {cases} END" if cases else "NULL",
         "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})" if only else "false",

@@ -2,7 +2,7 @@
 -- the rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
--- Asked: $now, $locking (the stores that lock their copies), $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
+-- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies to), $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
 --        $metadata (the metadata that a plan tells)
 -- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
 
@@ -23,8 +23,11 @@ WITH going AS (
     FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store::VARCHAR
     WHERE decided.complete AND needed AND decision <> 'delete' AND decided.asset_no IN (SELECT asset_no FROM going)
 ), named AS (
-    SELECT asset_no, store, object.size AS size, CASE WHEN starts_with(object.key, folder) THEN object.key[len(folder) + 1:]
-        ELSE 'thumbnails/' || parse_filename(object.key) END AS name
+    -- A manifest.json of somebody else's lies in a copy as _manifest.json, beside retainer's own.
+    SELECT asset_no, store, object.size AS size, store::VARCHAR IN ($filled) AND ends_with(object.key, 'manifest.json') AS is_manifest,
+        CASE WHEN object.key = folder || 'manifest.json' AND store::VARCHAR NOT IN ($filled) THEN '_manifest.json'
+             WHEN starts_with(object.key, folder) THEN object.key[len(folder) + 1:]
+             ELSE 'thumbnails/' || parse_filename(object.key) END AS name
     FROM going WHERE asset_no IN (SELECT asset_no FROM kept)
 )
 SELECT DISTINCT asset_no, store FROM named
@@ -32,7 +35,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM kept WHERE kept.asset_no = named.asset_no
         AND named.name = CASE WHEN starts_with(kept.object.key, coalesce(kept.folder, kept.object.key)) AND kept.folder IS NOT NULL
                               THEN kept.object.key[len(kept.folder) + 1:] ELSE parse_filename(kept.object.key) END
-        AND (kept.object.size = named.size OR lower(named.name) LIKE '%.m3u8' OR named.name = 'manifest.json')
+        AND (kept.object.size = named.size OR lower(named.name) LIKE '%.m3u8' OR is_manifest)
 );
 
 CREATE OR REPLACE TEMP TABLE acting AS
