@@ -16,6 +16,7 @@ import pytest
 from conftest import SERVERS, endpoint_of
 from project import ROOM, Project, make_project, pairs, video
 
+from retainer.apply.verify import kind_of, not_a_recording
 from retainer.demo.standin import StandIn
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
@@ -367,3 +368,16 @@ def test_a_kill_at_any_effect_of_many_objects_loses_nothing(event: str, when: st
             assert folder_of(project, "vault", A) == {}, (at, when)
         else:
             assert after[A, "vault"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [("room-composite", "x.bin", "mp4"), ("room-vod", "a.zip", "zip"), ("room-vod", "a.mp4", "mp4"), ("room-vod", "a", "zip"), ("track", "a", "webm"),
+     ("transcript", "a.srt", "srt"), ("transcript", "a.json", "json"), ("transcript", "a", "file"), ("whiteboard", "a.png", "png"),
+     (None, "l0/0.ts", "file"), (None, "a.vtt", "vtt")],
+)  # fmt: skip
+def test_what_bytes_must_be_follows_from_the_type_or_the_name(kind: str | None, name: str, expected: str) -> None:
+    assert kind_of(kind, name) == expected
+    if expected in ("mp4", "zip", "webm", "png", "vtt", "json"):
+        assert not_a_recording(expected, "", b"\0\0\0\0nothing") == "it does not begin like one"
+    assert not_a_recording(expected, "text/html", b"") == "an HTML page"

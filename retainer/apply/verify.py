@@ -49,9 +49,8 @@ class Counted:
         return Digest(self._size, base64.b64encode(self._crc32c.digest()).decode(), self._sha256.hexdigest())
 
 
-_KINDS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "stream": "mp4", "track": "webm", "room-vod": "zip", "chat": "csv",
-          "summary": "json"}  # fmt: skip
-"""What each type's file is (docs/100ms-api.md); a transcript is what its name says."""
+_KINDS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "stream": "mp4", "track": "webm", "chat": "csv", "summary": "json"}
+"""What each type's file is (docs/100ms-api.md); a transcript is what its name says, and so is a `room-vod`, else it is zipped."""
 _STARTS: dict[str, tuple[bytes, ...]] = {
     "webm": (b"\x1aE\xdf\xa3",),
     "zip": (b"PK\x03\x04", b"PK\x05\x06"),
@@ -69,7 +68,8 @@ _TEXTS = ("m3u8", "csv", "txt", "srt", "json", "vtt", "xml", "ttml")
 def kind_of(asset_type: str | None, name: str) -> str:
     """What the bytes of a recording must be: by the asset's type; of a member and of a transcript, by the end of its name; else `file`."""
     end = name.rpartition(".")[2].lower()
-    return _KINDS.get(asset_type or "") or (end if end in {*_STARTS, *_TEXTS, "mp4", "m4s", "cmfv", "cmfa"} else "file")
+    by_name = end if end in {*_STARTS, *_TEXTS, "mp4", "m4s", "cmfv", "cmfa"} else "zip" if asset_type == "room-vod" else "file"
+    return _KINDS.get(asset_type or "", by_name)
 
 
 def not_a_recording(kind: str, content_type: str, first: bytes) -> str | None:
