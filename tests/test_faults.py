@@ -55,6 +55,8 @@ from retainer.model.catalog import is_whole
 from retainer.sources.api import HmsApi
 from retainer.stores import s3
 
+pytestmark = pytest.mark.slow
+
 HOSTED, SECOND, CHAT = "a1" + "0" * 22, "a2" + "0" * 22, "a3" + "0" * 22
 """Hosted by 100ms: two composites and a chat."""
 OLD, STAYS = "b1" + "0" * 22, "b2" + "0" * 22

@@ -334,6 +334,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("event", ["copy", "delete"])
 def test_a_kill_at_any_effect_of_many_objects_loses_nothing(event: str, when: str, tmp_path: Path, api: StandIn) -> None:

@@ -120,6 +120,7 @@ def apply_until_nothing_changes(project: Project) -> tuple[dict[str, Any], dict[
     raise AssertionError("seven plans, and there is still something to copy")
 
 
+@pytest.mark.slow
 def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(seaweedfs: str, tmp_path: Path, api: StandIn) -> None:
     project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
     project.write(KEEP_ALL)
