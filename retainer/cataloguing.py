@@ -20,8 +20,8 @@ import duckdb
 
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import is_manifest, read_manifest
-from retainer.apply.record import entries_of, members_of, write_part
-from retainer.apply.verify import digest_of
+from retainer.apply.record import entries_of, entry_of, members_of, write_part
+from retainer.apply.verify import Counted, crc32c_of, digest_of
 from retainer.database import connect
 from retainer.errors import FactsIncomplete, Locked, RetainerError
 from retainer.inventory.collect import Progress, collect_store
@@ -48,10 +48,6 @@ class Work:
     state: Path
     clock: Callable[[], datetime]
     progress: Progress
-
-    @property
-    def cache(self) -> Path:
-        return self.state / "catalog"
 
 
 @contextmanager
@@ -111,7 +107,7 @@ def rebuild(work: Work) -> Census:
         known = {row[0] for row in connection.execute(
             "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = objects.size AND entry.version = objects.version"
         ).fetchall()}  # fmt: skip
-    objects = list(work.writer.list())
+        objects = _objects(connection, "FROM objects")
     census.looked = len(objects)
     folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
     wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
@@ -135,21 +131,20 @@ def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
     record = _record_in(look)
     if look is None or record is None or str(look.seen.size) != (look.metadata or {}).get("retainer-length"):
         return []
-    crc32c = look.crc32c or digest_of(work.writer, look).crc32c
-    whole, _ = entries_of(work.store.name, Copied(Written(look, crc32c, None)), record["asset_id"], work.clock())
-    return [record | whole]
+    return [record | entry_of(work.store.name, Written(look, crc32c_of(work.writer, look), None), work.clock())]
 
 
 def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     look = work.writer.look(seen.key)
     if look is None:
         return None
-    content = b"".join(work.writer.read(look.seen))
+    counted = Counted(work.writer.read(look.seen))
+    content = b"".join(counted)
     if not is_manifest(content):
         return None
-    manifest = read_manifest(content)
-    digest = digest_of(work.writer, look)
-    copied = Copied(Written(look, digest.crc32c, digest.sha256), members_of(work.writer, look))
+    manifest, digest = read_manifest(content), counted.digest()
+    members_there = members_of(work.writer, seen.key.removesuffix(MANIFEST), manifest)
+    copied = Copied(Written(look, digest.crc32c, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
     return [*members, {name: manifest.record.get(name) for name in RECORD} | {"asset_id": manifest.asset_id} | whole]
 
@@ -178,9 +173,8 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
     """
     census = Census()
     with _listed(work) as (connection, _):
-        strange = {row[0] for row in connection.execute("SELECT key FROM objects ANTI JOIN entry USING (key)").fetchall()}
+        objects = _objects(connection, "FROM objects ANTI JOIN entry USING (key)")
     known = _known_to_100ms(facts, settings)
-    objects = [seen for seen in work.writer.list() if seen.key in strange]
     census.looked = len(objects)
     rows = _each(work, "adopt", lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known), objects, census)
     with _alone(work, "adopt") as record:
@@ -215,7 +209,7 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
     look = work.writer.look(seen.key)
     if look is None or look.seen.version != seen.version:
         return None
-    entry, _ = entries_of(work.store.name, Copied(Written(look, look.crc32c or digest_of(work.writer, look).crc32c, None)), "", work.clock())
+    entry = entry_of(work.store.name, Written(look, crc32c_of(work.writer, look), None), work.clock())
     path = f"{work.store.base}{seen.key}"
     identity = {"asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}", "path": path, "settled": True, "known_by": "catalog"}
     unknown = sorted({*FACTS, "asset_id"} - {*facts, "path"})  # no path tells these, so that a match on them is not certain
@@ -259,11 +253,15 @@ def scrub(work: Work, percent: float) -> Census:
     return census
 
 
+def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> list[Seen]:
+    return [Seen(*row) for row in connection.execute(f"SELECT key, size, version {query} ORDER BY key").fetchall()]
+
+
 @contextmanager
 def _listed(work: Work, *, spoilt_parts: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Seen]]]:
     """The tables `objects` and `catalog` and the view `entry` of the store, and its damaged parts where those are to be passed over."""
     connection = connect()
     try:
-        yield connection, collect_store(connection, work.writer, work.cache, work.clock, spoilt_parts=spoilt_parts)
+        yield connection, collect_store(connection, work.writer, work.state / "catalog", work.clock, spoilt_parts=spoilt_parts)
     finally:
         connection.close()

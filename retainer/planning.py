@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -25,7 +26,7 @@ from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate
 from retainer.plan.lines import make_lines
 from retainer.planfile import ACTIONS, ClashState, Header, ItemState, LimitState, SourceState, TargetState, Undeclared, write_plan
-from retainer.ports import Recordings, StoreReader
+from retainer.ports import Look, Recordings, StoreReader
 
 
 def item_digest(item: Rule | Hold | Erasure) -> str:
@@ -82,34 +83,19 @@ def _stores(listings: Sequence[Listing]) -> list[Listing]:
 
 
 def _read_locks(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
-    connection = open_facts(snapshot, settings)
-    try:
-        decide(connection, policies, now, settings.timezone)
-        due = connection.execute(
-            "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN copies USING (asset_no, store) "
-            "WHERE decision = 'delete' OR (decision = 'blocked' AND list_contains(because, 'lock'))"
-        ).fetchall()
-    finally:
-        connection.close()
-    found: list[tuple[int, str, str | None]] = []
+    """Look at each copy that is due where a bucket can lock. A lock that could not be read counts as locked."""
+    due = _decided(
+        settings, policies, snapshot, now,
+        "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN copies USING (asset_no, store) "
+        "WHERE decision = 'delete' OR (decision = 'blocked' AND list_contains(because, 'lock'))",
+    )  # fmt: skip
+    found: list[tuple[str | None, int, str]] = []
     for asset_no, store, keys in due:
-        if store not in readers:
-            continue
-        try:
-            looks = [readers[store].look(key) for key in keys]
-        except RetainerError:
-            continue  # a lock that could not be read counts as locked
-        if all(look is not None and look.seen.lock_read for look in looks):
+        looks = _looks(readers.get(store), keys)
+        if looks is not None and all(look is not None and look.seen.lock_read for look in looks):
             until = max((look.seen.locked_until for look in looks if look and look.seen.locked_until), default=None)
-            found.append((asset_no, store, locked_text(until)))
-    writable = duckdb.connect(str(snapshot))
-    try:
-        for asset_no, store, locked in found:
-            writable.execute(
-                "UPDATE copies SET locked_until = ?::TIMESTAMP, lock_read = true WHERE asset_no = ? AND store = ?", [locked, asset_no, store]
-            )
-    finally:
-        writable.close()
+            found.append((locked_text(until), asset_no, store))
+    _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = true", found)
 
 
 def _see_restored(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
@@ -117,25 +103,42 @@ def _see_restored(settings: Settings, policies: Policies, readers: dict[str, Sto
     with duckdb.connect(str(snapshot), read_only=True) as facts:
         if not facts.execute("FROM copies WHERE archived LIMIT 1").fetchall():
             return
+    frozen = _decided(
+        settings, policies, snapshot, now,
+        "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no IN "
+        "(SELECT asset_no FROM decided WHERE decision = 'copy')",
+    )  # fmt: skip
+    restored = []
+    for asset_no, store, keys in frozen:
+        looks = _looks(readers[store], keys)
+        if looks is not None and all(look is not None and not look.seen.archived for look in looks):
+            restored.append((asset_no, store))
+    _amend(snapshot, "archived = false", restored)
+
+
+def _decided(settings: Settings, policies: Policies, snapshot: Path, now: datetime, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds once a snapshot is decided."""
     connection = open_facts(snapshot, settings)
     try:
         decide(connection, policies, now, settings.timezone)
-        frozen = connection.execute(
-            "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no IN "
-            "(SELECT asset_no FROM decided WHERE decision = 'copy')"
-        ).fetchall()
+        return connection.execute(query).fetchall()
     finally:
         connection.close()
-    restored = []
-    for asset_no, store, keys in frozen:
-        try:
-            if all((look := readers[store].look(key)) is not None and not look.seen.archived for key in keys):
-                restored.append((asset_no, store))
-        except RetainerError:
-            continue  # what cannot be looked at cannot be read either
+
+
+def _looks(reader: StoreReader | None, keys: Sequence[str]) -> list[Look | None] | None:
+    """A look at each object of a copy; None when not all of them can be looked at."""
+    try:
+        return [reader.look(key) for key in keys] if reader else None
+    except RetainerError:
+        return None
+
+
+def _amend(snapshot: Path, assignment: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Write into a snapshot what looks have shown: the assignment's values, then asset and store, by copy."""
     with duckdb.connect(str(snapshot)) as facts:
-        for each in restored:
-            facts.execute("UPDATE copies SET archived = false WHERE asset_no = ? AND store = ?", each)
+        for row in rows:
+            facts.execute(f"UPDATE copies SET {assignment} WHERE asset_no = ? AND store = ?", row)
 
 
 @dataclass(frozen=True, slots=True)

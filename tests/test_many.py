@@ -281,13 +281,18 @@ def test_the_master_playlist_goes_first_and_the_manifest_last(vods: Project, mon
     assert folder_of(vods, "vault", A) == {} and folder_of(vods, "vault", B)
 
 
+def erase_one_of_two(project: Project) -> None:
+    """Two copies, and a plan `erase.plan` that deletes that of A."""
+    project.hosted_vod(A, hls.simple())
+    project.hosted_vod(B, hls.simple())
+    project.plan()
+    project.apply()
+    project.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
+    project.plan("erase.plan")
+
+
 def test_a_member_that_changed_since_the_plan_survives_and_the_summary_says_so(vods: Project) -> None:
-    vods.hosted_vod(A, hls.simple())
-    vods.hosted_vod(B, hls.simple())
-    vods.plan()
-    vods.apply()
-    vods.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
-    vods.plan("erase.plan")
+    erase_one_of_two(vods)
     path_of(vods, "vault", f"{A}/layer-0/index.m3u8").write_bytes(b"somebody's own")
     done = vods.apply("erase.plan", "--approve-deletes", "1")
     assert done["deleted"] == 1 and "1 of its" in done["said"][0] and "were left" in done["said"][0]
@@ -296,12 +301,7 @@ def test_a_member_that_changed_since_the_plan_survives_and_the_summary_says_so(v
 
 
 def test_where_the_first_object_changed_nothing_of_the_recording_is_deleted(vods: Project) -> None:
-    vods.hosted_vod(A, hls.simple())
-    vods.hosted_vod(B, hls.simple())
-    vods.plan()
-    vods.apply()
-    vods.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
-    vods.plan("erase.plan")
+    erase_one_of_two(vods)
     path_of(vods, "vault", f"{A}/master.m3u8").write_bytes(b"somebody's own")
     before = folder_of(vods, "vault", A)
     assert vods.apply("erase.plan", "--approve-deletes", "1")["deleted"] == 0

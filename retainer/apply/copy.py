@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
 from retainer.apply.playlists import LONGEST_BYTES, Playlist, follow
-from retainer.apply.verify import Counted, digest_of, kind_of, proven_same
+from retainer.apply.verify import Counted, as_recorded, digest_of, kind_of, proven_same
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
@@ -158,15 +158,18 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     if seen is not None and there is None:
         assert source is not None
         metadata = object_metadata(task.record, seen.seen.size)
+        taken: KeyTaken | None = None
         try:
             copied = target.copy_within(source, seen.seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until) is not None
-        except KeyTaken:
-            copied = _is_same(source, seen, target, piece.key)  # perhaps our own, whose answer was lost
-            if not copied:
-                raise
+        except KeyTaken as error:
+            copied, taken = True, error  # perhaps by ourselves, and the answer was lost
         if copied:
+            try:
+                written = _same_on_both_sides(source, seen, target, piece.key)
+            except Unverified as error:
+                raise taken or error from None
             task.tell(seen.seen.size)
-            return _same_on_both_sides(source, seen, target, piece.key)
+            return written
     stream = piece.open()
     chunks = _watched(stream, task, replacing=there is not None)
     metadata = object_metadata(task.record, stream.expected)
@@ -212,14 +215,6 @@ def _not_believable(came: int, stream: Stream) -> str | None:
     if stream.told is not None and came < stream.told:
         return f"{came} bytes came, 100ms's record says {stream.told}"
     return None
-
-
-def _is_same(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> bool:
-    try:
-        _same_on_both_sides(source, seen, target, key)
-    except Unverified:
-        return False
-    return True
 
 
 def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Written:
@@ -270,7 +265,7 @@ def _recording(task: Task, body: Body, said: list[str]) -> Stream:
     told = task.action.facts.get("size")
     if body.length is not None and told is not None and body.length > told:
         said.append(f"100ms's record says {told} bytes, {body.length} came")
-    kind = kind_of(task.action.type, str(task.action.facts.get("path") or ""))
+    kind = kind_of(task.action.type, _path(task.action))
     return Stream(Counted(body.chunks, kind, body.content_type), body.length if body.length is not None else told, told)
 
 
@@ -309,37 +304,45 @@ def _copy_many(task: Task) -> Copied:
     was = {playlist.name: playlist.was for playlist in parts.playlists}
     members = tuple(Member(name, each.look.seen.size, each.crc32c, each.sha256, was.get(name)) for name, each in written.items())
     manifest = Manifest(task.action.asset_id, parts.entry, members, tuple(left_out), task.record)
-    return Copied(_place_manifest(task, manifest, folder + MANIFEST, known=folder + MANIFEST in there), tuple(written.values()), tuple(said))
+    return Copied(_place_manifest(task, manifest, folder + MANIFEST, before), tuple(written.values()), tuple(said))
 
 
-def _manifest_there(task: Task, key: str) -> Manifest | None:
-    """The manifest of an earlier copy, which may be damaged."""
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The manifest that an earlier copy left. `content` may be damaged."""
+
+    written: Written
+    content: bytes
+
+
+def _manifest_there(task: Task, key: str) -> Before | None:
     look = task.target.look(key)
+    if look is None:
+        return None
+    counted = Counted(task.target.read(look.seen))
+    content = b"".join(counted)
+    digest = counted.digest()
+    return Before(Written(look, digest.crc32c, digest.sha256), content)
+
+
+def _as_before(task: Task, before: Before | None, key: str) -> Written | None:
+    """A member as an earlier copy left it, where it cannot be read anew."""
     try:
-        return read_manifest(b"".join(task.target.read(look.seen))) if look is not None else None
+        members = read_manifest(before.content).members if before else ()
     except Unverified:
         return None
+    member = next((each for each in members if (task.action.target or "") + each.name == key), None)
+    look = as_recorded(task.target, key, member.size, member.crc32c) if member else None
+    return Written(look, member.crc32c, member.sha256) if member and look else None
 
 
-def _as_before(task: Task, before: Manifest | None, key: str) -> Written | None:
-    """A member as an earlier copy left it, where it cannot be read anew."""
-    member = next((each for each in before.members if (task.action.target or "") + each.name == key), None) if before else None
-    look = task.target.look(key) if member else None
-    if member is None or look is None or look.seen.size != member.size or (look.crc32c or digest_of(task.target, look).crc32c) != member.crc32c:
-        return None
-    return Written(look, member.crc32c, member.sha256)
-
-
-def _place_manifest(task: Task, manifest: Manifest, key: str, *, known: bool) -> Written:
+def _place_manifest(task: Task, manifest: Manifest, key: str, before: Before | None) -> Written:
     is_broken = any(planned.key == key for planned in task.action.broken)
-    there = task.target.look(key) if known and not is_broken else None
-    if there is not None:
-        counted = Counted(task.target.read(there.seen))
-        if not read_manifest(b"".join(counted)).lists_the_same_as(manifest):
+    if before is not None and not is_broken:
+        if not read_manifest(before.content).lists_the_same_as(manifest):
             said = f"{task.target.name}:{key}: the copy that lies there was made of other objects"
             raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites")
-        digest = counted.digest()
-        return _locked(task, Written(there, digest.crc32c, digest.sha256))
+        return _locked(task, before.written)
     return _place(task, Piece(key, None, partial(_ready, write_manifest(manifest))), look=False)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import duckdb
 
 from retainer.apply.copy import Copied, Written
-from retainer.apply.manifest import read_manifest
-from retainer.apply.verify import digest_of
+from retainer.apply.manifest import Manifest
+from retainer.apply.verify import as_recorded
 from retainer.database import connect, fill
 from retainer.errors import KeyTaken, StoreFailed, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.tables import create
-from retainer.ports import Look, StoreReader, StoreWriter
+from retainer.ports import StoreReader, StoreWriter
 
 
 def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime) -> str:
@@ -62,13 +62,12 @@ def entries_of(store: str, copied: Copied, asset_id: str, now: datetime) -> tupl
     return whole | mark | {"members": len(members)}, members
 
 
-def members_of(store: StoreReader, manifest: Look) -> tuple[Written, ...]:
+def members_of(store: StoreReader, folder: str, manifest: Manifest) -> tuple[Written, ...]:
     """The members of a copy as they lie there, each compared with its manifest by size and checksum. Raises Unverified, StoreFailed."""
-    folder = manifest.seen.key.rpartition("/")[0] + "/"
     found = []
-    for member in read_manifest(b"".join(store.read(manifest.seen))).members:
-        look = store.look(folder + member.name)
-        if look is None or look.seen.size != member.size or (look.crc32c or digest_of(store, look).crc32c) != member.crc32c:
+    for member in manifest.members:
+        look = as_recorded(store, folder + member.name, member.size, member.crc32c)
+        if look is None:
             raise Unverified(f"{store.name}:{folder}{member.name} is not what its manifest says")
         found.append(Written(look, member.crc32c, member.sha256))
     return tuple(found)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from retainer.apply.copy import Changed, Copied, Partial, Task, Written, copy_one
 from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of
+from retainer.apply.manifest import read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
 from retainer.model.outcome import LeftOver, Summary, Trouble
@@ -169,7 +170,7 @@ class Run:
                 continue
             look = self._still_as_recorded(action)
             try:
-                members = members_of(self.job.stores[action.store], look) if look and record.get("members") else ()
+                members = self._members_of(action, look) if look and record.get("members") else ()
             except RetainerError:
                 continue  # it is partial: the next plan repairs it
             if look is not None:
@@ -177,6 +178,10 @@ class Run:
                 _, rows = entries_of(action.store, whole, action.asset_id, self.job.clock())
                 self._to_catalog(action, self.job.record_of(action) | record, rows)
                 self._taken_up.add(action.n)
+
+    def _members_of(self, action: Action, manifest: Look) -> tuple[Written, ...]:
+        store = self.job.stores[action.store]
+        return members_of(store, action.target or "", read_manifest(b"".join(store.read(manifest.seen))))
 
     def _is_usable(self, action: Action) -> bool:
         """Whether the store of an action can be used at all; otherwise the action has failed."""

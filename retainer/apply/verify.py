@@ -114,6 +114,17 @@ def digest_of(store: StoreReader, look: Look) -> Digest:
     return counted.digest()
 
 
+def crc32c_of(store: StoreReader, look: Look) -> str:
+    """An object's CRC32C: the store's own, else that of the bytes read back. Raises StoreFailed."""
+    return look.crc32c or digest_of(store, look).crc32c
+
+
+def as_recorded(store: StoreReader, key: str, size: int, crc32c: str) -> Look | None:
+    """The object, if what lies there still has this size and checksum. Raises StoreFailed."""
+    look = store.look(key)
+    return look if look is not None and look.seen.size == size and crc32c_of(store, look) == crc32c else None
+
+
 def proven_same(store: StoreReader, key: str, digest: Digest) -> Look:
     """Look at what was written, and compare its size and checksum. Raises Unverified when they differ, StoreFailed otherwise."""
     look = store.look(key)

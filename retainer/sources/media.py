@@ -39,7 +39,6 @@ class Media:
         self._patience = patience
         how = {
             "maxsize": 32, "timeout": urllib3.Timeout(connect=10.0, read=STALL_SECONDS), "retries": False, "ssl_context": httpx.create_ssl_context(),
-            "headers": {"User-Agent": "retainer", "Accept-Encoding": "identity"},
         }  # fmt: skip
         self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
         self._proxies = {

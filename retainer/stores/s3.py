@@ -30,7 +30,8 @@ _PARTS_AT_ONCE = 3
 _MOST_PARTS = 9_000  # S3 allows 10,000; the rest is for sizes that were understated
 _GROWS_EVERY = 1_000  # parts of a stream of unknown length double after so many of them: 8 TiB in 10,000
 _COPY_PART = 512 << 20
-_TROUBLE = (ClientError, BotoCoreError, KeyError)
+_NO_ANSWER = (BotoCoreError, KeyError)
+_TROUBLE = (ClientError, *_NO_ANSWER)
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _RESTORED_DAYS = 7
 _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -132,7 +133,7 @@ class S3Reader:
             if _is_missing(error):
                 return None
             raise self._failed("look at", key, error) from None
-        except (BotoCoreError, KeyError) as error:
+        except _NO_ANSWER as error:
             raise self._failed("look at", key, error) from None
         until = head.get("ObjectLockRetainUntilDate")
         if head.get("ObjectLockLegalHoldStatus") == "ON":
@@ -184,7 +185,7 @@ class S3Reader:
             answer = self._client.head_bucket(Bucket=self.store.bucket)["ResponseMetadata"]
         except ClientError as error:
             answer = error.response["ResponseMetadata"]
-        except (BotoCoreError, KeyError) as error:
+        except _NO_ANSWER as error:
             raise self._failed("reach", "", error) from None
         date = answer.get("HTTPHeaders", {}).get("date")
         if not date:
@@ -236,7 +237,7 @@ class S3Writer(S3Reader):
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
             raise self._failed("write", key, error) from None
-        except (BotoCoreError, KeyError) as error:
+        except _NO_ANSWER as error:
             raise self._failed("write", key, error) from None
 
     def _create_in_parts(self, key: str, parts: Iterator[bytes], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
@@ -307,21 +308,17 @@ class S3Writer(S3Reader):
                 done.append(part | ({"ChecksumCRC32C": answer["ChecksumCRC32C"]} if "ChecksumCRC32C" in answer else {}))
             answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*")
             return Seen(key, seen.size, answer["ETag"].strip('"'))
-        except ClientError as error:
-            with suppress(RetainerError):
-                self.abandon(key, upload["UploadId"])
-            operation = error.operation_name
-            if _is_conflict(error) and operation == "CompleteMultipartUpload":
-                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-            if _is_conflict(error) or _is_missing(error):
-                raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
-            if _status(error) in (400, 403, 405, 501):
-                return None
-            raise self._failed("copy to", key, error) from None
         except BaseException as error:
             with suppress(RetainerError):
                 self.abandon(key, upload["UploadId"])
-            if isinstance(error, BotoCoreError | KeyError):
+            if isinstance(error, ClientError):
+                if _is_conflict(error) and error.operation_name == "CompleteMultipartUpload":
+                    raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+                if _is_conflict(error) or _is_missing(error):
+                    raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+                if _status(error) in (400, 403, 405, 501):
+                    return None
+            if isinstance(error, _TROUBLE):
                 raise self._failed("copy to", key, error) from None
             raise
 
@@ -362,7 +359,7 @@ class S3Writer(S3Reader):
             if _status(error) == 403 and "lock" in str(error.response.get("Error", {}).get("Message", "")).lower():
                 return Deletion.LOCKED
             raise self._failed("delete", seen.key, error) from None
-        except (BotoCoreError, KeyError) as error:
+        except _NO_ANSWER as error:
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
@@ -443,7 +440,7 @@ class S3Writer(S3Reader):
             if _is_conflict(error) or _is_missing(error):
                 return None
             raise self._failed("write", seen.key, error) from None
-        except (BotoCoreError, KeyError) as error:
+        except _NO_ANSWER as error:
             raise self._failed("write", seen.key, error) from None
         return Seen(seen.key, len(content), answer["ETag"].strip('"'))
 

@@ -83,6 +83,15 @@ def _rows(group: Group, page: Page, sign: str, colour: str, tail: object, now: d
         yield f"      … and {group.count - len(group.lines):,} more (`retainer show PLAN --format json` lists every one)"
 
 
+def _few(group: Group, page: Page, *, with_store: bool = False) -> Iterator[str]:
+    """The first five recordings of a group that someone should look at."""
+    for line in group.lines[:5]:
+        place, rule = f" in {line.store}" if with_store else "", f", by {line.rule}" if line.rule else ""
+        yield f"    {page.paint('!', 'yellow')} {line.asset_id}{place}{rule}"
+    if group.count > 5:
+        yield f"      … and {group.count - 5:,} more"
+
+
 def _whose(header: Header, rule: str, at: str) -> str:
     why = next((item.why for item in header.items if item.id == rule), "")
     return f"{rule} ({at})" + (f": {why}" if why else "")
@@ -168,10 +177,7 @@ def _uncovered(view: Overview, page: Page) -> Iterator[str]:
         which = f"{many(group.count, 'recording')}, {size(group.bytes)}"
         text = f"! Due in {store}, but left alone: {which}: among its objects is one that no other copy has; look at it, and move it away"
         yield page.wrapped(page.paint(text, "yellow"), "", "  ")
-        for line in group.lines[:5]:
-            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
-        if group.count > 5:
-            yield f"      … and {group.count - 5:,} more"
+        yield from _few(group, page)
         yield ""
 
 
@@ -181,10 +187,7 @@ def _archived(view: Overview, page: Page) -> Iterator[str]:
         which = f"{many(group.count, 'recording is', 'recordings are')} to be copied to {store}, {size(group.bytes)}"
         text = f"! Archived: {which}, and must be restored in {source} first: `retainer apply PLAN --restore` asks for it; plan again in some hours"
         yield page.wrapped(page.paint(text, "yellow"), "", "  ")
-        for line in group.lines[:5]:
-            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
-        if group.count > 5:
-            yield f"      … and {group.count - 5:,} more"
+        yield from _few(group, page)
         yield ""
 
 
@@ -200,10 +203,7 @@ def _blocked(view: Overview, page: Page) -> Iterator[str]:
     for group in view.blocked:
         reasons = "; ".join(BECAUSE.get(reason, reason) for reason in group.key[0].split(", "))
         yield page.wrapped(f"{group.count:,}, {size(group.bytes)}: {reasons}", "  ", "    ")
-        for line in group.lines[:5]:
-            yield f"    {page.paint('!', 'yellow')} {line.asset_id} in {line.store}" + (f", by {line.rule}" if line.rule else "")
-        if group.count > 5:
-            yield f"      … and {group.count - 5:,} more"
+        yield from _few(group, page, with_store=True)
     yield ""
 
 
@@ -218,10 +218,7 @@ def _others(view: Overview, page: Page) -> Iterator[str]:
     for group in view.others:
         decision, store = group.key
         yield page.wrapped(page.paint(f"! {decision.capitalize()}: {group.count:,} for {store}: {_OTHERS[decision]}", "yellow"), "", "  ")
-        for line in group.lines[:5]:
-            yield f"    {page.paint('!', 'yellow')} {line.asset_id}" + (f", by {line.rule}" if line.rule else "")
-        if group.count > 5:
-            yield f"      … and {group.count - 5:,} more"
+        yield from _few(group, page)
     if view.others:
         yield ""
 
