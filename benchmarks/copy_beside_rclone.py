@@ -15,8 +15,8 @@ the child's resident set (ru_maxrss), the largest of all rounds.
 
 The two do not check the same. retainer computes SHA-256 and CRC32C of what comes, S3 checks the CRC32C of every part and of the
 whole, and the stored checksum is compared at the end. rclone sends an MD5 and a SHA-256 with every part, but below its cutoff of
-200 MiB one PUT without any checksum, and compares the size. Its checksums are left as they are (`--s3-upload-cutoff 0` would check
-the small ones too, and doubles their CPU). The data of the server lie in TMPDIR: let it be memory (/dev/shm, 9 GB) where the disk is slow.
+200 MiB one PUT without any checksum, and compares the size. So the small ones are copied by rclone twice: with its checksums on
+(`--s3-upload-cutoff 0`, the like-for-like), and as it does by itself, without. The data of the server lie in TMPDIR: let it be memory (/dev/shm, 9 GB) where the disk is slow.
 """
 
 from __future__ import annotations
@@ -313,10 +313,14 @@ def run_retainer(folder: Path, api: Api, endpoint: str, environment: dict[str, s
     return measured([sys.executable, "-m", "retainer", "apply", "bench.plan"], folder / "project", environment)
 
 
-def run_rclone(folder: Path, api: Api, endpoint: str, environment: dict[str, str], rclone: Path) -> Used:
+def run_rclone(folder: Path, api: Api, endpoint: str, environment: dict[str, str], rclone: Path, *more: str) -> Used:
     urls = [f"{presigned(api.source_port, each)},room-composite/{ROOM}/{asset_id(each.n)}/{each.name}\n" for each in api.recordings.values()]
     (folder / "urls.csv").write_text("".join(urls))
-    return measured([str(rclone), "copyurl", "--urls", "urls.csv", f"lab:{BUCKET}/100ms", *RCLONE], folder, environment)
+    return measured([str(rclone), "copyurl", "--urls", "urls.csv", f"lab:{BUCKET}/100ms", *RCLONE, *more], folder, environment)
+
+
+def run_rclone_with_checksums(*given: Any) -> Used:
+    return run_rclone(*given, "--s3-upload-cutoff", "0")
 
 
 def check_all(endpoint: str, recordings: list[Recording], block: bytes) -> None:
@@ -349,22 +353,28 @@ def main() -> None:
     if given.serve:
         serve(given.serve)
         return
-    rows = [["", "retainer MiB/s", "rclone MiB/s", "ratio", "retainer CPU s/GiB", "rclone CPU s/GiB", "ratio", "retainer MiB", "rclone MiB"]]
+    rows = [["", "", "MiB/s", "retainer's beside it", "CPU s/GiB", "retainer's beside it", "peak MiB"]]
     with tempfile.TemporaryDirectory(prefix="retainer-bench-") as name:
         folder = Path(name)
         rclone, _ = find_peers(given.peers.absolute() if given.peers else folder / "peers")
         with source(folder) as (port, block):
-            for count, mib in ((given.small, 8), (given.large, given.large_mib)):
+            for count, mib, tools in ((given.small, 8, SMALL_TOOLS), (given.large, given.large_mib, LARGE_TOOLS)):
                 if count:
                     recordings = [Recording(n, mib * MIB) for n in range(1, count + 1)]
-                    used = compare(recordings, given.rounds, folder, port, block, rclone)
-                    rows.append(row(f"{count} x {mib} MiB", count * mib, used))
+                    used = compare(tools, recordings, given.rounds, folder, port, block, rclone)
+                    rows += [row(f"{count} x {mib} MiB", tool, count * mib, used) for tool in tools]
     print(table(rows))
 
 
-def compare(recordings: list[Recording], rounds: int, folder: Path, port: int, block: bytes, rclone: Path) -> dict[str, list[Used]]:
-    used: dict[str, list[Used]] = {"retainer": [], "rclone": []}
-    tools = {"retainer": run_retainer, "rclone": run_rclone}
+Tool = Callable[[Path, Api, str, dict[str, str], Path], Used]
+LARGE_TOOLS: dict[str, Tool] = {"retainer": run_retainer, "rclone, checksums on": run_rclone}
+SMALL_TOOLS: dict[str, Tool] = {
+    "retainer": run_retainer, "rclone, checksums on": run_rclone_with_checksums, "rclone, without (its default)": run_rclone,
+}  # fmt: skip
+
+
+def compare(tools: dict[str, Tool], recordings: list[Recording], rounds: int, folder: Path, port: int, block: bytes, rclone: Path) -> dict[str, list[Used]]:
+    used: dict[str, list[Used]] = {tool: [] for tool in tools}
     for round_no in range(rounds):
         for tool in sorted(tools, reverse=round_no % 2 == 0):
             with tempfile.TemporaryDirectory(dir=folder) as place, seaweedfs(BUCKET) as endpoint, Api(port, recordings) as api:
@@ -376,14 +386,16 @@ def compare(recordings: list[Recording], rounds: int, folder: Path, port: int, b
     return used
 
 
-def row(name: str, mib: int, used: dict[str, list[Used]]) -> list[str]:
-    """Medians of the rounds; a ratio is the median of the rounds' own ratios."""
+def row(name: str, tool: str, mib: int, used: dict[str, list[Used]]) -> list[str]:
+    """Medians of the rounds; a ratio (retainer's figure by this tool's) is the median of the rounds' own ratios."""
 
-    def middle(tool: str, figure: Callable[[Used], float]) -> float:
+    def middle(figure: Callable[[Used], float]) -> float:
         return statistics.median(map(figure, used[tool]))
 
-    def ratio(figure: Callable[[Used], float]) -> float:
-        return statistics.median(figure(ours) / figure(theirs) for ours, theirs in zip(used["retainer"], used["rclone"], strict=True))
+    def ratio(figure: Callable[[Used], float]) -> str:
+        if tool == "retainer":
+            return ""
+        return f"{statistics.median(figure(ours) / figure(theirs) for ours, theirs in zip(used['retainer'], used[tool], strict=True)):.2f}"
 
     def rate(each: Used) -> float:
         return mib / each.wall
@@ -391,8 +403,7 @@ def row(name: str, mib: int, used: dict[str, list[Used]]) -> list[str]:
     def cost(each: Used) -> float:
         return each.cpu / (mib / 1024)
 
-    return [name, f"{middle('retainer', rate):.0f}", f"{middle('rclone', rate):.0f}", f"{ratio(rate):.2f}", f"{middle('retainer', cost):.2f}",
-            f"{middle('rclone', cost):.2f}", f"{ratio(cost):.2f}", *(str(max(each.peak for each in used[tool]) // 1024) for tool in used)]  # fmt: skip
+    return [name, tool, f"{middle(rate):.0f}", ratio(rate), f"{middle(cost):.2f}", ratio(cost), str(max(each.peak for each in used[tool]) // 1024)]
 
 
 if __name__ == "__main__":

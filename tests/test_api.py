@@ -22,7 +22,6 @@ from retainer.demo.standin import ALWAYS, ERROR_BODY, HOSTED, Faults, StandIn
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
-from retainer.sources import api as api_module
 from retainer.sources.api import RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS, Credentials, HmsApi
 from retainer.sources.media import RESUMES
 
@@ -708,18 +707,19 @@ def test_another_file_in_the_middle_is_never_joined_to_the_first(recorded: Lab) 
 
 
 def test_a_body_that_stalls_is_gone_on_with_on_a_new_connection(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr("retainer.sources.connections.STALL_SECONDS", 0.3)
     over = threading.Event()
+    piece = b"x" * (1 << 20)
 
     def answer(path: str, headers: Any) -> Answer:
         if "presigned" in path:
             return said({"url": f"{base}/file?X-Signature=0123"})
-        if headers.get("Range") == "bytes=5-":
-            return 206, {"Content-Range": "bytes 5-8/9"}, b"wide"
-        return 200, {"Content-Length": "9", "ETag": '"1"'}, iter([b"world", over])
+        if headers.get("Range") == f"bytes={len(piece)}-":
+            return 206, {"Content-Range": f"bytes {len(piece)}-{len(piece) + 3}/{len(piece) + 4}"}, b"wide"
+        return 200, {"Content-Length": str(len(piece) + 4), "ETag": '"1"'}, iter([piece, over])
 
     with scripted(answer) as base:
-        assert whole(lab.client(url=base).open("a1")) == b"worldwide"
+        assert whole(lab.client(url=base).open("a1")) == piece + b"wide"
         over.set()
 
 

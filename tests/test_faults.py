@@ -660,7 +660,7 @@ def test_a_body_whose_first_piece_is_three_bytes(folders: Scene, row: Row) -> No
 
 def test_a_body_that_stalls(folders: Scene, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of patience instead of a minute."""
-    monkeypatch.setattr("retainer.sources.media.STALL_SECONDS", 0.5)
+    monkeypatch.setattr("retainer.sources.connections.STALL_SECONDS", 0.5)
 
     def stalling() -> Iterator[bytes]:
         yield folders.sources[SECOND][:HALF]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
@@ -11,21 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
-import httpx
 import jwt
+from urllib3 import make_headers
+from urllib3.exceptions import HTTPError
 
 from retainer.errors import CredentialsRefused, ListingBroken, SourceFailed, SourceGone
 from retainer.ports import Body
-from retainer.sources.media import STALL_SECONDS, Media
+from retainer.sources.connections import Connections
+from retainer.sources.media import Media
 from retainer.sources.patience import BUDGET_SECONDS, Again, Patience, asked_patience, may_pass
-
-logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it would log signed URLs
 
 PAGE = 100
 TOKEN_LIFE_SECONDS = 24 * 3600
 RENEW_BEFORE_SECONDS = 300
+_ZIPPED = make_headers(accept_encoding=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -94,15 +95,12 @@ class HmsApi:
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._patience = Patience(retry_budget, sleep, on_wait)
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
-        timeout = httpx.Timeout(STALL_SECONDS, connect=10.0)
-        self._api = httpx.Client(timeout=timeout, limits=limits, headers={"User-Agent": "retainer"})
-        self._media = Media(self._patience)
+        self._connections = Connections()
+        self._media = Media(self._connections, self._patience)
         self._date: str | None = None
 
     def close(self) -> None:
-        self._api.close()
-        self._media.close()
+        self._connections.close()
 
     def server_time(self) -> datetime:
         if self._date is None:
@@ -154,18 +152,21 @@ class HmsApi:
         return self._patience.try_again(f"100ms {path}", lambda: self._once(path, query))
 
     def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
+        address = self._base + path + (f"?{urlencode(query)}" if query else "")
         for fresh in (False, True):
             token = self._token.get()
             try:
-                answer = self._api.get(self._base + path, params=query, headers={"Authorization": f"Bearer {token}"})
-            except httpx.HTTPError as error:
+                answer = self._connections.get(address, _ZIPPED | {"Authorization": f"Bearer {token}"}, whole=True)
+            except ValueError:
+                raise SourceFailed(f"100ms {path}: its `url` in retainer.yaml is no address of a server") from None
+            except HTTPError as error:
                 raise Again(f"the connection failed ({type(error).__name__})") from None
-            if answer.status_code == 401 and not fresh and not self._token.ready_made:
+            if answer.status == 401 and not fresh and not self._token.ready_made:
                 self._token.drop(token)
                 continue
             break
         self._date = answer.headers.get("Date") or self._date
-        status = answer.status_code
+        status = answer.status
         if status in (401, 403):
             raise CredentialsRefused(
                 f"100ms refused the credentials ({status})",
@@ -174,7 +175,7 @@ class HmsApi:
         if status in (404, 410):
             raise SourceGone(f"100ms {path}: {status}, it is not there")
         if may_pass(status):
-            raise Again(f"it answered {status}", asked_patience(status, answer.headers, lambda: answer.text))
+            raise Again(f"it answered {status}", asked_patience(status, answer.headers, lambda: answer.data.decode(errors="replace")))
         if status != 200:
             raise SourceFailed(f"100ms {path}: it answered {status}")
         try:

@@ -1,54 +1,34 @@
-"""The bytes of recordings over HTTP: opened at an address that is asked for anew each time, and gone on with where they break off.
-
-urllib3 and not httpx: it brings a body in pieces of 1 MiB for a third of the CPU (benchmarks/copy_beside_rclone.py).
-"""
+"""The bytes of recordings over HTTP: opened at an address that is asked for anew each time, and gone on with where they break off."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urljoin
 
-import httpx
-import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
 from retainer.errors import SourceFailed, SourceGone
 from retainer.ports import Body
+from retainer.sources.connections import Connections
 from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
 
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # below that it would log signed URLs
-
-STALL_SECONDS = 60.0
-"""A connection that brings nothing for so long counts as broken."""
 RESUMES = 3
 """So often in a row a download is gone on with that brings no new byte; then it is given up."""
 _PIECE = 1 << 20
 _REDIRECTS = 5
 _MOVED = (301, 302, 303, 307, 308)
 
-Opened = tuple[urllib3.BaseHTTPResponse, str]
+Opened = tuple[BaseHTTPResponse, str]
 """An answer, and the address it came from."""
 
 
 class Media:
     """Opens bodies. Safe to use from several threads."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, connections: Connections, patience: Patience) -> None:
+        self._connections = connections
         self._patience = patience
-        how = {
-            "maxsize": 32, "timeout": urllib3.Timeout(connect=10.0, read=STALL_SECONDS), "retries": False, "ssl_context": httpx.create_ssl_context(),
-        }  # fmt: skip
-        self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
-        self._proxies = {
-            scheme: urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how)  # type: ignore[arg-type]
-            for scheme, url in getproxies().items() if scheme in ("http", "https") and url.startswith("http")
-        }  # fmt: skip
-
-    def close(self) -> None:
-        for pool in (self._pool, *self._proxies.values()):
-            pool.clear()
 
     def body(self, what: str, address: Callable[[], str], *, redirects: bool) -> Body:
         """Open what lies at an address, which is asked for each time anew since presigned ones end. Raises SourceGone, SourceFailed."""
@@ -84,16 +64,9 @@ class Media:
         useless = f"opening {what}: its presigned URL is of no use"
         for _ in range(redirects + 1):
             try:
-                parts = urlsplit(address)
-                if parts.scheme not in ("http", "https") or not parts.hostname:
-                    raise SourceFailed(f"{useless} (no http address)")
-                proxy = self._proxies.get(parts.scheme) if not proxy_bypass(parts.hostname) else None
-                fields = {"User-Agent": "retainer", "Accept-Encoding": "identity", **headers}
-                answer = (proxy or self._pool).request(
-                    "GET", address, headers=fields, preload_content=False, decode_content=False, redirect=False
-                )
-            except (LocationValueError, ValueError) as error:
-                raise SourceFailed(f"{useless} ({type(error).__name__})") from None
+                answer = self._connections.get(address, {"Accept-Encoding": "identity", **headers}, whole=False)
+            except ValueError:
+                raise SourceFailed(f"{useless} (no http address)") from None
             except HTTPError as error:
                 raise Again(f"the connection failed ({type(error).__name__})") from None
             moved = answer.headers.get("Location") if answer.status in _MOVED and redirects else None
@@ -103,7 +76,7 @@ class Media:
             address = urljoin(address, moved)
         raise SourceFailed(f"{useless} (TooManyRedirects)")
 
-    def _pieces(self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    def _pieces(self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: BaseHTTPResponse) -> Iterator[bytes]:
         """The body, to its end. Where it breaks off or stalls it goes on from there, if the server shows that it is still the same file."""
         length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
         came, tries = 0, 0
@@ -130,12 +103,7 @@ class Media:
                 raise SourceFailed(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
 
 
-def _proxy_headers(url: str) -> dict[str, str]:
-    auth = urlsplit(url).netloc.rpartition("@")[0]
-    return urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else {}
-
-
-def _beginning(answer: urllib3.BaseHTTPResponse) -> str:
+def _beginning(answer: BaseHTTPResponse) -> str:
     try:
         return answer.read(2000).decode(errors="replace")
     except HTTPError:

@@ -9,8 +9,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from io import BytesIO
 from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
@@ -77,6 +80,7 @@ class S3Reader:
                 retries={"mode": "standard", "max_attempts": 5},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                user_agent=f"retainer/{version('retainer')}",
                 # What is sent is signed by its CRC32C, which the server checks, and not by a SHA-256 besides.
                 s3={"payload_signing_enabled": False, "addressing_style": "path" if store.endpoint and store.scheme == "s3" else "auto"},
             ),
@@ -201,6 +205,7 @@ class S3Writer(S3Reader):
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._proving = threading.Lock()
+        self._buffers: list[BytesIO] = []
 
     def _extra(self, key: str, metadata: Mapping[str, str], content_type: str, size: int, lock_until: datetime | None) -> dict[str, Any]:
         extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type, "ChecksumAlgorithm": "CRC32C"}
@@ -220,19 +225,18 @@ class S3Writer(S3Reader):
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None, over: Seen | None = None,
     ) -> Seen:
-        parts = _parts(chunks, size)
+        parts = _parts(chunks, size, self._buffers)
         first = next(parts)
         second = next(parts, None)
-        extra = self._extra(key, metadata, content_type, len(first), lock_until)
+        extra = self._extra(key, metadata, content_type, first.size, lock_until)
         try:
-            if second is None:
-                answer = self._client.put_object(
-                    Bucket=self.store.bucket, Key=self._full(key), Body=first, ChecksumCRC32C=_crc(first), **_only_over(over), **extra
-                )
-                return Seen(key, len(first), answer["ETag"].strip('"'))
-            parts = chain((first, second), parts)
-            del first, second  # from here on a part is held only while it is on its way
-            return self._create_in_parts(key, parts, extra, begun, over)
+            if second is not None:
+                return self._create_in_parts(key, chain((first, second), parts), extra, begun, over)
+            answer = self._client.put_object(
+                Bucket=self.store.bucket, Key=self._full(key), Body=first.body, ChecksumCRC32C=first.crc32c, **_only_over(over), **extra
+            )
+            self._buffers.append(first.body)
+            return Seen(key, first.size, answer["ETag"].strip('"'))
         except ClientError as error:
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -240,32 +244,31 @@ class S3Writer(S3Reader):
         except _NO_ANSWER as error:
             raise self._failed("write", key, error) from None
 
-    def _create_in_parts(self, key: str, parts: Iterator[bytes], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
+    def _create_in_parts(self, key: str, parts: Iterator[_Part], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         place["UploadId"] = upload["UploadId"]
 
-        def send(number: int, part: bytes) -> dict[str, Any]:
-            crc = _crc(part)
-            answer = self._client.upload_part(**place, PartNumber=number, Body=part, ChecksumCRC32C=crc)
-            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32C": crc}
+        def send(number: int, part: _Part) -> dict[str, Any]:
+            answer = self._client.upload_part(**place, PartNumber=number, Body=part.body, ChecksumCRC32C=part.crc32c)
+            self._buffers.append(part.body)
+            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32C": part.crc32c}
 
         try:
             begun(upload["UploadId"])
             done: list[dict[str, Any]] = []
             going: deque[Future[dict[str, Any]]] = deque()
-            size, whole = 0, google_crc32c.Checksum()
+            size, whole = 0, ""
             with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
                 for number, part in enumerate(parts, 1):
-                    whole.update(part)
-                    size += len(part)
+                    size, whole = size + part.size, part.so_far
                     if len(going) == _PARTS_AT_ONCE:
                         done.append(going.popleft().result())
                     going.append(pool.submit(send, number, part))
                 done += [each.result() for each in going]
             answer = self._client.complete_multipart_upload(
                 **place, MultipartUpload={"Parts": done}, **_only_over(over), ChecksumType="FULL_OBJECT",
-                ChecksumCRC32C=base64.b64encode(whole.digest()).decode(),
+                ChecksumCRC32C=whole,
             )  # fmt: skip
             return Seen(key, size, answer["ETag"].strip('"'))
         except BaseException:
@@ -451,19 +454,55 @@ def _only_over(over: Seen | None) -> dict[str, str]:
 
 
 def _crc(content: bytes) -> str:
-    return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    return _told(google_crc32c.Checksum(content))
 
 
-def _parts(chunks: Iterator[bytes], size: int | None) -> Iterator[bytes]:
-    """The stream in parts of at least 8 MiB, the last one shorter, and no more of them than S3 takes; one empty part for an empty stream."""
+def _told(checksum: google_crc32c.Checksum) -> str:
+    return base64.b64encode(checksum.digest()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A piece of a stream that is sent at once. Its buffer is used again: memory that is new costs more than all that is done with it."""
+
+    body: BytesIO
+    size: int
+    crc32c: str
+    so_far: str
+    """The CRC32C of the stream up to the end of this part."""
+
+
+def _parts(chunks: Iterator[bytes], size: int | None, buffers: list[BytesIO]) -> Iterator[_Part]:
+    """The stream in parts of at least 8 MiB, the last one shorter, and no more of them than S3 takes; one empty part for an empty stream.
+
+    `buffers`: those to be used again.
+    """
     least, number = max(_PART, -(-(size or 0) // _MOST_PARTS)), 0
-    held: list[bytes] = []
-    length = 0
-    for chunk in chunks:
-        held.append(chunk)
-        length += len(chunk)
-        if length >= (least if size is not None else least << (number // _GROWS_EVERY)):
-            yield b"".join(held)
-            held, length, number = [], 0, number + 1
-    if held or number == 0:
-        yield b"".join(held)
+    whole: google_crc32c.Checksum | None = None
+    while True:
+        body, checksum = _emptied(buffers), google_crc32c.Checksum()
+        for chunk in chunks:
+            body.write(chunk)
+            checksum.update(chunk)
+            if whole:
+                whole.update(chunk)
+            if body.tell() >= (least if size is not None else least << (number // _GROWS_EVERY)):
+                break
+        length = body.tell()
+        if length == 0 and whole:
+            buffers.append(body)
+            return
+        whole = whole or checksum.copy()
+        body.truncate()
+        body.seek(0)
+        yield _Part(body, length, _told(checksum), _told(whole))
+        number += 1
+
+
+def _emptied(buffers: list[BytesIO]) -> BytesIO:
+    try:
+        buffer = buffers.pop()
+    except IndexError:
+        return BytesIO()
+    buffer.seek(0)
+    return buffer
