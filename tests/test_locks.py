@@ -76,6 +76,18 @@ def test_a_look_tells_until_when_an_object_is_locked(locking: tuple[str, Store, 
     assert (look.seen.locked_until, look.seen.lock_read) == (until, True)
 
 
+def test_a_lock_whose_end_cannot_be_read_has_none(locking: tuple[str, Store, StoreWriter], monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _, writer = locking
+    if server == "strict_gcs":
+        pytest.skip(reason="its client reads the time")
+    writer.create("a.mp4", iter([b"abc"]), 3, {}, "video/mp4")
+    client = writer._client  # type: ignore[attr-defined]
+    head = client.head_object
+    monkeypatch.setattr(client, "head_object", lambda **asked: head(**asked) | {"ObjectLockRetainUntilDate": "next year"})
+    look = writer.look("a.mp4")
+    assert look is not None and look.seen.locked_until == FOREVER
+
+
 @pytest.mark.parametrize("server", ["seaweedfs", "strict_gcs"])
 def test_a_plan_deletes_only_what_is_not_locked_and_says_so(
     server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn

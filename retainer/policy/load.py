@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,13 @@ class Document:
     def at(self, code: str, span: Span, message: str, hint: str | None = None) -> Diagnostic:
         """A complaint; what looks like a credential is in neither its words nor the line that it shows."""
         text = self.lines[span.line - 1] if 0 < span.line <= len(self.lines) else ""
-        if SECRET_VALUE.search(text) or SECRET_ENTRY.search(text):
-            text = ""
-        return Diagnostic(code, self.file, span, SECRET_VALUE.sub("…", message), SECRET_VALUE.sub("…", hint) if hint else None, text)
+        words = SECRET_VALUE.sub("…", message), SECRET_VALUE.sub("…", hint) if hint else None
+        return Diagnostic(code, self.file, span, *words, "" if _may_hold_a_secret(text) else text)
+
+
+@lru_cache(1)  # a long line may have thousands of mistakes
+def _may_hold_a_secret(line: str) -> bool:
+    return bool(SECRET_VALUE.search(line) or SECRET_ENTRY.search(line))
 
 
 class _Stop(Exception):
