@@ -9,9 +9,9 @@ Wall time and CPU seconds as in copy_beside_rclone.py; afterwards every copy is 
 the median over the rounds.
 
 The three do not do the same: for each object s5cmd sends one CopyObject, which overwrites what lies there; rclone looks at the
-source first and at the copy afterwards; retainer looks at source and target, copies with conditions on both (three calls, since
-CopyObject has no condition on its target), compares the CRC32C of the two, and writes a journal and a catalog. S3 computes that
-CRC32C where the uploader asked for it; `--without-crc32c` shows what it costs where none is stored, and both have to be read back.
+source first and at the copy afterwards; retainer looks at the source, copies with conditions on both sides, looks at the copy,
+compares the checksums of the two, and writes a journal and a catalog. S3 computes a CRC32C where the uploader asked for it;
+`--without-crc32c` shows what it costs where none is stored, and the source has to be read.
 """
 
 from __future__ import annotations

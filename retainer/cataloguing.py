@@ -21,7 +21,7 @@ import duckdb
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import is_manifest, read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
-from retainer.apply.verify import Counted, crc32c_of, digest_of
+from retainer.apply.verify import Counted, checksum_of, digest_of
 from retainer.database import connect
 from retainer.errors import FactsIncomplete, Locked, RetainerError
 from retainer.inventory.collect import Progress, collect_store
@@ -33,7 +33,7 @@ from retainer.model.catalog import RECORD
 from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
 from retainer.model.setting import MANIFEST, Settings, Store
-from retainer.ports import Look, Seen, StoreWriter
+from retainer.ports import Checksum, Look, Seen, StoreWriter
 
 WORKERS = 8
 PART_ROWS = 2000
@@ -131,7 +131,12 @@ def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
     record = _record_in(look)
     if look is None or record is None or str(look.seen.size) != (look.metadata or {}).get("retainer-length"):
         return []
-    return [record | entry_of(work.store.name, Written(look, crc32c_of(work.writer, look), None), work.clock())]
+    return [record | _entry(work, look)]
+
+
+def _entry(work: Work, look: Look) -> dict[str, Any]:
+    """An object as it lies there, with the checksum that the store has of it, else that of its bytes."""
+    return entry_of(work.store.name, Written(look, look.checksum or checksum_of(work.writer, look, "crc32c"), None), work.clock())
 
 
 def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
@@ -144,7 +149,7 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
         return None
     manifest, digest = read_manifest(content), counted.digest()
     members_there = members_of(work.writer, seen.key.removesuffix(MANIFEST), manifest)
-    copied = Copied(Written(look, digest.crc32c, digest.sha256), members_there)
+    copied = Copied(Written(look, digest.checksum, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
     return [*members, {name: manifest.record.get(name) for name in RECORD} | {"asset_id": manifest.asset_id} | whole]
 
@@ -209,7 +214,7 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
     look = work.writer.look(seen.key)
     if look is None or look.seen.version != seen.version:
         return None
-    entry = entry_of(work.store.name, Written(look, crc32c_of(work.writer, look), None), work.clock())
+    entry = _entry(work, look)
     path = f"{work.store.base}{seen.key}"
     identity = {"asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}", "path": path, "settled": True, "known_by": "catalog"}
     unknown = sorted({*FACTS, "asset_id"} - {*facts, "path"})  # no path tells these, so that a match on them is not certain
@@ -240,9 +245,13 @@ def scrub(work: Work, percent: float) -> Census:
     def act(seen: Seen) -> dict[str, Any] | None:
         entry = entries[seen.key]
         for _ in range(2):
-            digest = digest_of(work.writer, Look(seen))
             census.bytes += seen.size
-            if digest.sha256 == entry["sha256"] or (entry["sha256"] is None and digest.crc32c == entry["crc32c"]):
+            if entry["sha256"] is not None:
+                same = digest_of(work.writer, Look(seen)).sha256 == entry["sha256"]
+            else:
+                recorded = Checksum.found_in(entry)
+                same = checksum_of(work.writer, Look(seen), recorded.kind) == recorded
+            if same:
                 return None
         return dict(entry) | {"copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S.%f"), "broken": True}
 

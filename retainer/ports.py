@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+ChecksumKind = Literal["crc32c", "crc64nvme"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,20 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Checksum:
+    """A checksum over all bytes of an object, as base64 of its bytes, the highest first (4 of a CRC32C, 8 of a CRC64NVME)."""
+
+    kind: ChecksumKind
+    value: str
+
+    @staticmethod
+    def found_in(record: Mapping[str, Any]) -> Checksum:
+        """The one that a catalog's entry or a manifest names. Raises KeyError where there is none."""
+        kind: ChecksumKind = "crc32c" if record.get("crc32c") else "crc64nvme"
+        return Checksum(kind, record[kind])
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """What was counted and computed while bytes went by. `crc32c` as base64 of 4 big-endian bytes, `sha256` as hex."""
 
@@ -35,13 +51,17 @@ class Digest:
     crc32c: str
     sha256: str
 
+    @property
+    def checksum(self) -> Checksum:
+        return Checksum("crc32c", self.crc32c)
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """An object looked at by itself: as seen, with the checksum that the store itself computed, and its metadata."""
 
     seen: Seen
-    crc32c: str | None = None
+    checksum: Checksum | None = None
     metadata: Mapping[str, str] | None = None
 
 
@@ -63,6 +83,8 @@ class Conditions:
     batch_delete: bool
     checksum: bool
     """Whether the store computes a CRC32C of its own; else what was written is read back."""
+    copy: bool = False
+    """Whether a copy on the server's side can be made in one call, and only where nothing lies."""
 
 
 Begun = Callable[[str], None]
@@ -110,10 +132,11 @@ class StoreWriter(StoreReader, Protocol):
         """
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None,
     ) -> Seen | None:
-        """Copy on the server's side an object of a store of the same cloud; None when the servers cannot.
+        """Copy on the server's side an object of a store of the same cloud; None when the servers cannot. The store computes a checksum of
+        the same kind as the source has, if it can.
 
         Creates only; raises KeyTaken and StoreFailed (also when the source changed).
         """

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 from conftest import make_store, make_writer
@@ -27,6 +26,7 @@ from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
 from retainer.ports import StoreWriter
 from retainer.sources.api import HmsApi
+from retainer.stores import s3
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
 ROOM = "60000000000000000000000a"
@@ -79,7 +79,7 @@ class Project:
             patch.setattr(sys, "stdin", io.StringIO())
             if self.impatient:
                 patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, retry_budget=0.5))
-            patch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember other credentials
+            s3._session.cache_clear()  # it would remember other credentials
             with pytest.raises(SystemExit) as ended:
                 main()
         code = int(str(ended.value.code))

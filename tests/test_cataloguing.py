@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anycrc
+import duckdb
 import hls
 import pytest
+import servers
 from conftest import SERVERS, endpoint_of
 from project import POLICY, ROOM, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.inventory.shapes import recognised
+from retainer.stores.s3 import S3Reader
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 SESSION = "5e55" + "0" * 20
@@ -44,6 +49,16 @@ def parts_of(project: Project) -> list[Any]:
 def lose_the_catalog(project: Project) -> None:
     for seen in parts_of(project):
         project.writer("vault").delete(seen)
+
+
+def catalog_of(project: Project) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for seen in parts_of(project):
+        part = project.root / "part.parquet"
+        part.write_bytes(b"".join(project.writer("vault").read(seen)))
+        found = duckdb.sql(f"FROM '{part}'")
+        rows += [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+    return rows
 
 
 def path_of(project: Project, end: str, store: str = "vault") -> Path:
@@ -238,6 +253,38 @@ def test_what_rots_is_found_is_partial_from_then_on_and_is_repaired(local: Proje
     assert local.content("vault") == whole
     assert pairs(local.plan())[A if A in rotten else B, "vault"] == "keep"
     assert "broken" not in local.run("verify", "vault").stdout
+
+
+def test_what_an_s3_copied_by_itself_is_compared_recorded_and_verified_by_its_own_crc64nvme(
+    seaweedfs: str, tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of what lies on AWS has that checksum alone, so that nothing need be read to compare a copy."""
+    project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
+    project.write(ALL)
+    project.uploaded(A, video(1))
+    project.uploaded_vod(B, hls.simple())
+    uploads, client = project.stores["uploads"], servers.s3_client(seaweedfs)
+    for key, content in project.content("uploads").items():
+        crc = base64.b64encode(anycrc.Model("CRC64-NVME").calc(content).to_bytes(8, "big")).decode()
+        client.put_object(Bucket=uploads.bucket, Key=uploads.prefix + key, Body=content, ChecksumCRC64NVME=crc)
+    project.plan()
+    whole: list[str] = []
+    read = S3Reader.read
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Reader, "read", lambda self, seen: (whole.append(seen.key), read(self, seen))[1])
+        assert project.apply()["copied"] == 2
+    assert {key for key in whole if not key.endswith((".m3u8", ".parquet"))} == set()
+    entries = {row["key"]: row for row in catalog_of(project)}
+    copies = [row for row in entries.values() if not row["key"].endswith((".m3u8", "manifest.json"))]
+    assert len(copies) > 2 and all(row["crc64nvme"] and row["crc32c"] is None for row in copies)
+
+    assert "broken" not in project.run("verify", "vault").stdout
+    lose_the_catalog(project)
+    assert json.loads(project.run("catalog", "rebuild", "vault", "--format", "json").stdout)["recorded"] == len(entries)
+    assert {row["key"]: row["crc64nvme"] for row in catalog_of(project)} == {key: row["crc64nvme"] for key, row in entries.items()}
+    (recording,) = (row["key"] for row in copies if row["asset_id"] == A)
+    monkeypatch.setattr(S3Reader, "read", lambda self, seen: iter([b"x" * seen.size]) if seen.key == recording else read(self, seen))
+    assert json.loads(project.run("verify", "vault", "--format", "json", expect=1).stdout)["broken"] == [recording]
 
 
 def test_a_repair_replaces_only_the_version_that_was_found_broken(vault: Project) -> None:

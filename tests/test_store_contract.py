@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anycrc
 import google_crc32c
 import pytest
 import servers
 from conftest import Lab, endpoint_of, gcs_client, make_store, make_writer
 
-from retainer.apply.verify import proven_same
+from retainer.apply.verify import checksum_of, proven_same
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, Unverified
 from retainer.model.setting import Store
-from retainer.ports import Deletion, Digest, Seen
+from retainer.ports import Checksum, Deletion, Digest, Look, Seen
+from retainer.stores.s3 import S3Writer
 
 MiB = 1 << 20
 
@@ -217,7 +219,9 @@ def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(lab: Lab, requ
     lab.needs("server-side copies")
     source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
     content = random.Random(5).randbytes(9 * MiB)
-    seen = source.create("from", iter([content]), len(content), {}, "video/mp4")
+    source.create("from", iter([content]), len(content), {}, "video/mp4")
+    seen = source.look("from")
+    assert seen is not None
     copied = lab.writer.copy_within(source, seen, "to", {"retainer-asset": "a1"}, "video/mp4")
     assert copied is not None and copied.size == len(content)
     assert content_of(lab, "to") == content
@@ -235,8 +239,33 @@ def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: p
     seen = put(source_lab, "from", b"first")
     overwrite(source_lab, "from", b"other")
     with pytest.raises(StoreFailed):
-        lab.writer.copy_within(source_lab.writer, seen, "to", {}, "video/mp4")
+        lab.writer.copy_within(source_lab.writer, Look(seen), "to", {}, "video/mp4")
     assert lab.writer.look("to") is None
+
+
+def crc64nvme(content: bytes) -> str:
+    return base64.b64encode(anycrc.Model("CRC64-NVME").calc(content).to_bytes(8, "big")).decode()
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
+    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
+    source, target = (S3Writer(make_store("seaweedfs", seaweedfs, tmp_path, name=name)) for name in ("other", "vault"))
+    content = random.Random(6).randbytes(9 * MiB)
+    servers.s3_client(seaweedfs).put_object(
+        Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=content, ChecksumCRC64NVME=crc64nvme(content)
+    )
+    look = source.look("from")
+    assert look is not None and look.checksum == Checksum("crc64nvme", crc64nvme(content))
+    if in_parts:
+        monkeypatch.setattr(target, "_proven", dataclasses.replace(target.conditions(), copy=False))
+    assert target.copy_within(source, look, "to", {}, "video/mp4") is not None
+    there = target.look("to")
+    assert there is not None and there.checksum == look.checksum
+    assert checksum_of(target, Look(there.seen), "crc64nvme") == look.checksum, "and so do its bytes, read back"
+    with pytest.raises(KeyTaken):
+        target.copy_within(source, look, "to", {}, "video/mp4")
 
 
 def test_a_batch_deletes_each_object_on_its_own_condition(lab: Lab) -> None:

@@ -16,11 +16,11 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
 from retainer.apply.playlists import LONGEST_BYTES, Playlist, follow
-from retainer.apply.verify import Counted, as_recorded, digest_of, kind_of, proven_same
+from retainer.apply.verify import Counted, as_recorded, checksum_of, digest_of, kind_of, proven_same
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
-from retainer.ports import Begun, Body, Downloads, Look, StoreReader, StoreWriter
+from retainer.ports import Begun, Body, Checksum, Downloads, Look, StoreReader, StoreWriter
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/zip", "csv": "text/csv", "json": "application/json",
                  "txt": "text/plain", "srt": "application/x-subrip", "m3u8": "application/vnd.apple.mpegurl", "ts": "video/mp2t",
@@ -28,7 +28,7 @@ CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/z
 MEMBERS_AT_ONCE = 4
 """So many objects of one recording are on their way at the same time."""
 SMALL = 8 << 20
-"""What 100ms has of so many bytes is written without a look before: where something lies already, the condition of the write says so."""
+"""So many bytes are written without a look before: where something lies already, the condition of the write says so."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
 
@@ -73,7 +73,7 @@ class Written:
     """An object as it lies in the target, and what was compared with its source."""
 
     look: Look
-    crc32c: str
+    checksum: Checksum
     sha256: str | None
 
 
@@ -119,8 +119,8 @@ def copy_one(task: Task) -> Copied:
         piece = Piece(task.action.target, planned, partial(_from_store, task, planned, kind_of(task.action.type, planned.key)))
     else:
         piece = Piece(task.action.target, None, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
-    is_small = not task.action.origin and (task.action.facts.get("size") or SMALL + 1) <= SMALL
-    return Copied(_place(task, piece, look=not is_small), said=tuple(said))
+    size = piece.planned.size if piece.planned else task.action.facts.get("size")
+    return Copied(_place(task, piece, look=not size or size > SMALL), said=tuple(said))
 
 
 # ── one object ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -143,7 +143,7 @@ def _locked(task: Task, written: Written) -> Written:
     if look is None or look.seen.version != seen.version or look.seen.locked_until is None or look.seen.locked_until < until:
         message = f"{task.target.name}:{seen.key} is there, but without its lock"
         raise Unverified(message, hint="does the bucket have Object Lock or object retention?")
-    return Written(look, written.crc32c, written.sha256)
+    return Written(look, written.checksum, written.sha256)
 
 
 def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
@@ -160,7 +160,7 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
         metadata = object_metadata(task.record, seen.seen.size)
         taken: KeyTaken | None = None
         try:
-            copied = target.copy_within(source, seen.seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until) is not None
+            copied = target.copy_within(source, seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until) is not None
         except KeyTaken as error:
             copied, taken = True, error  # perhaps by ourselves, and the answer was lost
         if copied:
@@ -185,9 +185,9 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
 
 def _recognised(task: Task, piece: Piece, there: Look, seen: Look | None) -> Written:
     """An object lies where the copy should go (a run died after its write): the same bytes are recorded, not copied again."""
-    if seen is not None and seen.crc32c is not None and (seen.crc32c, seen.seen.size) == (there.crc32c, there.seen.size):
+    if seen is not None and seen.checksum is not None and (seen.checksum, seen.seen.size) == (there.checksum, there.seen.size):
         task.tell(seen.seen.size)
-        return Written(there, seen.crc32c, None)
+        return Written(there, seen.checksum, None)
     stream = piece.open()
     for _ in _watched(stream, task):
         pass
@@ -202,7 +202,7 @@ def _proven(task: Task, key: str, stream: Stream) -> Written:
         raise KeyTaken(
             f"{task.target.name}:{key}: a different object lies there: {error.message}", hint="look at it and move it away; retainer never overwrites"
         ) from None
-    written = Written(look, digest.crc32c, digest.sha256)
+    written = Written(look, digest.checksum, digest.sha256)
     if reason := _not_believable(digest.size, stream):
         raise Partial(f"{task.target.name}:{key}: {reason}; kept, but it counts as partial", written)
     return written
@@ -218,16 +218,16 @@ def _not_believable(came: int, stream: Stream) -> str | None:
 
 
 def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Written:
-    """Compare the checksums of a copy made by the servers; where one of them has none, the bytes are read back."""
+    """Compare the checksums of a copy made by the servers; where they have none of the same kind, the bytes are read back."""
     there = target.look(key)
     if there is None or there.seen.size != seen.seen.size:
         raise Unverified(f"{target.name}:{key} is not as long as {source.name}:{seen.seen.key}")
-    if seen.crc32c is not None and seen.crc32c == there.crc32c:
-        return Written(there, seen.crc32c, None)
-    ours, theirs = digest_of(source, seen), digest_of(target, there)
-    if ours != theirs:
+    if seen.checksum is not None and seen.checksum == there.checksum:
+        return Written(there, seen.checksum, None)
+    ours = digest_of(source, seen)
+    if ours.checksum != there.checksum and ours != digest_of(target, there):
         raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.seen.key}")
-    return Written(there, ours.crc32c, ours.sha256)
+    return Written(there, ours.checksum, ours.sha256)
 
 
 def _as_planned(store: StoreReader, planned: Planned) -> Look:
@@ -302,9 +302,9 @@ def _copy_many(task: Task) -> Copied:
     if left_out:
         said.append(f"{len(left_out)} of its thumbnails could not be read ({left_out[0][1]}); the copy is whole without them")
     was = {playlist.name: playlist.was for playlist in parts.playlists}
-    members = tuple(Member(name, each.look.seen.size, each.crc32c, each.sha256, was.get(name)) for name, each in written.items())
+    members = tuple(Member(name, each.look.seen.size, each.checksum, each.sha256, was.get(name)) for name, each in written.items())
     manifest = Manifest(task.action.asset_id, parts.entry, members, tuple(left_out), task.record)
-    return Copied(_place_manifest(task, manifest, folder + MANIFEST, before), tuple(written.values()), tuple(said))
+    return Copied(_place_manifest(task, manifest, written, before), tuple(written.values()), tuple(said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ def _manifest_there(task: Task, key: str) -> Before | None:
     counted = Counted(task.target.read(look.seen))
     content = b"".join(counted)
     digest = counted.digest()
-    return Before(Written(look, digest.crc32c, digest.sha256), content)
+    return Before(Written(look, digest.checksum, digest.sha256), content)
 
 
 def _as_before(task: Task, before: Before | None, key: str) -> Written | None:
@@ -332,18 +332,30 @@ def _as_before(task: Task, before: Before | None, key: str) -> Written | None:
     except Unverified:
         return None
     member = next((each for each in members if (task.action.target or "") + each.name == key), None)
-    look = as_recorded(task.target, key, member.size, member.crc32c) if member else None
-    return Written(look, member.crc32c, member.sha256) if member and look else None
+    look = as_recorded(task.target, key, member.size, member.checksum) if member else None
+    return Written(look, member.checksum, member.sha256) if member and look else None
 
 
-def _place_manifest(task: Task, manifest: Manifest, key: str, before: Before | None) -> Written:
+def _place_manifest(task: Task, manifest: Manifest, written: Mapping[str, Written], before: Before | None) -> Written:
+    key = f"{task.action.target}{MANIFEST}"
     is_broken = any(planned.key == key for planned in task.action.broken)
     if before is not None and not is_broken:
-        if not read_manifest(before.content).lists_the_same_as(manifest):
+        earlier = read_manifest(before.content)
+        if (earlier.asset_id, earlier.entry) != (manifest.asset_id, manifest.entry) or not _lists(task, earlier, written):
             said = f"{task.target.name}:{key}: the copy that lies there was made of other objects"
             raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites")
         return _locked(task, before.written)
     return _place(task, Piece(key, None, partial(_ready, write_manifest(manifest))), look=False)
+
+
+def _lists(task: Task, manifest: Manifest, written: Mapping[str, Written]) -> bool:
+    """Whether a manifest lists these objects and no others (a copy made by servers may have a checksum of another kind, and no SHA-256)."""
+    members = {member.name: member for member in manifest.members}
+    return members.keys() == written.keys() and all(
+        each.look.seen.size == members[name].size
+        and (members[name].checksum == each.checksum or members[name].checksum == checksum_of(task.target, each.look, members[name].checksum.kind))
+        for name, each in written.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from retainer.errors import Unverified
 from retainer.model.setting import MANIFEST
+from retainer.ports import Checksum
 
 FORMAT_VERSION = 1
 
@@ -19,7 +20,7 @@ class Member:
 
     name: str
     size: int
-    crc32c: str
+    checksum: Checksum
     sha256: str | None = None
     was: str | None = None
 
@@ -34,13 +35,6 @@ class Manifest:
     left_out: tuple[tuple[str, str], ...]
     record: Mapping[str, Any]
 
-    def lists_the_same_as(self, other: Manifest) -> bool:
-        """Whether both list the same names with the same bytes (a copy made by servers has no SHA-256)."""
-        return self._contents() == other._contents()
-
-    def _contents(self) -> tuple[str, str, list[tuple[str, int, str]]]:
-        return self.asset_id, self.entry, sorted((member.name, member.size, member.crc32c) for member in self.members)
-
 
 def write_manifest(manifest: Manifest) -> bytes:
     """The same manifest gives the same bytes."""
@@ -48,12 +42,16 @@ def write_manifest(manifest: Manifest) -> bytes:
         "retainer_manifest": FORMAT_VERSION,
         "asset_id": manifest.asset_id,
         "entry": manifest.entry,
-        "members": [{key: value for key, value in asdict(member).items() if value is not None}
-                    for member in sorted(manifest.members, key=lambda member: member.name)],
+        "members": [_told(member) for member in sorted(manifest.members, key=lambda member: member.name)],
         "left_out": [{"name": name, "why": why} for name, why in sorted(manifest.left_out)],
         "record": {key: value for key, value in manifest.record.items() if value is not None},
     }  # fmt: skip
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _told(member: Member) -> dict[str, Any]:
+    facts = {"name": member.name, "size": member.size, member.checksum.kind: member.checksum.value, "sha256": member.sha256, "was": member.was}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def is_manifest(content: bytes) -> bool:
@@ -68,7 +66,8 @@ def read_manifest(content: bytes) -> Manifest:
         if value["retainer_manifest"] != FORMAT_VERSION:
             raise ValueError
         return Manifest(
-            value["asset_id"], value["entry"], tuple(Member(**member) for member in value["members"]),
+            value["asset_id"], value["entry"],
+            tuple(Member(of["name"], of["size"], Checksum.found_in(of), of.get("sha256"), of.get("was")) for of in value["members"]),
             tuple((left["name"], left["why"]) for left in value["left_out"]), value["record"],
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):

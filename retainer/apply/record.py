@@ -47,8 +47,8 @@ def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
     """An object as it was written and verified, as a catalog holds it."""
     seen = written.look.seen
     return {
-        "store": store, "key": seen.key, "object_size": seen.size, "version": seen.version, "crc32c": written.crc32c, "sha256": written.sha256,
-        "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
+        "store": store, "key": seen.key, "object_size": seen.size, "version": seen.version,
+        written.checksum.kind: written.checksum.value, "sha256": written.sha256, "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
     }  # fmt: skip
 
 
@@ -66,8 +66,8 @@ def members_of(store: StoreReader, folder: str, manifest: Manifest) -> tuple[Wri
     """The members of a copy as they lie there, each compared with its manifest by size and checksum. Raises Unverified, StoreFailed."""
     found = []
     for member in manifest.members:
-        look = as_recorded(store, folder + member.name, member.size, member.crc32c)
+        look = as_recorded(store, folder + member.name, member.size, member.checksum)
         if look is None:
             raise Unverified(f"{store.name}:{folder}{member.name} is not what its manifest says")
-        found.append(Written(look, member.crc32c, member.sha256))
+        found.append(Written(look, member.checksum, member.sha256))
     return tuple(found)

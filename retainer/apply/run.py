@@ -16,7 +16,7 @@ from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.errors import KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed
 from retainer.model.outcome import LeftOver, Summary, Trouble
 from retainer.planfile import Action
-from retainer.ports import Conditions, Deletion, Downloads, Look, Seen, StoreFailure, StoreWriter
+from retainer.ports import Checksum, Conditions, Deletion, Downloads, Look, Seen, StoreFailure, StoreWriter
 
 WORKERS = 8
 PART_ROWS = 200
@@ -174,7 +174,7 @@ class Run:
             except RetainerError:
                 continue  # it is partial: the next plan repairs it
             if look is not None:
-                whole = Copied(Written(look, record["crc32c"], record["sha256"]), members)
+                whole = Copied(Written(look, Checksum.found_in(record), record["sha256"]), members)
                 _, rows = entries_of(action.store, whole, action.asset_id, self.job.clock())
                 self._to_catalog(action, self.job.record_of(action) | record, rows)
                 self._taken_up.add(action.n)

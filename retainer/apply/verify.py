@@ -12,7 +12,7 @@ from itertools import chain
 import google_crc32c
 
 from retainer.errors import SourceFailed, Unverified
-from retainer.ports import Digest, Look, StoreReader
+from retainer.ports import Checksum, ChecksumKind, Digest, Look, StoreReader
 
 
 class Counted:
@@ -114,15 +114,34 @@ def digest_of(store: StoreReader, look: Look) -> Digest:
     return counted.digest()
 
 
-def crc32c_of(store: StoreReader, look: Look) -> str:
-    """An object's CRC32C: the store's own, else that of the bytes read back. Raises StoreFailed."""
-    return look.crc32c or digest_of(store, look).crc32c
+def checksum_of(store: StoreReader, look: Look, kind: ChecksumKind) -> Checksum:
+    """An object's checksum of one kind: the store's own, else that of the bytes read back. Raises StoreFailed."""
+    if look.checksum is not None and look.checksum.kind == kind:
+        return look.checksum
+    return _computed(store.read(look.seen), kind)
 
 
-def as_recorded(store: StoreReader, key: str, size: int, crc32c: str) -> Look | None:
+def _computed(chunks: Iterable[bytes], kind: ChecksumKind) -> Checksum:
+    match kind:
+        case "crc32c":
+            crc = google_crc32c.Checksum()
+            for chunk in chunks:
+                crc.update(chunk)
+            value = crc.digest()
+        case "crc64nvme":
+            import anycrc  # only copies that an S3 made by itself need it
+
+            number, model = 0, anycrc.Model("CRC64-NVME")
+            for chunk in chunks:
+                number = model.calc(chunk, number)
+            value = number.to_bytes(8, "big")
+    return Checksum(kind, base64.b64encode(value).decode())
+
+
+def as_recorded(store: StoreReader, key: str, size: int, checksum: Checksum) -> Look | None:
     """The object, if what lies there still has this size and checksum. Raises StoreFailed."""
     look = store.look(key)
-    return look if look is not None and look.seen.size == size and crc32c_of(store, look) == crc32c else None
+    return look if look is not None and look.seen.size == size and checksum_of(store, look, checksum.kind) == checksum else None
 
 
 def proven_same(store: StoreReader, key: str, digest: Digest) -> Look:
@@ -133,6 +152,6 @@ def proven_same(store: StoreReader, key: str, digest: Digest) -> Look:
     if look.seen.size != digest.size:
         raise Unverified(f"{store.name}:{key} has {look.seen.size} bytes, {digest.size} were sent")
     # A store may state a checksum of another kind than it says, so the bytes themselves have the last word.
-    if look.crc32c != digest.crc32c and digest_of(store, look).sha256 != digest.sha256:
+    if look.checksum != digest.checksum and digest_of(store, look).sha256 != digest.sha256:
         raise Unverified(f"{store.name}:{key} has another checksum than what was sent")
     return look

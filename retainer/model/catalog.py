@@ -21,6 +21,7 @@ CATALOG = {
     "object_size": "BIGINT",
     "version": "VARCHAR",
     "crc32c": "VARCHAR",
+    "crc64nvme": "VARCHAR",  # in place of it, where an S3 computed that of a copy on the server's side
     "sha256": "VARCHAR",
     "copied_at": "TIMESTAMP",
     "manifest": "VARCHAR",  # of a recording of many objects: the key of its manifest; on the manifest itself its own key

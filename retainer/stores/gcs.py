@@ -21,7 +21,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _CHUNK = 8 << 20
@@ -91,7 +91,7 @@ class GcsReader:
             blob = self._bucket.get_blob(self._full(key), retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("look at", key, error) from None
-        return None if blob is None else Look(self._seen(blob), blob.crc32c, blob.metadata or {})
+        return None if blob is None else Look(self._seen(blob), Checksum("crc32c", blob.crc32c) if blob.crc32c else None, blob.metadata or {})
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
@@ -180,11 +180,12 @@ class GcsWriter(GcsReader):
         """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None,
     ) -> Seen | None:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
             return None
+        seen = look.seen
         blob = self._blob(key, metadata, seen.size, lock_until)
         origin = source._bucket.blob(source._full(seen.key))
         try:

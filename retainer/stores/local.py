@@ -150,7 +150,7 @@ class LocalWriter(LocalReader):
             raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None,
     ) -> Seen | None:
         return None

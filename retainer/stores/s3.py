@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
 from retainer.model.moment import read_moment
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.ports import Begun, Checksum, ChecksumKind, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _PART = 8 << 20
@@ -38,8 +38,11 @@ _GROWS_EVERY = 1_000  # parts of a stream of unknown length double after so many
 _COPY_PART = 512 << 20
 _NO_ANSWER = (BotoCoreError, KeyError)
 _TROUBLE = (ClientError, *_NO_ANSWER)
+_CANNOT = (400, 403, 405, 501)
+"""How a server answers that it does not copy by itself: the bytes then go through here."""
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _RESTORED_DAYS = 7
+_CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "CRC32C", "crc64nvme": "CRC64NVME"}
 _WITHOUT_END = datetime.max.replace(tzinfo=UTC)
 _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
@@ -161,12 +164,14 @@ class S3Reader:
             Seen(key, head["ContentLength"], head["ETag"].strip('"'), head.get("StorageClass"), until,
                  lock_read=until is not None or self._lock_headers_can_be_believed(key),
                  archived=head.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in head.get("Restore", "")),
-            crc32c=head.get("ChecksumCRC32C") if whole and "-" not in head.get("ChecksumCRC32C", "") else None,
+            checksum=_checksum_in(head) if whole else None,
             metadata=head.get("Metadata", {}),
         )  # fmt: skip
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
-        """HEAD leaves out lock headers that the caller has no right to see, so absence alone proves nothing."""
+        """HEAD leaves out lock headers that the caller has no right to see, so absence alone proves nothing where a bucket can lock."""
+        if self._may_read_locks is None and not self.can_lock():
+            self._may_read_locks = True
         if self._may_read_locks is None:
             allowed = True
             for ask in (self._client.get_object_retention, self._client.get_object_legal_hold):
@@ -220,8 +225,10 @@ class S3Writer(S3Reader):
         self._proving = threading.Lock()
         self._buffers: list[BytesIO] = []
 
-    def _extra(self, key: str, metadata: Mapping[str, str], content_type: str, size: int, lock_until: datetime | None) -> dict[str, Any]:
-        extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type, "ChecksumAlgorithm": "CRC32C"}
+    def _extra(
+        self, key: str, metadata: Mapping[str, str], content_type: str, size: int, lock_until: datetime | None, kind: ChecksumKind = "crc32c"
+    ) -> dict[str, Any]:
+        extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type, "ChecksumAlgorithm": _CHECKSUMS[kind]}
         if storage_class := self.store.class_of(key, size):
             extra["StorageClass"] = storage_class
         if self.store.kms_key:
@@ -297,16 +304,39 @@ class S3Writer(S3Reader):
                 raise self._failed("clear up", key, error) from None
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
+        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None,
     ) -> Seen | None:
-        here = (self.store.scheme, self.store.endpoint)
+        here, seen = (self.store.scheme, self.store.endpoint), look.seen
         if not isinstance(source, S3Reader) or (source.store.scheme, source.store.endpoint) != here or seen.size == 0:
             return None
+        kind = look.checksum.kind if look.checksum else "crc32c"
+        extra = self._extra(key, metadata, content_type, seen.size, lock_until, kind)
+        if seen.size <= _COPY_PART and self.conditions().copy:
+            return self._copy_at_once(source, seen, key, extra)
+        return self._copy_in_parts(source, seen, key, extra, begun)
+
+    def _copy_at_once(self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any]) -> Seen | None:
+        try:
+            answer = self._client.copy_object(
+                Bucket=self.store.bucket, Key=self._full(key), CopySource={"Bucket": source.store.bucket, "Key": source._full(seen.key)},
+                CopySourceIfMatch=f'"{seen.version}"', IfNoneMatch="*", MetadataDirective="REPLACE", TaggingDirective="REPLACE", **extra,
+            )["CopyObjectResult"]  # fmt: skip
+            return Seen(key, seen.size, answer["ETag"].strip('"'))
+        except _TROUBLE as error:
+            if isinstance(error, ClientError):
+                if _is_conflict(error) and self.look(key) is not None:
+                    raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+                if _is_conflict(error) or _is_missing(error):
+                    raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+                if _status(error) in _CANNOT:
+                    return None
+            raise self._failed("copy to", key, error) from None
+
+    def _copy_in_parts(self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any], begun: Begun) -> Seen | None:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         origin = {"Bucket": source.store.bucket, "Key": source._full(seen.key)}
         try:
-            extra = self._extra(key, metadata, content_type, seen.size, lock_until)
             upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         except _TROUBLE as error:
             raise self._failed("write", key, error) from None
@@ -320,8 +350,8 @@ class S3Writer(S3Reader):
                     **place, PartNumber=number, CopySource=origin, CopySourceIfMatch=f'"{seen.version}"',
                     CopySourceRange=f"bytes={start}-{end}",
                 )["CopyPartResult"]  # fmt: skip
-                part = {"PartNumber": number, "ETag": answer["ETag"]}
-                done.append(part | ({"ChecksumCRC32C": answer["ChecksumCRC32C"]} if "ChecksumCRC32C" in answer else {}))
+                told = {name: value for name, value in answer.items() if name.startswith("Checksum")}
+                done.append({"PartNumber": number, "ETag": answer["ETag"]} | told)
             answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*")
             return Seen(key, seen.size, answer["ETag"].strip('"'))
         except BaseException as error:
@@ -332,7 +362,7 @@ class S3Writer(S3Reader):
                     raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
                 if _is_conflict(error) or _is_missing(error):
                     raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
-                if _status(error) in (400, 403, 405, 501):
+                if _status(error) in _CANNOT:
                     return None
             if isinstance(error, _TROUBLE):
                 raise self._failed("copy to", key, error) from None
@@ -429,10 +459,18 @@ class S3Writer(S3Reader):
 
                 batch = (self._refused(attempt) or bool(answer.get("Errors"))) and not answer.get("Deleted") and self.look(key) is not None
                 batch = batch and bool(answer.get("Errors"))
+            copy = create and self._refuses_copies_over(place)
             self._client.delete_object(**place)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=probe is not None and probe.crc32c is not None)
+        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=probe is not None and probe.checksum is not None,
+                          copy=copy)
+
+    def _refuses_copies_over(self, place: dict[str, str]) -> bool:
+        try:
+            return self._refused(lambda: self._client.copy_object(**place, CopySource=place, MetadataDirective="REPLACE", IfNoneMatch="*"))
+        except ClientError:
+            return False  # they are then made in parts, whose last call is conditional
 
     @staticmethod
     def _refused(call: Any) -> bool:
@@ -459,6 +497,14 @@ class S3Writer(S3Reader):
         except _NO_ANSWER as error:
             raise self._failed("write", seen.key, error) from None
         return Seen(seen.key, len(content), answer["ETag"].strip('"'))
+
+
+def _checksum_in(head: Mapping[str, Any]) -> Checksum | None:
+    """What S3 computed of a whole object: of those it may have, the ones that are known here."""
+    for kind, name in _CHECKSUMS.items():
+        if (value := head.get(f"Checksum{name}")) and "-" not in value:
+            return Checksum(kind, value)
+    return None
 
 
 def _only_over(over: Seen | None) -> dict[str, str]:
