@@ -82,7 +82,7 @@ class Conditions:
     delete: bool
     batch_delete: bool
     checksum: bool
-    """Whether the store computes a CRC32C of its own; else what was written is read back."""
+    """Whether the store computes a CRC32C of its own, and refuses a write whose bytes have another; else what was written is read back."""
     copy: bool = False
     """Whether a copy on the server's side can be made in one call, and only where nothing lies."""
 
@@ -122,8 +122,10 @@ class StoreWriter(StoreReader, Protocol):
     def create(
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None, over: Seen | None = None,
-    ) -> Seen:
+    ) -> Look:
         """Write an object that does not exist yet from a stream, without touching the disk. `over`: the broken one that it replaces instead.
+
+        Gives the object with the checksum that the store computed of it, where it is known to do so and told it in its answer.
 
         At most 64 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each. `lock_until` (UTC) locks it as the store's
         settings say; look whether it did. `begun` is told of a write that a kill would leave unfinished, before its first byte.

@@ -101,12 +101,12 @@ class Lab:
 
 
 SERVERS: dict[str, frozenset[str]] = {
-    "local": frozenset({"versions", "server-side copies", "batch deletes"}),
+    "local": frozenset({"versions", "server-side copies", "batch deletes", "checksums", "copies in one call"}),
     "seaweedfs": frozenset(),
-    "moto": frozenset({"conditions on a copy's source", "batch deletes"}),
-    "strict_gcs": frozenset({"batch deletes"}),
+    "moto": frozenset({"conditions on a copy's source", "batch deletes", "checksums", "copies in one call"}),
+    "strict_gcs": frozenset({"batch deletes", "copies in one call"}),
     "fake_gcs": frozenset({"batch deletes", "conditional deletes", "versions", "conditional reads", "conditional streamed uploads",
-                           "conditional copies"}),
+                           "conditional copies", "copies in one call"}),
 }  # fmt: skip
 """Every server, and what it is known to lack (../shared/lab.md); everything else of the contract must hold there."""
 

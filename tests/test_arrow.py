@@ -139,7 +139,7 @@ def test_a_copy_of_a_dead_run_is_recognised_and_not_copied_again(project: Projec
     project.hosted("a" * 24, content)
     plan = project.plan()
     (row,) = [row for row in plan["rows"] if row["decision"] == "copy"]
-    written = project.writer("vault").create(row["target"], iter([content]), len(content), {}, "video/mp4")
+    written = project.writer("vault").create(row["target"], iter([content]), len(content), {}, "video/mp4").seen
     assert pairs(project.plan())["a" * 24, "vault"] == "copy"
     assert project.apply()["copied"] == 1
     assert [seen.version for seen in project.writer("vault").list()] == [written.version]

@@ -27,7 +27,7 @@ MiB = 1 << 20
 
 
 def put(lab: Lab, key: str, content: bytes = b"hello", metadata: dict[str, str] | None = None) -> Seen:
-    return lab.writer.create(key, iter([content]), len(content), metadata or {}, "video/mp4")
+    return lab.writer.create(key, iter([content]), len(content), metadata or {}, "video/mp4").seen
 
 
 def content_of(lab: Lab, key: str) -> bytes:
@@ -105,7 +105,7 @@ def test_of_many_creates_at_once_one_wins(lab: Lab) -> None:
 def test_a_stream_of_any_length_arrives_whole(lab: Lab, size: int) -> None:
     content = random.Random(size).randbytes(size)
     pieces = (content[start : start + 300_001] for start in range(0, size, 300_001))
-    seen = lab.writer.create("big", pieces, None, {}, "video/mp4")
+    seen = lab.writer.create("big", pieces, None, {}, "video/mp4").seen
     assert seen.size == size
     assert content_of(lab, "big") == content
     proven_same(lab.writer, "big", Digest(size, crc32c(content), hashlib.sha256(content).hexdigest()))
@@ -158,7 +158,7 @@ def test_a_delete_where_versioning_is_on_leaves_a_version_behind(lab: Lab, reque
     lab.needs("versions")
     store = make_store(lab.server, endpoint_of(lab.server, request), tmp_path, bucket="lab-versioned")
     writer = make_writer(store)
-    seen = writer.create("kept", iter([b"content"]), 7, {}, "video/mp4")
+    seen = writer.create("kept", iter([b"content"]), 7, {}, "video/mp4").seen
     assert writer.delete(seen) is Deletion.DELETED
     assert writer.look("kept") is None
     if store.scheme == "s3":
@@ -174,7 +174,19 @@ def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
     assert conditions.create
     assert conditions.delete is ("conditional deletes" not in lab.lacks)
     assert conditions.batch_delete is ("batch deletes" not in lab.lacks)
+    assert conditions.checksum is ("checksums" not in lab.lacks)
+    assert conditions.copy is ("copies in one call" not in lab.lacks)
     assert list(lab.writer.list("_retainer/")) == []
+
+
+@pytest.mark.parametrize("size", [5, 17 * MiB])
+def test_only_of_a_store_that_refuses_wrong_checksums_is_one_believed(lab: Lab, size: int) -> None:
+    believed = lab.writer.conditions().checksum
+    content = random.Random(7).randbytes(size)
+    written = lab.writer.create("a", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4")
+    look = lab.writer.look("a")
+    assert look is not None and look.seen.version == written.seen.version
+    assert (written.checksum, look.checksum) == ((Checksum("crc32c", crc32c(content)),) * 2 if believed else (None, None))
 
 
 def test_a_listing_pages_through_everything_and_leaves_out_retainers_own(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from project import POLICY, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.errors import StoreFailed
+from retainer.stores.s3 import S3Writer
 
 A, B = "a" * 24, "b" * 24
 
@@ -203,7 +204,12 @@ def test_what_is_archived_is_no_source_until_it_was_restored(
     assert pairs(project.plan("last.plan"))[A, "vault"] == "keep"
 
 
-def test_what_100ms_still_has_is_read_from_there_and_not_from_an_archive(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
+def test_what_100ms_still_has_is_read_from_there_and_not_from_an_archive(
+    request: pytest.FixtureRequest, tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # moto compares no checksum, and what lies in its archive cannot be read back to compare it here.
+    prove = S3Writer._prove
+    monkeypatch.setattr(S3Writer, "_prove", lambda self: replace(prove(self), checksum=True))
     project = made("moto", request, tmp_path, api, storage_class="GLACIER", storage_class_from=0)
     project.hosted(A, video(1))
     project.plan()

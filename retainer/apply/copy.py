@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from retainer.apply.verify import Counted, as_recorded, checksum_of, digest_of, 
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
-from retainer.ports import Begun, Body, Checksum, Downloads, Look, StoreReader, StoreWriter
+from retainer.ports import Begun, Body, Checksum, Downloads, Look, Seen, StoreReader, StoreWriter
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/zip", "csv": "text/csv", "json": "application/json",
                  "txt": "text/plain", "srt": "application/x-subrip", "m3u8": "application/vnd.apple.mpegurl", "ts": "video/mp2t",
@@ -136,14 +137,18 @@ def _place(task: Task, piece: Piece, *, look: bool) -> Written:
 def _locked(task: Task, written: Written) -> Written:
     """Look that a lock that was asked for is really there, since copies can drop it, and lock once more. Raises Unverified, StoreFailed."""
     until, seen = task.action.lock_until, written.look.seen
-    if until is None or (seen.locked_until is not None and seen.locked_until >= until):
+    if until is None:
         return written
-    task.target.lock(seen, until)
-    look = task.target.look(seen.key)
-    if look is None or look.seen.version != seen.version or look.seen.locked_until is None or look.seen.locked_until < until:
-        message = f"{task.target.name}:{seen.key} is there, but without its lock"
-        raise Unverified(message, hint="does the bucket have Object Lock or object retention?")
-    return Written(look, written.checksum, written.sha256)
+    if not _is_locked(task.target.look(seen.key), seen, until):
+        task.target.lock(seen, until)
+        if not _is_locked(task.target.look(seen.key), seen, until):
+            message = f"{task.target.name}:{seen.key} is there, but without its lock"
+            raise Unverified(message, hint="does the bucket have Object Lock or object retention?")
+    return written
+
+
+def _is_locked(look: Look | None, seen: Seen, until: datetime) -> bool:
+    return look is not None and look.seen.version == seen.version and look.seen.locked_until is not None and look.seen.locked_until >= until
 
 
 def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
@@ -173,14 +178,15 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     stream = piece.open()
     chunks = _watched(stream, task, replacing=there is not None)
     metadata = object_metadata(task.record, stream.expected)
+    answered = None
     try:
-        target.create(piece.key, chunks, stream.expected, metadata, content_type_of(piece.key), begun, task.action.lock_until,
-                      there.seen if there else None)  # fmt: skip
+        answered = target.create(piece.key, chunks, stream.expected, metadata, content_type_of(piece.key), begun, task.action.lock_until,
+                                 there.seen if there else None)  # fmt: skip
     except KeyTaken:
         # Another writer, or our own write whose answer was lost: what lies there decides.
         for _ in chunks:
             pass
-    return _proven(task, piece.key, stream)
+    return _proven(task, piece.key, stream, answered)
 
 
 def _recognised(task: Task, piece: Piece, there: Look, seen: Look | None) -> Written:
@@ -194,10 +200,12 @@ def _recognised(task: Task, piece: Piece, there: Look, seen: Look | None) -> Wri
     return _proven(task, piece.key, stream)
 
 
-def _proven(task: Task, key: str, stream: Stream) -> Written:
-    digest = stream.counted.digest()
+def _proven(task: Task, key: str, stream: Stream, answered: Look | None = None) -> Written:
+    """`answered`: what the store said of its write. Where it told no checksum, or another one, what lies there is looked at."""
+    digest, look = stream.counted.digest(), answered
     try:
-        look = proven_same(task.target, key, digest)
+        if look is None or (look.seen.size, look.checksum) != (digest.size, digest.checksum):
+            look = proven_same(task.target, key, digest)
     except Unverified as error:
         raise KeyTaken(
             f"{task.target.name}:{key}: a different object lies there: {error.message}", hint="look at it and move it away; retainer never overwrites"

@@ -45,7 +45,7 @@ class StoreLock:
         """Raises Locked when a living run holds it, StoreFailed where a heartbeat could not be written (a bucket that keeps every object)."""
         content = self._content()
         try:
-            self._seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json")
+            self._seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json").seen
             self._seen = self._replaced(self._seen)
         except KeyTaken:
             self._take_over()

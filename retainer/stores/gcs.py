@@ -146,7 +146,7 @@ class GcsWriter(GcsReader):
     def create(
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None, over: Seen | None = None,
-    ) -> Seen:
+    ) -> Look:
         buffer, more = bytearray(), False
         for chunk in chunks:
             buffer += chunk
@@ -158,7 +158,7 @@ class GcsWriter(GcsReader):
         try:
             if not more:
                 blob.upload_from_string(bytes(buffer), content_type=content_type, **options)
-                return Seen(key, len(buffer), str(blob.generation))
+                return _written(key, len(buffer), blob)
             count = len(buffer)
             with blob.open("wb", chunk_size=_CHUNK, content_type=content_type, **options) as target:
                 target.write(bytes(buffer))
@@ -167,7 +167,7 @@ class GcsWriter(GcsReader):
                     target.write(chunk)
                     count += len(chunk)
             blob.reload(retry=self._retry)
-            return Seen(key, count, str(blob.generation))
+            return _written(key, count, blob)
         except PreconditionFailed:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
         except _TROUBLE as error:
@@ -290,3 +290,7 @@ class GcsWriter(GcsReader):
         except _TROUBLE as error:
             raise self._failed("write", seen.key, error) from None
         return Seen(seen.key, len(content), str(blob.generation))
+
+
+def _written(key: str, size: int, blob: storage.Blob) -> Look:
+    return Look(Seen(key, size, str(blob.generation)), Checksum("crc32c", blob.crc32c) if blob.crc32c else None)

@@ -103,7 +103,7 @@ class LocalWriter(LocalReader):
     def create(
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None, over: Seen | None = None,
-    ) -> Seen:
+    ) -> Look:
         path = self._path(key)
         self._there("write")
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
@@ -134,7 +134,7 @@ class LocalWriter(LocalReader):
             raise StoreFailed(f"write {self.name}:{key}: {error.strerror}", hint="is the disk full or read-only?") from None
         finally:
             temporary.unlink(missing_ok=True)
-        return Seen(key, stat.st_size, _version(stat))
+        return Look(Seen(key, stat.st_size, _version(stat)))
 
     def _there(self, verb: str) -> None:
         """The folder itself is never made: it would hide that a disk is not mounted."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -244,7 +244,7 @@ class S3Writer(S3Reader):
     def create(
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
         lock_until: datetime | None = None, over: Seen | None = None,
-    ) -> Seen:
+    ) -> Look:
         parts = _parts(chunks, size, self._buffers)
         first = next(parts)
         second = next(parts, None)
@@ -256,7 +256,7 @@ class S3Writer(S3Reader):
                 Bucket=self.store.bucket, Key=self._full(key), Body=first.body, ChecksumCRC32C=first.crc32c, **_only_over(over), **extra
             )
             self._buffers.append(first.body)
-            return Seen(key, first.size, answer["ETag"].strip('"'))
+            return self._written(key, first.size, answer)
         except ClientError as error:
             if _is_conflict(error):
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
@@ -264,7 +264,7 @@ class S3Writer(S3Reader):
         except _NO_ANSWER as error:
             raise self._failed("write", key, error) from None
 
-    def _create_in_parts(self, key: str, parts: Iterator[_Part], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Seen:
+    def _create_in_parts(self, key: str, parts: Iterator[_Part], extra: dict[str, Any], begun: Begun, over: Seen | None) -> Look:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         place["UploadId"] = upload["UploadId"]
@@ -290,11 +290,21 @@ class S3Writer(S3Reader):
                 **place, MultipartUpload={"Parts": done}, **_only_over(over), ChecksumType="FULL_OBJECT",
                 ChecksumCRC32C=whole,
             )  # fmt: skip
-            return Seen(key, size, answer["ETag"].strip('"'))
+            return self._written(key, size, answer)
         except BaseException:
             with suppress(RetainerError):
                 self.abandon(key, upload["UploadId"])
             raise
+
+    def _written(self, key: str, size: int, answer: Mapping[str, Any]) -> Look:
+        computed = _checksum_in(answer) if self._proven is not None and self._proven.checksum else None
+        return Look(Seen(key, size, answer["ETag"].strip('"')), computed)
+
+    def look(self, key: str) -> Look | None:
+        look = super().look(key)
+        if look is None or self._proven is None or self._proven.checksum:
+            return look
+        return replace(look, checksum=None)  # a store that repeats any checksum it is sent computes none
 
     def abandon(self, key: str, upload: str) -> None:
         try:
@@ -447,6 +457,8 @@ class S3Writer(S3Reader):
             version = self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"]
             create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
             probe = self.look(key)
+            wrong_sum = _crc(b"other")
+            checksum = self._refused(lambda: self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=wrong_sum), statuses=(400,))
             version = version if create else self._client.head_object(**place)["ETag"]
             delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and self.look(key) is not None
             batch = False
@@ -463,8 +475,8 @@ class S3Writer(S3Reader):
             self._client.delete_object(**place)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=probe is not None and probe.checksum is not None,
-                          copy=copy)
+        checksum = checksum and probe is not None and probe.checksum is not None
+        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=checksum, copy=copy)
 
     def _refuses_copies_over(self, place: dict[str, str]) -> bool:
         try:
@@ -473,12 +485,12 @@ class S3Writer(S3Reader):
             return False  # they are then made in parts, whose last call is conditional
 
     @staticmethod
-    def _refused(call: Any) -> bool:
+    def _refused(call: Any, statuses: tuple[int, ...] = (412,)) -> bool:
         """Whether a call that must fail on its condition does. Any other failure goes through."""
         try:
             call()
         except ClientError as error:
-            if _is_conflict(error):
+            if _is_conflict(error) or _status(error) in statuses:
                 return True
             if _status(error) in (400, 501):
                 return False
