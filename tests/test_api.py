@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -905,3 +906,31 @@ def test_an_id_of_any_letters_opens_its_own_bytes(lab: Lab, id: str) -> None:
     for each in STRANGE:
         lab.server.add_asset(an_asset(each), f"the bytes of {each}".encode())
     assert whole(lab.client().open(id)) == f"the bytes of {id}".encode()
+
+
+# ── the way there ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_proxies_of_the_environment_are_asked_and_those_hosts_that_need_none_are_not(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(path: str, headers: Any) -> Answer:
+        asked.append((path.partition("?")[0], headers.get("Proxy-Authorization")))
+        return (200, {}, BODY) if "/media" in path else said({"url": "http://bucket.invalid/media?X-Signature=0123"})
+
+    with scripted(answer) as base:
+        monkeypatch.setenv("http_proxy", base.replace("//", "//me:top%2Fsecret@"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert lab.client().first_page() == []
+        assert asked == []
+        assert whole(lab.client(url="http://api.invalid/v2").open("a1")) == BODY
+    password = "Basic " + base64.b64encode(b"me:top/secret").decode()
+    assert asked == [("http://api.invalid/v2/recording-assets/a1/presigned-url", password), ("http://bucket.invalid/media", password)]
+
+
+@pytest.mark.parametrize("url", ["api.100ms.live/v2", "ftp://api.100ms.live", "http://", "http://[api"])
+def test_what_is_no_address_of_a_server_is_told_as_that_and_not_tried_again(lab: Lab, url: str) -> None:
+    with fails(SourceFailed) as caught:
+        lab.client(url=url).first_page()
+    assert "`url` in retainer.yaml" in caught[0].message
+    assert lab.slept == []

@@ -29,7 +29,7 @@ CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "zip": "application/z
 MEMBERS_AT_ONCE = 4
 """So many objects of one recording are on their way at the same time."""
 SMALL = 8 << 20
-"""So many bytes are written without a look before: where something lies already, the condition of the write says so."""
+"""So many bytes are written without a look before: where something lies already, the condition of the write says so, which was proven."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
 
@@ -121,7 +121,8 @@ def copy_one(task: Task) -> Copied:
     else:
         piece = Piece(task.action.target, None, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
     size = piece.planned.size if piece.planned else task.action.facts.get("size")
-    return Copied(_place(task, piece, look=not size or size > SMALL), said=tuple(said))
+    unproven = piece.planned is not None and not task.target.conditions().copy
+    return Copied(_place(task, piece, look=not size or size > SMALL or unproven), said=tuple(said))
 
 
 # ── one object ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,7 +51,7 @@ _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToke
 def _session() -> boto3.Session:
     """Shared by all stores. Times stay text as the server gave it: reading that of every key would take two thirds of a listing's CPU."""
     session = botocore.session.get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=lambda told: told)
     return boto3.Session(botocore_session=session)
 
 
@@ -155,7 +155,7 @@ class S3Reader:
         except _NO_ANSWER as error:
             raise self._failed("look at", key, error) from None
         told = head.get("ObjectLockRetainUntilDate")
-        until = None if told is None else read_moment(told) or _WITHOUT_END
+        until = None if told is None else read_moment(str(told)) or _WITHOUT_END
         if head.get("ObjectLockLegalHoldStatus") == "ON":
             until = _WITHOUT_END
         in_parts = "-" in head["ETag"]
