@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import anycrc
 import google_crc32c
@@ -177,6 +178,20 @@ def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
     assert conditions.checksum is ("checksums" not in lab.lacks)
     assert conditions.copy is ("copies in one call" not in lab.lacks)
     assert list(lab.writer.list("_retainer/")) == []
+
+
+@pytest.mark.parametrize(
+    "call, create, copy", [("PutObject", False, False), ("CompleteMultipartUpload", False, False), ("CopyObject", True, False)]
+)
+def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs: str, tmp_path: Path, call: str, create: bool, copy: bool) -> None:
+    writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
+
+    def forget(request: Any, **_: Any) -> None:
+        del request.headers["If-None-Match"]
+
+    writer._client.meta.events.register(f"before-sign.s3.{call}", forget)
+    conditions = writer.conditions()
+    assert (conditions.create, conditions.copy) == (create, copy)
 
 
 @pytest.mark.parametrize("size", [5, 17 * MiB])

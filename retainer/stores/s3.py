@@ -456,6 +456,7 @@ class S3Writer(S3Reader):
         try:
             version = self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"]
             create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
+            create = create and self._refuses_parts_over(place)
             probe = self.look(key)
             wrong_sum = _crc(b"other")
             checksum = self._refused(lambda: self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=wrong_sum), statuses=(400,))
@@ -477,6 +478,16 @@ class S3Writer(S3Reader):
             raise self._failed("probe", "", error) from None
         checksum = checksum and probe is not None and probe.checksum is not None
         return Conditions(create=create, delete=delete, batch_delete=batch, checksum=checksum, copy=copy)
+
+    def _refuses_parts_over(self, place: dict[str, str]) -> bool:
+        """Whether the last call of an upload in parts honours its condition too, as that of a single write does."""
+        upload = place | {"UploadId": self._client.create_multipart_upload(**place)["UploadId"]}
+        try:
+            part = {"PartNumber": 1, "ETag": self._client.upload_part(**upload, PartNumber=1, Body=b"other")["ETag"]}
+            return self._refused(lambda: self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": [part]}, IfNoneMatch="*"))
+        finally:
+            with suppress(ClientError):
+                self._client.abort_multipart_upload(**upload)
 
     def _refuses_copies_over(self, place: dict[str, str]) -> bool:
         try:
