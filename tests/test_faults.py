@@ -59,8 +59,8 @@ pytestmark = pytest.mark.slow
 
 HOSTED, SECOND, CHAT = "a1" + "0" * 22, "a2" + "0" * 22, "a3" + "0" * 22
 """Hosted by 100ms: two composites and a chat."""
-OLD, STAYS = "b1" + "0" * 22, "b2" + "0" * 22
-"""Uploaded to our own bucket: one that is due there once its copy was seen complete, and one that stays."""
+OLD, STAYS, LARGE = "b1" + "0" * 22, "b2" + "0" * 22, "b3" + "0" * 22
+"""Uploaded to our own bucket: one that is due there once its copy was seen complete, one that stays, and, in one test, one of many parts."""
 CSV = b"SenderPeerID,SenderName,SenderUserID,Roles,SentAt,Type,Message\n"
 SIZE = len(video(1))
 HALF = SIZE // 2
@@ -350,7 +350,10 @@ def resolved(host: Any, *words: Any, resolve: Callable[..., Any] = socket.getadd
 
 @contextmanager
 def quick() -> Iterator[list[float]]:
-    """Every wait between two tries is noted and not waited for: some rows would take minutes. How often is tried stays as it is."""
+    """Every wait between two tries is noted and not waited for: some rows would take minutes. How often is tried stays as it is.
+
+    And what is copied on the server's side is large from 6 MiB on, and not from 512.
+    """
     asked: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", resolved)
@@ -359,6 +362,7 @@ def quick() -> Iterator[list[float]]:
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
         patch.setattr("ssl.create_default_context", TLS)
         patch.setattr("botocore.session.create_loader", LOADER)
+        patch.setattr("retainer.stores.s3._COPY_PART", 6 << 20)
         # A client that failed a hundred times tries nothing again; faults that strike together must not tell on each other so.
         patch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_: True)
         yield asked
@@ -599,6 +603,8 @@ def of_upload(fault: Fault, **more: Any) -> Strike:
 
 
 TIMES = {"once": 1, "for ever": ALWAYS}
+BIG = video(5, 9 << 20)
+COPIED = {"on the server's side": ("{}", b""), "on the server's side, in parts": ("{}.*partNumber", BIG)}
 UPLOADS: dict[str, Strike] = {
     **{f"{status}, {often}": of_upload(Fault("PUT", "{}", times, status=status))
        for status in (400, 403, 404, 429, 500, 503, 507) for often, times in TIMES.items()},
@@ -607,12 +613,13 @@ UPLOADS: dict[str, Strike] = {
        for other, body in {"an HTML page": HTML, "nothing": b"", "an XML error": XML}.items()},
     "a JSON error in two pieces for a chat of unknown size": RECORDINGS["a JSON error in two pieces for a chat of unknown size"],
     "the answer is lost": of_upload(Fault("PUT", "{}", 1, cut=-1)),
-    "the answer to the end of a big one is lost": of_upload(Fault("POST", "{}.*uploadId", 1, cut=-1), content=video(5, 9 << 20)),
-    **{f"on the server's side: {status}, {often}": of_upload(Fault("PUT", "{}.*partNumber", times, status=status), uploaded=True)
-       for status in (500, 503) for often, times in TIMES.items()},
-    "on the server's side: 200 with an XML error, for ever": of_upload(Fault("PUT", "{}.*partNumber", body=XML), uploaded=True),
-    "on the server's side: 200 with an HTML page, for ever": of_upload(Fault("PUT", "{}.*partNumber", body=HTML), uploaded=True),
-    "on the server's side: the answer is lost": of_upload(Fault("PUT", "{}.*partNumber", 1, cut=-1), uploaded=True),
+    "the answer to the end of a big one is lost": of_upload(Fault("POST", "{}.*uploadId", 1, cut=-1), content=BIG),
+    **{f"{on}: {status}, {often}": of_upload(Fault("PUT", part, times, status=status), uploaded=True, content=content)
+       for on, (part, content) in COPIED.items() for status in (500, 503) for often, times in TIMES.items()},
+    **{f"{on}: 200 with {other}, for ever": of_upload(Fault("PUT", part, body=body), uploaded=True, content=content)
+       for on, (part, content) in COPIED.items() for other, body in {"an XML error": XML, "an HTML page": HTML}.items()},
+    **{f"{on}: the answer is lost": of_upload(Fault("PUT", part, 1, cut=-1), uploaded=True, content=content)
+       for on, (part, content) in COPIED.items()},
 }  # fmt: skip
 
 
@@ -621,11 +628,16 @@ def test_a_fault_of_one_upload(fault: str, row: Row, together: Callable[..., Tog
     together(request, row).fits(fault, row)
 
 
-ENDS = {"is lost": Fault("POST", f"{OLD}.*uploadId", 1, cut=-1), "breaks off": Fault("POST", f"{OLD}.*uploadId", 1, cut=60)}
+ENDS = {
+    f"{on}, {how}": Fault(method, part, 1, cut=cut)
+    for on, (method, part) in {"at once": ("PUT", OLD), "in parts": ("POST", f"{LARGE}.*uploadId")}.items()
+    for how, cut in {"is lost": -1, "breaks off": 60}.items()
+}
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_copy_on_the_servers_side_whose_last_answer_does_not_arrive(how: str, cloud: Scene, row: Row) -> None:
+    cloud.upload(LARGE, BIG)
     cloud.under(row, lambda: cloud.spoil(replace(ENDS[how])))
 
 
