@@ -14,7 +14,7 @@ first and last 64 KiB. The ratio is the median over the rounds, retainer's figur
 the child's resident set (ru_maxrss), the largest of all rounds.
 
 The two do not check the same. retainer computes SHA-256 and CRC32C of what comes, S3 checks the CRC32C of every part and of the
-whole, and the stored checksum is compared at the end. rclone sends an MD5 and a SHA-256 with every part, but below its cutoff of
+whole, and the checksum in its answer is compared. rclone sends an MD5 and a SHA-256 with every part, but below its cutoff of
 200 MiB one PUT without any checksum, and compares the size. So the small ones are copied by rclone twice: with its checksums on
 (`--s3-upload-cutoff 0`, the like-for-like), and as it does by itself, without. The data of the server lie in TMPDIR: let it be memory (/dev/shm, 9 GB) where the disk is slow.
 """

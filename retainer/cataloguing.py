@@ -109,6 +109,7 @@ def rebuild(work: Work) -> Census:
         ).fetchall()}  # fmt: skip
         objects = _objects(connection, "FROM objects")
     census.looked = len(objects)
+    work.writer.conditions()  # only checksums that are proven are believed
     folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
     wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
     members = {row["key"] for rows in wholes for row in rows}
@@ -181,6 +182,7 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
         objects = _objects(connection, "FROM objects ANTI JOIN entry USING (key)")
     known = _known_to_100ms(facts, settings)
     census.looked = len(objects)
+    work.writer.conditions()  # only checksums that are proven are believed
     rows = _each(work, "adopt", lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known), objects, census)
     with _alone(work, "adopt") as record:
         record("adopted", rows)

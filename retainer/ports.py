@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
 
@@ -39,8 +39,10 @@ class Checksum:
     @staticmethod
     def found_in(record: Mapping[str, Any]) -> Checksum:
         """The one that a catalog's entry or a manifest names. Raises KeyError where there is none."""
-        kind: ChecksumKind = "crc32c" if record.get("crc32c") else "crc64nvme"
-        return Checksum(kind, record[kind])
+        for kind in get_args(ChecksumKind):
+            if value := record.get(kind):
+                return Checksum(kind, value)
+        raise KeyError("checksum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An object looked at by itself: as seen, with the checksum that the store itself computed, and its metadata."""
+    """An object looked at by itself: as seen, with the checksum that the store tells, and its metadata.
+
+    It may be what an uploader claimed; once its conditions are proven, a writer tells none that the store does not compute itself.
+    """
 
     seen: Seen
     checksum: Checksum | None = None
@@ -82,9 +87,9 @@ class Conditions:
     delete: bool
     batch_delete: bool
     checksum: bool
-    """Whether the store computes a CRC32C of its own, and refuses a write whose bytes have another; else what was written is read back."""
+    """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else what was written is read back."""
     copy: bool = False
-    """Whether a copy on the server's side can be made in one call, and only where nothing lies."""
+    """Whether a copy on the server's side can be made in one call, only where nothing lies, and gets a checksum of what was written."""
 
 
 Begun = Callable[[str], None]

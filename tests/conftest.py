@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import servers
+from fault_proxy import FaultProxy
 from gcs_standin import GcsStandIn
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
@@ -72,6 +73,12 @@ def gcs_client(url: str) -> storage.Client:
 
 
 @pytest.fixture(scope="session")
+def seaweedfs_as_aws(seaweedfs: str) -> Iterator[str]:
+    with FaultProxy(seaweedfs, copies_as_aws=True) as proxy:
+        yield proxy.url
+
+
+@pytest.fixture(scope="session")
 def fake_gcs() -> Iterator[str]:
     with servers.fake_gcs() as url:
         _gcs_buckets(url)
@@ -102,7 +109,8 @@ class Lab:
 
 SERVERS: dict[str, frozenset[str]] = {
     "local": frozenset({"versions", "server-side copies", "batch deletes", "checksums", "copies in one call"}),
-    "seaweedfs": frozenset(),
+    "seaweedfs": frozenset({"copies in one call"}),
+    "seaweedfs_as_aws": frozenset(),
     "moto": frozenset({"conditions on a copy's source", "batch deletes", "checksums", "copies in one call"}),
     "strict_gcs": frozenset({"batch deletes", "copies in one call"}),
     "fake_gcs": frozenset({"batch deletes", "conditional deletes", "versions", "conditional reads", "conditional streamed uploads",
@@ -118,7 +126,7 @@ def make_store(server: str, endpoint: str, folder: Path, *, name: str = "lab", b
         root = folder / prefix
         root.mkdir(parents=True)
         return Store(name, f"file://{root}")
-    scheme = "s3" if server in ("seaweedfs", "moto") else "gs"
+    scheme = "gs" if server.endswith("gcs") else "s3"
     return Store(name, f"{scheme}://{bucket}/{prefix}", region="us-east-1" if scheme == "s3" else None, endpoint=endpoint)
 
 

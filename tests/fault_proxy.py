@@ -1,4 +1,8 @@
-"""An HTTP proxy that stands in front of a store and spoils what it is told to spoil; everything else goes through byte for byte."""
+"""An HTTP proxy that stands in front of a store and spoils what it is told to spoil; everything else goes through byte for byte.
+
+But for CopyObject, where it is asked for: SeaweedFS lets the copy have the checksum of its source, whatever kind it is asked for. AWS computes
+that kind of what it wrote. The proxy does so by means of a copy in parts, of which SeaweedFS computes checksums too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import unquote
+
+import servers
+from botocore.exceptions import ClientError
 
 from retainer.demo.standin import ALWAYS
 
@@ -44,8 +52,9 @@ class Fault:
 class FaultProxy:
     """Runs from `up` to `down`; in between, and again after another `up`, it has the same port."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, *, copies_as_aws: bool = False) -> None:
         self.store = store.removeprefix("http://")
+        self.copies = servers.s3_client(store) if copies_as_aws else None
         self.faults: list[Fault] = []
         self.struck: set[str] = set()
         """The parts of the faults that struck."""
@@ -115,6 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
             body = ERROR.format(CODES[fault.status]).encode() if fault.status else fault.body or b""
             self._answer(fault.status or 200, [("Content-Type", "application/xml")], body)
             return
+        if self.server.proxy.copies and "x-amz-copy-source" in self.headers and "partNumber" not in self.path:
+            status, body = copied_as_aws(self.server.proxy.copies, unquote(self.path.partition("?")[0]), self.headers)
+            self._answer(status, [("Content-Type", "application/xml")], body, fault.cut if fault else None)
+            return
         store = http.client.HTTPConnection(self.server.proxy.store, timeout=60)
         store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -145,6 +158,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def copied_as_aws(client: Any, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """What AWS would do and answer: both conditions, and a checksum of the asked-for kind of what was written."""
+    (bucket, key), (source, origin) = path[1:].split("/", 1), unquote(headers["x-amz-copy-source"]).lstrip("/").split("/", 1)
+    place = {"Bucket": bucket, "Key": key}
+    metadata = {name.lower().removeprefix("x-amz-meta-"): value for name, value in headers.items() if name.lower().startswith("x-amz-meta-")}
+    condition = {"CopySourceIfMatch": headers["x-amz-copy-source-if-match"]} if "x-amz-copy-source-if-match" in headers else {}
+    only = {"IfNoneMatch": headers["if-none-match"]} if "if-none-match" in headers else {}
+    try:
+        upload = place | {"UploadId": client.create_multipart_upload(
+            **place, Metadata=metadata, ContentType=headers.get("Content-Type", "binary/octet-stream"),
+            ChecksumAlgorithm=headers["x-amz-checksum-algorithm"], ChecksumType="FULL_OBJECT",
+        )["UploadId"]}  # fmt: skip
+        try:
+            part = client.upload_part_copy(**upload, PartNumber=1, CopySource={"Bucket": source, "Key": origin}, **condition)["CopyPartResult"]
+            parts = [{"PartNumber": 1} | {name: value for name, value in part.items() if name != "LastModified"}]
+            done = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **only)
+        except ClientError:
+            client.abort_multipart_upload(**upload)
+            raise
+    except ClientError as error:
+        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return status, ERROR.format(code).encode()
+    return 200, f"<CopyObjectResult><ETag>{done['ETag']}</ETag></CopyObjectResult>".encode()
 
 
 @contextmanager

@@ -928,6 +928,35 @@ def test_the_proxies_of_the_environment_are_asked_and_those_hosts_that_need_none
     assert asked == [("http://api.invalid/v2/recording-assets/a1/presigned-url", password), ("http://bucket.invalid/media", password)]
 
 
+@pytest.mark.parametrize("form", ["http_proxy=http://{}", "http_proxy={}", "http_proxy=HTTP://{}", "all_proxy=http://{}", "ALL_PROXY={}"])
+def test_a_proxy_may_be_named_in_many_ways(lab: Lab, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    with scripted(lambda *_: (200, {}, BODY)) as base:
+        name, _, value = form.partition("=")
+        monkeypatch.setenv(name, value.format(base.partition("://")[2]))
+        assert whole(lab.client().open_beside("http://bucket.invalid/media")) == BODY
+
+
+@pytest.mark.parametrize("value", ["socks5://me:secret@127.0.0.1:1080", "http://[secret", "http://proxy:secret"])
+def test_a_proxy_that_cannot_be_used_is_told_and_not_passed_by(lab: Lab, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
+    with fails(SourceFailed) as caught:
+        lab.client()
+    assert "proxy for https" in caught[0].message and "secret" not in caught[0].message
+
+
+def test_certificates_that_cannot_be_read_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file")
+    with fails(SourceFailed) as caught:
+        lab.client()
+    assert "SSL_CERT_FILE" in caught[0].message
+
+
+def test_the_signature_of_a_segments_address_is_not_told(lab: Lab) -> None:
+    with scripted(lambda *_: (403, {}, b"")) as base, fails(SourceFailed) as caught:
+        lab.client().open_beside(f"{base}/a/seg%201.ts?X-Signature=a/secret")
+    assert "seg 1.ts" in caught[0].message and "secret" not in caught[0].message
+
+
 @pytest.mark.parametrize("url", ["api.100ms.live/v2", "ftp://api.100ms.live", "http://", "http://[api"])
 def test_what_is_no_address_of_a_server_is_told_as_that_and_not_tried_again(lab: Lab, url: str) -> None:
     with fails(SourceFailed) as caught:

@@ -91,6 +91,20 @@ def test_a_lost_catalog_is_made_again_from_the_objects_alone(server: str, reques
     assert {name: (row["decision"], row["until"]) for name, row in after.items()} == {name: ("keep", before[name]["until"]) for name in (A, B)}
 
 
+def test_a_claim_that_a_server_repeats_is_not_taken_for_a_checksum_of_its_own(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
+    """moto keeps any checksum that it is sent: what a member's bytes are only they themselves tell."""
+    project = filled(make_project(tmp_path / "project", api, "moto", endpoint_of("moto", request)))
+    lose_the_catalog(project)
+    store, client = project.stores["vault"], servers.s3_client(endpoint_of("moto", request))
+    (key,) = (store.prefix + seen.key for seen in project.writer("vault").list() if seen.key.endswith("layer-0/index.m3u8"))
+    head = client.head_object(Bucket=store.bucket, Key=key, ChecksumMode="ENABLED")
+    claim = {"ChecksumAlgorithm": "CRC32C", "ChecksumCRC32C": head["ChecksumCRC32C"]}
+    client.put_object(Bucket=store.bucket, Key=key, Body=b"x" * head["ContentLength"], **claim)
+    assert client.head_object(Bucket=store.bucket, Key=key, ChecksumMode="ENABLED")["ChecksumCRC32C"] == head["ChecksumCRC32C"]
+    census = json.loads(project.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout)
+    assert "is not what its manifest says" in census["failed"][0]["cause"]
+
+
 def test_what_100ms_forgot_is_still_known_after_a_rebuild(vault: Project) -> None:
     lose_the_catalog(vault)
     vault.run("catalog", "rebuild", "vault")

@@ -372,7 +372,7 @@ def quick() -> Iterator[list[float]]:
 def made_in(root: Path, seaweedfs: str = "") -> Iterator[Scene]:
     """An empty scene: stores that are folders, for the faults of 100ms and of disks, or on SeaweedFS behind the proxy, for the faults of stores."""
     with quick() as waits, Faulty() as api, ExitStack() as stack:
-        proxy = stack.enter_context(FaultProxy(seaweedfs)) if seaweedfs else None
+        proxy = stack.enter_context(FaultProxy(seaweedfs, copies_as_aws=True)) if seaweedfs else None
         GONE.clear()
         GONE.add("gone.lab")
         yield Scene(make_project(root, api, *(("seaweedfs", proxy.url) if proxy else ("local", ""))), api, waits, proxy, stack=stack)

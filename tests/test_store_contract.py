@@ -183,8 +183,8 @@ def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "call, create, copy", [("PutObject", False, False), ("CompleteMultipartUpload", False, False), ("CopyObject", True, False)]
 )
-def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs: str, tmp_path: Path, call: str, create: bool, copy: bool) -> None:
-    writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
+def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs_as_aws: str, tmp_path: Path, call: str, create: bool, copy: bool) -> None:
+    writer = S3Writer(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path))
 
     def forget(request: Any, **_: Any) -> None:
         del request.headers["If-None-Match"]
@@ -194,14 +194,54 @@ def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs: str, tmp_path
     assert (conditions.create, conditions.copy) == (create, copy)
 
 
+@pytest.mark.parametrize("call", ["PutObject", "CompleteMultipartUpload"])
+def test_a_call_whose_checksum_is_ignored_is_found_out(seaweedfs: str, tmp_path: Path, call: str) -> None:
+    writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
+
+    def forget(request: Any, **_: Any) -> None:
+        del request.headers["x-amz-checksum-crc32c"]
+
+    writer._client.meta.events.register(f"before-sign.s3.{call}", forget)
+    assert not writer.conditions().checksum
+
+
+def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tmp_path: Path) -> None:
+    """A policy may demand the encryption with every write, and AWS demands a checksum of every part where a bucket locks by default."""
+    store = dataclasses.replace(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path), kms_key="alias/evidence")
+    writer, sent = S3Writer(store), set()
+
+    def watch(request: Any, operation_name: str, **_: Any) -> None:
+        sent.add(operation_name)
+        if operation_name in ("PutObject", "CreateMultipartUpload", "CopyObject"):
+            assert request.headers.get("x-amz-server-side-encryption-aws-kms-key-id") == "alias/evidence", operation_name
+        if operation_name in ("PutObject", "UploadPart"):
+            assert "x-amz-checksum-crc32c" in request.headers, operation_name
+
+    def unencrypted(request: Any, **_: Any) -> None:  # SeaweedFS has no such key
+        for name in [name for name in request.headers if name.startswith("x-amz-server-side-encryption")]:
+            del request.headers[name]
+
+    writer._client.meta.events.register("before-sign.s3", watch)
+    writer._client.meta.events.register_last("before-sign.s3", unencrypted)
+    assert writer.conditions().copy
+    first = writer.create("a", iter([b"one"]), 3, {}, "video/mp4")
+    assert writer.replace(first.seen, b"two")
+    writer.create("b", iter([bytes(9 * MiB)]), 9 * MiB, {}, "video/mp4")
+    look = writer.look("b")
+    assert look and writer.copy_within(writer, look, "c", {}, "video/mp4")
+    assert {"PutObject", "UploadPart", "CreateMultipartUpload", "CopyObject"} <= sent
+
+
 @pytest.mark.parametrize("size", [5, 17 * MiB])
 def test_only_of_a_store_that_refuses_wrong_checksums_is_one_believed(lab: Lab, size: int) -> None:
-    believed = lab.writer.conditions().checksum
     content = random.Random(7).randbytes(size)
     written = lab.writer.create("a", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4")
+    assert written.checksum is None, "it was not proven yet"
+    computed = Checksum("crc32c", crc32c(content)) if lab.writer.conditions().checksum else None
     look = lab.writer.look("a")
-    assert look is not None and look.seen.version == written.seen.version
-    assert (written.checksum, look.checksum) == ((Checksum("crc32c", crc32c(content)),) * 2 if believed else (None, None))
+    assert look is not None and (look.seen.version, look.checksum) == (written.seen.version, computed)
+    again = lab.writer.create("b", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4")
+    assert again.checksum == computed
 
 
 def test_a_listing_pages_through_everything_and_leaves_out_retainers_own(lab: Lab) -> None:
@@ -274,25 +314,34 @@ def crc64nvme(content: bytes) -> str:
     return base64.b64encode(anycrc.Model("CRC64-NVME").calc(content).to_bytes(8, "big")).decode()
 
 
-@pytest.mark.parametrize("in_parts", [False, True])
-def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
-    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_parts: bool
-) -> None:
-    source, target = (S3Writer(make_store("seaweedfs", seaweedfs, tmp_path, name=name)) for name in ("other", "vault"))
+@pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
+def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    endpoint = request.getfixturevalue(server)
+    source, target = (S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault"))
     content = random.Random(6).randbytes(9 * MiB)
-    servers.s3_client(seaweedfs).put_object(
+    servers.s3_client(endpoint).put_object(
         Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=content, ChecksumCRC64NVME=crc64nvme(content)
     )
     look = source.look("from")
     assert look is not None and look.checksum == Checksum("crc64nvme", crc64nvme(content))
-    if in_parts:
-        monkeypatch.setattr(target, "_proven", dataclasses.replace(target.conditions(), copy=False))
     assert target.copy_within(source, look, "to", {}, "video/mp4") is not None
     there = target.look("to")
     assert there is not None and there.checksum == look.checksum
     assert checksum_of(target, Look(there.seen), "crc64nvme") == look.checksum, "and so do its bytes, read back"
     with pytest.raises(KeyTaken):
         target.copy_within(source, look, "to", {}, "video/mp4")
+
+
+@pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
+def test_a_copy_of_what_has_no_checksum_gets_one(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    endpoint = request.getfixturevalue(server)
+    source, target = (S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault"))
+    source._client.put_object(Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=b"bare")
+    look = source.look("from")
+    assert look is not None and look.checksum is None
+    assert target.copy_within(source, look, "to", {}, "video/mp4") is not None
+    there = target.look("to")
+    assert there is not None and there.checksum == Checksum("crc32c", crc32c(b"bare"))
 
 
 def test_a_batch_deletes_each_object_on_its_own_condition(lab: Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -147,8 +147,7 @@ class Run:
                 self._unusable[name] = error
                 continue
             self._conditions[name] = found
-            self.job.journal.write("conditions", store=name, create=found.create, delete=found.delete, batch_delete=found.batch_delete,
-                                   checksum=found.checksum)  # fmt: skip
+            self.job.journal.write("conditions", store=name, **asdict(found))
 
     def _clock_is_off(self, names: Iterable[str]) -> str | None:
         for name in names:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from posixpath import basename
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import jwt
 from urllib3 import make_headers
@@ -190,7 +191,7 @@ class HmsApi:
         return self._media.body("the recording", lambda: self._presigned(asset_id), redirects=True)
 
     def open_beside(self, address: str) -> Body:
-        return self._media.body(unquote(address.rpartition("/")[2])[-80:], lambda: address, redirects=False)
+        return self._media.body(unquote(basename(urlsplit(address).path))[-80:], lambda: address, redirects=False)
 
     def _presigned(self, asset_id: str) -> str:
         url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")

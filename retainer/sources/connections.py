@@ -12,6 +12,8 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import urllib3
 
+from retainer.errors import SourceFailed
+
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # below that it would log signed URLs
 
 CONNECT_SECONDS = 10.0
@@ -29,7 +31,7 @@ class Connections:
         self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
         self._proxies = {
             scheme: urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how)  # type: ignore[arg-type]
-            for scheme, url in getproxies().items() if scheme in ("http", "https") and url.startswith("http")
+            for scheme in ("http", "https") if (url := _proxy(scheme))
         }  # fmt: skip
 
     def close(self) -> None:
@@ -52,10 +54,32 @@ class Connections:
 def _trusted() -> ssl.SSLContext:
     """Trusts the authorities in SSL_CERT_FILE or SSL_CERT_DIR, where one of them is set, else certifi's."""
     if file := os.environ.get("SSL_CERT_FILE"):
-        return ssl.create_default_context(cafile=file)
+        try:
+            return ssl.create_default_context(cafile=file)
+        except OSError as error:
+            raise SourceFailed(f"SSL_CERT_FILE names no file of certificates that can be read ({type(error).__name__})") from None
     if folder := os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context(capath=folder)
     return ssl.create_default_context(cafile=certifi.where())
+
+
+def _proxy(scheme: str) -> str | None:
+    """The proxy that the environment names for these addresses. Raises SourceFailed for one that is none for HTTP; it may hold a password."""
+    named = getproxies()
+    url = named.get(scheme) or named.get("all")
+    if not url:
+        return None
+    url = url if "://" in url else f"http://{url}"
+    kind, _, rest = url.partition("://")
+    try:
+        parts = urlsplit(f"{kind.lower()}://{rest}")
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        message = f"the proxy for {scheme} in the environment ({scheme}_proxy or all_proxy) is no http or https address"
+        raise SourceFailed(message, hint="set no_proxy=* to use none")
+    return parts.geturl()
 
 
 def _proxy_headers(url: str) -> dict[str, str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import google_crc32c
 import requests
-from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, RetryError, Unauthorized
+from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, RetryError, Unauthorized
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
@@ -91,7 +94,7 @@ class GcsReader:
             blob = self._bucket.get_blob(self._full(key), retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("look at", key, error) from None
-        return None if blob is None else Look(self._seen(blob), Checksum("crc32c", blob.crc32c) if blob.crc32c else None, blob.metadata or {})
+        return None if blob is None else Look(self._seen(blob), _checksum_of(blob), blob.metadata or {})
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
@@ -158,7 +161,7 @@ class GcsWriter(GcsReader):
         try:
             if not more:
                 blob.upload_from_string(bytes(buffer), content_type=content_type, **options)
-                return _written(key, len(buffer), blob)
+                return self._written(key, len(buffer), blob)
             count = len(buffer)
             with blob.open("wb", chunk_size=_CHUNK, content_type=content_type, **options) as target:
                 target.write(bytes(buffer))
@@ -167,7 +170,7 @@ class GcsWriter(GcsReader):
                     target.write(chunk)
                     count += len(chunk)
             blob.reload(retry=self._retry)
-            return _written(key, count, blob)
+            return self._written(key, count, blob)
         except PreconditionFailed:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
         except _TROUBLE as error:
@@ -175,6 +178,16 @@ class GcsWriter(GcsReader):
             if isinstance(error, InvalidResponse) and error.response.status_code == 412:
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
             raise self._failed("write", key, error) from None
+
+    def _written(self, key: str, size: int, blob: storage.Blob) -> Look:
+        computed = _checksum_of(blob) if self._proven is not None and self._proven.checksum else None
+        return Look(Seen(key, size, str(blob.generation)), computed)
+
+    def look(self, key: str) -> Look | None:
+        look = super().look(key)
+        if look is None or self._proven is None or self._proven.checksum:
+            return look
+        return replace(look, checksum=None)  # a server that repeats any checksum it is sent computes none
 
     def abandon(self, key: str, upload: str) -> None:
         """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
@@ -262,6 +275,7 @@ class GcsWriter(GcsReader):
             blob.upload_from_string(b"probe", retry=self._retry)
             found = self._bucket.get_blob(name, retry=self._retry)
             create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
+            checksum = found is not None and found.crc32c == _crc(b"probe") and self._computes_checksums(name)
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
@@ -269,7 +283,19 @@ class GcsWriter(GcsReader):
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=False, checksum=found is not None and found.crc32c is not None)
+        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum)
+
+    def _computes_checksums(self, name: str) -> bool:
+        """Whether a write is refused whose CRC32C is not that of its bytes, or the store tells the true one nevertheless."""
+        blob = self._bucket.blob(f"{name}-sum")
+        blob.crc32c = _crc(b"probe")
+        try:
+            blob.upload_from_string(b"other", if_generation_match=0, checksum=None, retry=None)
+        except BadRequest:
+            return True
+        with suppress(Forbidden):
+            self._bucket.delete_blob(blob.name, retry=self._retry)
+        return bool(blob.crc32c == _crc(b"other"))
 
     @staticmethod
     def _refused(call: Any) -> bool:
@@ -292,5 +318,9 @@ class GcsWriter(GcsReader):
         return Seen(seen.key, len(content), str(blob.generation))
 
 
-def _written(key: str, size: int, blob: storage.Blob) -> Look:
-    return Look(Seen(key, size, str(blob.generation)), Checksum("crc32c", blob.crc32c) if blob.crc32c else None)
+def _checksum_of(blob: storage.Blob) -> Checksum | None:
+    return Checksum("crc32c", blob.crc32c) if blob.crc32c else None
+
+
+def _crc(content: bytes) -> str:
+    return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()

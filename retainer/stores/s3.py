@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
 from itertools import chain
@@ -41,8 +41,10 @@ _TROUBLE = (ClientError, *_NO_ANSWER)
 _CANNOT = (400, 403, 405, 501)
 """How a server answers that it does not copy by itself: the bytes then go through here."""
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
+_NO_PARTS = (405, 501)
 _RESTORED_DAYS = 7
 _CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "CRC32C", "crc64nvme": "CRC64NVME"}
+_PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
 _WITHOUT_END = datetime.max.replace(tzinfo=UTC)
 _CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
@@ -155,14 +157,14 @@ class S3Reader:
         except _NO_ANSWER as error:
             raise self._failed("look at", key, error) from None
         told = head.get("ObjectLockRetainUntilDate")
-        until = None if told is None else read_moment(str(told)) or _WITHOUT_END
+        until = None if told is None else read_moment(str(told))
         if head.get("ObjectLockLegalHoldStatus") == "ON":
             until = _WITHOUT_END
         in_parts = "-" in head["ETag"]
         whole = head.get("ChecksumType", "COMPOSITE" if in_parts else "FULL_OBJECT") == "FULL_OBJECT"
         return Look(
             Seen(key, head["ContentLength"], head["ETag"].strip('"'), head.get("StorageClass"), until,
-                 lock_read=until is not None or self._lock_headers_can_be_believed(key),
+                 lock_read=until is not None or (told is None and self._lock_headers_can_be_believed(key)),
                  archived=head.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in head.get("Restore", "")),
             checksum=_checksum_in(head) if whole else None,
             metadata=head.get("Metadata", {}),
@@ -224,6 +226,8 @@ class S3Writer(S3Reader):
         super().__init__(store)
         self._proving = threading.Lock()
         self._buffers: list[BytesIO] = []
+        self._encrypted = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": store.kms_key} if store.kms_key else {}
+        """With every write, also of a probe or a lock: a bucket may refuse those that do not say so."""
 
     def _extra(
         self, key: str, metadata: Mapping[str, str], content_type: str, size: int, lock_until: datetime | None, kind: ChecksumKind = "crc32c"
@@ -231,8 +235,7 @@ class S3Writer(S3Reader):
         extra: dict[str, Any] = {"Metadata": dict(metadata), "ContentType": content_type, "ChecksumAlgorithm": _CHECKSUMS[kind]}
         if storage_class := self.store.class_of(key, size):
             extra["StorageClass"] = storage_class
-        if self.store.kms_key:
-            extra |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.store.kms_key}
+        extra |= self._encrypted
         if self.store.tags:
             extra["Tagging"] = urlencode(self.store.tags)
         if self.store.cache_control:
@@ -334,14 +337,10 @@ class S3Writer(S3Reader):
             )["CopyObjectResult"]  # fmt: skip
             return Seen(key, seen.size, answer["ETag"].strip('"'))
         except _TROUBLE as error:
-            if isinstance(error, ClientError):
-                if _is_conflict(error) and self.look(key) is not None:
-                    raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-                if _is_conflict(error) or _is_missing(error):
-                    raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
-                if _status(error) in _CANNOT:
-                    return None
-            raise self._failed("copy to", key, error) from None
+            if isinstance(error, ClientError) and _is_conflict(error) and self.look(key) is not None:
+                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+            self._cannot_copy(source, seen, key, error)
+            return None
 
     def _copy_in_parts(self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any], begun: Begun) -> Seen | None:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
@@ -367,16 +366,21 @@ class S3Writer(S3Reader):
         except BaseException as error:
             with suppress(RetainerError):
                 self.abandon(key, upload["UploadId"])
-            if isinstance(error, ClientError):
-                if _is_conflict(error) and error.operation_name == "CompleteMultipartUpload":
-                    raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-                if _is_conflict(error) or _is_missing(error):
-                    raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
-                if _status(error) in _CANNOT:
-                    return None
-            if isinstance(error, _TROUBLE):
-                raise self._failed("copy to", key, error) from None
-            raise
+            if isinstance(error, ClientError) and _is_conflict(error) and error.operation_name == "CompleteMultipartUpload":
+                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
+            if not isinstance(error, _TROUBLE):
+                raise
+            self._cannot_copy(source, seen, key, error)
+            return None
+
+    def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, error: Exception) -> None:
+        """Returns where the servers do not copy by themselves. Raises StoreFailed for any other reason."""
+        if isinstance(error, ClientError):
+            if _is_conflict(error) or _is_missing(error):
+                raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+            if _status(error) in _CANNOT:
+                return
+        raise self._failed("copy to", key, error) from None
 
     def lock(self, seen: Seen, until: datetime) -> None:
         mode = (self.store.lock or "governance").upper()
@@ -452,48 +456,64 @@ class S3Writer(S3Reader):
     def _prove(self) -> Conditions:
         key = f"{OWN_PREFIX}probe-{uuid.uuid4().hex}"
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
-        wrong = '"00000000000000000000000000000000"'
+        put, wrong = partial(self._client.put_object, **place, **self._encrypted), '"00000000000000000000000000000000"'
         try:
-            version = self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"]
-            create = self._refused(lambda: self._client.put_object(**place, Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
-            create = create and self._refuses_parts_over(place)
-            probe = self.look(key)
-            wrong_sum = _crc(b"other")
-            checksum = self._refused(lambda: self._client.put_object(**place, Body=b"probe", ChecksumCRC32C=wrong_sum), statuses=(400,))
-            version = version if create else self._client.head_object(**place)["ETag"]
-            delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and self.look(key) is not None
-            batch = False
-            if delete:
-                entry = {"Key": self._full(key), "ETag": wrong}
-                answer: dict[str, Any] = {}
-
-                def attempt() -> None:
-                    answer.update(self._client.delete_objects(Bucket=self.store.bucket, Delete={"Objects": [entry]}))
-
-                batch = (self._refused(attempt) or bool(answer.get("Errors"))) and not answer.get("Deleted") and self.look(key) is not None
-                batch = batch and bool(answer.get("Errors"))
-            copy = create and self._refuses_copies_over(place)
+            version = put(Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"].strip('"')
+            probe = super().look(key)
+            create = self._refused(lambda: put(Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other")))
+            create = create and self._refuses_parts(place, _crc(b"other"), IfNoneMatch="*")
+            copy = create and self._refuses_copies(place, key)
+            computed = (version, Checksum("crc32c", _crc(b"probe")))
+            checksum = probe is not None and (probe.seen.version, probe.checksum) == computed
+            checksum = checksum and self._refused(lambda: put(Body=b"probe", ChecksumCRC32C=_crc(b"other")), statuses=(400,))
+            checksum = checksum and self._refuses_parts(place, _crc(b"probe"))
+            delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and super().look(key) is not None
+            batch = delete and self._refuses_batch(place | {"ETag": wrong}) and super().look(key) is not None
             self._client.delete_object(**place)
         except _TROUBLE as error:
+            with suppress(*_TROUBLE):
+                self._client.delete_object(**place)
             raise self._failed("probe", "", error) from None
-        checksum = checksum and probe is not None and probe.checksum is not None
         return Conditions(create=create, delete=delete, batch_delete=batch, checksum=checksum, copy=copy)
 
-    def _refuses_parts_over(self, place: dict[str, str]) -> bool:
-        """Whether the last call of an upload in parts honours its condition too, as that of a single write does."""
-        upload = place | {"UploadId": self._client.create_multipart_upload(**place)["UploadId"]}
+    def _refuses_parts(self, place: Mapping[str, str], whole: str, **condition: str) -> bool:
+        """Whether an upload in parts ends in a refusal, for its condition or since this is not the checksum of its bytes (`other`)."""
+        told: dict[str, Any] = {"ChecksumCRC32C": _crc(b"other")}
         try:
-            part = {"PartNumber": 1, "ETag": self._client.upload_part(**upload, PartNumber=1, Body=b"other")["ETag"]}
-            return self._refused(lambda: self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": [part]}, IfNoneMatch="*"))
+            begun = self._client.create_multipart_upload(**place, **self._encrypted, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT")
+        except ClientError as error:
+            if _status(error) in _NO_PARTS:
+                return True  # none will be made there
+            raise
+        upload = dict(place) | {"UploadId": begun["UploadId"]}
+        try:
+            part = {"PartNumber": 1, "ETag": self._client.upload_part(**upload, PartNumber=1, Body=b"other", **told)["ETag"]} | told
+            end = partial(self._client.complete_multipart_upload, **upload, MultipartUpload={"Parts": [part]}, ChecksumType="FULL_OBJECT")
+            return self._refused(lambda: end(ChecksumCRC32C=whole, **condition), statuses=(400, 412))
         finally:
             with suppress(ClientError):
                 self._client.abort_multipart_upload(**upload)
 
-    def _refuses_copies_over(self, place: dict[str, str]) -> bool:
+    def _refuses_copies(self, place: Mapping[str, str], key: str) -> bool:
+        """Whether CopyObject writes over nothing, and has a checksum computed of what it wrote: some servers repeat the one of the source."""
+        how = {"MetadataDirective": "REPLACE", "IfNoneMatch": "*", "ChecksumAlgorithm": "CRC64NVME"} | self._encrypted
+        copy = partial(self._client.copy_object, CopySource=place, **how)
+        other = dict(place) | {"Key": place["Key"] + "-copy"}
         try:
-            return self._refused(lambda: self._client.copy_object(**place, CopySource=place, MetadataDirective="REPLACE", IfNoneMatch="*"))
+            copy(**other)
+            made = super().look(key + "-copy")
+            return made is not None and made.checksum == _PROBE_CRC64NVME and self._refused(lambda: copy(**place))
         except ClientError:
             return False  # they are then made in parts, whose last call is conditional
+        finally:
+            with suppress(*_TROUBLE):
+                self._client.delete_object(**other)
+
+    def _refuses_batch(self, entry: Mapping[str, str]) -> bool:
+        answer: dict[str, Any] = {}
+        objects = [{"Key": entry["Key"], "ETag": entry["ETag"]}]
+        refused = self._refused(lambda: answer.update(self._client.delete_objects(Bucket=entry["Bucket"], Delete={"Objects": objects})))
+        return not refused and bool(answer.get("Errors")) and not answer.get("Deleted")
 
     @staticmethod
     def _refused(call: Any, statuses: tuple[int, ...] = (412,)) -> bool:
@@ -511,8 +531,9 @@ class S3Writer(S3Reader):
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         try:
             answer = self._client.put_object(
-                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=f'"{seen.version}"', ChecksumCRC32C=_crc(content)
-            )
+                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=f'"{seen.version}"', ChecksumCRC32C=_crc(content),
+                **self._encrypted,
+            )  # fmt: skip
         except ClientError as error:
             if _is_conflict(error) or _is_missing(error):
                 return None
