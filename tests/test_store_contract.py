@@ -16,6 +16,7 @@ import anycrc
 import google_crc32c
 import pytest
 import servers
+from botocore.exceptions import ClientError
 from conftest import Lab, endpoint_of, gcs_client, make_store, make_writer
 
 from retainer.apply.verify import checksum_of, proven_same
@@ -205,6 +206,19 @@ def test_a_call_whose_checksum_is_ignored_is_found_out(seaweedfs: str, tmp_path:
     assert not writer.conditions().checksum
 
 
+def test_a_store_without_uploads_in_parts_takes_single_writes(seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
+
+    def refused(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}}, "CreateMultipartUpload")
+
+    monkeypatch.setattr(writer._client, "create_multipart_upload", refused)
+    assert writer.conditions().create
+    writer.create("a", iter([b"one"]), 3, {}, "video/mp4")
+    with pytest.raises(StoreFailed):
+        writer.create("b", iter([bytes(MiB)] * 9), 9 * MiB, {}, "video/mp4")
+
+
 def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tmp_path: Path) -> None:
     """A policy may demand the encryption with every write, and AWS demands a checksum of every part where a bucket locks by default."""
     store = dataclasses.replace(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path), kms_key="alias/evidence")
@@ -226,7 +240,7 @@ def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tm
     assert writer.conditions().copy
     first = writer.create("a", iter([b"one"]), 3, {}, "video/mp4")
     assert writer.replace(first.seen, b"two")
-    writer.create("b", iter([bytes(9 * MiB)]), 9 * MiB, {}, "video/mp4")
+    writer.create("b", iter([bytes(MiB)] * 9), 9 * MiB, {}, "video/mp4")
     look = writer.look("b")
     assert look and writer.copy_within(writer, look, "c", {}, "video/mp4")
     assert {"PutObject", "UploadPart", "CreateMultipartUpload", "CopyObject"} <= sent

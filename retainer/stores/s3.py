@@ -41,7 +41,8 @@ _TROUBLE = (ClientError, *_NO_ANSWER)
 _CANNOT = (400, 403, 405, 501)
 """How a server answers that it does not copy by itself: the bytes then go through here."""
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
-_NO_PARTS = (405, 501)
+_NO_PARTS = (400, 405, 501)
+"""How a server answers that it takes no upload in parts that begins as ours do: then none will be made there."""
 _RESTORED_DAYS = 7
 _CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "CRC32C", "crc64nvme": "CRC64NVME"}
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
@@ -478,21 +479,21 @@ class S3Writer(S3Reader):
 
     def _refuses_parts(self, place: Mapping[str, str], whole: str, **condition: str) -> bool:
         """Whether an upload in parts ends in a refusal, for its condition or since this is not the checksum of its bytes (`other`)."""
-        told: dict[str, Any] = {"ChecksumCRC32C": _crc(b"other")}
+        upload, told = dict(place), {"ChecksumCRC32C": _crc(b"other")}
         try:
-            begun = self._client.create_multipart_upload(**place, **self._encrypted, ChecksumAlgorithm="CRC32C", ChecksumType="FULL_OBJECT")
-        except ClientError as error:
-            if _status(error) in _NO_PARTS:
-                return True  # none will be made there
-            raise
-        upload = dict(place) | {"UploadId": begun["UploadId"]}
-        try:
+            how = {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"} | self._encrypted
+            upload["UploadId"] = self._client.create_multipart_upload(**place, **how)["UploadId"]
             part = {"PartNumber": 1, "ETag": self._client.upload_part(**upload, PartNumber=1, Body=b"other", **told)["ETag"]} | told
             end = partial(self._client.complete_multipart_upload, **upload, MultipartUpload={"Parts": [part]}, ChecksumType="FULL_OBJECT")
             return self._refused(lambda: end(ChecksumCRC32C=whole, **condition), statuses=(400, 412))
+        except ClientError as error:
+            if _status(error) in _NO_PARTS:
+                return True
+            raise
         finally:
-            with suppress(ClientError):
-                self._client.abort_multipart_upload(**upload)
+            if "UploadId" in upload:
+                with suppress(*_TROUBLE):
+                    self._client.abort_multipart_upload(**upload)
 
     def _refuses_copies(self, place: Mapping[str, str], key: str) -> bool:
         """Whether CopyObject writes over nothing, and has a checksum computed of what it wrote: some servers repeat the one of the source."""
