@@ -26,7 +26,7 @@ from pathlib import Path
 import duckdb
 
 from retainer.inventory.facts import add_places
-from retainer.model.tables import ASSETS, COPIES, LISTINGS, create
+from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 from retainer.plan.decide import decide
 from retainer.settings import load_project
 
@@ -58,30 +58,30 @@ rules:
 """
 
 FACTS = """
-INSERT INTO assets
+INSERT INTO assets BY NAME
 SELECT i AS asset_no, printf('%024x', i * 7919) AS asset_id,
     (['room-composite','chat','transcript','summary','track','stream','room-composite-legacy','room-composite'])[1 + i % 8] AS type,
-    'completed', md5((i % 20000)::VARCHAR)[:24], md5((i // 3)::VARCHAR)[:24],
-    (['sales-','clinic-','class-','ops-'])[1 + i % 4] || (i % 20000), 'template-' || (i % 12),
-    's3://hms-prod-eu/5f00/beam/' || md5((i % 20000)::VARCHAR)[:24] || '/2025-01-01/Rec-' || md5(i::VARCHAR) || '.mp4',
-    CASE WHEN i % 8 = 5 THEN 'u-' || (i % 5000) END, CASE WHEN i % 8 IN (4, 5) THEN uuid()::VARCHAR END,
-    1 + (hash(i) % 1000000000)::BIGINT, (hash(i + 1) % 7200)::DOUBLE,
-    TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT),
-    strftime(TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT), '%Y-%m-%dT%H:%M:%SZ'),
-    json_object('num_layers', (i % 5)::VARCHAR, 'max_width', 1280, 'max_height', 720)::VARCHAR, NULL, false, true, 'api'
+    'completed' AS status, md5((i % 20000)::VARCHAR)[:24] AS room_id, md5((i // 3)::VARCHAR)[:24] AS session_id,
+    (['sales-','clinic-','class-','ops-'])[1 + i % 4] || (i % 20000) AS room, 'template-' || (i % 12) AS template,
+    's3://hms-prod-eu/5f00/beam/' || md5((i % 20000)::VARCHAR)[:24] || '/2025-01-01/Rec-' || md5(i::VARCHAR) || '.mp4' AS path,
+    CASE WHEN i % 8 = 5 THEN 'u-' || (i % 5000) END AS user_id, CASE WHEN i % 8 IN (4, 5) THEN uuid()::VARCHAR END AS peer_id,
+    1 + (hash(i) % 1000000000)::BIGINT AS size, (hash(i + 1) % 7200)::DOUBLE AS duration,
+    TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT) AS created_at,
+    strftime(TIMESTAMP '2026-11-20 00:00:00' - to_seconds((hash(i + 2) % (550 * 86400))::BIGINT), '%Y-%m-%dT%H:%M:%SZ') AS created_text,
+    json_object('num_layers', (i % 5)::VARCHAR, 'max_width', 1280, 'max_height', 720)::VARCHAR AS metadata, false AS many, true AS settled, 'api' AS known_by
 FROM range(1, {assets} + 1) AS _(i);
 INSERT INTO listings (name, kind, complete, can_lock, started_at, finished_at, objects, bytes, strays, stray_bytes)
 VALUES ('vault', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 900000, 0, 0, 0),
        ('cold', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 400000, 0, 0, 0),
        ('100ms', 'assets', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 1000000, 0, 0, 0);
-CREATE TABLE about AS SELECT 1 AS format;
+CREATE TABLE about AS SELECT {format} AS format;
 """
 
 COPIES_WANTED = """
-INSERT INTO facts.copies
-SELECT asset_no, store, asset_no % 499 <> 0, NULL, true, NULL, size,
+INSERT INTO facts.copies BY NAME
+SELECT asset_no, store, asset_no % 499 <> 0 AS complete, true AS lock_read, size AS bytes,
     [struct_pack(key := type || '/2026/01/01/' || room_id || '/' || asset_id || '/Rec.mp4', size := size, version := md5(asset_id || store),
-     complete := asset_no % 499 <> 0)], true
+     complete := asset_no % 499 <> 0)] AS objects, false AS archived, true AS owners_known
 FROM (
     SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted AND hash(asset_no, store) % 100 < 98
     UNION ALL
@@ -135,7 +135,7 @@ def make_facts(folder: Path, assets: int) -> None:
     with duckdb.connect(str(folder / "facts.duckdb")) as connection:
         for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS}.items():
             connection.execute(create(table, columns))
-        connection.execute(FACTS.replace("{assets}", str(assets)))
+        connection.execute(FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT)))
     place_copies(folder, assets * 13 // 10)
     with duckdb.connect(str(folder / "facts.duckdb"), read_only=True) as connection:
         counts = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)").fetchone()
