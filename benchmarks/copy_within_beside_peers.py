@@ -1,4 +1,4 @@
-"""Copies on the server's side: `retainer apply` beside `s5cmd cp` and `rclone copy`, whole process against whole process, in one run.
+"""Copies between buckets of one server: `retainer apply` beside `s5cmd cp` and `rclone copy`, whole process against whole process, in one run.
 
     python benchmarks/copy_within_beside_peers.py [--objects 2000] [--bytes 4096] [--rounds 3] [--without-crc32c] [--peers DIR]
 
@@ -9,10 +9,11 @@ Wall time and CPU seconds as in copy_beside_rclone.py; afterwards every copy is 
 the median over the rounds.
 
 The three do not do the same: for each object s5cmd sends one CopyObject, which overwrites what lies there; rclone looks at the
-source first and at the copy afterwards; retainer looks at the source, copies with conditions on both sides, looks at the copy,
-compares the checksums of the two, and writes a journal and a catalog. On SeaweedFS, whose CopyObject computes no checksum of what it
-wrote, it copies in parts and looks at the target before: six calls in place of the three that it makes on a store like AWS. S3 computes a
-CRC32C where the uploader asked for it; `--without-crc32c` shows what it costs where none is stored, and the source has to be read.
+source first and at the copy afterwards; retainer looks at the source, copies with conditions on both sides, compares checksums, and
+writes a journal and a catalog. Up to 256 KiB it reads and writes the object itself: three calls. What is longer (`--bytes 300000`) the
+servers copy, and it looks at the copy: on SeaweedFS, whose CopyObject computes no checksum of what it wrote, in parts, five calls in place of
+the three that it makes on a store like AWS. S3 computes a CRC32C where the uploader asked for it; `--without-crc32c` shows what it costs
+where none is stored, and a long source has to be read.
 """
 
 from __future__ import annotations

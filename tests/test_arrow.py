@@ -22,7 +22,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Pro
 
 def test_plan_apply_plan_apply_plan_ends_with_an_empty_plan(project: Project) -> None:
     hosted = {f"a{n:023x}": video(n) for n in range(1, 4)}
-    old = {f"b{n:023x}": video(n + 10, 20_000) for n in range(1, 4)}
+    old = {f"b{n:023x}": video(n + 10, 150_000 * n) for n in range(1, 4)}
     for name, content in hosted.items():
         project.hosted(name, content)
     for name, content in old.items():

@@ -60,7 +60,11 @@ pytestmark = pytest.mark.slow
 HOSTED, SECOND, CHAT = "a1" + "0" * 22, "a2" + "0" * 22, "a3" + "0" * 22
 """Hosted by 100ms: two composites and a chat."""
 OLD, STAYS, LARGE = "b1" + "0" * 22, "b2" + "0" * 22, "b3" + "0" * 22
-"""Uploaded to our own bucket: one that is due there once its copy was seen complete, one that stays, and, in one test, one of many parts."""
+"""Uploaded to our own bucket: one that is due there once its copy was seen complete, one that stays, and, in one test, a long one."""
+LONG, BIG = video(3, 300_000), video(5, 9 << 20)
+"""So long that the servers copy it by themselves, and so long that they do it in parts."""
+SHORT = video(7)
+"""So short that it is read and written from here."""
 CSV = b"SenderPeerID,SenderName,SenderUserID,Roles,SentAt,Type,Message\n"
 SIZE = len(video(1))
 HALF = SIZE // 2
@@ -603,8 +607,7 @@ def of_upload(fault: Fault, **more: Any) -> Strike:
 
 
 TIMES = {"once": 1, "for ever": ALWAYS}
-BIG = video(5, 9 << 20)
-COPIED = {"on the server's side": ("{}", b""), "on the server's side, in parts": ("{}.*partNumber", BIG)}
+COPIED = {"on the server's side": ("{}", LONG), "on the server's side, in parts": ("{}.*partNumber", BIG)}
 UPLOADS: dict[str, Strike] = {
     **{f"{status}, {often}": of_upload(Fault("PUT", "{}", times, status=status))
        for status in (400, 403, 404, 429, 500, 503, 507) for often, times in TIMES.items()},
@@ -620,6 +623,12 @@ UPLOADS: dict[str, Strike] = {
        for on, (part, content) in COPIED.items() for other, body in {"an XML error": XML, "an HTML page": HTML}.items()},
     **{f"{on}: the answer is lost": of_upload(Fault("PUT", part, 1, cut=-1), uploaded=True, content=content)
        for on, (part, content) in COPIED.items()},
+    **{f"from a bucket: {how}": of_upload(Fault("GET", "{}", times, **what), uploaded=True, content=SHORT) for how, times, what in (
+        ("500, once", 1, {"status": 500}), ("500, for ever", ALWAYS, {"status": 500}), ("403, for ever", ALWAYS, {"status": 403}),
+        ("the body is cut, once", 1, {"cut": HALF}), ("the body is cut, for ever", ALWAYS, {"cut": HALF}),
+        ("other bytes, once", 1, {"body": video(8)}), ("other bytes, for ever", ALWAYS, {"body": video(8)}),
+        ("a JSON error as long as it, for ever", ALWAYS, {"body": ERROR_BODY.ljust(len(SHORT))}),
+    )},
 }  # fmt: skip
 
 
@@ -629,16 +638,17 @@ def test_a_fault_of_one_upload(fault: str, row: Row, together: Callable[..., Tog
 
 
 ENDS = {
-    f"{on}, {how}": Fault(method, part, 1, cut=cut)
-    for on, (method, part) in {"at once": ("PUT", OLD), "in parts": ("POST", f"{LARGE}.*uploadId")}.items()
+    f"{on}, {how}": (content, Fault(method, part, 1, cut=cut))
+    for on, (content, method, part) in {"at once": (LONG, "PUT", LARGE), "in parts": (BIG, "POST", f"{LARGE}.*uploadId")}.items()
     for how, cut in {"is lost": -1, "breaks off": 60}.items()
 }
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_a_copy_on_the_servers_side_whose_last_answer_does_not_arrive(how: str, cloud: Scene, row: Row) -> None:
-    cloud.upload(LARGE, BIG)
-    cloud.under(row, lambda: cloud.spoil(replace(ENDS[how])))
+    content, fault = ENDS[how]
+    cloud.upload(LARGE, content)
+    cloud.under(row, lambda: cloud.spoil(replace(fault)))
 
 
 @pytest.mark.parametrize("often", TIMES)

@@ -22,7 +22,8 @@ from retainer.journal.file import Entry, left_over, read_journal
 from retainer.model.outcome import LeftOver
 
 HOSTED = {"a1" + "0" * 22: video(1), "a2" + "0" * 22: video(2)}
-OLD = "b1" + "0" * 22
+OLD, LONG = "b1" + "0" * 22, video(3, 300_000)
+"""So long that the servers may copy it by themselves."""
 ERASED = ("e1" + "0" * 22, "e2" + "0" * 22)
 EFFECTS = 31
 
@@ -33,7 +34,7 @@ def small_run(root: Path, api: StandIn) -> Project:
     project.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"session_id": "5e55" + "e" * 20}}]})
     for name, content in HOSTED.items():
         project.hosted(name, content)
-    project.uploaded(OLD, video(3))
+    project.uploaded(OLD, LONG)
     for name in ERASED:
         project.uploaded(name, video(4), session_id="5e55" + "e" * 20, age=timedelta(days=9))
     plan = project.plan()
@@ -65,7 +66,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(at: int, when: str, tmp_path: 
     project.apply("p.plan", "--approve-deletes", "2", expect=5 if ended else 0)
 
     vault = {key.split("/")[5]: content for key, content in project.content("vault").items()}
-    assert vault == HOSTED | {OLD: video(3)}
+    assert vault == HOSTED | {OLD: LONG}
     assert [key.rpartition("Rec-")[2] for key in project.content("uploads")] == [f"{OLD}.mp4"]
 
     entries = read_journal(project.root / ".retainer")

@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,7 +18,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
 from retainer.apply.playlists import LONGEST_BYTES, Playlist, follow
-from retainer.apply.verify import Counted, as_recorded, checksum_of, digest_of, kind_of, proven_same
+from retainer.apply.verify import Counted, as_recorded, checksum_of, kind_of, proven_same
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
@@ -30,6 +31,9 @@ MEMBERS_AT_ONCE = 4
 """So many objects of one recording are on their way at the same time."""
 SMALL = 8 << 20
 """So many bytes are written without a look before: where something lies already, the condition of the write says so, which was proven."""
+THROUGH_HERE = 256 << 10
+"""Up to so many bytes are read and written from here also where the servers could copy them: two calls in place of two to four, and the first
+bytes are looked at."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
 
@@ -89,20 +93,23 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A source that was opened. `expected`: the length that it must have; `told`: the least that 100ms's record says of it."""
+    """A source that was opened, and not yet read. `expected`: the length that it must have; `told`: the least that 100ms's record says of it.
+
+    `lying`: it lies so in a store, which perhaps copies it by itself.
+    """
 
     counted: Counted
     expected: int | None
     told: int | None = None
+    lying: Look | None = None
     may_be_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One object of a recording: where it goes, where it lies in a store (None: not in one), and how it is read."""
+    """One object of a recording: where it goes, and how it is read."""
 
     key: str
-    planned: Planned | None
     open: Callable[[], Stream]
 
 
@@ -115,14 +122,15 @@ def copy_one(task: Task) -> Copied:
     if task.action.target.endswith("/"):
         return _copy_many(task)
     said: list[str] = []
+    size: int | None
     if task.action.origin:
         (planned,) = task.action.origin
-        piece = Piece(task.action.target, planned, partial(_from_store, task, planned, kind_of(task.action.type, planned.key)))
+        piece = Piece(task.action.target, partial(_from_store, task, planned, kind_of(task.action.type, planned.key)))
+        size = planned.size
     else:
-        piece = Piece(task.action.target, None, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
-    size = piece.planned.size if piece.planned else task.action.facts.get("size")
-    unproven = piece.planned is not None and not task.target.conditions().copy
-    return Copied(_place(task, piece, look=not size or size > SMALL or unproven), said=tuple(said))
+        piece = Piece(task.action.target, lambda: _recording(task, task.downloads.open(task.action.asset_id), said))
+        size = task.action.facts.get("size")
+    return Copied(_place(task, piece, look=not size or size > SMALL), said=tuple(said))
 
 
 # ── one object ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,30 +161,18 @@ def _is_locked(look: Look | None, seen: Seen, until: datetime) -> bool:
 
 
 def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
-    target, source = task.target, task.source
-    seen = _as_planned(source, piece.planned) if source is not None and piece.planned is not None else None
+    target = task.target
     broken = next((planned for planned in task.action.broken if planned.key == piece.key), None)
     there = target.look(piece.key) if look or broken else None
     is_broken = there is not None and broken is not None and (there.seen.version, there.seen.size) == (broken.version, broken.size)
-    if there is not None and not is_broken:
-        return _recognised(task, piece, there, seen)
-    begun: Begun = partial(task.begun, piece.key)
-    if seen is not None and there is None:
-        assert source is not None
-        metadata = object_metadata(task.record, seen.seen.size)
-        taken: KeyTaken | None = None
-        try:
-            copied = target.copy_within(source, seen, piece.key, metadata, content_type_of(piece.key), begun, task.action.lock_until) is not None
-        except KeyTaken as error:
-            copied, taken = True, error  # perhaps by ourselves, and the answer was lost
-        if copied:
-            try:
-                written = _same_on_both_sides(source, seen, target, piece.key)
-            except Unverified as error:
-                raise taken or error from None
-            task.tell(seen.seen.size)
-            return written
     stream = piece.open()
+    if there is not None and not is_broken:
+        return _same(task, piece.key, there, stream)  # a run died after its write
+    begun: Begun = partial(task.begun, piece.key)
+    if stream.lying is not None and stream.lying.seen.size > THROUGH_HERE and there is None:
+        written = _copied_within(task, piece.key, stream, stream.lying, begun)
+        if written is not None:
+            return written
     chunks = _watched(stream, task, replacing=there is not None)
     metadata = object_metadata(task.record, stream.expected)
     answered = None
@@ -190,15 +186,28 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     return _proven(task, piece.key, stream, answered)
 
 
-def _recognised(task: Task, piece: Piece, there: Look, seen: Look | None) -> Written:
-    """An object lies where the copy should go (a run died after its write): the same bytes are recorded, not copied again."""
-    if seen is not None and seen.checksum is not None and (seen.checksum, seen.seen.size) == (there.checksum, there.seen.size):
-        task.tell(seen.seen.size)
-        return Written(there, seen.checksum, None)
-    stream = piece.open()
+def _copied_within(task: Task, key: str, stream: Stream, lying: Look, begun: Begun) -> Written | None:
+    """A copy that the servers make by themselves, compared with its source; None where they do not."""
+    target, source, metadata = task.target, task.source, object_metadata(task.record, lying.seen.size)
+    assert source is not None
+    with suppress(KeyTaken):  # perhaps by ourselves, and the answer was lost
+        if target.copy_within(source, lying, key, metadata, content_type_of(key), begun, task.action.lock_until) is None:
+            return None
+    there = target.look(key)
+    if there is None:
+        raise Unverified(f"{target.name}:{key} was copied and is not there")
+    return _same(task, key, there, stream)
+
+
+def _same(task: Task, key: str, there: Look, stream: Stream) -> Written:
+    """What lies there, if it has the bytes of the source: by the checksums of both stores, else by those of the bytes, which are read again."""
+    lying = stream.lying
+    if lying is not None and lying.checksum is not None and (lying.checksum, lying.seen.size) == (there.checksum, there.seen.size):
+        task.tell(lying.seen.size)
+        return Written(there, lying.checksum, None)
     for _ in _watched(stream, task):
         pass
-    return _proven(task, piece.key, stream)
+    return _proven(task, key, stream)
 
 
 def _proven(task: Task, key: str, stream: Stream, answered: Look | None = None) -> Written:
@@ -226,19 +235,6 @@ def _not_believable(came: int, stream: Stream) -> str | None:
     return None
 
 
-def _same_on_both_sides(source: StoreReader, seen: Look, target: StoreWriter, key: str) -> Written:
-    """Compare the checksums of a copy made by the servers; where they have none of the same kind, the bytes are read back."""
-    there = target.look(key)
-    if there is None or there.seen.size != seen.seen.size:
-        raise Unverified(f"{target.name}:{key} is not as long as {source.name}:{seen.seen.key}")
-    if seen.checksum is not None and seen.checksum == there.checksum:
-        return Written(there, seen.checksum, None)
-    ours = digest_of(source, seen)
-    if ours.checksum != there.checksum and ours != digest_of(target, there):
-        raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.seen.key}")
-    return Written(there, ours.checksum, ours.sha256)
-
-
 def _as_planned(store: StoreReader, planned: Planned) -> Look:
     look = store.look(planned.key)
     if look is None or (look.seen.version, look.seen.size) != (planned.version, planned.size):
@@ -247,8 +243,8 @@ def _as_planned(store: StoreReader, planned: Planned) -> Look:
 
 
 def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator[bytes]:
-    """The stream, watched. One that is empty or not as long as it must be ends in SourceFailed, so that nothing is written of it; and so does
-    one that would not count, where it would replace something."""
+    """The stream, watched. One that is empty, not as long as it must be or not what its store says ends in SourceFailed, so that nothing is
+    written of it; and so does one that would not count, where it would replace something."""
     came = 0
     for chunk in stream.counted:
         task.check()
@@ -259,14 +255,17 @@ def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator
         raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
     if stream.expected is not None and came != stream.expected:
         raise SourceFailed(f"{came} bytes came of {stream.expected}", hint="run it again")
+    if not stream.counted.is_as_stored():
+        raise SourceFailed("the bytes do not have the checksum that is stored with them", hint="they are damaged there, or were from the start")
     if replacing and (reason := _not_believable(came, stream)):
         raise SourceFailed(reason)
 
 
 def _from_store(task: Task, planned: Planned, kind: str | None) -> Stream:
     assert task.source is not None
-    seen = _as_planned(task.source, planned).seen
-    return Stream(Counted(task.source.read(seen), kind), seen.size, may_be_empty=kind is None)
+    lying = _as_planned(task.source, planned)
+    counted = Counted(task.source.read(lying.seen), kind, stored=lying.checksum)
+    return Stream(counted, lying.seen.size, lying=lying, may_be_empty=kind is None)
 
 
 def _recording(task: Task, body: Body, said: list[str]) -> Stream:
@@ -307,7 +306,7 @@ def _copy_many(task: Task) -> Copied:
         else:
             left_out.append((name, outcome))
     for playlist in parts.playlists:
-        written[playlist.name] = place(Piece(folder + playlist.name, None, partial(_ready, playlist.content)))
+        written[playlist.name] = place(Piece(folder + playlist.name, partial(_ready, playlist.content)))
     if left_out:
         said.append(f"{len(left_out)} of its thumbnails could not be read ({left_out[0][1]}); the copy is whole without them")
     was = {playlist.name: playlist.was for playlist in parts.playlists}
@@ -354,7 +353,7 @@ def _place_manifest(task: Task, manifest: Manifest, written: Mapping[str, Writte
             said = f"{task.target.name}:{key}: the copy that lies there was made of other objects"
             raise KeyTaken(said, hint="look at it and move it away; retainer never overwrites")
         return _locked(task, before.written)
-    return _place(task, Piece(key, None, partial(_ready, write_manifest(manifest))), look=False)
+    return _place(task, Piece(key, partial(_ready, write_manifest(manifest))), look=False)
 
 
 def _lists(task: Task, manifest: Manifest, written: Mapping[str, Written]) -> bool:
@@ -399,7 +398,7 @@ def _parts_in_store(task: Task) -> Parts:
     playlists: tuple[Playlist, ...] = ()
     if entry.lower().endswith(".m3u8"):
         members, playlists = whole_in(source, planned, entry)
-    return Parts(entry, {name: Piece(folder + name, each, partial(_from_store, task, each, None)) for name, each in members.items()}, playlists)
+    return Parts(entry, {name: Piece(folder + name, partial(_from_store, task, each, None)) for name, each in members.items()}, playlists)
 
 
 def whole_in(store: StoreReader, planned: Mapping[str, Planned], entry: str) -> tuple[dict[str, Planned], tuple[Playlist, ...]]:
@@ -472,7 +471,7 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
             return _recording(task, opened.pop() if opened else task.downloads.open(action.asset_id), said)
 
         thumbnails = {f"thumbnails/{number:03}-{_safe_name(unquote(face))}": face for number, face in enumerate(faces, 1)}
-        return Parts(name, {name: Piece(folder + name, None, again)}, (), _beside(task, thumbnails), left_out)
+        return Parts(name, {name: Piece(folder + name, again)}, (), _beside(task, thumbnails), left_out)
     entry = _whole(body, "m3u8")
 
     def read(address: str) -> bytes:
@@ -503,7 +502,7 @@ def _beside(task: Task, addresses: Mapping[str, str]) -> dict[str, Piece]:
         body = task.downloads.open_beside(address)
         return Stream(Counted(body.chunks, kind_of(None, name), body.content_type), body.length)
 
-    return {name: Piece((task.action.target or "") + name, None, partial(opened, name, address)) for name, address in addresses.items()}
+    return {name: Piece((task.action.target or "") + name, partial(opened, name, address)) for name, address in addresses.items()}
 
 
 def _thumbnail_addresses(path: str, thumbnails: Sequence[str], address: str) -> tuple[list[str], list[tuple[str, str]]]:

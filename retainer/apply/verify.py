@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Protocol
 
 import google_crc32c
 
@@ -18,20 +19,24 @@ from retainer.ports import Checksum, ChecksumKind, Digest, Look, StoreReader
 class Counted:
     """A stream that counts and digests what goes by, and looks at its first bytes before it lets any through."""
 
-    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "") -> None:
-        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes."""
+    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "", stored: Checksum | None = None) -> None:
+        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes. `stored`: the checksum that their store tells of them."""
         self._chunks = chunks
         self._kind = kind
         self._content_type = content_type
         self._size = 0
         self._crc32c = google_crc32c.Checksum()
         self._sha256 = hashlib.sha256()
+        self._stored = stored
+        self._as_stored = _hasher(stored.kind) if stored else self._crc32c
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._judged():
             self._size += len(chunk)
             self._crc32c.update(chunk)
             self._sha256.update(chunk)
+            if self._stored:
+                self._as_stored.update(chunk)
             yield chunk
 
     def _judged(self) -> Iterator[bytes]:
@@ -46,7 +51,37 @@ class Counted:
         yield from filter(None, chain([head], chunks))
 
     def digest(self) -> Digest:
-        return Digest(self._size, base64.b64encode(self._crc32c.digest()).decode(), self._sha256.hexdigest())
+        return Digest(self._size, _base64(self._crc32c), self._sha256.hexdigest())
+
+    def is_as_stored(self) -> bool:
+        """Whether what went by has the checksum that its store tells; also where it tells none."""
+        return self._stored is None or self._stored.value == _base64(self._as_stored)
+
+
+class _Hasher(Protocol):
+    def update(self, chunk: bytes) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc64Nvme:
+    def __init__(self) -> None:
+        import anycrc  # only what an S3 made by itself needs it
+
+        self._model, self._number = anycrc.Model("CRC64-NVME"), 0
+
+    def update(self, chunk: bytes) -> None:
+        self._number = self._model.calc(chunk, self._number)
+
+    def digest(self) -> bytes:
+        return self._number.to_bytes(8, "big")
+
+
+def _hasher(kind: ChecksumKind) -> _Hasher:
+    return google_crc32c.Checksum() if kind == "crc32c" else _Crc64Nvme()
+
+
+def _base64(hasher: _Hasher) -> str:
+    return base64.b64encode(hasher.digest()).decode()
 
 
 _KINDS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "stream": "mp4", "track": "webm", "chat": "csv", "summary": "json"}
@@ -122,20 +157,10 @@ def checksum_of(store: StoreReader, look: Look, kind: ChecksumKind) -> Checksum:
 
 
 def _computed(chunks: Iterable[bytes], kind: ChecksumKind) -> Checksum:
-    match kind:
-        case "crc32c":
-            crc = google_crc32c.Checksum()
-            for chunk in chunks:
-                crc.update(chunk)
-            value = crc.digest()
-        case "crc64nvme":
-            import anycrc  # only copies that an S3 made by itself need it
-
-            number, model = 0, anycrc.Model("CRC64-NVME")
-            for chunk in chunks:
-                number = model.calc(chunk, number)
-            value = number.to_bytes(8, "big")
-    return Checksum(kind, base64.b64encode(value).decode())
+    hasher = _hasher(kind)
+    for chunk in chunks:
+        hasher.update(chunk)
+    return Checksum(kind, _base64(hasher))
 
 
 def as_recorded(store: StoreReader, key: str, size: int, checksum: Checksum) -> Look | None:
