@@ -13,7 +13,7 @@ source first and at the copy afterwards; retainer looks at the source, copies wi
 writes a journal and a catalog. Up to 256 KiB it reads and writes the object itself: three calls. What is longer (`--bytes 300000`) the
 servers copy, and it looks at the copy: on SeaweedFS, whose CopyObject computes no checksum of what it wrote, in parts, five calls in place of
 the three that it makes on a store like AWS. S3 computes a CRC32C where the uploader asked for it; `--without-crc32c` shows what it costs
-where none is stored, and a long source has to be read.
+where none is stored, and a long source has to be read first.
 """
 
 from __future__ import annotations

@@ -68,6 +68,10 @@ class Look:
     seen: Seen
     checksum: Checksum | None = None
     metadata: Mapping[str, str] | None = None
+    told: Checksum | None = None
+    """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and proof enough that bytes are wrong."""
+    encoded: bool = False
+    """Whether its bytes are compressed, so that they do not begin as its name says."""
 
 
 class Deletion(Enum):
@@ -89,7 +93,7 @@ class Conditions:
     checksum: bool
     """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else what was written is read back."""
     copy: bool = False
-    """Whether a copy on the server's side can be made in one call, only where nothing lies, and gets a checksum of what was written."""
+    """Whether the call that copies on the server's side does so only where nothing lies, and computes a checksum of what it wrote."""
 
 
 Begun = Callable[[str], None]
@@ -138,12 +142,15 @@ class StoreWriter(StoreReader, Protocol):
         leaves nothing behind that a listing shows.
         """
 
+    def copies_from(self, source: StoreReader) -> bool:
+        """Whether its servers can copy from there by themselves, only where nothing lies, and tell a checksum that they computed of it."""
+
     def copy_within(
-        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None,
+        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
+        begun: Begun = untold, lock_until: datetime | None = None,
     ) -> Seen | None:
-        """Copy on the server's side an object of a store of the same cloud; None when the servers cannot. The store computes a checksum of
-        the same kind as the source has, if it can.
+        """Copy on the server's side what has this checksum; None where `copies_from` is not so, and where the servers cannot after all or
+        refuse it since its bytes have another. Where they do not compare by themselves, look at what they made: its checksum is of that kind.
 
         Creates only; raises KeyTaken and StoreFailed (also when the source changed).
         """

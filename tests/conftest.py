@@ -111,10 +111,10 @@ SERVERS: dict[str, frozenset[str]] = {
     "local": frozenset({"versions", "server-side copies", "batch deletes", "checksums", "copies in one call"}),
     "seaweedfs": frozenset({"copies in one call"}),
     "seaweedfs_as_aws": frozenset(),
-    "moto": frozenset({"conditions on a copy's source", "batch deletes", "checksums", "copies in one call"}),
-    "strict_gcs": frozenset({"batch deletes", "copies in one call"}),
+    "moto": frozenset({"server-side copies", "batch deletes", "checksums", "copies in one call"}),
+    "strict_gcs": frozenset({"batch deletes"}),
     "fake_gcs": frozenset({"batch deletes", "conditional deletes", "versions", "conditional reads", "conditional streamed uploads",
-                           "conditional copies", "copies in one call"}),
+                           "server-side copies", "copies in one call"}),
 }  # fmt: skip
 """Every server, and what it is known to lack (../shared/lab.md); everything else of the contract must hold there."""
 

@@ -242,7 +242,7 @@ def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tm
     assert writer.replace(first.seen, b"two")
     writer.create("b", iter([bytes(MiB)] * 9), 9 * MiB, {}, "video/mp4")
     look = writer.look("b")
-    assert look and writer.copy_within(writer, look, "c", {}, "video/mp4")
+    assert look and look.checksum and writer.copy_within(writer, look.seen, look.checksum, "c", {}, "video/mp4")
     assert {"PutObject", "UploadPart", "CreateMultipartUpload", "CopyObject"} <= sent
 
 
@@ -301,26 +301,44 @@ def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(lab: Lab, requ
     source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
     content = random.Random(5).randbytes(9 * MiB)
     source.create("from", iter([content]), len(content), {}, "video/mp4")
-    seen = source.look("from")
-    assert seen is not None
-    copied = lab.writer.copy_within(source, seen, "to", {"retainer-asset": "a1"}, "video/mp4")
+    seen, checksum = source.look("from").seen, Checksum("crc32c", crc32c(content))  # type: ignore[union-attr]
+    copied = lab.writer.copy_within(source, seen, checksum, "to", {"retainer-asset": "a1"}, "video/mp4")
     assert copied is not None and copied.size == len(content)
     assert content_of(lab, "to") == content
     look = lab.writer.look("to")
-    assert look is not None and (look.metadata or {}).get("retainer-asset") == "a1"
-    lab.needs("conditional copies")
+    assert look is not None and (look.checksum, (look.metadata or {}).get("retainer-asset")) == (checksum, "a1")
     with pytest.raises(KeyTaken):
-        lab.writer.copy_within(source, seen, "to", {}, "video/mp4")
+        lab.writer.copy_within(source, seen, checksum, "to", {}, "video/mp4")
+
+
+def test_servers_copy_only_where_that_is_proven_to_be_safe(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+    seen = source.create("from", iter([b"content"]), 7, {}, "video/mp4").seen
+    assert lab.writer.copies_from(source) is ("server-side copies" not in lab.lacks)
+    if "server-side copies" in lab.lacks:
+        assert lab.writer.copy_within(source, seen, Checksum("crc32c", crc32c(b"content")), "to", {}, "video/mp4") is None
+        assert lab.writer.look("to") is None
+
+
+def test_what_has_another_checksum_is_not_copied_or_is_seen_to_have_another(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    lab.needs("server-side copies")
+    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+    seen = source.create("from", iter([b"content"]), 7, {}, "video/mp4").seen
+    made = lab.writer.copy_within(source, seen, Checksum("crc32c", crc32c(b"another")), "to", {}, "video/mp4")
+    look = lab.writer.look("to")
+    if "copies in one call" in lab.lacks:
+        assert made is None and look is None
+    else:
+        assert look is not None and look.checksum == Checksum("crc32c", crc32c(b"content"))
 
 
 def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     lab.needs("server-side copies")
-    lab.needs("conditions on a copy's source")
     source_lab = dataclasses.replace(lab, writer=make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")))
     seen = put(source_lab, "from", b"first")
     overwrite(source_lab, "from", b"other")
     with pytest.raises(StoreFailed):
-        lab.writer.copy_within(source_lab.writer, Look(seen), "to", {}, "video/mp4")
+        lab.writer.copy_within(source_lab.writer, seen, Checksum("crc32c", crc32c(b"first")), "to", {}, "video/mp4")
     assert lab.writer.look("to") is None
 
 
@@ -328,8 +346,12 @@ def crc64nvme(content: bytes) -> str:
     return base64.b64encode(anycrc.Model("CRC64-NVME").calc(content).to_bytes(8, "big")).decode()
 
 
+@pytest.mark.parametrize("part", [512 * MiB, 5 * MiB])
 @pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
-def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
+    server: str, part: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retainer.stores.s3._COPY_PART", part)
     endpoint = request.getfixturevalue(server)
     source, target = (S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault"))
     content = random.Random(6).randbytes(9 * MiB)
@@ -337,13 +359,14 @@ def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(server: str, req
         Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=content, ChecksumCRC64NVME=crc64nvme(content)
     )
     look = source.look("from")
-    assert look is not None and look.checksum == Checksum("crc64nvme", crc64nvme(content))
-    assert target.copy_within(source, look, "to", {}, "video/mp4") is not None
+    checksum = Checksum("crc64nvme", crc64nvme(content))
+    assert look is not None and look.checksum == checksum
+    assert target.copy_within(source, look.seen, checksum, "to", {}, "video/mp4") is not None
     there = target.look("to")
     assert there is not None and there.checksum == look.checksum
     assert checksum_of(target, Look(there.seen), "crc64nvme") == look.checksum, "and so do its bytes, read back"
     with pytest.raises(KeyTaken):
-        target.copy_within(source, look, "to", {}, "video/mp4")
+        target.copy_within(source, look.seen, checksum, "to", {}, "video/mp4")
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
@@ -353,9 +376,10 @@ def test_a_copy_of_what_has_no_checksum_gets_one(server: str, request: pytest.Fi
     source._client.put_object(Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=b"bare")
     look = source.look("from")
     assert look is not None and look.checksum is None
-    assert target.copy_within(source, look, "to", {}, "video/mp4") is not None
+    checksum = Checksum("crc32c", crc32c(b"bare"))
+    assert target.copy_within(source, look.seen, checksum, "to", {}, "video/mp4") is not None
     there = target.look("to")
-    assert there is not None and there.checksum == Checksum("crc32c", crc32c(b"bare"))
+    assert there is not None and there.checksum == checksum
 
 
 def test_a_batch_deletes_each_object_on_its_own_condition(lab: Lab) -> None:

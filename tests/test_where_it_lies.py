@@ -227,36 +227,3 @@ def test_a_folder_restores_nothing(local: Project) -> None:
     (seen,) = local.writer("vault").list()
     with pytest.raises(StoreFailed):
         local.writer("vault").restore(seen)
-
-
-@pytest.mark.parametrize("size", [3000, 300_000])
-@pytest.mark.parametrize(("kind", "wrong"), [("CRC32C", "AAAAAA=="), ("CRC64NVME", "AAAAAAAAAAA=")])
-def test_what_does_not_have_the_checksum_that_is_stored_with_it_is_not_copied(
-    kind: str, wrong: str, size: int, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
-) -> None:
-    """moto keeps whatever checksum it is told, as a disk keeps that of bytes which it has lost."""
-    project = made("moto", request, tmp_path, api)
-    for name, seed in ((A, 1), (B, 2)):
-        project.uploaded(name, video(seed, size))
-    uploads, key = project.stores["uploads"], next(key for key in project.content("uploads") if A in key)
-    servers.s3_client(uploads.endpoint or "").put_object(
-        Bucket=uploads.bucket, Key=uploads.prefix + key, Body=video(1, size), ChecksumAlgorithm=kind, **{f"Checksum{kind}": wrong}
-    )  # fmt: skip
-    project.plan()
-    done = project.apply(expect=7)
-    assert done["copied"] == 1
-    assert "do not have the checksum that is stored with them" in done["failed"][0]["cause"]
-    assert pairs(project.plan())[A, "vault"] == "copy"
-
-
-@pytest.mark.parametrize("server", ["seaweedfs", "moto", "strict_gcs"])
-def test_an_error_that_was_saved_as_a_recording_is_not_copied(server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
-    """Two of five files of one public archive were such bodies. 100ms's own record says that they are recordings."""
-    project = made(server, request, tmp_path, api)
-    project.uploaded(A, b'{"code": 403, "message": "Token expired", "details": []}')
-    project.uploaded(B, video(2))
-    project.plan()
-    done = project.apply(expect=7)
-    assert done["copied"] == 1
-    assert "the bytes are no mp4: a JSON error" in done["failed"][0]["cause"]
-    assert list(project.content("vault").values()) == [video(2)]

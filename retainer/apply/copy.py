@@ -8,7 +8,6 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
-from retainer.apply.playlists import LONGEST_BYTES, Playlist, follow
+from retainer.apply.playlists import LONGEST_BYTES, Playlist, Tree, follow
 from retainer.apply.verify import Counted, as_recorded, checksum_of, kind_of, proven_same
 from retainer.errors import KeyTaken, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
@@ -169,10 +168,11 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     if there is not None and not is_broken:
         return _same(task, piece.key, there, stream)  # a run died after its write
     begun: Begun = partial(task.begun, piece.key)
-    if stream.lying is not None and stream.lying.seen.size > THROUGH_HERE and there is None:
-        written = _copied_within(task, piece.key, stream, stream.lying, begun)
+    if there is None and _servers_copy(task, stream):
+        written = _copied_within(task, piece, stream, begun)
         if written is not None:
             return written
+        stream = piece.open()
     chunks = _watched(stream, task, replacing=there is not None)
     metadata = object_metadata(task.record, stream.expected)
     answered = None
@@ -186,17 +186,40 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     return _proven(task, piece.key, stream, answered)
 
 
-def _copied_within(task: Task, key: str, stream: Stream, lying: Look, begun: Begun) -> Written | None:
-    """A copy that the servers make by themselves, compared with its source; None where they do not."""
-    target, source, metadata = task.target, task.source, object_metadata(task.record, lying.seen.size)
-    assert source is not None
-    with suppress(KeyTaken):  # perhaps by ourselves, and the answer was lost
-        if target.copy_within(source, lying, key, metadata, content_type_of(key), begun, task.action.lock_until) is None:
+def _servers_copy(task: Task, stream: Stream) -> bool:
+    long = stream.lying is not None and stream.lying.seen.size > THROUGH_HERE
+    return long and task.source is not None and task.target.copies_from(task.source)
+
+
+def _copied_within(task: Task, piece: Piece, stream: Stream, begun: Begun) -> Written | None:
+    """A copy that the servers make by themselves, compared with its source; None where they do not.
+
+    What has no checksum to be compared with is read first, so that nothing is written before it was looked at.
+    """
+    target, source, lying = task.target, task.source, stream.lying
+    assert source is not None and lying is not None
+    seen, key = lying.seen, piece.key
+    checksum, sha256 = lying.checksum, None
+    if checksum is None:
+        for _ in _watched(stream, task):
+            pass
+        digest = stream.counted.digest()
+        checksum, sha256 = digest.checksum, digest.sha256
+    metadata = object_metadata(task.record, seen.size)
+    try:
+        if target.copy_within(source, seen, checksum, key, metadata, content_type_of(key), begun, task.action.lock_until) is None:
             return None
+    except KeyTaken:
+        there = target.look(key)
+        if there is None:
+            raise
+        return _same(task, key, there, piece.open())  # perhaps our own, and the answer was lost
     there = target.look(key)
-    if there is None:
-        raise Unverified(f"{target.name}:{key} was copied and is not there")
-    return _same(task, key, there, stream)
+    if there is None or (there.seen.size, there.checksum) != (seen.size, checksum):
+        raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.key}")
+    if sha256 is None:
+        task.tell(seen.size)
+    return Written(there, checksum, sha256)
 
 
 def _same(task: Task, key: str, there: Look, stream: Stream) -> Written:
@@ -255,17 +278,15 @@ def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator
         raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
     if stream.expected is not None and came != stream.expected:
         raise SourceFailed(f"{came} bytes came of {stream.expected}", hint="run it again")
-    if not stream.counted.is_as_stored():
-        raise SourceFailed("the bytes do not have the checksum that is stored with them", hint="they are damaged there, or were from the start")
     if replacing and (reason := _not_believable(came, stream)):
         raise SourceFailed(reason)
 
 
-def _from_store(task: Task, planned: Planned, kind: str | None) -> Stream:
+def _from_store(task: Task, planned: Planned, kind: str | None, *, may_be_empty: bool = False) -> Stream:
     assert task.source is not None
     lying = _as_planned(task.source, planned)
-    counted = Counted(task.source.read(lying.seen), kind, stored=lying.checksum)
-    return Stream(counted, lying.seen.size, lying=lying, may_be_empty=kind is None)
+    counted = Counted(task.source.read(lying.seen), None if lying.encoded else kind, told=lying.told)
+    return Stream(counted, lying.seen.size, lying=lying, may_be_empty=may_be_empty)
 
 
 def _recording(task: Task, body: Body, said: list[str]) -> Stream:
@@ -396,13 +417,21 @@ def _parts_in_store(task: Task) -> Parts:
         raise Changed(f"{source.name}:{action.folder}{entry} is not among what the plan saw")
     members: Mapping[str, Planned] = planned
     playlists: tuple[Playlist, ...] = ()
+    judged = {entry: kind_of(action.type, entry)}
     if entry.lower().endswith(".m3u8"):
-        members, playlists = whole_in(source, planned, entry)
-    return Parts(entry, {name: Piece(folder + name, partial(_from_store, task, each, None)) for name, each in members.items()}, playlists)
+        named, beside, tree = whole_in(source, planned, entry)
+        members, playlists, judged = named | beside, tree.playlists, {name: _kind_of_member(tree, name) for name in named}
+
+    def piece(name: str, each: Planned) -> Piece:
+        return Piece(folder + name, partial(_from_store, task, each, judged.get(name), may_be_empty=name != entry))
+
+    return Parts(entry, {name: piece(name, each) for name, each in members.items()}, playlists)
 
 
-def whole_in(store: StoreReader, planned: Mapping[str, Planned], entry: str) -> tuple[dict[str, Planned], tuple[Playlist, ...]]:
-    """Follow the playlists of a recording that lies in a store: its members by their names in a copy, and its playlists.
+def whole_in(
+    store: StoreReader, planned: Mapping[str, Planned], entry: str
+) -> tuple[dict[str, Planned], dict[str, Planned], Tree]:
+    """Follow the playlists of a recording that lies in a store: what they name and what lies beside it, by names in a copy; and they themselves.
 
     `planned`: everything that lies there, by its name below the recording's folder. Raises Unverified when a playlist names something else.
     """
@@ -427,14 +456,16 @@ def whole_in(store: StoreReader, planned: Mapping[str, Planned], entry: str) -> 
             f"{store.name}:{planned[entry].key}: its playlists name {len(missing)} objects that are not there, such as {missing[0]}",
             hint="was the upload to that bucket finished?",
         )
-    members = {name: each for name, each in found.items() if each is not None}
-    read |= {each.key for each in members.values()}
-    for name, each in planned.items():
-        if each.key not in read:
-            if name in members:
-                raise Unverified(f"{store.name}:{each.key} and another object would have the same name in a copy")
-            members[name] = each
-    return members, tree.playlists
+    named = {name: each for name, each in found.items() if each is not None}
+    read |= {each.key for each in named.values()}
+    beside = {name: each for name, each in planned.items() if each.key not in read}
+    if both := sorted(named.keys() & beside.keys()):
+        raise Unverified(f"{store.name}:{beside[both[0]].key} and another object would have the same name in a copy")
+    return named, beside, tree
+
+
+def _kind_of_member(tree: Tree, name: str) -> str:
+    return "file" if tree.encrypted else kind_of(None, name)
 
 
 def named_in(folder: str, objects: Sequence[Planned]) -> dict[str, Planned]:
@@ -449,10 +480,11 @@ def named_in(folder: str, objects: Sequence[Planned]) -> dict[str, Planned]:
 
 
 def _read(store: StoreReader, planned: Planned) -> bytes:
-    """A playlist or manifest, whole. Raises Unverified when it is too long to be one."""
+    """A playlist or manifest, whole. Raises Unverified when it is too long to be one, SourceFailed when it is damaged."""
     if planned.size > LONGEST_BYTES:
         raise Unverified(f"{store.name}:{planned.key}: {planned.size} bytes are no playlist")
-    return b"".join(store.read(_as_planned(store, planned).seen))
+    lying = _as_planned(store, planned)
+    return b"".join(Counted(store.read(lying.seen), told=lying.told))
 
 
 def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
@@ -479,7 +511,8 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
         return entry if address == body.address else _whole(task.downloads.open_beside(address), "m3u8")
 
     tree = follow(body.address, read, faces)
-    return Parts(tree.entry, _beside(task, tree.members), tree.playlists, _beside(task, tree.beside), left_out)
+    kinds = {name: _kind_of_member(tree, name) for name in tree.members}
+    return Parts(tree.entry, _beside(task, tree.members, kinds), tree.playlists, _beside(task, tree.beside), left_out)
 
 
 def _path(action: Action) -> str:
@@ -497,10 +530,10 @@ def _is_unzipped(asset_type: str | None, path: str) -> bool:
     return path.lower().endswith(".m3u8") or (asset_type == "room-vod" and not path.lower().endswith((".zip", ".mp4")))
 
 
-def _beside(task: Task, addresses: Mapping[str, str]) -> dict[str, Piece]:
+def _beside(task: Task, addresses: Mapping[str, str], kinds: Mapping[str, str] | None = None) -> dict[str, Piece]:
     def opened(name: str, address: str) -> Stream:
         body = task.downloads.open_beside(address)
-        return Stream(Counted(body.chunks, kind_of(None, name), body.content_type), body.length)
+        return Stream(Counted(body.chunks, (kinds or {}).get(name) or kind_of(None, name), body.content_type), body.length)
 
     return {name: Piece((task.action.target or "") + name, partial(opened, name, address)) for name, address in addresses.items()}
 

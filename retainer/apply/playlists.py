@@ -45,6 +45,11 @@ class Tree:
         """The name of the playlist that a player begins with."""
         return self.playlists[-1].name
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether some of its members are encrypted as a whole, so that they do not begin as their names say."""
+        return any(b"METHOD=AES-128" in playlist.content for playlist in self.playlists)
+
 
 @dataclass(frozen=True, slots=True)
 class _Page:

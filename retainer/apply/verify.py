@@ -17,27 +17,32 @@ from retainer.ports import Checksum, ChecksumKind, Digest, Look, StoreReader
 
 
 class Counted:
-    """A stream that counts and digests what goes by, and looks at its first bytes before it lets any through."""
+    """A stream that counts and digests what goes by, and looks at its first bytes before it lets any through.
 
-    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "", stored: Checksum | None = None) -> None:
-        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes. `stored`: the checksum that their store tells of them."""
+    Ends in SourceFailed where the bytes are not of their kind, or do not have the checksum that was told.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "", told: Checksum | None = None) -> None:
+        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes. `told`: the checksum that is stored with them."""
         self._chunks = chunks
         self._kind = kind
         self._content_type = content_type
         self._size = 0
         self._crc32c = google_crc32c.Checksum()
         self._sha256 = hashlib.sha256()
-        self._stored = stored
-        self._as_stored = _hasher(stored.kind) if stored else self._crc32c
+        self._told = told
+        self._as_told = _hasher(told.kind) if told else self._crc32c
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._judged():
             self._size += len(chunk)
             self._crc32c.update(chunk)
             self._sha256.update(chunk)
-            if self._stored:
-                self._as_stored.update(chunk)
+            if self._told:
+                self._as_told.update(chunk)
             yield chunk
+        if self._told and self._told.value != _base64(self._as_told):
+            raise SourceFailed("the bytes do not have the checksum that is stored with them", hint="they are damaged there, or were from the start")
 
     def _judged(self) -> Iterator[bytes]:
         """The chunks, none of them empty, once the first kibibyte was looked at."""
@@ -52,10 +57,6 @@ class Counted:
 
     def digest(self) -> Digest:
         return Digest(self._size, _base64(self._crc32c), self._sha256.hexdigest())
-
-    def is_as_stored(self) -> bool:
-        """Whether what went by has the checksum that its store tells; also where it tells none."""
-        return self._stored is None or self._stored.value == _base64(self._as_stored)
 
 
 class _Hasher(Protocol):

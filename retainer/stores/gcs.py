@@ -94,14 +94,17 @@ class GcsReader:
             blob = self._bucket.get_blob(self._full(key), retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("look at", key, error) from None
-        return None if blob is None else Look(self._seen(blob), _checksum_of(blob), blob.metadata or {})
+        if blob is None:
+            return None
+        told = _checksum_of(blob)
+        return Look(self._seen(blob), told, blob.metadata or {}, told, encoded=bool(blob.content_encoding))
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
         count = 0
         try:
             if seen.size:
-                with blob.open("rb", if_generation_match=int(seen.version), retry=self._retry) as body:
+                with blob.open("rb", if_generation_match=int(seen.version), raw_download=True, retry=self._retry) as body:
                     while piece := body.read(_PIECE):
                         count += len(piece)
                         yield piece
@@ -192,13 +195,17 @@ class GcsWriter(GcsReader):
     def abandon(self, key: str, upload: str) -> None:
         """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
 
-    def copy_within(
-        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None,
-    ) -> Seen | None:
+    def copies_from(self, source: StoreReader) -> bool:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
+            return False
+        return self.conditions().copy and self.conditions().checksum
+
+    def copy_within(
+        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
+        begun: Begun = untold, lock_until: datetime | None = None,
+    ) -> Seen | None:
+        if not isinstance(source, GcsReader) or not self.copies_from(source):
             return None
-        seen = look.seen
         blob = self._blob(key, metadata, seen.size, lock_until)
         origin = source._bucket.blob(source._full(seen.key))
         try:
@@ -276,6 +283,7 @@ class GcsWriter(GcsReader):
             found = self._bucket.get_blob(name, retry=self._retry)
             create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
             checksum = found is not None and found.crc32c == _crc(b"probe") and self._computes_checksums(name)
+            copy = self._refused(lambda: self._bucket.blob(name).rewrite(blob, if_generation_match=0, retry=None))
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
@@ -283,7 +291,7 @@ class GcsWriter(GcsReader):
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum)
+        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum, copy=copy)
 
     def _computes_checksums(self, name: str) -> bool:
         """Whether a write is refused whose CRC32C is not that of its bytes, or the store tells the true one nevertheless."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Begun, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 
 _PIECE = 1 << 20
 _TEMPORARY = f"{OWN_PREFIX}tmp/"
@@ -149,9 +149,12 @@ class LocalWriter(LocalReader):
         except OSError as error:
             raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
 
+    def copies_from(self, source: StoreReader) -> bool:
+        return False
+
     def copy_within(
-        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None,
+        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
+        begun: Begun = untold, lock_until: datetime | None = None,
     ) -> Seen | None:
         return None
 

@@ -39,7 +39,7 @@ _COPY_PART = 512 << 20
 _NO_ANSWER = (BotoCoreError, KeyError)
 _TROUBLE = (ClientError, *_NO_ANSWER)
 _CANNOT = (400, 403, 405, 501)
-"""How a server answers that it does not copy by itself: the bytes then go through here."""
+"""How a server answers that it does not copy by itself, or that the bytes have another checksum: they then go through here."""
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _NO_PARTS = (400, 405, 501)
 """How a server answers that it takes no upload in parts that begins as ours do: then none will be made there."""
@@ -167,8 +167,10 @@ class S3Reader:
             Seen(key, head["ContentLength"], head["ETag"].strip('"'), head.get("StorageClass"), until,
                  lock_read=until is not None or (told is None and self._lock_headers_can_be_believed(key)),
                  archived=head.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in head.get("Restore", "")),
-            checksum=_checksum_in(head) if whole else None,
+            checksum=(told := _checksum_in(head) if whole else None),
             metadata=head.get("Metadata", {}),
+            told=told,
+            encoded=bool(head.get("ContentEncoding")),
         )  # fmt: skip
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
@@ -317,18 +319,20 @@ class S3Writer(S3Reader):
             if not (isinstance(error, ClientError) and (_code(error) == "NoSuchUpload" or _is_missing(error))):
                 raise self._failed("clear up", key, error) from None
 
+    def copies_from(self, source: StoreReader) -> bool:
+        here = (self.store.scheme, self.store.endpoint)
+        return isinstance(source, S3Reader) and (source.store.scheme, source.store.endpoint) == here and self.conditions().checksum
+
     def copy_within(
-        self, source: StoreReader, look: Look, key: str, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None,
+        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
+        begun: Begun = untold, lock_until: datetime | None = None,
     ) -> Seen | None:
-        here, seen = (self.store.scheme, self.store.endpoint), look.seen
-        if not isinstance(source, S3Reader) or (source.store.scheme, source.store.endpoint) != here or seen.size == 0:
+        if not isinstance(source, S3Reader) or not self.copies_from(source) or seen.size == 0:
             return None
-        kind = look.checksum.kind if look.checksum else "crc32c"
-        extra = self._extra(key, metadata, content_type, seen.size, lock_until, kind)
+        extra = self._extra(key, metadata, content_type, seen.size, lock_until, checksum.kind)
         if seen.size <= _COPY_PART and self.conditions().copy:
             return self._copy_at_once(source, seen, key, extra)
-        return self._copy_in_parts(source, seen, key, extra, begun)
+        return self._copy_in_parts(source, seen, checksum, key, extra, begun)
 
     def _copy_at_once(self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any]) -> Seen | None:
         try:
@@ -343,14 +347,16 @@ class S3Writer(S3Reader):
             self._cannot_copy(source, seen, key, error)
             return None
 
-    def _copy_in_parts(self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any], begun: Begun) -> Seen | None:
+    def _copy_in_parts(self, source: S3Reader, seen: Seen, checksum: Checksum, key: str, extra: dict[str, Any], begun: Begun) -> Seen | None:
         place = {"Bucket": self.store.bucket, "Key": self._full(key)}
         origin = {"Bucket": source.store.bucket, "Key": source._full(seen.key)}
         try:
             upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
         except _TROUBLE as error:
-            raise self._failed("write", key, error) from None
+            self._cannot_copy(source, seen, key, error)
+            return None
         place["UploadId"] = upload["UploadId"]
+        whole = {"ChecksumType": "FULL_OBJECT", f"Checksum{_CHECKSUMS[checksum.kind]}": checksum.value}
         try:
             begun(upload["UploadId"])
             done = []
@@ -362,7 +368,7 @@ class S3Writer(S3Reader):
                 )["CopyPartResult"]  # fmt: skip
                 told = {name: value for name, value in answer.items() if name.startswith("Checksum")}
                 done.append({"PartNumber": number, "ETag": answer["ETag"]} | told)
-            answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*")
+            answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*", **whole)
             return Seen(key, seen.size, answer["ETag"].strip('"'))
         except BaseException as error:
             with suppress(RetainerError):
@@ -375,7 +381,7 @@ class S3Writer(S3Reader):
             return None
 
     def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, error: Exception) -> None:
-        """Returns where the servers do not copy by themselves. Raises StoreFailed for any other reason."""
+        """Returns where the servers do not copy by themselves, or not what has that checksum. Raises StoreFailed for any other reason."""
         if isinstance(error, ClientError):
             if _is_conflict(error) or _is_missing(error):
                 raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
