@@ -70,8 +70,6 @@ class Look:
     metadata: Mapping[str, str] | None = None
     told: Checksum | None = None
     """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and proof enough that bytes are wrong."""
-    encoded: bool = False
-    """Whether its bytes are compressed, so that they do not begin as its name says."""
 
 
 class Deletion(Enum):

@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,8 +18,8 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.manifest import Manifest, Member, is_manifest, read_manifest, write_manifest
 from retainer.apply.playlists import LONGEST_BYTES, Playlist, Tree, follow
-from retainer.apply.verify import Counted, as_recorded, checksum_of, kind_of, proven_same
-from retainer.errors import KeyTaken, SourceFailed, Unverified
+from retainer.apply.verify import Counted, as_recorded, checksum_of, kind_beside, kind_of, proven_same
+from retainer.errors import KeyTaken, RetainerError, SourceFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
 from retainer.ports import Begun, Body, Checksum, Downloads, Look, Seen, StoreReader, StoreWriter
@@ -207,7 +208,8 @@ def _copied_within(task: Task, piece: Piece, stream: Stream, begun: Begun) -> Wr
         checksum, sha256 = digest.checksum, digest.sha256
     metadata = object_metadata(task.record, seen.size)
     try:
-        if target.copy_within(source, seen, checksum, key, metadata, content_type_of(key), begun, task.action.lock_until) is None:
+        made = target.copy_within(source, seen, checksum, key, metadata, content_type_of(key), begun, task.action.lock_until)
+        if made is None:
             return None
     except KeyTaken:
         there = target.look(key)
@@ -215,7 +217,10 @@ def _copied_within(task: Task, piece: Piece, stream: Stream, begun: Begun) -> Wr
             raise
         return _same(task, key, there, piece.open())  # perhaps our own, and the answer was lost
     there = target.look(key)
-    if there is None or (there.seen.size, there.checksum) != (seen.size, checksum):
+    if there is None or there.seen.size != seen.size or checksum_of(target, there, checksum.kind) != checksum:
+        if target.conditions().delete:
+            with suppress(RetainerError):  # else it would look like a copy
+                target.delete(made)
         raise Unverified(f"{target.name}:{key} has another checksum than {source.name}:{seen.key}")
     if sha256 is None:
         task.tell(seen.size)
@@ -285,7 +290,7 @@ def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator
 def _from_store(task: Task, planned: Planned, kind: str | None, *, may_be_empty: bool = False) -> Stream:
     assert task.source is not None
     lying = _as_planned(task.source, planned)
-    counted = Counted(task.source.read(lying.seen), None if lying.encoded else kind, told=lying.told)
+    counted = Counted(task.source.read(lying.seen), kind, told=lying.told, stored=True)
     return Stream(counted, lying.seen.size, lying=lying, may_be_empty=may_be_empty)
 
 
@@ -417,10 +422,10 @@ def _parts_in_store(task: Task) -> Parts:
         raise Changed(f"{source.name}:{action.folder}{entry} is not among what the plan saw")
     members: Mapping[str, Planned] = planned
     playlists: tuple[Playlist, ...] = ()
-    judged = {entry: kind_of(action.type, entry)}
+    judged: dict[str, str | None] = {entry: kind_of(action.type, entry)}
     if entry.lower().endswith(".m3u8"):
         named, beside, tree = whole_in(source, planned, entry)
-        members, playlists, judged = named | beside, tree.playlists, {name: _kind_of_member(tree, name) for name in named}
+        members, playlists, judged = named | beside, tree.playlists, {name: kind_beside(name) for name in named}
 
     def piece(name: str, each: Planned) -> Piece:
         return Piece(folder + name, partial(_from_store, task, each, judged.get(name), may_be_empty=name != entry))
@@ -462,10 +467,6 @@ def whole_in(
     if both := sorted(named.keys() & beside.keys()):
         raise Unverified(f"{store.name}:{beside[both[0]].key} and another object would have the same name in a copy")
     return named, beside, tree
-
-
-def _kind_of_member(tree: Tree, name: str) -> str:
-    return "file" if tree.encrypted else kind_of(None, name)
 
 
 def named_in(folder: str, objects: Sequence[Planned]) -> dict[str, Planned]:
@@ -511,7 +512,7 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
         return entry if address == body.address else _whole(task.downloads.open_beside(address), "m3u8")
 
     tree = follow(body.address, read, faces)
-    kinds = {name: _kind_of_member(tree, name) for name in tree.members}
+    kinds = {name: "file" if tree.encrypted else kind_of(None, name) for name in tree.members}
     return Parts(tree.entry, _beside(task, tree.members, kinds), tree.playlists, _beside(task, tree.beside), left_out)
 
 

@@ -48,7 +48,7 @@ class Tree:
     @property
     def encrypted(self) -> bool:
         """Whether some of its members are encrypted as a whole, so that they do not begin as their names say."""
-        return any(b"METHOD=AES-128" in playlist.content for playlist in self.playlists)
+        return any(b"METHOD=AES-" in playlist.content for playlist in self.playlists)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,20 @@ class Counted:
     Ends in SourceFailed where the bytes are not of their kind, or do not have the checksum that was told.
     """
 
-    def __init__(self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "", told: Checksum | None = None) -> None:
-        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes. `told`: the checksum that is stored with them."""
+    def __init__(
+        self, chunks: Iterable[bytes], kind: str | None = None, content_type: str = "", told: Checksum | None = None, *, stored: bool = False
+    ) -> None:
+        """`kind`: what the bytes must be (see `kind_of`); None: whatever comes. `told`: the checksum that is stored with them.
+
+        `stored`: they lie in a store, where they may be compressed, so that they do not begin as their kind does.
+        """
         self._chunks = chunks
         self._kind = kind
         self._content_type = content_type
         self._size = 0
         self._crc32c = google_crc32c.Checksum()
         self._sha256 = hashlib.sha256()
+        self._stored = stored
         self._told = told
         self._as_told = _hasher(told.kind) if told else self._crc32c
 
@@ -50,7 +56,8 @@ class Counted:
         head = b""
         while len(head) < 1024 and (chunk := next(chunks, None)) is not None:
             head += chunk
-        reason = not_a_recording(self._kind, self._content_type, head[:1024]) if self._kind is not None and head else None
+        judged = self._kind is not None and head and not (self._stored and head.startswith(_GZIP))
+        reason = not_a_recording(self._kind or "", self._content_type, head[:1024]) if judged else None
         if reason:
             raise SourceFailed(f"the bytes are no {self._kind}: {reason}", hint="look at the recording in the 100ms dashboard")
         yield from filter(None, chain([head], chunks))
@@ -98,6 +105,7 @@ _STARTS: dict[str, tuple[bytes, ...]] = {
     "png": (b"\x89PNG",),
 }
 _BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"sidx", b"emsg", b"prft")
+_GZIP = b"\x1f\x8b"
 _TEXTS = ("m3u8", "csv", "txt", "srt", "json", "vtt", "xml", "ttml")
 
 
@@ -106,6 +114,11 @@ def kind_of(asset_type: str | None, name: str) -> str:
     end = name.rpartition(".")[2].lower()
     by_name = end if end in {*_STARTS, *_TEXTS, "mp4", "m4s", "cmfv", "cmfa"} else "zip" if asset_type == "room-vod" else "file"
     return _KINDS.get(asset_type or "", by_name)
+
+
+def kind_beside(name: str) -> str | None:
+    """What a member must be that lies in a bucket, where somebody may have put what 100ms does not: no error page, and of a text nobody knows."""
+    return None if kind_of(None, name) in _TEXTS else "file"
 
 
 def not_a_recording(kind: str, content_type: str, first: bytes) -> str | None:

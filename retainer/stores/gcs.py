@@ -97,7 +97,7 @@ class GcsReader:
         if blob is None:
             return None
         told = _checksum_of(blob)
-        return Look(self._seen(blob), told, blob.metadata or {}, told, encoded=bool(blob.content_encoding))
+        return Look(self._seen(blob), told, blob.metadata or {}, told)
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
@@ -198,7 +198,7 @@ class GcsWriter(GcsReader):
     def copies_from(self, source: StoreReader) -> bool:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
             return False
-        return self.conditions().copy and self.conditions().checksum
+        return self.conditions().create and self.conditions().copy and self.conditions().checksum
 
     def copy_within(
         self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
@@ -283,7 +283,7 @@ class GcsWriter(GcsReader):
             found = self._bucket.get_blob(name, retry=self._retry)
             create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
             checksum = found is not None and found.crc32c == _crc(b"probe") and self._computes_checksums(name)
-            copy = self._refused(lambda: self._bucket.blob(name).rewrite(blob, if_generation_match=0, retry=None))
+            copy = self._refuses_copies(blob)
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
@@ -292,6 +292,12 @@ class GcsWriter(GcsReader):
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
         return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum, copy=copy)
+
+    def _refuses_copies(self, blob: storage.Blob) -> bool:
+        try:
+            return self._refused(lambda: self._bucket.blob(blob.name).rewrite(blob, if_generation_match=0, retry=None))
+        except _TROUBLE:
+            return False  # copies then go through here
 
     def _computes_checksums(self, name: str) -> bool:
         """Whether a write is refused whose CRC32C is not that of its bytes, or the store tells the true one nevertheless."""

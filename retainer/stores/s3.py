@@ -170,7 +170,6 @@ class S3Reader:
             checksum=(told := _checksum_in(head) if whole else None),
             metadata=head.get("Metadata", {}),
             told=told,
-            encoded=bool(head.get("ContentEncoding")),
         )  # fmt: skip
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
@@ -321,7 +320,9 @@ class S3Writer(S3Reader):
 
     def copies_from(self, source: StoreReader) -> bool:
         here = (self.store.scheme, self.store.endpoint)
-        return isinstance(source, S3Reader) and (source.store.scheme, source.store.endpoint) == here and self.conditions().checksum
+        if not isinstance(source, S3Reader) or (source.store.scheme, source.store.endpoint) != here:
+            return False
+        return self.conditions().create and self.conditions().checksum
 
     def copy_within(
         self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
@@ -356,7 +357,7 @@ class S3Writer(S3Reader):
             self._cannot_copy(source, seen, key, error)
             return None
         place["UploadId"] = upload["UploadId"]
-        whole = {"ChecksumType": "FULL_OBJECT", f"Checksum{_CHECKSUMS[checksum.kind]}": checksum.value}
+        kind = f"Checksum{_CHECKSUMS[checksum.kind]}"
         try:
             begun(upload["UploadId"])
             done = []
@@ -368,7 +369,13 @@ class S3Writer(S3Reader):
                 )["CopyPartResult"]  # fmt: skip
                 told = {name: value for name, value in answer.items() if name.startswith("Checksum")}
                 done.append({"PartNumber": number, "ETag": answer["ETag"]} | told)
-            answer = self._client.complete_multipart_upload(**place, MultipartUpload={"Parts": done}, IfNoneMatch="*", **whole)
+            if any(kind not in part for part in done) or (len(done) == 1 and done[0][kind] != checksum.value):
+                with suppress(RetainerError):
+                    self.abandon(key, upload["UploadId"])
+                return None  # it computes none of what it copies, or copied something else
+            answer = self._client.complete_multipart_upload(
+                **place, MultipartUpload={"Parts": done}, IfNoneMatch="*", ChecksumType="FULL_OBJECT", **{kind: checksum.value}
+            )
             return Seen(key, seen.size, answer["ETag"].strip('"'))
         except BaseException as error:
             with suppress(RetainerError):
