@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, Protocol, get_args
@@ -29,12 +30,23 @@ class Seen:
     """Whether it must be restored before it can be read."""
 
 
+class Hasher(Protocol):
+    """What is computed of bytes as they go by; hashlib's and google_crc32c's are such."""
+
+    def update(self, chunk: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """A checksum over all bytes of an object, as base64 of its bytes, the highest first (4 of a CRC32C, 8 of a CRC64NVME)."""
 
     kind: ChecksumKind
     value: str
+
+    @staticmethod
+    def of(kind: ChecksumKind, hasher: Hasher) -> Checksum:
+        return Checksum(kind, base64.b64encode(hasher.digest()).decode())
 
     @staticmethod
     def found_in(record: Mapping[str, Any]) -> Checksum:
@@ -70,6 +82,10 @@ class Look:
     metadata: Mapping[str, str] | None = None
     told: Checksum | None = None
     """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and proof enough that bytes are wrong."""
+
+    def as_proven(self, conditions: Conditions | None) -> Look:
+        """Without a checksum of which a probe has shown that the store repeats any that it is sent; as it is where there was no probe."""
+        return replace(self, checksum=None) if conditions is not None and not conditions.checksum else self
 
 
 class Deletion(Enum):

@@ -512,8 +512,7 @@ def _parts_at_100ms(task: Task, said: list[str]) -> Parts:
         return entry if address == body.address else _whole(task.downloads.open_beside(address), "m3u8")
 
     tree = follow(body.address, read, faces)
-    kinds = {name: "file" if tree.encrypted else kind_of(None, name) for name in tree.members}
-    return Parts(tree.entry, _beside(task, tree.members, kinds), tree.playlists, _beside(task, tree.beside), left_out)
+    return Parts(tree.entry, _beside(task, tree.members, encrypted=tree.encrypted), tree.playlists, _beside(task, tree.beside), left_out)
 
 
 def _path(action: Action) -> str:
@@ -531,10 +530,10 @@ def _is_unzipped(asset_type: str | None, path: str) -> bool:
     return path.lower().endswith(".m3u8") or (asset_type == "room-vod" and not path.lower().endswith((".zip", ".mp4")))
 
 
-def _beside(task: Task, addresses: Mapping[str, str], kinds: Mapping[str, str] | None = None) -> dict[str, Piece]:
+def _beside(task: Task, addresses: Mapping[str, str], *, encrypted: bool = False) -> dict[str, Piece]:
     def opened(name: str, address: str) -> Stream:
         body = task.downloads.open_beside(address)
-        return Stream(Counted(body.chunks, (kinds or {}).get(name) or kind_of(None, name), body.content_type), body.length)
+        return Stream(Counted(body.chunks, "file" if encrypted else kind_of(None, name), body.content_type), body.length)
 
     return {name: Piece((task.action.target or "") + name, partial(opened, name, address)) for name, address in addresses.items()}
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Protocol
 
 import google_crc32c
 
 from retainer.errors import SourceFailed, Unverified
-from retainer.ports import Checksum, ChecksumKind, Digest, Look, StoreReader
+from retainer.ports import Checksum, ChecksumKind, Digest, Hasher, Look, StoreReader
 
 
 class Counted:
@@ -37,17 +35,16 @@ class Counted:
         self._sha256 = hashlib.sha256()
         self._stored = stored
         self._told = told
-        self._as_told = _hasher(told.kind) if told else self._crc32c
+        self._as_told = self._crc32c if told is None or told.kind == "crc32c" else _hasher(told.kind)
+        self._hashers: set[Hasher] = {self._crc32c, self._sha256, self._as_told}
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._judged():
             self._size += len(chunk)
-            self._crc32c.update(chunk)
-            self._sha256.update(chunk)
-            if self._told:
-                self._as_told.update(chunk)
+            for hasher in self._hashers:
+                hasher.update(chunk)
             yield chunk
-        if self._told and self._told.value != _base64(self._as_told):
+        if self._told and self._told != Checksum.of(self._told.kind, self._as_told):
             raise SourceFailed("the bytes do not have the checksum that is stored with them", hint="they are damaged there, or were from the start")
 
     def _judged(self) -> Iterator[bytes]:
@@ -56,19 +53,13 @@ class Counted:
         head = b""
         while len(head) < 1024 and (chunk := next(chunks, None)) is not None:
             head += chunk
-        judged = self._kind is not None and head and not (self._stored and head.startswith(_GZIP))
-        reason = not_a_recording(self._kind or "", self._content_type, head[:1024]) if judged else None
-        if reason:
+        compressed = self._stored and head.startswith(_GZIP)
+        if self._kind and head and not compressed and (reason := not_a_recording(self._kind, self._content_type, head[:1024])):
             raise SourceFailed(f"the bytes are no {self._kind}: {reason}", hint="look at the recording in the 100ms dashboard")
         yield from filter(None, chain([head], chunks))
 
     def digest(self) -> Digest:
-        return Digest(self._size, _base64(self._crc32c), self._sha256.hexdigest())
-
-
-class _Hasher(Protocol):
-    def update(self, chunk: bytes) -> None: ...
-    def digest(self) -> bytes: ...
+        return Digest(self._size, Checksum.of("crc32c", self._crc32c).value, self._sha256.hexdigest())
 
 
 class _Crc64Nvme:
@@ -84,12 +75,8 @@ class _Crc64Nvme:
         return self._number.to_bytes(8, "big")
 
 
-def _hasher(kind: ChecksumKind) -> _Hasher:
+def _hasher(kind: ChecksumKind) -> Hasher:
     return google_crc32c.Checksum() if kind == "crc32c" else _Crc64Nvme()
-
-
-def _base64(hasher: _Hasher) -> str:
-    return base64.b64encode(hasher.digest()).decode()
 
 
 _KINDS = {"room-composite": "mp4", "room-composite-legacy": "mp4", "stream": "mp4", "track": "webm", "chat": "csv", "summary": "json"}
@@ -174,7 +161,7 @@ def _computed(chunks: Iterable[bytes], kind: ChecksumKind) -> Checksum:
     hasher = _hasher(kind)
     for chunk in chunks:
         hasher.update(chunk)
-    return Checksum(kind, _base64(hasher))
+    return Checksum.of(kind, hasher)
 
 
 def as_recorded(store: StoreReader, key: str, size: int, checksum: Checksum) -> Look | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
@@ -157,17 +156,18 @@ class S3Reader:
             raise self._failed("look at", key, error) from None
         except _NO_ANSWER as error:
             raise self._failed("look at", key, error) from None
-        told = head.get("ObjectLockRetainUntilDate")
-        until = None if told is None else read_moment(str(told))
+        retained = head.get("ObjectLockRetainUntilDate")
+        until = None if retained is None else read_moment(str(retained))
         if head.get("ObjectLockLegalHoldStatus") == "ON":
             until = _WITHOUT_END
         in_parts = "-" in head["ETag"]
         whole = head.get("ChecksumType", "COMPOSITE" if in_parts else "FULL_OBJECT") == "FULL_OBJECT"
+        told = _checksum_in(head) if whole else None
         return Look(
             Seen(key, head["ContentLength"], head["ETag"].strip('"'), head.get("StorageClass"), until,
-                 lock_read=until is not None or (told is None and self._lock_headers_can_be_believed(key)),
+                 lock_read=until is not None or (retained is None and self._lock_headers_can_be_believed(key)),
                  archived=head.get("StorageClass") in _ARCHIVES and 'ongoing-request="false"' not in head.get("Restore", "")),
-            checksum=(told := _checksum_in(head) if whole else None),
+            checksum=told,
             metadata=head.get("Metadata", {}),
             told=told,
         )  # fmt: skip
@@ -307,9 +307,7 @@ class S3Writer(S3Reader):
 
     def look(self, key: str) -> Look | None:
         look = super().look(key)
-        if look is None or self._proven is None or self._proven.checksum:
-            return look
-        return replace(look, checksum=None)  # a store that repeats any checksum it is sent computes none
+        return None if look is None else look.as_proven(self._proven)
 
     def abandon(self, key: str, upload: str) -> None:
         try:
@@ -571,11 +569,7 @@ def _only_over(over: Seen | None) -> dict[str, str]:
 
 
 def _crc(content: bytes) -> str:
-    return _told(google_crc32c.Checksum(content))
-
-
-def _told(checksum: google_crc32c.Checksum) -> str:
-    return base64.b64encode(checksum.digest()).decode()
+    return Checksum.of("crc32c", google_crc32c.Checksum(content)).value
 
 
 @dataclass(frozen=True, slots=True)
@@ -612,7 +606,7 @@ def _parts(chunks: Iterator[bytes], size: int | None, buffers: list[BytesIO]) ->
         whole = whole or checksum.copy()
         body.truncate()
         body.seek(0)
-        yield _Part(body, length, _told(checksum), _told(whole))
+        yield _Part(body, length, Checksum.of("crc32c", checksum).value, Checksum.of("crc32c", whole).value)
         number += 1
 
 
