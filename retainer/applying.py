@@ -15,22 +15,30 @@ from typing import Any
 
 import duckdb
 
+from retainer.apply.delete import rests_on
+from retainer.apply.identify import identified
 from retainer.apply.run import Job, Recheck, Run, Watcher
+from retainer.apply.settle import settle
 from retainer.database import connect
-from retainer.errors import PlanRefused, RetainerError, StoreFailed
+from retainer.errors import PlanRefused, PoliciesWrong, RetainerError
+from retainer.holding import locked, owner_of
 from retainer.inventory.facts import open_facts
-from retainer.journal.file import Entry, Journal, done_before, left_over, recent_deletes
+from retainer.journal.anchors import anchors_in, drop_anchor, lost_record
+from retainer.journal.file import Done, Entry, Journal, done_before, left_over, open_intents, read_journal, recent_deletes
 from retainer.journal.lock import Heart, StoreLock
+from retainer.journal.stores import known_stores, remember_stores
+from retainer.model.anchors import deleted_elsewhere
 from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment
 from retainer.model.outcome import Summary
-from retainer.model.rule import NAME_FACTS, Hold, Policies
-from retainer.model.setting import Settings
-from retainer.plan.limits import Deletes, evaluate
+from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
+from retainer.model.setting import HOSTED, OWN_PREFIX, Settings
+from retainer.plan.limits import Deletes, Held, evaluate
 from retainer.plan.predicates import predicate
-from retainer.planfile import ACTIONS, Action, PlanFile, Planned, actions, moment_of, read_plan
-from retainer.planning import item_digest, policy_digest
+from retainer.planfile import ACTIONS, Action, Header, PlanFile, Planned, actions, moment_of, read_plan
+from retainer.planning import ONE_STORE, item_digest, policy_digest
 from retainer.ports import Downloads, StoreWriter
+from retainer.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,54 @@ def prepare(
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
         raise PlanRefused("rules, erasures, stores or the time zone have changed since the plan", hint=again)
-    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, now)]
-    return Prepared(plan, list(actions(plan, "copy")), _with_shared_witnesses(plan), list(actions(plan, "copy", archived=True)), held_back)
+    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, [], now)]
+    copies, deletes, archived = list(actions(plan, "copy")), _with_shared_witnesses(plan), list(actions(plan, "copy", archived=True))
+    for action in (*copies, *deletes, *archived):
+        if reason := _impossible(action, settings, policies):
+            raise PlanRefused(f"row {action.n} of the plan is none that `retainer plan` writes: {reason}", hint=again)
+    return Prepared(plan, copies, deletes, archived, held_back)
+
+
+def _impossible(action: Action, settings: Settings, policies: Policies) -> str | None:
+    """Why no honest plan has this action: what a forged one could claim. None: it may be one."""
+    store = settings.store(action.store)
+    if store is None:
+        return f"there is no store {action.store}"
+    keys = [planned.key for planned in (*action.origin, *action.objects, *action.broken, *action.witnesses)]
+    if action.target is not None:
+        keys.append(action.target.removesuffix("/"))
+    if odd := next((key for key in keys if not _is_plain(key)), None):
+        return f"the key `{odd[:80]}` is none of a recording"
+    if action.decision == "copy":
+        if action.target is None or store.written_by_100ms:
+            return f"nothing is copied to {action.store}" if store.written_by_100ms else "a copy has no target"
+        if action.origin and settings.store(action.source or "") is None:
+            return f"there is no store {action.source}"
+        inside = action.target if action.target.endswith("/") else None
+        if any(planned.key != action.target and not (inside and planned.key.startswith(inside)) for planned in action.broken):
+            return "it would replace an object of another recording"
+        return None
+    if not action.objects:
+        return "a delete names no object"
+    if any(settings.store(witness.store) is None for witness in action.witnesses):
+        return "it rests on a store that is not declared"
+    asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
+    asks = any(_asks_for(item, action.store) for item in asking if item.id == action.rule)
+    return None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
+
+
+def _is_plain(key: str) -> bool:
+    return not (key.startswith(("/", OWN_PREFIX)) or "\0" in key or any(piece in ("", ".", "..") for piece in key.split("/")))
+
+
+def _asks_for(item: Rule | Erasure, store: str) -> bool:
+    """Whether a rule or an erasure deletes anything in this store at all."""
+    match item:
+        case Rule():
+            return bool(item.at_most) or any(each.store == store for each in item.deletes) or (
+                item.then_delete and any(keep.store == store for keep in item.keeps))  # fmt: skip
+        case Erasure():
+            return True
 
 
 def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
@@ -78,19 +132,25 @@ def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
     ]
 
 
-def _over_by_now(plan: PlanFile, settings: Settings, journal: Sequence[Entry], now: datetime) -> list[str]:
-    """Limits that the plan kept when it was made, and that it would breach with what other plans have deleted since."""
-    others = [entry for entry in journal if entry.plan != plan.fingerprint]
-    recent = [Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(others, now).items()]
+def _over_by_now(
+    plan: PlanFile, settings: Settings, journal: Sequence[Entry], elsewhere: Sequence[Deletes], now: datetime
+) -> list[str]:
+    """Limits that the plan kept when it was made, and that it would breach with what other plans, here and on other machines, have deleted
+    since; worked out from its rows, whatever its header says of them."""
+    recent = [Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(journal, now, but=plan.fingerprint).items()]
     planned = [Deletes(*row) for row in plan.connection.execute(
-        f"SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
+        f"SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT FROM numbered "
+        f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
     ).fetchall()]  # fmt: skip
-    lifted = {(limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached}
-    found = evaluate(settings.limits, planned, recent, {})
+    # So many copies lie there at the most: what is to be copied, or was lost, may be there in part.
+    held = {store: Held(copies, size) for store, copies, size in plan.connection.execute(
+        "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE decision <> 'none' GROUP BY store"
+    ).fetchall()}  # fmt: skip
+    told = {(limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached}
     return [
         f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
-        for limit in found
-        if limit.breached and limit.name in ("count", "bytes") and (limit.name, limit.scope) not in lifted
+        for limit in evaluate(settings.limits, planned, [*recent, *elsewhere], held)
+        if limit.breached and (limit.name, limit.scope) not in told
     ]
 
 
@@ -99,9 +159,7 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
     found = _newly_held(plan, policies, now)
     owners: dict[tuple[str, str], set[int]] = {}
     staying: set[int] = set()
-    for n, store, action, aside in plan.connection.execute(
-        "SELECT n, store, action, because FROM plan WHERE decision = 'delete' AND n IS NOT NULL"
-    ).fetchall():
+    for n, store, action, aside in plan.connection.execute("SELECT n, store, action, because FROM numbered WHERE decision = 'delete'").fetchall():
         if aside:
             staying.add(n)
         for each in json.loads(action)["objects"] or ():
@@ -124,8 +182,7 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
         return {}
     connection = connect()
     try:
-        columns = {name: kind for name, kind in RECORD.items() if name not in ("room", "template")} | {"n": "INTEGER", "created": "TIMESTAMP",
-                   "room": "VARCHAR", "template": "VARCHAR"}  # fmt: skip
+        columns = RECORD | {"n": "INTEGER", "created": "TIMESTAMP"}
         connection.execute(f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
         names = list(columns)
         for action in actions(plan, "delete"):
@@ -207,74 +264,153 @@ class Records:
 _RECORDED = tuple(name for name in RECORD if name != "job_id")
 
 
+@dataclass(frozen=True)
+class World:
+    """What a run works on besides its plan. `clock_of_100ms` asks for no credentials; `known`: identities of stores by their places."""
+
+    settings: Settings
+    state: Path
+    writers: Mapping[str, StoreWriter]
+    downloads: Downloads
+    clock: Callable[[], datetime]
+    clock_of_100ms: Callable[[], datetime]
+    today: Callable[[], tuple[Settings, Policies] | None]
+    """The settings and policies as they are when the deletes begin, None when they are wrong by then."""
+    stop: Stop
+
+
 def carry_out(
-    prepared: Prepared,
-    settings: Settings,
-    *,
-    state: Path,
-    writers: Mapping[str, StoreWriter],
-    downloads: Downloads,
-    clock: Callable[[], datetime],
-    watcher: Watcher,
-    approved: bool,
-    restore: bool = False,
-    today: Callable[[], tuple[Settings, Policies] | None],
-    on_run: Callable[[Run], None] = lambda _: None,
+    prepared: Prepared, world: World, *, watcher: Watcher, approved: bool, restore: bool = False, on_run: Callable[[Run], None] = lambda _: None,
     workers: int | None = None,
 ) -> Summary:
-    """Take the locks, run, and write the journal. Raises Locked, and PlanRefused for a plan that was applied already.
+    """Take the locks, close what earlier runs left open, run, and write the journal.
 
-    `today`: the settings and policies as they are when the deletes begin, None when they are wrong by then.
+    Raises Locked, PlanRefused for a plan that was applied already, PoliciesWrong where two stores turn out to be one.
     """
+    plan, header = prepared.plan, prepared.plan.header
+    run_id = uuid.uuid4().hex[:12]
+    journal = Journal(world.state, run_id, plan.fingerprint, world.clock)
+    try:
+        before = done_before(journal.before, plan.fingerprint)
+        if before.finished:
+            raise PlanRefused("this plan was applied already, to its end", hint="make a new plan with `retainer plan --out FILE`")
+        journal.write("start", plan_id=header.plan_id, copies=len(prepared.copies), deletes=len(prepared.deletes), approved=approved,
+                      tool=header.tool, host=os.uname().nodename)  # fmt: skip
+        needed = {action.store for action in (*prepared.copies, *prepared.deletes)}
+        if approved:
+            needed = needed.union(*(rests_on(action) for action in prepared.deletes))
+        owner = owner_of(journal, header.plan_id)
+        stores = {name: world.writers[name] for name in sorted(needed & set(world.writers))}
+        with locked(stores, owner, _expected(header, world)) as (locks, unusable):
+            ground = _ground(stores, locks, unusable, header, world, journal)
+            announced = [each for each in open_intents(journal.before) if each.store in ground.locks]
+            left = [each for each in left_over(journal.before) if each.store in ground.locks]
+            settled = settle(announced, left, {name: stores[name] for name in ground.locks}, journal, world.stop.check)
+            entries = read_journal(world.state)
+            over = _over_by_now(plan, world.settings, entries, ground.elsewhere, world.clock())
+            job = _job(prepared, world, journal, ground, approved=approved and not over, restore=restore, watcher=watcher,
+                       before=done_before(entries, plan.fingerprint), gone=settled.gone, workers=workers)  # fmt: skip
+            run = Run(job)
+            run.summary.said += [*settled.said, *(f"{reason}: no deletes" for reason in over if approved)]
+            on_run(run)
+            with Heart(list(ground.locks.values()), run.lost):
+                with closing(_records(job)):
+                    summary = run.go()
+                journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),
+                              skipped=len(summary.skipped), interrupted=summary.interrupted)  # fmt: skip
+                for name, lock in ground.locks.items():
+                    if lock.holds:
+                        try:
+                            drop_anchor(stores[name], journal, owner.host, world.clock(), open_=False)
+                        except RetainerError as error:
+                            summary.said.append(f"{name} does not remember this run's end ({error.message})")
+            return summary
+    finally:
+        journal.close()
+
+
+def _expected(header: Header, world: World) -> dict[str, str]:
+    """The identity that each store must have: what the plan saw there, else what this state folder knows."""
+    known = known_stores(world.state)
+    here = {store.name: known[store.place] for store in world.settings.stores if store.place in known}
+    return here | {source.name: source.identity for source in header.sources if source.kind == "store" and source.identity}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the stores of a run are found to be. `locks`: those that hold; `barred`: stores on which no delete may rest, and why.
+
+    `elsewhere`: what other journals deleted in them in the last 24 hours.
+    """
+
+    locks: Mapping[str, StoreLock]
+    unusable: Mapping[str, RetainerError]
+    barred: Mapping[str, str]
+    identities: Mapping[str, str]
+    elsewhere: Sequence[Deletes]
+
+
+def _ground(
+    stores: Mapping[str, StoreWriter], taken: Mapping[str, StoreLock], unusable: dict[str, RetainerError], header: Header, world: World,
+    journal: Journal,
+) -> Ground:
+    """Whose the stores are, whether their locks hold, and whether the journal is all that was done in them."""
+    barred: dict[str, str] = {}
+    identities: dict[str, str] = {}
+    elsewhere: list[Deletes] = []
+    for name in taken:
+        try:
+            identity = identified(stores[name], header.customer)
+            _, anchors = anchors_in(stores[name])
+        except RetainerError as error:
+            unusable[name] = error
+            continue
+        if identity is not None:
+            if other := next((other for other, found in identities.items() if found == identity.id), None):
+                raise PoliciesWrong(f"`{other}` and `{name}` are one store, under two names", hint=ONE_STORE)
+            identities[name] = identity.id
+            foreign = identity.customer and header.customer and identity.customer != header.customer
+            if foreign and not header.is_lifted("workspace", name):
+                barred[name] = f"it holds the recordings of another workspace ({identity.customer}, not {header.customer})"
+        if not taken[name].holds:
+            barred[name] = "that server ignores conditions on which a lock rests, so another run could be there"
+        if (lost := lost_record(anchors, journal.state, journal.before)) and not header.is_lifted("record", name):
+            barred[name] = f"{lost}; plan again, and say `--lift record:{name}` if that record is gone for good"
+        elsewhere += [Deletes(name, *each) for each in deleted_elsewhere(anchors, journal.state, world.clock())]
+    places = {name: declared.place for name in identities if (declared := world.settings.store(name))}
+    remember_stores(world.state, known_stores(world.state), {places[name]: identities[name] for name in places})
+    locks = {name: lock for name, lock in taken.items() if lock.holds and name not in unusable}
+    return Ground(locks, unusable, barred, identities, elsewhere)
+
+
+def _job(
+    prepared: Prepared, world: World, journal: Journal, ground: Ground, *, approved: bool, restore: bool, watcher: Watcher, before: Done,
+    gone: frozenset[tuple[str, str]], workers: int | None,
+) -> Job:
     plan = prepared.plan
 
     def recheck() -> Recheck:
-        current, now = today(), clock()
+        current, now = world.today(), world.clock()
         if moment_of(plan.header.expires) <= now:
             return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
             return Recheck("rules, erasures, stores or the time zone have changed while it was copying", {})
         return Recheck(None, _withheld(plan, current[1], now))
 
-    run_id = uuid.uuid4().hex[:12]
-    journal = Journal(state, run_id, plan.fingerprint, clock)
-    try:
-        before = done_before(journal.before, plan.fingerprint)
-        if before.finished:
-            raise PlanRefused("this plan was applied already, to its end", hint="make a new plan with `retainer plan --out FILE`")
-        journal.write("start", plan_id=plan.header.plan_id, copies=len(prepared.copies), deletes=len(prepared.deletes), approved=approved,
-                      tool=plan.header.tool, host=os.uname().nodename)  # fmt: skip
-        written_to = {action.store for action in (*prepared.copies, *prepared.deletes)}
-        dead = frozenset(entry.run for entry in journal.before)
-        locks = [StoreLock(writers[name], run_id, plan.header.plan_id, clock, dead) for name in sorted(written_to & set(writers))]
-        taken: list[StoreLock] = []
-        unlocked: dict[str, RetainerError] = {}
-        try:
-            for lock in locks:
-                try:
-                    lock.take()
-                except StoreFailed as error:
-                    unlocked[lock.store_name] = error  # a store that cannot be written to fails its own actions alone
-                    continue
-                taken.append(lock)
-        except BaseException:
-            for lock in taken:
-                lock.give_back()
-            raise
-        records = Records(state / "facts.duckdb", settings, prepared.copies)
-        job = Job(
-            copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=writers, downloads=downloads,
-            record_of=records, journal=journal, clock=clock, watcher=watcher,
-            deletes_approved=approved, recheck=recheck, locks_are_fresh=lambda: all(lock.is_fresh() for lock in taken), unlocked=unlocked,
-            left_over=left_over(journal.before), copied_before=before.copies, catalogued_before=before.catalogued,
-            deleted_before=before.deletes, intended_before=before.intended, **({"workers": workers} if workers else {}),
-        )  # fmt: skip
-        run = Run(job)
-        on_run(run)
-        with Heart(taken, lambda: run.stop(lost_lock=True)), closing(records):
-            summary = run.go()
-        journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),
-                      skipped=len(summary.skipped), interrupted=summary.interrupted)  # fmt: skip
-        return summary
-    finally:
-        journal.close()
+    def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:
+        drop_anchor(world.writers[store], journal, os.uname().nodename, world.clock(), planned, open_=True)
+
+    return Job(
+        copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=world.writers,
+        downloads=world.downloads, record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies), journal=journal,
+        clock=world.clock, clocks={HOSTED: world.clock_of_100ms} | {name: store.server_time for name, store in world.writers.items()},
+        watcher=watcher, deletes_approved=approved, recheck=recheck, locks=ground.locks, barred=ground.barred, unlocked=ground.unusable,
+        anchor=anchor, stop=world.stop, copied_before=before.copies, catalogued_before=before.catalogued, 
+        deleted_before=before.deletes | {each.n for each in prepared.deletes if all((each.store, one.key) in gone for one in each.objects)},
+        identities=ground.identities, **({"workers": workers} if workers else {}),
+    )  # fmt: skip
+
+
+def _records(job: Job) -> Records:
+    assert isinstance(job.record_of, Records)
+    return job.record_of

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 
 from retainer.database import connect, fill
 from retainer.inventory.facts import read_asset
 from retainer.inventory.locate import MANY_OBJECTS
+from retainer.model.calendar import zone_named
 from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import Outcome
@@ -37,7 +37,7 @@ class Decider:
             CREATE VIEW assets AS SELECT *, asset_no IN (SELECT asset_no FROM places WHERE store = 'hosted') AS lies_hosted,
                 asset_no IN (SELECT asset_no FROM places WHERE store = 'elsewhere') AS lies_elsewhere FROM facts
         """)
-        self.connection.execute("CREATE TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
+        self.connection.execute("CREATE TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled BOOLEAN)")
         self.connection.execute(create("staged", RECORD))
 
     def decide(self, case: dict[str, Any], policies: Policies, now: datetime, timezone: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -48,12 +48,13 @@ class Decider:
         self._assets(case.get("assets") or [])
         copies = case.get("copies") or []
         unfinished = set(case.get("unfinished") or [])
+        uploads = set(case.get("uploads") or [])
         numbers = dict(connection.execute("SELECT asset_id, asset_no FROM assets").fetchall())
         fill(connection, "places", COPIES, (_copy_row(copy, numbers) for copy in copies))
         names = policies.stores_named() | {copy["in"] for copy in copies} | unfinished
         stores = sorted(names - set(RESERVED_STORES))
         for rank, store in enumerate(stores):
-            connection.execute("INSERT INTO stores VALUES (?, 'test', ?)", [store, rank])
+            connection.execute("INSERT INTO stores VALUES (?, 'test', ?, ?)", [store, rank, store not in uploads])
             connection.execute(
                 "INSERT INTO listings (name, kind, complete, can_lock) VALUES (?, 'store', ?, false)", [store, store not in unfinished]
             )
@@ -78,7 +79,7 @@ class Decider:
                 if row is None:
                     raise ValueError("an asset without an id")
                 unread = [*(row["not_known"] or []), *asset.get("not_known", [])]
-                row |= {name: asset.get(name) for name in ("room", "template")} | dict.fromkeys(asset.get("not_known", []))
+                row |= {name: asset.get(name) for name in ("room", "template", "rooms", "templates")} | dict.fromkeys(asset.get("not_known", []))
                 if "metadata" in unread:
                     unread += [name for name in ("user_id", "peer_id") if row[name] is None]
                 if {"created", "created_at"} & set(unread):
@@ -103,7 +104,7 @@ def _copy_row(copy: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
 
 
 def _utc(seconds: float) -> str:
-    return write_moment(datetime.fromtimestamp(seconds, ZoneInfo("UTC")))
+    return write_moment(datetime.fromtimestamp(seconds, UTC))
 
 
 def run_file(path: Path, name: str, own: Policies | None, decider: Decider) -> tuple[list[Outcome], list[Diagnostic]]:
@@ -116,8 +117,8 @@ def run_file(path: Path, name: str, own: Policies | None, decider: Decider) -> t
         return [], [document.complain("T401", (), "the file has no tests", "write at least one under `tests:`")]
     timezone = str(document.data.get("timezone", "UTC"))
     try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError):
+        zone_named(timezone)
+    except ValueError:
         return [], [document.complain("S305", ("timezone",), f"`{timezone}` is not a time zone")]
     outcomes = []
     for number, test in enumerate(tests):
@@ -127,7 +128,7 @@ def run_file(path: Path, name: str, own: Policies | None, decider: Decider) -> t
     return outcomes, wrong
 
 
-_TEST_KEYS = {"name", "now", "rules", "holds", "erasures", "assets", "copies", "unfinished", "expect", "exactly"}
+_TEST_KEYS = {"name", "now", "rules", "holds", "erasures", "assets", "copies", "unfinished", "uploads", "expect", "exactly"}
 
 
 def _run(
@@ -158,7 +159,7 @@ def _run(
         return [], wrong
     try:
         decided = decider.decide(case, policies, now, timezone)
-    except (ValueError, duckdb.ConversionException, duckdb.InvalidInputException) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, duckdb.Error) as error:
         return [], [document.complain("T401", here, f"the test cannot be run: {str(error).splitlines()[0]}")]
     place = document.span((*here, "name"))
     return [Outcome(str(case.get("name", f"test {number + 1}")), f"{document.file}:{place.line}", tuple(_compared(case, decided)))], []

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,28 @@ from typing import Any
 import duckdb
 
 from retainer.apply.copy import Copied, Written
+from retainer.apply.identify import identified
 from retainer.apply.manifest import is_manifest, read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
+from retainer.apply.settle import settle
 from retainer.apply.verify import Counted, checksum_of, digest_of
-from retainer.database import connect
+from retainer.database import connect, fill
 from retainer.errors import FactsIncomplete, Locked, RetainerError
+from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
-from retainer.inventory.facts import open_facts
+from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
-from retainer.journal.file import Journal
-from retainer.journal.lock import Heart, StoreLock
-from retainer.model.catalog import RECORD
+from retainer.journal.anchors import drop_anchor
+from retainer.journal.file import Journal, open_intents, read_journal
+from retainer.journal.lock import Heart
+from retainer.journal.stores import known_stores, remember_stores
+from retainer.model.catalog import MADE_OF, RECORD
 from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
 from retainer.model.setting import MANIFEST, Settings, Store
+from retainer.model.tables import create
 from retainer.ports import Checksum, Look, Seen, StoreWriter
+from retainer.stop import Stop
 
 WORKERS = 8
 PART_ROWS = 2000
@@ -48,31 +54,43 @@ class Work:
     state: Path
     clock: Callable[[], datetime]
     progress: Progress
+    stop: Stop = field(default_factory=Stop)
 
 
 @contextmanager
 def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[str, Any]]], None]]:
     """The journal and the store's lock, as an apply has them, while entries are written: gives the function that writes them, for an event of
     the journal. Raises Locked; no more is written once the lock was lost."""
-    run = uuid.uuid4().hex[:12]
-    journal = Journal(work.state, run, "-", work.clock)
-    lost = threading.Event()
+    journal = Journal(work.state, uuid.uuid4().hex[:12], "-", work.clock)
+    name = work.store.name
 
     def record(event: str, rows: Sequence[Mapping[str, Any]]) -> None:
         for start in range(0, len(rows), PART_ROWS):
+            work.stop.check()
             if lost.is_set():
-                raise Locked(f"the lock of {work.store.name} was lost on the way: what was recorded until then stands", hint="run it again")
+                raise Locked(f"the lock of {name} was lost on the way: what was recorded until then stands", hint="run it again")
             few = [dict(row) for row in rows[start : start + PART_ROWS]]
-            part = write_part(work.writer, few, work.clock())
-            journal.write(event, store=work.store.name, part=part, keys=[row["key"] for row in few])
+            part = write_part(work.writer, few, work.clock(), identity.id if identity else None)
+            journal.write(event, store=name, part=part, keys=[row["key"] for row in few])
 
+    lost = threading.Event()
     try:
-        lock = StoreLock(work.writer, run, what, work.clock, frozenset(entry.run for entry in journal.before))
-        lock.take()
-        journal.write("start", what=what, store=work.store.name, host=os.uname().nodename)
-        with Heart([lock], lost.set):
-            yield record
-            journal.write("end", what=what, finished=not lost.is_set())
+        owner = owner_of(journal, what)
+        known = known_stores(work.state)
+        with locked({name: work.writer}, owner, {name: known[work.store.place]} if work.store.place in known else {}) as (locks, unusable):
+            if name in unusable:
+                raise unusable[name]
+            identity = identified(work.writer, None)
+            if identity is not None:
+                remember_stores(work.state, known, {work.store.place: identity.id})
+            journal.write("start", what=what, store=name, host=owner.host)
+            announced = [each for each in open_intents(journal.before) if each.store == name] if locks[name].holds else []
+            settle(announced, [], {name: work.writer} if locks[name].holds else {}, journal, work.stop.check)
+            with Heart([locks[name]], lambda _: lost.set()):
+                yield record
+                journal.write("end", what=what, finished=not lost.is_set())
+                if locks[name].holds:
+                    drop_anchor(work.writer, journal, owner.host, work.clock(), open_=False)
     finally:
         journal.close()
 
@@ -81,6 +99,7 @@ def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[S
     """Act on objects, several at a time; what fails is told of that object alone."""
 
     def acted(seen: Seen) -> Any:
+        work.stop.check()
         try:
             return act(seen)
         except RetainerError as error:
@@ -105,7 +124,8 @@ def rebuild(work: Work) -> Census:
     census = Census()
     with _listed(work, spoilt_parts=True) as (connection, damaged):
         known = {row[0] for row in connection.execute(
-            "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = objects.size AND entry.version = objects.version"
+            "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = objects.size AND entry.version = objects.version "
+            "AND deleted IS NOT TRUE"
         ).fetchall()}  # fmt: skip
         objects = _objects(connection, "FROM objects")
     census.looked = len(objects)
@@ -152,7 +172,7 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     members_there = members_of(work.writer, seen.key.removesuffix(MANIFEST), manifest)
     copied = Copied(Written(look, digest.checksum, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
-    return [*members, {name: manifest.record.get(name) for name in RECORD} | {"asset_id": manifest.asset_id} | whole]
+    return [*members, {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)} | {"asset_id": manifest.asset_id} | whole]
 
 
 def _record_in(look: Look | None) -> dict[str, Any] | None:
@@ -164,7 +184,7 @@ def _record_in(look: Look | None) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not isinstance(found.get("asset_id"), str):
         return None
     unknown = [*(found.get("not_known") or []), *(found.get("left_out") or [])]
-    return {name: found.get(name) for name in RECORD} | {"known_by": "catalog", "settled": True, "not_known": unknown or None}
+    return {name: found.get(name) for name in (*RECORD, *MADE_OF)} | {"known_by": "catalog", "settled": True, "not_known": unknown or None}
 
 
 # ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -229,15 +249,30 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
 def scrub(work: Work, percent: float) -> Census:
     """Read copies back and compare them with their checksums; `percent` of them, drawn anew each time. What is broken is partial from then on.
 
-    What cannot be read is told, and is not broken for that; nor is what differs only once.
+    What cannot be read is told, and is not broken for that; nor is what differs only once. What the catalog names and is not there any more,
+    or is another object by now, is told too, whatever the percentage.
     """
     census = Census()
+    same = f"entry.object_size = objects.size AND {same_version(work.store, 'entry.version', 'objects.version')}"
     with _listed(work) as (connection, _):
-        rows = connection.execute("""
+        rows = connection.execute(f"""
             SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
-            FROM objects JOIN entry USING (key)
-            WHERE entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE ORDER BY objects.key
+            FROM objects JOIN entry USING (key) WHERE {same} AND broken IS NOT TRUE ORDER BY objects.key
         """).fetchall()
+        # What apply deleted has an entry that says so, or at least a line in this journal, where a run died before it could be written.
+        gone = {"key": "VARCHAR", "deleted_at": "TIMESTAMP"}
+        connection.execute(create("gone", gone))
+        fill(connection, "gone", gone, (
+            {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")} for entry in read_journal(work.state)
+            if entry.event == "deleted" and entry.particulars["store"] == work.store.name for key in entry.particulars.get("keys", ())
+        ))  # fmt: skip
+        census.missing = [row[0] for row in connection.execute("""
+            SELECT key FROM entry ANTI JOIN objects USING (key) ANTI JOIN gone ON gone.key = entry.key AND deleted_at + INTERVAL 1 SECOND >= copied_at
+            WHERE deleted IS NOT TRUE ORDER BY key
+        """).fetchall()]  # fmt: skip
+        census.replaced = [row[0] for row in connection.execute(f"""
+            SELECT key FROM objects JOIN entry USING (key) WHERE NOT ({same}) AND deleted IS NOT TRUE AND broken IS NOT TRUE ORDER BY key
+        """).fetchall()]  # fmt: skip
     readable = [row for row in rows if not row[3]]
     census.archived = len(rows) - len(readable)
     drawn = readable if percent >= 100 else random.sample(readable, -int(-len(readable) * percent // 100))
@@ -271,7 +306,7 @@ def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> list[Seen]:
 @contextmanager
 def _listed(work: Work, *, spoilt_parts: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Seen]]]:
     """The tables `objects` and `catalog` and the view `entry` of the store, and its damaged parts where those are to be passed over."""
-    connection = connect()
+    connection = connect(work.state / "catalog")
     try:
         yield connection, collect_store(connection, work.writer, work.state / "catalog", work.clock, spoilt_parts=spoilt_parts)
     finally:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
+import tempfile
+import threading
+import traceback
+import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
@@ -14,17 +20,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import rich_click as click
 from click.exceptions import Exit
 
-from retainer.errors import Declined, FactsIncomplete, PoliciesWrong, RetainerError, WrongUsage
+from retainer.errors import CredentialsRefused, Declined, FactsIncomplete, PoliciesWrong, RetainerError, WrongUsage
+from retainer.model.printable import printable
+from retainer.stop import Stop, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from retainer.apply.run import Run
     from retainer.cataloguing import Work
     from retainer.model.diagnostic import Diagnostic
     from retainer.model.outcome import Census
     from retainer.model.rule import Match, Policies
-    from retainer.model.setting import Settings
+    from retainer.model.setting import Settings, Store
     from retainer.planfile import PlanFile
     from retainer.views.human import Page
 
@@ -39,36 +47,131 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+STOP = Stop()
+"""What this command is asked to stop by; made anew with each."""
+_GRACE_SECONDS = 8.0
+"""So long a command that was asked to stop may take to end by itself; then it ends as a kill would end it, which loses nothing."""
+
+
 def main() -> NoReturn:
     """Run the command line; every error ends here, as a sentence on stderr and its exit code."""
+    global STOP
+    STOP = Stop()
+    _applying.clear()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale cannot write
+    before = [(number, signal.signal(number, _interrupted)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        code = cli.main(standalone_mode=False)
+        code = _run()
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _run() -> object:
+    try:
+        return cli.main(standalone_mode=False)
     except Exit as leave:
-        code = leave.exit_code
-    except click.Abort:
-        click.echo("interrupted", err=True)
-        code = EXIT["interrupted"]
+        return leave.exit_code
+    except (click.Abort, KeyboardInterrupt, Stopped):
+        _say("interrupted: what had not ended is left as it was; run the command again")
+        return EXIT["interrupted"]
     except click.ClickException as error:
         error.show()
-        code = WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
+        return WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
     except RetainerError as error:
-        click.echo(f"error: {error.message}", err=True)
+        _say(f"error: {error.message}")
         if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = EXIT["interrupted"]
+            _say(f"hint: {error.hint}")
+        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    except Exception as error:
+        return _unforeseen(error)
+
+
+def _say(sentence: str) -> None:
+    """A sentence on stderr, on one line. A stderr that was closed, or a full disk below it, stops nothing."""
+    with suppress(OSError, ValueError):
+        click.echo(printable(sentence), err=True)
+
+
+def _unforeseen(error: Exception) -> int:
+    """Tell an error that nobody foresaw: what and where, and where the rest of it was written. Its words may hold anything, so they are not told."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    named = f" ({error.filename})" if isinstance(error, OSError) and isinstance(error.filename, str) else ""
+    text = "".join(traceback.format_exception(error))
+    _say(f"error: `retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in {Path(last.filename).name}:{last.lineno}")
+    for folder in _error_folders():
+        path = folder / f"error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600, exist_ok=False)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        _say(f"hint: run it again; if it stays so, report it with {path} (read that first: it may name recordings)")
+        return 1
+    _say("hint: run it again; if it stays so, report it")
+    return 1
+
+
+def _error_folders() -> list[Path]:
+    """Where a traceback may be written: the state folder, else the folder for temporary files."""
+    from retainer.settings import find_root, load_settings
+
+    folders = [Path(tempfile.gettempdir())]
+    try:
+        if (root := find_root(Path.cwd())) and (settings := load_settings(root)[0]):
+            folders.insert(0, root / settings.state)
+    except (OSError, RetainerError):
+        pass
+    return folders
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """The first Ctrl-C or SIGTERM asks for an end, and a second one ends at once, as a kill would."""
+    if STOP.is_asked:
+        _exit_now()
+    STOP.ask()
+    late = threading.Timer(_GRACE_SECONDS, _exit_now)
+    late.daemon = True
+    late.start()
+    if not _applying:
+        raise KeyboardInterrupt
+    _say("stopping: what is under way is given up, and the journal is written (once more to end at once)")
+
+
+_applying: list[Run] = []
+"""The run that is under way: it ends by itself once it is asked to."""
+
+
+def _exit_now() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    if database := sys.modules.get("retainer.database"):
+        database.forget_private_folder()
+    os._exit(EXIT["interrupted"])
+
+
+def _leave(code: int) -> NoReturn:
+    """End. Threads that were given up may still wait for an answer, and are not waited for."""
+    if STOP.is_asked:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        _exit_now()
+    sys.exit(code)
 
 
 def _page(stream: Any = None) -> Page:
     from retainer.views.human import Page
 
     stream = stream or sys.stdout
-    if not stream.isatty():
+    if stream is None or not stream.isatty():
         return Page()
     colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return Page(os.get_terminal_size(stream.fileno()).columns, colour)
@@ -98,6 +201,7 @@ def _fail_on(mistakes: list[Diagnostic]) -> None:
 
     if mistakes:
         click.echo(mistakes_text(mistakes, _page(sys.stderr)), err=True, nl=False)
+    if any(not mistake.is_warning for mistake in mistakes):
         raise Exit(PoliciesWrong.exit_code)
 
 
@@ -136,6 +240,7 @@ def _only(text: str | None) -> Match | None:
     document, mistakes = load_text(f"version: 1\nrules:\n  - id: only\n    match: {text}\n    at_most: 1d\n", "--only")
     if not mistakes:
         policies, mistakes = parse_policies(document, "UTC")
+        mistakes = [mistake for mistake in mistakes if not mistake.is_warning]
         if not mistakes:
             return policies.rules[0].match
     first = mistakes[0]
@@ -185,11 +290,15 @@ def validate() -> None:
 
     Example: `retainer validate`
     """
-    _, settings, policies = _project()
+    root, settings, policies = _project()
+    from retainer.policy.files import policy_files
     from retainer.views.units import many
 
     counts = (many(len(policies.rules), "rule"), many(len(policies.holds), "hold"), many(len(policies.erasures), "erasure"))
     click.echo(f"valid: {', '.join(counts)}, {many(len(settings.stores), 'store')}")
+    if passed := policy_files(root).passed_over:
+        named = ", ".join(map(printable, passed[:5])) + (", …" if len(passed) > 5 else "")
+        click.echo(f"not read, as {many(len(passed), 'name')} under policies/ {'is' if len(passed) == 1 else 'are'} plainly no policy: {named}")
 
 
 @cli.command()
@@ -227,13 +336,25 @@ def help_(code: str | None) -> None:
 def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> None:
     """Ask 100ms and every store, and leave a snapshot of the facts at `out`."""
     from retainer import wiring
+    from retainer.journal.anchors import lost_record
+    from retainer.journal.file import read_journal, state_id
+    from retainer.journal.stores import known_stores, remember_stores
     from retainer.planning import gather
     from retainer.progress import Gathering
 
+    state = _state(root, settings)
+    journal, own, known = read_journal(state), state_id(state), known_stores(state)
     with Gathering() as shown:
-        api = wiring.open_api(settings, shown.waiting)
-        readers = [wiring.open_reader(store) for store in settings.stores]
-        gather(settings, policies, api, readers, out=out, cache=_state(root, settings) / "catalog", clock=now, progress=shown.rows)
+        api = wiring.open_api(settings, shown.waiting, STOP)
+        readers = [wiring.open_reader(store, STOP) for store in settings.stores]
+        listings = gather(
+            settings, policies, api, readers, out=out, cache=state / "catalog", clock=now,
+            known={store.name: known[store.place] for store in settings.stores if store.place in known},
+            judge=lambda anchors: lost_record(anchors, own, journal), before=state / "facts.duckdb", progress=shown.rows,
+        )  # fmt: skip
+    places = {store.name: store.place for store in settings.stores}
+    seen = {places[each.name]: each.identity for each in listings if each.kind == "store" and each.identity and each.complete}
+    remember_stores(state, known, seen)
 
 
 def _state(root: Path, settings: Settings) -> Path:
@@ -249,7 +370,12 @@ def facts(out: Path) -> None:
     """
     import duckdb
 
+    from retainer.inventory.facts import is_snapshot
+    from retainer.planfile import may_be_written
+
     root, settings, policies = _project()
+    _not_in_the_way(out, root, settings, ".duckdb")
+    may_be_written(out, is_snapshot, "a snapshot of facts")
     _gathered(root, settings, policies, out)
     with duckdb.connect(str(out), read_only=True) as connection:
         rows = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies), bool_and(complete) FROM listings").fetchone()
@@ -261,48 +387,99 @@ def facts(out: Path) -> None:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the plan. Default: .retainer/last.plan")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the plan. Default: a name of its own; .retainer/last.plan leads to it.")
 @click.option("--as-of", callback=_moment, metavar="T", help="Plan for this moment; one in the future can be shown, never applied.")
 @click.option("--only", metavar="MATCH", help="Only actions on what matches, such as '{type: chat}'; the decision still sees everything.")
 @click.option("--facts", "snapshot", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Plan from a snapshot, offline.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are actions, 3 when some of them are deletes.")
 @click.option("--fail-if-at-risk", callback=_horizon, metavar="D", help="Exit 12 when something leaves 100ms within D (72h) without a copy.")
 @click.option("--lift", multiple=True, metavar="LIMIT", help="Lift one breached limit or clash, as the plan names it, such as count:store:vault.")
+@click.option("--names", "with_names", is_flag=True, help="Tell the names of rooms that were renamed, also without a terminal.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 def plan(
     out: Path | None, as_of: datetime | None, only: str | None, snapshot: Path | None, detailed_exitcode: bool,
-    fail_if_at_risk: timedelta | None, lift: tuple[str, ...], form: str,
+    fail_if_at_risk: timedelta | None, lift: tuple[str, ...], with_names: bool, form: str,
 ) -> None:  # fmt: skip
     """Show what the policies mean today, and write it to a plan file.
 
     Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb --detailed-exitcode`,
     `retainer plan --fail-if-at-risk 72h`
     """
-    from retainer.journal.file import read_journal, recent_deletes, weak_stores
+    from retainer.database import private_file
+    from retainer.journal.file import read_journal, recent_deletes, state_id, weak_stores
     from retainer.plan.limits import Deletes
-    from retainer.planfile import read_plan
-    from retainer.planning import Making, make_plan
+    from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
+    from retainer.planning import Making, make_plan, names_of
 
     root, settings, policies = _project()
     match = _only(only)
     state = _state(root, settings)
-    if snapshot is None:
-        snapshot = state / "facts.duckdb"
-        _gathered(root, settings, policies, snapshot)
-    moment = as_of or now()
+    last = state / "last.plan"
+    if out is not None:
+        _not_in_the_way(out, root, settings, ".plan")
+        may_be_written(out, is_plan, "a plan")
     journal = read_journal(state)
-    recent = tuple(Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(journal, moment).items())
-    making = Making(moment, match, only, frozenset(lift), recent, tuple(weak_stores(journal).items()))
-    out = out or state / "last.plan"
-    make_plan(snapshot, settings, policies, root, making, out)
-    made = read_plan(out)
-    _show(made, out, form)
+    facts = snapshot
+    try:
+        if facts is None:
+            # A name of its own until the plan is made of it: another plan in this project may be gathering too.
+            facts = state / f".facts-{uuid.uuid4().hex}.duckdb"
+            _gathered(root, settings, policies, facts)
+        moment = as_of or now()
+        recent = tuple(Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(journal, moment).items())
+        making = Making(moment, match, only, frozenset(lift), recent, tuple(weak_stores(journal).items()), state_id(state))
+        made_at = private_file(".plan")
+        make_plan(facts, settings, policies, root, making, made_at)
+        if snapshot is None:
+            facts.replace(state / "facts.duckdb")
+    finally:
+        if snapshot is None and facts is not None:
+            facts.unlink(missing_ok=True)
+    made = read_plan(made_at)
+    if out is None:
+        # A name of its own, so that a plan which is being applied is never written over; the link is only for people.
+        out = state / "plans" / f"{made.header.plan_id}.plan"
+        put_in_place(made_at, out)
+        _link(last, out)
+    else:
+        may_be_written(out, is_plan, "a plan")
+        put_in_place(made_at, out)
+    names = names_of(snapshot or state / "facts.duckdb") if made.header.renamed and (with_names or sys.stdout.isatty()) else None
+    _show(made, out, form, names)
     raise Exit(_plan_exit(made, moment, detailed_exitcode, fail_if_at_risk))
 
 
+def _not_in_the_way(out: Path, root: Path, settings: Settings, end: str) -> None:
+    """Raises WrongUsage for a place where policies, or retainer's own record, are looked for."""
+    from retainer.policy.files import POLICY_FOLDER
+
+    place = Path(os.path.realpath(out))
+    if place.is_relative_to(os.path.realpath(root / POLICY_FOLDER)):
+        raise WrongUsage(f"{out} lies under policies/, where everything is read as a policy", hint="name another folder")
+    if place.is_relative_to(os.path.realpath(_state(root, settings))) and not place.name.endswith(end):
+        raise WrongUsage(f"{out} lies in the state folder, where retainer keeps its record", hint=f"name it so that it ends in {end}")
+
+
+def _link(link: Path, target: Path) -> None:
+    """Let `last.plan` lead to the plan just made; something else of that name stays as it is."""
+    from retainer.planfile import is_plan, may_be_written
+
+    half = link.with_name(f".{uuid.uuid4().hex}.half")
+    try:
+        may_be_written(link, is_plan, "a plan")
+        half.symlink_to(target.relative_to(link.parent))
+        half.replace(link)
+    except (OSError, WrongUsage) as error:
+        _say(f"{link} still leads to an older plan: {error}")
+    finally:
+        half.unlink(missing_ok=True)
+
+
 def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timedelta | None) -> int:
-    """The exit code of a plan; where several apply: 8 > 4 > 12 > 3 > 2."""
+    """The exit code of a plan; where several apply: 11 > 8 > 4 > 12 > 3 > 2."""
     header = made.header
+    if any(source.refused for source in header.sources):
+        return CredentialsRefused.exit_code
     if header.incomplete:
         return EXIT["incomplete"]
     if header.held_back:
@@ -316,13 +493,13 @@ def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timede
     return EXIT["only copies"] if detailed and header.copies else 0
 
 
-def _show(made: PlanFile, path: Path, form: str) -> None:
+def _show(made: PlanFile, path: Path, form: str, names: Mapping[tuple[str, str], list[str]] | None = None) -> None:
     from retainer.planfile import overview
     from retainer.views.human import plan_text
     from retainer.views.machine import plan_json
 
     shown = os.path.relpath(path)
-    text = plan_json(made) if form == "json" else plan_text(made.header, overview(made), _page(), made.fingerprint, shown)
+    text = plan_json(made) if form == "json" else plan_text(made.header, overview(made), _page(), made.fingerprint, shown, names or {})
     click.echo(text, nl=False)
 
 
@@ -354,28 +531,30 @@ def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, rest
     Examples: `retainer apply today.plan`, `retainer apply today.plan --approve-deletes 12`
     """
     from retainer import wiring
-    from retainer.applying import carry_out, prepare
+    from retainer.applying import World, carry_out, prepare
     from retainer.journal.file import read_journal
     from retainer.progress import Applying
     from retainer.views.human import summary_text
     from retainer.views.machine import summary_json
 
     root, settings, policies = _project()
-    prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(_state(root, settings)))
+    state = _state(root, settings)
+    prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
     approved = _approved(len(prepared.deletes), prepared.held_back, approve_deletes)
-    needed = {action.source for action in prepared.copies}
-    stores = wiring.open_stores(settings, {action.store for action in (*prepared.copies, *prepared.deletes)})
     header = prepared.plan.header
-    running: list[Run] = []
-    with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown, _Interrupts(running):
-        api = wiring.open_api(settings, shown.waiting) if needed & {"hosted", "elsewhere"} else None
-        done = carry_out(
-            prepared, settings, state=_state(root, settings), writers=stores, downloads=api or wiring.NoDownloads(), clock=now,
-            watcher=shown, approved=approved, restore=restore, on_run=running.append, today=lambda: _today(root),
+    stores = wiring.open_stores(settings, {action.store for action in (*prepared.copies, *prepared.deletes)}, STOP)
+    with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown:
+        world = World(
+            settings, state, stores, wiring.open_downloads(settings, shown.waiting, STOP), now, wiring.clock_of_100ms(settings),
+            lambda: _today(root), STOP,
         )  # fmt: skip
+        done = carry_out(prepared, world, watcher=shown, approved=approved, restore=restore, on_run=_applying.append)
+    _applying.clear()
     click.echo(summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False)
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
+    if any(resting.credentials for resting in done.resting.values()):
+        raise Exit(CredentialsRefused.exit_code)
     if not done.finished:
         raise Exit(EXIT["held back"] if done.left_deletes and prepared.held_back and not done.failed else EXIT["partly"])
 
@@ -386,30 +565,6 @@ def _today(root: Path) -> tuple[Settings, Policies] | None:
 
     settings, policies, mistakes = load_project(root)
     return None if mistakes else (settings, policies)
-
-
-class _Interrupts:
-    """While it lasts, the first Ctrl-C or SIGTERM asks the run to stop; a second one ends it at once, as a kill would."""
-
-    def __init__(self, runs: list[Run]) -> None:
-        self._runs = runs
-        self._before: list[tuple[int, Any]] = []
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        for signum, handler in self._before:
-            signal.signal(signum, handler)
-        if not self._runs:
-            raise KeyboardInterrupt
-        click.echo("stopping: what is under way is given up, and the journal is written (once more to end at once)", err=True)
-        for run in self._runs:
-            run.stop()
-
-    def __enter__(self) -> None:
-        self._before = [(number, signal.signal(number, self._handle)) for number in (signal.SIGINT, signal.SIGTERM)]
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before:
-            signal.signal(number, handler)
 
 
 def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
@@ -438,21 +593,56 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
     """Look at every object of a store, and show what was found."""
     from retainer import wiring
     from retainer.cataloguing import Work
-    from retainer.policy.diagnostics import nearest
     from retainer.progress import Gathering
     from retainer.views.human import census_text
     from retainer.views.machine import census_json
 
     root, settings, _ = _project()
+    declared = _declared(settings, store)
+    with Gathering(f"looking at the objects of {store}…") as shown:
+        census = act(Work(declared, wiring.open_writer(declared, STOP), _state(root, settings), now, shown.rows, STOP))
+    click.echo(census_json(census) if form == "json" else census_text(census, _page(), what, store), nl=False)
+    if census.failed or census.broken or census.missing or census.replaced:
+        raise Exit(EXIT["partly"] if census.failed else 1)
+
+
+def _declared(settings: Settings, store: str) -> Store:
+    from retainer.policy.diagnostics import nearest
+
     declared = settings.store(store)
     if declared is None:
         close = nearest(store, [each.name for each in settings.stores])
         raise WrongUsage(f"there is no store `{store}`", hint=f"did you mean `{close}`?" if close else "retainer.yaml declares them under `stores:`")
-    with Gathering(f"looking at the objects of {store}…") as shown:
-        census = act(Work(declared, wiring.open_writer(declared), _state(root, settings), now, shown.rows))
-    click.echo(census_json(census) if form == "json" else census_text(census, _page(), what, store), nl=False)
-    if census.failed or census.broken:
-        raise Exit(EXIT["partly"] if census.failed else 1)
+    return declared
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--run", "run_id", metavar="ID", help="The run that holds it, where it is known to be over and its lock is younger than 10 minutes.")
+def unlock(store: str, run_id: str | None) -> None:
+    """Take away the lock that a dead run left in a store. Never one that a living run renews.
+
+    A lock that nobody renewed for 10 minutes, by the store's clock, is dead. A younger one stays, unless its run is named: look first that it
+    is really over, on its host. Examples: `retainer unlock vault`, `retainer unlock vault --run 6f1c2a9b03d4`
+    """
+    from retainer import wiring
+    from retainer.errors import Locked
+    from retainer.journal.lock import LOCK_KEY, lock_in
+    from retainer.ports import Deletion
+
+    _, settings, _ = _project()
+    writer = wiring.open_writer(_declared(settings, store), STOP)
+    held = lock_in(writer)
+    if held is None:
+        click.echo(f"nobody holds {store}")
+        return
+    named = run_id is not None and held.owner is not None and held.owner.run == run_id
+    if not held.is_dead and not named:
+        whose = f"--run {printable(held.owner.run)} takes it, if that run is known to be over" if held.owner else "wait until it is 10 minutes old"
+        raise Locked(held.words(store), hint=f"it may be alive; {whose}")
+    if writer.delete(held.look.seen) is Deletion.CHANGED:
+        raise Locked(f"the lock of {store} was renewed at this moment: its run is alive", hint="wait for it")
+    click.echo(f"{LOCK_KEY} is gone from {store}: " + printable(held.words(store).removeprefix("another apply holds ")))
 
 
 FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")

@@ -1,10 +1,15 @@
-"""The DuckDB that every stage works on."""
+"""The DuckDB that every stage works on. What it is given is data: it opens no file that it was not told of."""
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,11 +25,42 @@ def make_room(connection: duckdb.DuckDBPyConnection, assets: int) -> None:
         connection.execute(f"SET memory_limit = '{assets * BYTES_PER_ASSET // 1_000_000}MB'")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that loads nothing from a network, and that spills to disk instead of growing past 700 MB."""
-    return duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "memory_limit": MEMORY_LIMIT, "temp_directory": f"{tempfile.gettempdir()}/retainer-spill"}
+@cache
+def private_folder() -> Path:
+    """A folder that only this user may look into, and that goes with this process: spills, spools, and what was read once."""
+    folder = Path(tempfile.mkdtemp(prefix="retainer-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def forget_private_folder() -> None:
+    """Remove it, where the process ends without its farewells."""
+    if private_folder.cache_info().currsize:
+        shutil.rmtree(private_folder(), ignore_errors=True)
+
+
+def private_file(end: str) -> Path:
+    """The name of a file that does not exist yet, in the private folder."""
+    return private_folder() / f"{uuid.uuid4().hex}{end}"
+
+
+def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that spills to disk instead of growing past 700 MB, and that loads nothing from a network.
+
+    It can open files in the private folder and in `folders`, and no others: neither a view nor a function in what it reads can name
+    another. `attached`: a database file, attached read-only as `facts`.
+    """
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "memory_limit": MEMORY_LIMIT, "temp_directory": str(private_file("-spill"))}
     )
+    allowed = ", ".join(
+        spelt for folder in (private_folder(), *folders) for spelt in (literal(str(folder.resolve())), exactly(folder.resolve()), exactly(folder))
+    )
+    connection.execute(f"SET allowed_directories = [{allowed}]")
+    if attached is not None:
+        connection.execute(f"ATTACH {literal(str(attached))} AS facts (READ_ONLY)")
+    connection.execute("SET enable_external_access = false")
+    return connection
 
 
 def literal(text: str) -> str:
@@ -32,10 +68,18 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def exactly(path: Path) -> str:
+    """A path as an SQL literal for functions that read files, which would take `*`, `?` and `[` in it for a pattern.
+
+    DuckDB 2.0.1 compares the pattern, not the file it leads to, with the folders that are allowed.
+    """
+    return literal("".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path)))
+
+
 def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> int:
     """Append rows to a table through a spool file, which is far faster than single inserts. Returns how many."""
     count = 0
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as spool:
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8", dir=private_folder()) as spool:
         for row in rows:
             spool.write(json.dumps(row) + "\n")
             count += 1

@@ -13,6 +13,11 @@ class RetainerError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def told(self) -> str:
+        """The sentence with its hint, for where there is one line."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
 
 class PlanRefused(RetainerError):
     """The plan is stale, expired, edited, truncated or was applied already."""
@@ -45,9 +50,13 @@ class PoliciesWrong(RetainerError):
 
 
 class CredentialsRefused(RetainerError):
-    """Credentials are missing or were refused."""
+    """Credentials are missing or were refused: by a store, or by 100ms where none is named."""
 
     exit_code = 11
+
+    def __init__(self, message: str, *, hint: str | None = None, store: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.store = store
 
 
 class WrongUsage(RetainerError):
@@ -64,12 +73,20 @@ class StoreFailed(RetainerError):
     """A store answered a read or write with something that is neither yes nor no."""
 
 
+class StoreRefused(StoreFailed):
+    """A store says no, and will say so again: a right is lacking, or nothing can be written there."""
+
+
 class SourceFailed(RetainerError):
     """The bytes of a recording could not be read."""
 
 
 class SourceGone(SourceFailed):
     """The source says that the bytes are not there (404 or 410)."""
+
+
+class TooSlow(SourceFailed):
+    """The bytes of a recording come so slowly that it would take for ever; it is not tried again at once."""
 
 
 class Unverified(RetainerError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from retainer.errors import RetainerError
-from retainer.inventory.facts import open_facts
+from retainer.inventory.facts import open_facts, whole_facts
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
@@ -19,36 +19,43 @@ def explain(facts: Path, settings: Settings, policies: Policies, asset_id: str, 
     """Raises RetainerError when the facts do not know the asset."""
     connection = open_facts(facts, settings)
     try:
-        found = connection.execute("SELECT asset_no FROM facts.assets WHERE asset_id = ?", [asset_id]).fetchone()
-        if found is None:
-            near = connection.execute(
-                "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1", [asset_id]
-            ).fetchone()
-            raise RetainerError(
-                f"no asset {asset_id} is known", hint=f"did you mean {near[0]}?" if near else "gather the facts first with `retainer plan`"
-            )
-        connection.execute(f"CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no = {found[0]}")
-        connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM own_copies")
-        connection.execute(f"CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no = {found[0]}")
-        connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM own_facts")
-        decide(connection, policies, now, settings.timezone)
-        pairs = _pairs(connection)
-        considered = _considered(connection, policies, now)
-        stages = _stages(connection)
-        next_at, next_pairs = None, pairs
-        for candidate in _candidates(connection, policies, now):
-            decide(connection, policies, candidate, settings.timezone)
-            then = _pairs(connection)
-            if [(pair.store, pair.decision, pair.because) for pair in then] != [(pair.store, pair.decision, pair.because) for pair in pairs]:
-                next_at, next_pairs = candidate, then
-                break
-        row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
-        return Explanation(
-            asset_id, now, _facts(connection), considered, stages, pairs, next_at, next_pairs if next_at else (),
-            datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
-        )  # fmt: skip
+        with whole_facts(facts):
+            return _explained(connection, settings, policies, asset_id, now)
     finally:
         connection.close()
+
+
+def _explained(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, asset_id: str, now: datetime
+) -> Explanation:
+    found = connection.execute("SELECT asset_no FROM facts.assets WHERE asset_id = ?", [asset_id]).fetchone()
+    if found is None:
+        near = connection.execute(
+            "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1", [asset_id]
+        ).fetchone()
+        raise RetainerError(
+            f"no asset {asset_id} is known", hint=f"did you mean {near[0]}?" if near else "gather the facts first with `retainer plan`"
+        )
+    connection.execute(f"CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no = {found[0]}")
+    connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM own_copies")
+    connection.execute(f"CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no = {found[0]}")
+    connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM own_facts")
+    decide(connection, policies, now, settings.timezone)
+    pairs = _pairs(connection)
+    considered = _considered(connection, policies, now)
+    stages = _stages(connection)
+    next_at, next_pairs = None, pairs
+    for candidate in _candidates(connection, policies, now):
+        decide(connection, policies, candidate, settings.timezone)
+        then = _pairs(connection)
+        if [(pair.store, pair.decision, pair.because) for pair in then] != [(pair.store, pair.decision, pair.because) for pair in pairs]:
+            next_at, next_pairs = candidate, then
+            break
+    row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
+    return Explanation(
+        asset_id, now, _facts(connection), considered, stages, pairs, next_at, next_pairs if next_at else (),
+        datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
+    )  # fmt: skip
 
 
 def _utc(seconds: float | None) -> datetime | None:

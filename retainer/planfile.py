@@ -5,23 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retainer.database import connect, literal
-from retainer.errors import PlanRefused
+from retainer.database import connect, exactly, literal, private_file
+from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import read_moment
+from retainer.model.printable import shown
 
-FORMAT = "3.0"
+FORMAT = "4.0"
+SKEW_SECONDS = 300.0
+LARGEST_BYTES = 8 << 30
+"""A plan is at most so long; one of ten million assets has some 400 MB."""
 _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
+DECISIONS = ("copy", "delete", "blocked", "lost", "uncatalogued", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")
 ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
 ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
@@ -68,6 +78,16 @@ class SourceState:
     stray_bytes: int
     note: str | None = None
     weak: str | None = None
+    identity: str | None = None
+    customer: str | None = None
+    skew_seconds: float | None = None
+    """How far its clock was ahead of the machine's that gathered the facts."""
+    refused: bool = False
+    """Whether its credentials were refused."""
+    lost_record: str | None = None
+    """Why the journal is not all that was done in this store, in words."""
+    lifted: tuple[str, ...] = ()
+    """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may be another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,9 @@ class ItemState:
     why: str
     owner: str
     digest: str
+    matches: int = 0
+    may_match: int = 0
+    """Of how many recordings it is not certain whether it matches them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +131,23 @@ class ClashState:
     @property
     def lift(self) -> str:
         return f"--lift clash:{self.ceiling}"
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A room that was seen under several names, or whose template was: rules by name are not certain of so many recordings."""
+
+    room_id: str
+    what: str
+    assets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """So many copies in a store are of uploads that were overwritten since."""
+
+    store: str
+    assets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +195,12 @@ class Header(BaseModel):
     clashes: list[ClashState]
     undeclared: list[Undeclared]
     targets: list[TargetState]
+    renamed: list[Renamed]
+    superseded: list[Superseded]
+    zones: str
+    """The version of the time-zone database (the tzdata package)."""
+    customer: str | None
+    """100ms's id of the workspace whose recordings these are."""
     uncovered: int
     uncovered_bytes: int
     incomplete: bool
@@ -169,11 +215,33 @@ class Header(BaseModel):
         """The plan's short name: the beginning of its digest."""
         return self.digest[:16]
 
+    def shown(self) -> Header:
+        """The header with every text in it as it can be shown."""
+        return self.model_copy(update={name: shown(getattr(self, name)) for name in type(self).model_fields})
+
     @property
     def held_back(self) -> list[str]:
         """Why the deletes of this plan may not run, in words; empty when they may."""
         breaches = [f"limit {limit.name} of {limit.scope}" for limit in self.limits if limit.breached and not limit.lifted]
-        return breaches + [f"clash of {clash.ceiling} with {clash.keep}" for clash in self.clashes if not clash.lifted]
+        clashes = [f"clash of {clash.ceiling} with {clash.keep}" for clash in self.clashes if not clash.lifted]
+        doubts = [reason for source in self.sources if (reason := self.doubt(source)) and self.deletes]
+        return breaches + clashes + doubts
+
+    def doubt(self, source: SourceState) -> str | None:
+        """Why no delete may rest on a source: its clock, its record, or whose recordings it holds. None: nothing speaks against it."""
+        if source.skew_seconds is not None and abs(source.skew_seconds) > SKEW_SECONDS:
+            minutes = abs(source.skew_seconds) / 60
+            off = f"{minutes:,.0f} minutes" if minutes < 5000 else f"{minutes / 1440:,.0f} days"
+            return f"clock: this machine's was {off} off that of {source.name.split()[0]}"
+        if source.lost_record and "record" not in source.lifted:
+            return f"record of {source.name}"
+        if source.kind == "store" and source.customer and self.customer and source.customer != self.customer and "workspace" not in source.lifted:
+            return f"workspace of {source.name}"
+        return None
+
+    def is_lifted(self, what: str, store: str) -> bool:
+        """Whether a person said that the record of a store, or its workspace, is to be as it is."""
+        return any(what in source.lifted for source in self.sources if source.kind == "store" and source.name == store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +265,9 @@ def _as_text() -> str:
     return ", ".join(written(column, kind) for column, kind in COLUMNS.items())
 
 
-def fingerprint_of(path: Path) -> str:
-    """The SHA-256 of a file, as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_plan(connection: duckdb.DuckDBPyConnection, header: Header, path: Path) -> None:
-    """Write the views quiet_lines and lines, in their order, and a header to one file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
+def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
+    """Write the views quiet_lines and lines, in their order, and a header to one file in the private folder."""
+    half = private_file(".plan")
     quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
     few = ", ".join(name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
     connection.execute(
@@ -217,7 +278,72 @@ def write_plan(connection: duckdb.DuckDBPyConnection, header: Header, path: Path
     with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         place = content.rfind(_NO_DIGEST.encode())
         content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
-    half.replace(path)
+    return half
+
+
+def may_be_written(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
+    """Raises WrongUsage unless nothing lies at a path, or something that `is_ours` knows: an older one of what is to be written."""
+    hint = f"{what} replaces only an older one; name a file that does not exist"
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise WrongUsage(f"{path} is a link that leads nowhere", hint=hint) from None
+        return
+    except (OSError, ValueError) as error:
+        raise WrongUsage(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", hint=hint) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise WrongUsage(f"{path} is no file, so nothing is written there", hint=hint)
+    if found.st_size and not is_ours(path):
+        raise WrongUsage(f"{path} is something else than {what}, so it is left as it is", hint=hint)
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is a plan of any format, by what it says of itself."""
+    path = path.resolve()
+    try:
+        with connect(path.parent) as connection:
+            return bool(connection.execute(f"SELECT value FROM parquet_kv_metadata({exactly(path)}) WHERE key = '{_KEY}'").fetchone())
+    except duckdb.Error:
+        return False
+
+
+def put_in_place(made: Path, path: Path) -> None:
+    """Move a file from the private folder to its place, whole or not at all. Raises RetainerError when it cannot be written there."""
+    half = path.with_name(f".{uuid.uuid4().hex}.half")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with made.open("rb") as source, half.open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        half.replace(path)
+    except OSError as error:
+        raise RetainerError(f"{path} cannot be written: {error.strerror}", hint="is the disk full or read-only?") from None
+    finally:
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
+            made.unlink(missing_ok=True)
+
+
+def _read_once(path: Path) -> tuple[Path, str]:
+    """The bytes of a plan as a private file, and their SHA-256: what is checked, shown and done is what was read here, at one time."""
+    copy, digest, size = private_file(".plan"), hashlib.sha256(), 0
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as source, copy.open("xb") as target:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise PlanRefused(f"{path} is no file", hint=_AGAIN)
+            while piece := source.read(1 << 20):
+                size += len(piece)
+                if size > LARGEST_BYTES:
+                    raise PlanRefused(f"{path} is longer than {LARGEST_BYTES >> 30} GiB: no plan", hint=_AGAIN)
+                digest.update(piece)
+                target.write(piece)
+    except FileNotFoundError:
+        raise PlanRefused(f"there is no plan at {path}", hint=_AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise PlanRefused(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", hint=_AGAIN) from None
+    return copy, digest.hexdigest()
 
 
 def _is_whole(path: Path, digest: str) -> bool:
@@ -237,29 +363,106 @@ def _canonical(header: Header) -> str:
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Read a plan and check that it is whole. Raises PlanRefused when it is truncated, edited or of another major format."""
-    refused = "make a new one with `retainer plan --out FILE`"
-    if not path.is_file():
-        raise PlanRefused(f"there is no plan at {path}", hint=refused)
-    fingerprint = fingerprint_of(path)
+    """Read a plan, once, and check that it is whole. Raises PlanRefused when it is truncated, edited or of another major format."""
+    copy, fingerprint = _read_once(path)
     connection = connect()
-    quoted = literal(str(path))
     try:
-        found = connection.execute(f"SELECT value FROM parquet_kv_metadata({quoted}) WHERE key = '{_KEY}'").fetchone()
+        found = connection.execute(f"SELECT value FROM parquet_kv_metadata({literal(str(copy))}) WHERE key = '{_KEY}'").fetchone()
         if found is None:
-            raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=refused)
+            raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=_AGAIN)
         raw: dict[str, Any] = json.loads(bytes(found[0]))
         major = str(raw.get("format", "?")).split(".")[0]
         if major != FORMAT.split(".")[0]:
-            raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=refused)
+            raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=_AGAIN)
         header = Header.model_validate(raw)
-        if not _is_whole(path, header.digest):
-            raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=refused)
-        connection.execute(f"CREATE VIEW plan AS FROM read_parquet({quoted})")
-        connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
-    except (duckdb.Error, ValueError, ValidationError, KeyError) as error:
-        raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=refused) from None
+        if not _is_whole(copy, header.digest):
+            raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=_AGAIN)
+        for moment in (header.as_of, header.created, header.expires):
+            moment_of(moment)
+        _take_rows(connection, copy)
+        _check_rows(connection, header, path)
+    except (duckdb.Error, ValueError, ValidationError, KeyError, AttributeError, RecursionError) as error:
+        raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=_AGAIN) from None
     return PlanFile(path, header, fingerprint, connection)
+
+
+_AGAIN = "make a new one with `retainer plan --out FILE`"
+
+
+def _take_rows(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
+    """The view `plan`: the numbered rows, which are acted on, from a table; the quiet ones from the private copy."""
+    file = f"read_parquet({literal(str(copy))})"
+    there = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()}
+    if wrong := [name for name, kind in COLUMNS.items() if there.get(name) != kind]:
+        raise ValueError(f"its column {wrong[0]} is missing, or of another kind")
+    columns = ", ".join(COLUMNS)
+    connection.execute(f"CREATE TABLE numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL ORDER BY n")
+    connection.execute(f"CREATE VIEW plan AS SELECT {columns} FROM {file} WHERE n IS NULL UNION ALL FROM numbered")
+    connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Path) -> None:
+    """Raises PlanRefused where the rows are not those that the header counts, or none that a plan has."""
+    decisions = ", ".join(map(literal, DECISIONS))
+    row = connection.execute(f"""
+        SELECT count(*) FILTER (decision = 'copy' AND {ACTIONS}), count(*) FILTER (decision = 'delete' AND {ACTIONS}),
+            count(*) - count(DISTINCT n), count(*) FILTER (decision IN ('copy', 'delete') AND action IS NULL)
+        FROM numbered
+    """).fetchone()
+    assert row is not None
+    if row[:2] != (header.copies, header.deletes) or row[2] or row[3]:
+        raise PlanRefused(f"{path} is no plan that retainer made: its rows are not those that its header counts", hint=_AGAIN)
+    odd = f"asset_id IS NULL OR store IS NULL OR decision IS NULL OR decision NOT IN ({decisions}) OR (n IS NULL AND {ACTIONS})"
+    if connection.execute(f"FROM plan WHERE {odd} OR bytes < 0 LIMIT 1").fetchall():
+        raise PlanRefused(f"{path} is no plan that retainer made: it has a row that means nothing", hint=_AGAIN)
+
+
+class _SaidObject(BaseModel):
+    """An object as an `action` names it; `store` only where it may be another one than the row's."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: Annotated[str, Field(min_length=1, max_length=4096)]
+    size: Annotated[int, Field(ge=0)]
+    version: str
+    store: str = ""
+
+    def planned(self, store: str | None) -> Planned:
+        return Planned(store or "", self.key, self.size, self.version)
+
+
+class _SaidFacts(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: str | None = None
+    status: str | None = None
+    room_id: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    peer_id: str | None = None
+    path: str | None = None
+    size: int | None = None
+    duration: float | None = None
+    created: str | None = None
+    metadata: dict[str, Any] | None = None
+    thumbnails: list[str] | None = None
+    not_known: list[str] | None = None
+
+
+class _Said(BaseModel):
+    """The column `action`, as JSON (docs/plan-file.md)."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    origin: list[_SaidObject] | None = None
+    folder: str | None = None
+    target: str | None = None
+    objects: list[_SaidObject] | None = None
+    broken: list[_SaidObject] | None = None
+    witnesses: list[_SaidObject] | None = None
+    lock_until: str | None = None
+    made_of: _SaidObject | None = None
+    facts: _SaidFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +480,8 @@ class Action:
     """One copy or delete, as a plan says it.
 
     A copy is read from the objects of `origin` in the store `source`, or from 100ms where there are none. A `target` with a slash at its end is
-    the folder of a recording of many objects, whose names in `origin` begin behind `folder`.
+    the folder of a recording of many objects, whose names in `origin` begin behind `folder`. `made_of`: what 100ms uploaded, by its path and
+    version, where the copy is made of that, at first or second hand.
     """
 
     n: int
@@ -300,6 +504,7 @@ class Action:
     witnesses: tuple[Planned, ...]
     lock_until: datetime | None
     facts: dict[str, Any]
+    made_of: Planned | None = None
 
 
 def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterator[Action]:
@@ -311,14 +516,18 @@ def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterato
     )
     while rows := cursor.fetchmany(1000):
         for n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, text in rows:
-            action = json.loads(text)
+            try:
+                said = _Said.model_validate_json(text)
+            except ValidationError as error:
+                message = f"row {n} of the plan is none that retainer wrote: {error.errors()[0]['msg']}"
+                raise PlanRefused(message, hint=_AGAIN) from None
             yield Action(
-                n, asset_id, store, what, rule, at, kind, _moment(created), _moment(deadline), size, last,
-                source, tuple(Planned(source, **each) for each in action["origin"] or ()), action["folder"] or "", action["target"],
-                tuple(Planned(store, **each) for each in action["objects"] or ()),
-                tuple(Planned(store, **each) for each in action["broken"] or ()),
-                tuple(Planned(**each) for each in action["witnesses"] or ()), read_moment(action["lock_until"] or ""),
-                action["facts"],
+                n, asset_id, store, what, rule or "", at or "", kind, _moment(created), _moment(deadline), size, last,
+                source, tuple(each.planned(source) for each in said.origin or ()), said.folder or "", said.target,
+                tuple(each.planned(store) for each in said.objects or ()),
+                tuple(each.planned(store) for each in said.broken or ()),
+                tuple(each.planned(each.store) for each in said.witnesses or ()), read_moment(said.lock_until or ""),
+                said.facts.model_dump(), said.made_of.planned("") if said.made_of else None,
             )  # fmt: skip
 
 
@@ -429,7 +638,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
-        others=groups("decision IN ('lost', 'unknown', 'waiting')", "decision", "store"),
+        others=groups("decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')", "decision", "store"),
         totals=tuple(
             connection.execute(
                 "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY decision ORDER BY decision"

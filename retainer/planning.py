@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -16,17 +17,34 @@ import duckdb
 
 from retainer.database import connect
 from retainer.errors import RetainerError
-from retainer.inventory.collect import Listing, Progress, collect, locked_text
-from retainer.inventory.facts import open_facts, save_snapshot
+from retainer.inventory.collect import ONE_STORE, Judge, Listing, Progress, collect, locked_text
+from retainer.inventory.facts import is_snapshot, open_facts, save_snapshot, whole_facts
 from retainer.inventory.locate import key_sql
+from retainer.model.anchors import deleted_elsewhere, read_anchors
+from retainer.model.calendar import zones_version
 from retainer.model.moment import write_moment
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Match, Policies, Rule, facts_asked
 from retainer.model.setting import Settings
 from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate
 from retainer.plan.lines import make_lines
-from retainer.planfile import ACTIONS, ClashState, Header, ItemState, LimitState, SourceState, TargetState, Undeclared, write_plan
+from retainer.planfile import (
+    ACTIONS,
+    ClashState,
+    Header,
+    ItemState,
+    LimitState,
+    Renamed,
+    SourceState,
+    Superseded,
+    TargetState,
+    Undeclared,
+    put_in_place,
+    write_plan,
+)
 from retainer.ports import Look, Recordings, StoreReader
+
+__all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
 
 
 def item_digest(item: Rule | Hold | Erasure) -> str:
@@ -60,21 +78,33 @@ def gather(
     out: Path,
     cache: Path,
     clock: Callable[[], datetime],
+    known: Mapping[str, str] | None = None,
+    judge: Judge = lambda _anchors: None,
+    before: Path | None = None,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
-    """Make a snapshot of what there is, with the locks of every object that is due where a bucket can lock."""
-    connection = connect()
+    """Make a snapshot of what there is, with the locks of every object that is due where a bucket can lock.
+
+    It replaces an older one at `out` only when it is whole; two that are made at once do not meet. `known`, `judge`: as `collect`;
+    `before`: an older snapshot, whose names of rooms are kept.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half = out.with_name(f".{uuid.uuid4().hex}.half")
+    connection = connect(cache, out.parent, attached=before if before is not None and is_snapshot(before) else None)
     try:
         listings = collect(
-            connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, progress=progress
-        )
-        save_snapshot(connection, out)
+            connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, known=known, judge=judge,
+            progress=progress,
+        )  # fmt: skip
+        save_snapshot(connection, half)
+        lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
+        if lockable:
+            _read_locks(settings, policies, lockable, half, clock())
+        _see_restored(settings, policies, {reader.name: reader for reader in readers}, half, clock())
+        half.replace(out)
     finally:
         connection.close()
-    lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
-    if lockable:
-        _read_locks(settings, policies, lockable, out, clock())
-    _see_restored(settings, policies, {reader.name: reader for reader in readers}, out, clock())
+        half.unlink(missing_ok=True)
     return listings
 
 
@@ -120,8 +150,9 @@ def _decided(settings: Settings, policies: Policies, snapshot: Path, now: dateti
     """What a query finds once a snapshot is decided."""
     connection = open_facts(snapshot, settings)
     try:
-        decide(connection, policies, now, settings.timezone)
-        return connection.execute(query).fetchall()
+        with whole_facts(snapshot):
+            decide(connection, policies, now, settings.timezone)
+            return connection.execute(query).fetchall()
     finally:
         connection.close()
 
@@ -151,17 +182,21 @@ class Making:
     lifts: frozenset[str] = frozenset()
     recent: tuple[Deletes, ...] = ()
     weak: tuple[tuple[str, str], ...] = ()
+    state: str | None = None
+    """The state folder's id: what its own journal did is in `recent`, and what others did in the stores' memory."""
 
 
 def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path) -> None:
     """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for facts that cannot be read."""
     connection = open_facts(facts, settings)
     try:
-        clauses = decide(connection, policies, making.now, settings.timezone)
-        targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
-        make_lines(connection, targets, [store.name for store in settings.stores if store.lock], making.now, making.only)
-        header = _header(connection, settings, policies, clauses, project, making)
-        write_plan(connection, header, out)
+        with whole_facts(facts):
+            clauses = decide(connection, policies, making.now, settings.timezone)
+            targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
+            make_lines(connection, targets, [store.name for store in settings.stores if store.lock], making.now, making.only)
+            header = _header(connection, settings, policies, clauses, project, making)
+            made = write_plan(connection, header)
+        put_in_place(made, out)
     finally:
         connection.close()
 
@@ -198,8 +233,9 @@ def _header(
         scope="a match on names" if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"} else making.scope,
         project=project.name,
         items=[
-            ItemState(id=item.id, kind=type(item).__name__.lower(), at=str(item.where), why=item.why, owner=item.owner, digest=item_digest(item))
-            for item in items
+            ItemState(id=item.id, kind=type(item).__name__.lower(), at=str(item.where), why=item.why, owner=item.owner, digest=item_digest(item),
+                      matches=sure, may_match=maybe)
+            for item, (sure, maybe) in zip(items, _matches(connection, len(items)), strict=True)
         ],
         sources=_sources(connection, making),
         limits=_limits(connection, settings, making),
@@ -209,6 +245,11 @@ def _header(
         ],
         undeclared=_undeclared(connection),
         targets=_targets(connection, settings),
+        renamed=_renamed(connection, policies),
+        superseded=[Superseded(store=store, assets=count) for store, count in connection.execute(
+            "SELECT store, count(*) FROM copies WHERE superseded GROUP BY store ORDER BY store").fetchall()],
+        zones=zones_version(),
+        customer=_customer(connection),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),
@@ -218,6 +259,40 @@ def _header(
         delete_bytes=delete_bytes,
         last_copies=last,
     )
+
+
+def _matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:
+    """Of how many recordings each rule, hold and erasure is certain, and of how many not."""
+    rows = connection.execute(f"""
+        WITH sizes AS (SELECT matches, count(*) AS size FROM member JOIN cohort USING (cohort_no) GROUP BY matches)
+        SELECT item_no, coalesce(sum(size) FILTER (substr(matches, item_no, 1) = 'y'), 0)::BIGINT,
+            coalesce(sum(size) FILTER (substr(matches, item_no, 1) = '?'), 0)::BIGINT
+        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN sizes ON substr(matches, item_no, 1) <> 'n' GROUP BY item_no ORDER BY item_no
+    """).fetchall()
+    return [(sure, maybe) for _, sure, maybe in rows]
+
+
+def _renamed(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[Renamed]:
+    """The rooms that a rule by name is not certain of, since they were seen under several names."""
+    asked = frozenset().union(*(facts_asked(item.match) for item in policies.items())) & set(NAME_FACTS)
+    found = []
+    for what in sorted(asked):
+        found += connection.execute(
+            f"SELECT room_id, ?, count(*) FROM assets WHERE {what}s IS NOT NULL GROUP BY room_id ORDER BY room_id", [what]
+        ).fetchall()
+    return [Renamed(room_id=room_id or "", what=what, assets=count) for room_id, what, count in found]
+
+
+def names_of(snapshot: Path) -> dict[tuple[str, str], list[str]]:
+    """The names that each room and its template were seen with, by (room id, room or template): only for eyes that may see them."""
+    with duckdb.connect(str(snapshot), read_only=True) as facts:
+        rows = facts.execute("SELECT room_id, what, list(name ORDER BY name) FROM names GROUP BY room_id, what").fetchall()
+    return {(room_id, what): names for room_id, what, names in rows}
+
+
+def _customer(connection: duckdb.DuckDBPyConnection) -> str | None:
+    row = connection.execute("SELECT any_value(customer) FROM listings WHERE kind = 'assets'").fetchone()
+    return row[0] if row else None
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
@@ -233,13 +308,15 @@ def _utc(seconds: float) -> datetime:
 def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[SourceState]:
     weak = dict(making.weak)
     rows = connection.execute(
-        "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, 0), coalesce(stray_bytes, 0), note "
-        "FROM listings ORDER BY kind, name"
+        "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, 0), coalesce(stray_bytes, 0), note, "
+        "identity, customer, skew_seconds, lost_record, coalesce(refused, false) FROM listings ORDER BY kind, name"
     ).fetchall()
     return [
         SourceState(name=name, kind=kind, complete=complete, objects=objects, bytes=size, strays=strays, stray_bytes=stray_bytes, note=note,
-                    weak=weak.get(name) if kind == "store" else None)
-        for name, kind, complete, objects, size, strays, stray_bytes, note in rows
+                    weak=weak.get(name) if kind == "store" else None, identity=identity, customer=customer,
+                    skew_seconds=None if skew is None else round(skew, 0), lost_record=lost, refused=refused,
+                    lifted=tuple(what for what in ("record", "workspace") if f"{what}:{name}" in making.lifts))
+        for name, kind, complete, objects, size, strays, stray_bytes, note, identity, customer, skew, lost, refused in rows
     ]  # fmt: skip
 
 
@@ -257,8 +334,19 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
     return [
         LimitState(name=limit.name, scope=limit.scope, used=limit.used, allowed=limit.allowed, breached=limit.breached,
                    lifted=f"{limit.name}:{limit.scope}" in making.lifts)
-        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), making.recent, held)
+        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), [*making.recent, *_elsewhere(connection, making)], held)
     ]  # fmt: skip
+
+
+def _elsewhere(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
+    """What other journals deleted in the stores in the last 24 hours, as the stores remember it."""
+    found = []
+    for store, text in connection.execute("SELECT name, anchors FROM listings WHERE anchors IS NOT NULL ORDER BY name").fetchall():
+        try:
+            found += [Deletes(store, *each) for each in deleted_elsewhere(read_anchors(text.encode()), making.state, making.now)]
+        except ValueError:
+            raise RetainerError(f"what the facts tell of {store} is damaged", hint="gather them anew with `retainer facts`") from None
+    return found
 
 
 def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:

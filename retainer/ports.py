@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol, get_args
+
+from retainer.errors import StoreFailed
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
 
@@ -82,6 +84,8 @@ class Look:
     metadata: Mapping[str, str] | None = None
     told: Checksum | None = None
     """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and proof enough that bytes are wrong."""
+    age: timedelta | None = None
+    """How long ago it was written, by the store's own clock; None where the store does not say."""
 
     def as_proven(self, conditions: Conditions | None) -> Look:
         """Without a checksum of which a probe has shown that the store repeats any that it is sent; as it is where there was no probe."""
@@ -106,8 +110,16 @@ class Conditions:
     batch_delete: bool
     checksum: bool
     """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else what was written is read back."""
+    replace: bool = False
+    """Whether a write over just one version goes through for that version, and for no other. Without it and `create` no lock holds here."""
     copy: bool = False
     """Whether the call that copies on the server's side does so only where nothing lies, and computes a checksum of what it wrote."""
+
+
+    @property
+    def lock(self) -> bool:
+        """Whether a lock holds here, so that things may be deleted."""
+        return self.create and self.replace
 
 
 Begun = Callable[[str], None]
@@ -135,8 +147,11 @@ class StoreReader(Protocol):
     def read(self, seen: Seen) -> Iterator[bytes]:
         """The bytes of just this version, in pieces of at most 1 MiB. Raises StoreFailed when it changed or breaks off."""
 
+    def unfinished(self) -> Sequence[str]:
+        """Keys whose delete a kill cut short, so that their bytes are still there, moved aside; only folders have such. Raises StoreFailed."""
+
     def server_time(self) -> datetime:
-        """The server's clock (UTC), from its `Date`; the local clock for folders."""
+        """The server's clock (UTC), from its `Date`; for folders the newest of what they hold and of this machine's. Raises StoreFailed."""
 
 
 class StoreWriter(StoreReader, Protocol):
@@ -181,11 +196,17 @@ class StoreWriter(StoreReader, Protocol):
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""
 
+    def finish(self, key: str, seen: Seen | None) -> Deletion:
+        """End a delete that `unfinished` tells of: the version that was to go goes, and any other is put back. Raises StoreFailed."""
+
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         """Delete these versions in one call, each on its own condition. Only where `conditions().batch_delete`."""
 
     def conditions(self) -> Conditions:
         """What this store honours, found out on a probe object under `_retainer/`. Raises StoreFailed."""
+
+    def impatient(self) -> StoreWriter:
+        """The same store, with what was proven of it, that gives up on a silent server within seconds. Raises StoreFailed."""
 
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         """Write a new version over just this one (the lock's heartbeat); None when it is another one by now."""
@@ -196,6 +217,16 @@ class StoreFailure:
     """One object of a batch that could not be deleted, in a sentence without secrets."""
 
     message: str
+
+
+def read_small(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:
+    """An object that is at most so many bytes long, whole; None when it is certainly not there. Raises StoreFailed."""
+    look = store.look(key)
+    if look is None:
+        return None
+    if look.seen.size > most:
+        raise StoreFailed(f"read {store.name}:{key}: {look.seen.size} bytes are too many for what it should be")
+    return look, b"".join(store.read(look.seen))
 
 
 class Recordings(Protocol):
@@ -209,6 +240,9 @@ class Recordings(Protocol):
 
     def rooms(self) -> Iterator[Mapping[str, Any]]:
         """Every room. Finishes or raises ListingBroken."""
+
+    def customer(self) -> str | None:
+        """100ms's id of the workspace whose credentials these are; None where it cannot be told."""
 
     def server_time(self) -> datetime:
         """The server's clock (UTC)."""

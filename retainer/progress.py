@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from retainer.model.printable import printable
 from retainer.views.units import many, size
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Gathering:
     def rows(self, name: str, count: int) -> None:
         if not self._live:
             return
+        name = printable(name)
         with self._guard:
             task = self._tasks.get(name)
             if task is None:
@@ -114,6 +116,7 @@ class Applying:
 
 
 def _say(live: Progress | None, sentence: str, style: str | None = None) -> None:
+    sentence = printable(sentence)
     if live:
         live.console.print(sentence, style=style, highlight=False, markup=False)
     else:
@@ -124,7 +127,7 @@ def _counters() -> Progress:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}")
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed:,.0f}")
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from retainer.errors import PoliciesWrong
+from retainer.model.calendar import zone_named, zone_names
 from retainer.model.period import Period
 from retainer.model.rule import Policies
 from retainer.model.setting import DEFAULT_LAYOUT, LAYOUT_100MS, RESERVED_STORES, DeleteLimits, Settings, Source, Store
 from retainer.policy.diagnostics import Diagnostic, nearest
-from retainer.policy.lint import load_policies, policy_files
+from retainer.policy.files import policy_files
+from retainer.policy.lint import load_policies
 from retainer.policy.load import Document, load_file
 from retainer.policy.parse import checked
 from retainer.policy.schema import SettingsFile
@@ -22,9 +25,24 @@ SETTINGS_FILE = "retainer.yaml"
 _LAYOUT_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
 
 
+_LOOKS_LIKE_SETTINGS = re.compile(r"(?i)retainer\.(ya?ml|json)(\.txt)?")
+
+
 def find_root(start: Path) -> Path | None:
-    """The nearest folder upward that holds `retainer.yaml`, or None."""
-    return next((folder for folder in (start, *start.parents) if (folder / SETTINGS_FILE).is_file()), None)
+    """The nearest folder upward that holds `retainer.yaml`, or None. What only looks like it ends the search: it would be passed over.
+
+    Raises PoliciesWrong for that.
+    """
+    for folder in (start, *start.parents):
+        if os.path.lexists(folder / SETTINGS_FILE):
+            return folder
+        try:
+            alike = next((path for path in sorted(folder.iterdir()) if _LOOKS_LIKE_SETTINGS.fullmatch(path.name)), None)
+        except OSError:
+            continue  # a folder above that may only be passed through
+        if alike:
+            raise PoliciesWrong(f"{alike} is not read: the settings are called {SETTINGS_FILE}", hint=f"rename it to {SETTINGS_FILE}")
+    return None
 
 
 def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
@@ -53,7 +71,7 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
             )
             for name, item in file.stores.items()
         ),
-        source=Source(file.source.url.rstrip("/"), tuple(file.source.hosted)),
+        source=Source(file.source.url.rstrip("/"), tuple(file.source.hosted), file.source.allow_http),
         timezone=file.timezone,
         limits=DeleteLimits(file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes),
         plan_age_hours=_hours(file.limits.plan_age),
@@ -82,11 +100,22 @@ def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
 
 def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
     try:
-        ZoneInfo(settings.timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        close = nearest(settings.timezone, available_timezones())
+        zone_named(settings.timezone)
+    except ValueError:
+        close = nearest(settings.timezone, zone_names())
         hint = f"did you mean `{close}`?" if close else "IANA names, such as Europe/Berlin"
         yield document.complain("S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint)
+    address = urlsplit(settings.source.url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        yield document.complain("S310", ("source", "url"), f"`{settings.source.url}` is no address of a server", "the default is https://api.100ms.live/v2")
+    elif address.scheme == "http" and not settings.source.allow_http and not _is_loopback(address.hostname):
+        message = "over http:// anybody on the way reads the token, and can answer in place of 100ms"
+        yield document.complain("S310", ("source", "url"), message, "write https://, or add `allow_http: true` beside it")
+    for store in settings.stores:
+        if store.endpoint and (reason := _endpoint_mistake(store.endpoint)):
+            yield document.complain("S303", ("stores", store.name, "endpoint"), f"`{store.endpoint}` {reason}", "such as https://s3.example.com")
+        if store.region and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", store.region):
+            yield document.complain("S303", ("stores", store.name, "region"), f"`{store.region}` is no region", "such as eu-west-1")
     for number, pattern in enumerate(settings.source.hosted):
         if not re.fullmatch(r"[a-z0-9]+://[^/]+/?", pattern):
             message = f"`{pattern}` names no bucket, so it would never match"
@@ -128,6 +157,21 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 yield document.complain("S302", ("stores", store.name, "url"), message)
 
 
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
+
+
+def _endpoint_mistake(endpoint: str) -> str | None:
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(letter.isspace() or not letter.isprintable() for letter in endpoint):
+        return "is no http or https address"
+    return "has a user, a password or a query" if "@" in parts.netloc or parts.query or parts.fragment else None
+
+
 def _url_mistake(store: Store) -> str | None:
     if store.url.startswith("azure://"):
         return "cannot be declared: what lies in Azure is read through 100ms"
@@ -166,8 +210,24 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _overlap(one: Store, other: Store) -> bool:
-    same_place = (one.scheme, one.bucket, one.endpoint) == (other.scheme, other.bucket, other.endpoint)
-    return same_place and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+    """Whether two stores lie inside one another, however their urls are spelt: by links, mounts, ports and names of one server."""
+    if one.scheme == other.scheme == "file":
+        here, there = _ways(one.prefix), _ways(other.prefix)
+        return here[0] in there or there[0] in here
+    return one.place.startswith(other.place) or other.place.startswith(one.place)
+
+
+def _ways(folder: str) -> list[tuple[int, int] | str]:
+    """A folder and those that it lies in, from the inside out: by device and inode where they exist, so that a bind mount is seen too."""
+    real = Path(os.path.realpath(folder))
+    found: list[tuple[int, int] | str] = []
+    for path in (real, *real.parents):
+        try:
+            stat = path.stat()
+            found.append((stat.st_dev, stat.st_ino))
+        except OSError:
+            found.append(str(path))
+    return found
 
 
 def _fits(bucket: str, pattern: str) -> bool:

@@ -4,55 +4,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from retainer.errors import CredentialsRefused, RetainerError, SourceFailed
+from retainer.errors import CredentialsRefused, RetainerError
 from retainer.model.setting import Settings, Store
-from retainer.ports import Body, StoreReader, StoreWriter
-from retainer.sources.api import Credentials, HmsApi
+from retainer.ports import Body, Downloads, StoreReader, StoreWriter
+from retainer.sources.api import Credentials, HmsApi, server_time
+from retainer.stop import Stop
 
 
-def open_reader(store: Store) -> StoreReader:
+def open_reader(store: Store, stop: Stop | None = None) -> StoreReader:
     """A store that can be looked at. The SDKs are imported late: `--help` needs none of them."""
     match store.scheme:
         case "s3" | "oss":
             from retainer.stores.s3 import S3Reader
 
-            return S3Reader(store)
+            return S3Reader(store, stop)
         case "gs":
             from retainer.stores.gcs import GcsReader
 
-            return GcsReader(store)
+            return GcsReader(store, stop)
         case _:
             from retainer.stores.local import LocalReader
 
-            return LocalReader(store)
+            return LocalReader(store, stop)
 
 
-def open_writer(store: Store) -> StoreWriter:
+def open_writer(store: Store, stop: Stop | None = None) -> StoreWriter:
     """A store that can be changed; only `apply` asks for one."""
     match store.scheme:
         case "s3" | "oss":
             from retainer.stores.s3 import S3Writer
 
-            return S3Writer(store)
+            return S3Writer(store, stop)
         case "gs":
             from retainer.stores.gcs import GcsWriter
 
-            return GcsWriter(store)
+            return GcsWriter(store, stop)
         case _:
             from retainer.stores.local import LocalWriter
 
-            return LocalWriter(store)
+            return LocalWriter(store, stop)
 
 
-def open_stores(settings: Settings, needed: set[str]) -> dict[str, StoreWriter]:
+def open_stores(settings: Settings, needed: set[str], stop: Stop | None = None) -> dict[str, StoreWriter]:
     """Every declared store that can be opened. One that cannot fails only its own actions, unless nothing at all can be done."""
     opened: dict[str, StoreWriter] = {}
     failure: RetainerError | None = None
     for store in settings.stores:
         try:
-            opened[store.name] = open_writer(store)
+            opened[store.name] = open_writer(store, stop)
         except RetainerError as error:
             failure = error if store.name in needed else failure
     if failure is not None and not needed & set(opened):
@@ -60,9 +63,22 @@ def open_stores(settings: Settings, needed: set[str]) -> dict[str, StoreWriter]:
     return opened
 
 
-def open_api(settings: Settings, on_wait: Callable[[str], None] = lambda _: None) -> HmsApi:
+def open_api(settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there are none."""
-    return HmsApi(settings.source.url, credentials(), on_wait=on_wait)
+    return HmsApi(settings.source.url, credentials(), on_wait=on_wait, stop=stop)
+
+
+def open_downloads(settings: Settings, on_wait: Callable[[str], None], stop: Stop) -> Downloads:
+    """The bytes of what 100ms lists; without credentials each of them is refused, and what is copied from stores is not."""
+    try:
+        return open_api(settings, on_wait, stop)
+    except RetainerError as error:
+        return NoDownloads(error)
+
+
+def clock_of_100ms(settings: Settings) -> Callable[[], datetime]:
+    """100ms's clock, which any answer tells, also one that refuses."""
+    return partial(server_time, settings.source.url)
 
 
 def credentials() -> Credentials:
@@ -81,17 +97,21 @@ def credentials() -> Credentials:
 def _secret(name: str) -> str:
     if path := os.environ.get(f"{name}_FILE"):
         try:
-            return Path(path).read_text().strip()
-        except OSError as error:
-            raise RetainerError(f"{name}_FILE={path} cannot be read: {error.strerror}") from None
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise CredentialsRefused(f"{name}_FILE={path} cannot be read: {reason}", hint="it should hold the secret alone") from None
     return os.environ.get(name, "").strip()
 
 
 class NoDownloads:
-    """For plans that read nothing from 100ms: no credentials are asked for."""
+    """In place of the API where there are no credentials for it."""
+
+    def __init__(self, why: RetainerError) -> None:
+        self._why = why
 
     def open(self, asset_id: str) -> Body:
-        raise SourceFailed("this plan reads nothing from 100ms")
+        raise self._why
 
     def open_beside(self, address: str) -> Body:
-        raise SourceFailed("this plan reads nothing from 100ms")
+        raise self._why

@@ -39,8 +39,8 @@ def counted(name: str, call: Any) -> Any:
     return wrapped
 
 
-def wrapped_writer(store: Any, opened: Any = retainer.wiring.open_writer) -> Any:
-    writer = opened(store)
+def wrapped_writer(store: Any, *words: Any, opened: Any = retainer.wiring.open_writer) -> Any:
+    writer = opened(store, *words)
     for name in EFFECTS:
         setattr(writer, name, counted(name, getattr(writer, name)))
     return writer

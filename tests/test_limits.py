@@ -126,9 +126,9 @@ def test_a_fraction_of_a_percent_can_be_the_limit() -> None:
     assert judged(limits, [deletes(21)], held=holding(vault=20_000))["percent", "store:vault"].breached is True
 
 
-def test_0_percent_allow_19_deletes_and_100_percent_allow_all_but_one() -> None:
-    assert breaches(DeleteLimits(percent=0), [deletes(19)]) == set()
-    assert breaches(DeleteLimits(percent=0), [deletes(20)]) == {("percent", "store:vault")}
+def test_0_percent_allow_no_delete_and_100_percent_allow_all_but_one() -> None:
+    assert breaches(DeleteLimits(percent=0), [deletes(1)]) == {("percent", "store:vault")}
+    assert breaches(DeleteLimits(percent=0), []) == set()
     assert breaches(WIDE, [deletes(99)], held=holding(vault=100)) == set()
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from retainer.errors import PoliciesWrong
 from retainer.model.setting import DEFAULT_LAYOUT, DeleteLimits, Settings, Store
 from retainer.policy.codes import CODES
 from retainer.settings import find_root, load_project, load_settings
@@ -86,10 +87,74 @@ def test_the_nearest_settings_count(tmp_path: Path) -> None:
     assert find_root(inner) == tmp_path / "a"
 
 
-def test_a_folder_of_that_name_is_no_settings_file(tmp_path: Path) -> None:
+def test_a_folder_of_that_name_is_a_mistake_and_does_not_lead_further_up(tmp_path: Path) -> None:
     (tmp_path / "retainer.yaml").write_text("version: 1\n")
     (tmp_path / "a" / "retainer.yaml").mkdir(parents=True)
-    assert find_root(tmp_path / "a") == tmp_path
+    assert find_root(tmp_path / "a") == tmp_path / "a"
+    assert [mistake.code for mistake in load_settings(tmp_path / "a")[1]] == ["P215"]
+
+
+@pytest.mark.parametrize("name", ["Retainer.yaml", "retainer.yml", "retainer.json", "retainer.yaml.txt", "RETAINER.YAML"])
+def test_a_name_that_only_looks_like_the_settings_ends_the_search(tmp_path: Path, name: str) -> None:
+    (tmp_path / "retainer.yaml").write_text("version: 1\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text("version: 1\n")
+    with pytest.raises(PoliciesWrong, match="is not read"):
+        find_root(tmp_path / "a")
+
+
+def test_settings_that_lead_nowhere_are_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "retainer.yaml").write_text("version: 1\n")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "retainer.yaml").symlink_to("/nowhere/retainer.yaml")
+    assert find_root(tmp_path / "a") == tmp_path / "a"
+    assert [mistake.code for mistake in load_settings(tmp_path / "a")[1]] == ["P215"]
+
+
+@pytest.mark.parametrize("url, allowed", [
+    ("https://api.100ms.live/v2", True), ("http://127.0.0.1:8100/v2", True), ("http://localhost:1", True), ("http://[::1]:1", True),
+    ("http://api.100ms.live/v2", False), ("http://10.0.0.1/v2", False), ("ftp://api.100ms.live", False), ("api.100ms.live", False),
+])  # fmt: skip
+def test_the_api_is_asked_over_tls_or_on_this_machine(read: Reader, url: str, allowed: bool) -> None:
+    assert [mistake.code for mistake in read(f"version: 1\nsource: {{ url: '{url}' }}\n").wrong] == ([] if allowed else ["S310"])
+
+
+def test_a_word_allows_http_and_nothing_else(read: Reader) -> None:
+    assert read("version: 1\nsource: { url: 'http://10.0.0.1/v2', allow_http: true }\n").sound.source.allow_http
+    assert [mistake.code for mistake in read("version: 1\nsource: { url: 'ftp://x', allow_http: true }\n").wrong] == ["S310"]
+
+
+@pytest.mark.parametrize("endpoint", ["s3.example.com", "ftp://s3.example.com", "https://s3 example.com", "https://", "https://u:p@s3.example.com"])
+def test_an_endpoint_is_an_address(read: Reader, endpoint: str) -> None:
+    wrong = read(f"version: 1\nstores: {{ vault: {{ url: 's3://bucket/x', endpoint: '{endpoint}' }} }}\n").wrong
+    assert {"S303", "P209"} >= {mistake.code for mistake in wrong} != set()
+
+
+ONE_PLACE = {
+    "localhost and 127.0.0.1": ("s3://bucket/x, endpoint: 'http://127.0.0.1:8333'", "s3://bucket/x, endpoint: 'http://localhost:8333'"),
+    "a port that goes without saying": ("s3://bucket/x, endpoint: 'https://s3.example.com'", "s3://bucket/x, endpoint: 'https://S3.example.com:443/'"),
+    "the AWS endpoint spelt out": ("s3://bucket/x", "s3://bucket/x, endpoint: 'https://s3.eu-west-1.amazonaws.com'"),
+    "two spellings of AWS, one inside the other": ("s3://bucket/x/y, endpoint: 'https://s3.dualstack.eu-west-1.amazonaws.com'", "s3://bucket/x"),
+    "Google's endpoint spelt out": ("gs://bucket/x", "gs://bucket/x, endpoint: 'https://storage.googleapis.com'"),
+}
+
+
+@pytest.mark.parametrize("one, other", ONE_PLACE.values(), ids=ONE_PLACE)
+def test_two_names_of_one_place_are_one_place(read: Reader, one: str, other: str) -> None:
+    assert [mistake.code for mistake in read(f"version: 1\nstores:\n  a: {{ url: {one} }}\n  b: {{ url: {other} }}\n").wrong] == ["S301"]
+
+
+def test_two_servers_on_one_machine_are_two(read: Reader) -> None:
+    stores = [f"  {name}: {{ url: s3://bucket/x, endpoint: 'http://{host}' }}" for name, host in (("a", "127.0.0.1:1"), ("b", "localhost:2"))]
+    assert read("version: 1\nstores:\n" + "\n".join(stores)).wrong == []
+
+
+def test_a_link_to_a_folder_is_that_folder_and_so_is_what_lies_in_it(read: Reader, tmp_path: Path) -> None:
+    (tmp_path / "real" / "in").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    for other in ("link", "link/in", "link/new"):
+        stores = f"version: 1\nstores:\n  a: {{ url: 'file://{tmp_path}/real' }}\n  b: {{ url: 'file://{tmp_path}/{other}' }}\n"
+        assert [mistake.code for mistake in read(stores).wrong] == ["S301"], other
 
 
 def test_where_no_settings_are_there_is_no_root(tmp_path: Path) -> None:

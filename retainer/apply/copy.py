@@ -34,6 +34,8 @@ SMALL = 8 << 20
 THROUGH_HERE = 256 << 10
 """Up to so many bytes are read and written from here also where the servers could copy them: two calls in place of two to four, and the first
 bytes are looked at."""
+LONGEST_UNTOLD = 1 << 40
+"""What comes without a length from anywhere is given up after so many bytes."""
 _METADATA_BYTES = 1900
 """S3 allows 2 KB of metadata on an object, names included."""
 
@@ -89,6 +91,8 @@ class Copied:
     whole: Written
     members: tuple[Written, ...] = ()
     said: tuple[str, ...] = ()
+    uploads: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By the key of a member: the path of the upload that it is a copy of, and the version that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +278,14 @@ def _watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator
     """The stream, watched. One that is empty, not as long as it must be or not what its store says ends in SourceFailed, so that nothing is
     written of it; and so does one that would not count, where it would replace something."""
     came = 0
+    most = stream.expected if stream.expected is not None else LONGEST_UNTOLD
     for chunk in stream.counted:
         task.check()
+        came += len(chunk)
+        if came > most:
+            raise SourceFailed(f"more than {most} bytes came", hint="look at the recording in the 100ms dashboard")
         yield chunk
         task.tell(len(chunk))
-        came += len(chunk)
     if came == 0 and not stream.may_be_empty:
         raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
     if stream.expected is not None and came != stream.expected:
@@ -338,7 +345,21 @@ def _copy_many(task: Task) -> Copied:
     was = {playlist.name: playlist.was for playlist in parts.playlists}
     members = tuple(Member(name, each.look.seen.size, each.checksum, each.sha256, was.get(name)) for name, each in written.items())
     manifest = Manifest(task.action.asset_id, parts.entry, members, tuple(left_out), task.record)
-    return Copied(_place_manifest(task, manifest, written, before), tuple(written.values()), tuple(said))
+    uploads = {folder + name: _upload(task.action, planned) for name, planned in parts.origins.items()} if _first_hand(task.action) else {}
+    return Copied(_place_manifest(task, manifest, written, before), tuple(written.values()), tuple(said), uploads)
+
+
+def _first_hand(action: Action) -> bool:
+    """Whether a copy is made of what 100ms uploaded, and not of another copy of that."""
+    return action.made_of is not None and any(action.made_of.key.endswith(f"/{planned.key}") for planned in action.origin)
+
+
+def _upload(action: Action, planned: Planned) -> tuple[str, str]:
+    """The path and version of an upload, as facts have them: of a file's version without its inode, which a restored folder has not."""
+    assert action.made_of is not None
+    entry = next(each for each in action.origin if action.made_of.key.endswith(f"/{each.key}"))
+    is_file = action.made_of.key.startswith("file://")
+    return action.made_of.key.removesuffix(entry.key) + planned.key, planned.version.partition("-")[2] if is_file else planned.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +422,8 @@ class Parts:
     playlists: tuple[Playlist, ...] = ()
     thumbnails: Mapping[str, Piece] = field(default_factory=dict)
     left_out: Sequence[tuple[str, str]] = ()
+    origins: Mapping[str, Planned] = field(default_factory=dict)
+    """What each member is a copy of, where that lies in a store."""
 
 
 def _parts_in_store(task: Task) -> Parts:
@@ -430,7 +453,7 @@ def _parts_in_store(task: Task) -> Parts:
     def piece(name: str, each: Planned) -> Piece:
         return Piece(folder + name, partial(_from_store, task, each, judged.get(name), may_be_empty=name != entry))
 
-    return Parts(entry, {name: piece(name, each) for name, each in members.items()}, playlists)
+    return Parts(entry, {name: piece(name, each) for name, each in members.items()}, playlists, origins=planned)
 
 
 def whole_in(

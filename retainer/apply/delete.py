@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from retainer.apply.copy import Changed, named_in, whole_in
@@ -14,6 +14,11 @@ from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWrite
 BATCH = 500
 LOOKED_AT_SINGLY = 8
 """So many witnesses in one store are looked at one by one; more are found in a listing of their folder."""
+
+
+def rests_on(action: Action) -> frozenset[str]:
+    """The stores that must not change under a delete: where it deletes, and where its witnesses lie."""
+    return frozenset({action.store, *(witness.store for witness in action.witnesses)})
 
 
 def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | None:
@@ -64,30 +69,36 @@ def objects_of(action: Action) -> list[Seen]:
     return [Seen(planned.key, planned.size, planned.version) for planned in action.objects]
 
 
-def delete_one(action: Action, store: StoreWriter) -> list[Deletion]:
+def delete_one(action: Action, store: StoreWriter, outcomes: list[Deletion], check: Callable[[], None]) -> None:
     """Delete the objects of a copy by their keys: what a player would open first, a manifest last, and that only when all else is gone.
 
-    The outcomes stand in the order of the action's objects, and end early: where the first one has changed or is locked, nothing else is
-    touched. Raises StoreFailed; what is left then goes when the same plan is applied again.
+    The outcomes are added in the order of the action's objects, and end early: where the first one has changed or is locked, nothing else is
+    touched. `check` is asked before every call, and whatever it raises ends it. Raises StoreFailed; what is left then goes when the same plan
+    is applied again.
     """
     first, *rest = objects_of(action)
-    outcomes = [store.delete(first)]
+    check()
+    outcomes.append(store.delete(first))
     if rest and not _left(outcomes):
-        outcomes += _deleted(store, rest[:-1])
+        for outcome in _deleted(store, rest[:-1], check):
+            outcomes.append(outcome)
         if not _left(outcomes):
+            check()
             outcomes.append(store.delete(rest[-1]))
-    return outcomes
 
 
 def _left(outcomes: Sequence[Deletion]) -> bool:
     return Deletion.CHANGED in outcomes or Deletion.LOCKED in outcomes
 
 
-def _deleted(store: StoreWriter, objects: Sequence[Seen]) -> Iterator[Deletion]:
+def _deleted(store: StoreWriter, objects: Sequence[Seen], check: Callable[[], None]) -> Iterator[Deletion]:
     if not store.conditions().batch_delete:
-        yield from map(store.delete, objects)
+        for seen in objects:
+            check()
+            yield store.delete(seen)
         return
     for start in range(0, len(objects), BATCH):
+        check()
         for outcome in store.delete_batch(objects[start : start + BATCH]):
             if isinstance(outcome, StoreFailure):
                 raise StoreFailed(outcome.message)

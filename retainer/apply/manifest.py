@@ -60,15 +60,17 @@ def is_manifest(content: bytes) -> bool:
 
 
 def read_manifest(content: bytes) -> Manifest:
-    """Raises Unverified when it is damaged or of another format."""
+    """Raises Unverified when it is damaged, of another format, or names two members alike."""
     try:
         value = json.loads(content)
         if value["retainer_manifest"] != FORMAT_VERSION:
+            raise ValueError
+        if len({of["name"] for of in value["members"]}) < len(value["members"]):
             raise ValueError
         return Manifest(
             value["asset_id"], value["entry"],
             tuple(Member(of["name"], of["size"], Checksum.found_in(of), of.get("sha256"), of.get("was")) for of in value["members"]),
             tuple((left["name"], left["why"]) for left in value["left_out"]), value["record"],
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unverified(f"a {MANIFEST} is damaged, or of a format that this retainer does not read") from None

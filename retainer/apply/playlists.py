@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -18,8 +18,15 @@ LONGEST_BYTES = 16 << 20
 """A playlist is at most so long."""
 MOST_OBJECTS = 100_000
 """A recording is at most so many objects."""
-_ATTRIBUTE = re.compile(r'(?<=[:,])(URI=")([^"]*)(")')
-_HINTS = ("#EXT-X-PRELOAD-HINT:", "#EXT-X-RENDITION-REPORT:")
+_ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^,"]*?))[ \t]*(?:,|$)')
+"""One of an attribute list, as players read it: blanks around it, and quotes that may be missing."""
+_TAG = re.compile(r"#(EXT[A-Za-z0-9-]*):(.*)", re.DOTALL | re.IGNORECASE)
+_LISTS = ("EXT-X-MEDIA", "EXT-X-I-FRAME-STREAM-INF", "EXT-X-IMAGE-STREAM-INF")
+_HINTS = ("EXT-X-PRELOAD-HINT", "EXT-X-RENDITION-REPORT")
+"""They tell a player what comes next in a live stream, and lead nowhere once it has ended."""
+_NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE", "EXT-X-DATERANGE")
+_OTHER_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""What Python takes for the end of a line, and HLS does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +59,27 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
+class _Uri:
+    """A URI and its place in a playlist's text; `kind`: playlist, other, or hint."""
+
+    start: int
+    end: int
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Page:
-    """A playlist as it was read: the URIs in it that lead to playlists, and those that lead to anything else."""
+    """A playlist as it was read, with every URI in it by its place: what is followed is what is rewritten."""
 
     content: bytes
     text: str
     is_master: bool
-    playlists: tuple[str, ...]
-    others: tuple[str, ...]
+    uris: tuple[_Uri, ...]
+
+    def named(self, kind: str) -> tuple[str, ...]:
+        """The URIs of one kind that lead to something."""
+        return tuple(dict.fromkeys(uri.text for uri in self.uris if uri.kind == kind and not uri.text.startswith("data:")))
 
 
 def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ()) -> Tree:
@@ -69,7 +89,7 @@ def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ())
     Raises SourceFailed for a playlist that is none, that has no end, that leads in a circle or to another host, and whatever `read` raises.
     """
     pages = {entry: _page(entry, read(entry))}
-    for uri in pages[entry].playlists:
+    for uri in pages[entry].named("playlist"):
         address = _address(entry, uri)
         if address == entry:
             raise SourceFailed(f"{_short(entry)} leads back to itself: a loop of playlists")
@@ -77,7 +97,7 @@ def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ())
             pages[address] = _page(address, read(address))
             if pages[address].is_master:
                 raise SourceFailed(f"{_short(entry)} leads to {_short(address)}, which leads to more playlists: a loop, or no HLS")
-    members = dict.fromkeys(_address(page, uri) for page in pages for uri in pages[page].others)
+    members = dict.fromkeys(_address(page, uri) for page in pages for uri in pages[page].named("other"))
     if circle := next((address for address in members if address in pages), None):
         raise SourceFailed(f"{_short(circle)} is named as a part of itself: a loop of playlists")
     if len(members) + len(pages) > MOST_OBJECTS:
@@ -96,7 +116,7 @@ def _page(address: str, content: bytes) -> _Page:
         text = content.decode("utf-8-sig")
         if not text.startswith("#EXTM3U"):
             raise ValueError
-        parsed = m3u8.loads(text)
+        parsed = m3u8.loads(_OTHER_ENDS.sub(" ", text))
     except Exception:
         # The library raises whatever its parsing stumbled over.
         raise SourceFailed(f"{_short(address)} is no playlist", hint="look at the recording in the 100ms dashboard") from None
@@ -106,28 +126,57 @@ def _page(address: str, content: bytes) -> _Page:
     is_master = bool(parsed.is_variant or lists)
     if lists and parsed.segments:
         raise SourceFailed(f"{_short(address)} names playlists and segments, which no playlist may")
-    if set(_all_uris(text)) - set(lists) - set(others):
-        raise SourceFailed(f"{_short(address)} names something in a way that retainer does not understand", hint="please report this")
+    odd = f"{_short(address)} names something in a way that retainer does not understand"
+    try:
+        uris = tuple(_uris(text))
+    except ValueError:
+        raise SourceFailed(odd, hint="please report this") from None
+    # The library reads playlists as well, so that what our reader overlooked, or takes for something else, is noticed.
+    ours = {kind: {uri.text for uri in uris if uri.kind == kind} for kind in ("playlist", "other")}
+    if set(lists) - ours["playlist"] or set(others) - ours["other"] or any("{$" in uri.text for uri in uris):
+        raise SourceFailed(odd, hint="please report this")
     if not is_master and not segments:
         raise SourceFailed(f"{_short(address)} names no segment", hint="look at the recording in the 100ms dashboard")
     if not is_master and not parsed.is_endlist:
         raise SourceFailed(f"{_short(address)} has no end: it is still being written, or was cut off", hint="plan and apply again later")
-    return _Page(content, text, is_master, lists, tuple(uri for uri in others if not uri.startswith("data:")))
+    return _Page(content, text, is_master, uris)
 
 
 def _given(items: Sequence[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uri for item in items if (uri := getattr(item, "uri", None))))
 
 
-def _all_uris(text: str) -> list[str]:
-    """Every URI that stands in a playlist, whatever it is for; a check on the library, whose silence would lose a part of a recording."""
-    found: list[str] = []
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("#"):
-            found += [uri for _, uri, _ in _ATTRIBUTE.findall(line) if not line.startswith(_HINTS)]
-        elif line:
-            found.append(line)
-    return [uri for uri in found if uri]
+def _uris(text: str) -> Iterator[_Uri]:
+    """Every URI of a playlist, by its place. Raises ValueError where a line names one in a way that no attribute list has."""
+    start, of_playlist = 0, False
+    for line in re.split("(\r\n|\r|\n)", text):
+        bare = line.strip()
+        tag = _TAG.fullmatch(line.rstrip())
+        if tag is not None and tag[1].upper() not in _NO_LIST:
+            yield from _in_attributes(tag, start)
+            of_playlist = of_playlist or tag[1].upper() == "EXT-X-STREAM-INF"
+        elif bare and not bare.startswith("#"):
+            begin = start + line.index(bare)
+            yield _Uri(begin, begin + len(bare), bare, "playlist" if of_playlist else "other")
+            of_playlist = False
+        start += len(line)
+
+
+def _in_attributes(tag: re.Match[str], start: int) -> Iterator[_Uri]:
+    name, listed, at = tag[1].upper(), tag[2], 0
+    if not re.search(r"(?i)\bURI[ \t]*=", listed):
+        return
+    while at < len(listed):
+        found = _ATTRIBUTE.match(listed, at)
+        if found is None:
+            raise ValueError
+        if found[1].upper() == "URI":
+            group = 2 if found[2] is not None else 3
+            begin = start + tag.start(2)
+            kind = "hint" if name in _HINTS else "playlist" if name in _LISTS else "other"
+            if found[group]:
+                yield _Uri(begin + found.start(group), begin + found.end(group), found[group], kind)
+        at = found.end()
 
 
 def _address(page: str, uri: str) -> str:
@@ -162,32 +211,47 @@ def _names(addresses: Sequence[str]) -> dict[str, str]:
             stem, end = posixpath.splitext(path)
             path = f"{stem}-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}{end}"
         paths[address] = path
+    if len(set(paths.values())) < len(paths):
+        raise SourceFailed("two of its objects would have one name in a copy", hint="please report this")
     root = posixpath.commonpath([posixpath.dirname(path) for path in paths.values()]).rstrip("/")
     return {address: path[len(root) + 1 :] for address, path in paths.items()}
 
 
 def _kept(address: str, page: _Page, names: dict[str, str]) -> Playlist:
-    """A playlist byte for byte, or, where it names something absolutely or with a query, with names that lead to the copies beside it."""
+    """A playlist byte for byte, or, where it names something absolutely or with a query, with names that lead to the copies beside it.
+
+    Raises SourceFailed unless every URI of what is kept leads to something that is kept.
+    """
     folder = posixpath.dirname(names[address])
 
     def relative(uri: str) -> str:
-        if uri.startswith("data:"):
-            return uri
         name, parts = names[_address(address, uri)], urlsplit(uri)
         is_plain = not (parts.scheme or parts.netloc or parts.query or uri.startswith("/"))
         if is_plain and posixpath.normpath(posixpath.join(folder, unquote(parts.path))) == name:
             return uri
         return quote(posixpath.relpath(name, folder or "."))
 
-    lines = []
-    for line in page.text.splitlines(keepends=True):
-        bare = line.strip()
-        if bare.startswith("#") and not bare.startswith(_HINTS):
-            line = _ATTRIBUTE.sub(lambda found: found[1] + relative(found[2]) + found[3], line)
-        elif bare and not bare.startswith("#"):
-            line = line.replace(bare, relative(bare))
-        lines.append(line)
-    text = "".join(lines)
+    pieces, at = [], 0
+    for uri in page.uris:
+        if uri.kind != "hint" and not uri.text.startswith("data:"):
+            pieces += [page.text[at : uri.start], relative(uri.text)]
+            at = uri.end
+    text = _without_hints("".join([*pieces, page.text[at:]]))
+    _leads_to_itself(address, text, folder, set(names.values()))
     if text == page.text:
         return Playlist(names[address], page.content)
     return Playlist(names[address], text.encode(), hashlib.sha256(page.content).hexdigest())
+
+
+def _without_hints(text: str) -> str:
+    lines = re.split("(?<=\n)", text)
+    return "".join(line for line in lines if not ((tag := _TAG.fullmatch(line.rstrip())) and tag[1].upper() in _HINTS))
+
+
+def _leads_to_itself(address: str, text: str, folder: str, kept: set[str]) -> None:
+    """Read once more what is to be kept, as a player will: each URI must lead to a part of the copy."""
+    for uri in _uris(text):
+        parts = urlsplit(uri.text)
+        name = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
+        if parts.scheme != "data" and (parts.scheme or parts.netloc or parts.query or name not in kept):
+            raise SourceFailed(f"a copy of {_short(address)} would lead to something that is no part of it", hint="please report this")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,23 +11,26 @@ import duckdb
 from retainer.apply.copy import Copied, Written
 from retainer.apply.manifest import Manifest
 from retainer.apply.verify import as_recorded
-from retainer.database import connect, fill
+from retainer.database import connect, fill, literal, private_file
 from retainer.errors import KeyTaken, StoreFailed, Unverified
-from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, MADE_OF, part_name
 from retainer.model.tables import create
 from retainer.ports import StoreReader, StoreWriter
 
 
-def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime) -> str:
-    """Write a part with these entries; its key. A part is named by its content, so writing it twice is writing it once."""
+def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime, identity: str | None) -> str:
+    """Write a part with these entries; its key. A part is named by its content, so writing it twice is writing it once.
+
+    `identity`: the store's own, which tells its entries from those of any other store, whatever both are called.
+    """
     connection = connect()
     try:
         connection.execute(create("entries", CATALOG))
-        fill(connection, "entries", CATALOG, (dict.fromkeys(CATALOG) | row for row in rows))
-        with tempfile.TemporaryDirectory(prefix="retainer-") as folder:
-            path = Path(folder) / "part.parquet"
-            connection.execute(f"COPY (FROM entries ORDER BY key) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-            content = path.read_bytes()
+        fill(connection, "entries", CATALOG, (dict.fromkeys(CATALOG) | row | {"store_id": identity} for row in rows))
+        path = private_file(".parquet")
+        connection.execute(f"COPY (FROM entries ORDER BY key) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        content = path.read_bytes()
+        path.unlink()
     except (OSError, duckdb.Error) as error:
         reason = str(error).splitlines()[0]
         raise StoreFailed(f"a part of the catalog of {store.name} could not be made: {reason}", hint="is the disk full?") from None
@@ -58,7 +59,11 @@ def entries_of(store: str, copied: Copied, asset_id: str, now: datetime) -> tupl
     if not copied.members:
         return whole, []
     mark = {"manifest": whole["key"], "manifest_crc32c": whole["crc32c"]}
-    members = [entry_of(store, member, now) | mark | {"asset_id": asset_id} for member in copied.members]
+    members = [
+        entry_of(store, member, now) | mark | {"asset_id": asset_id}
+        | dict(zip(MADE_OF, copied.uploads.get(member.look.seen.key, ()), strict=False))
+        for member in copied.members
+    ]  # fmt: skip
     return whole | mark | {"members": len(members)}, members
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import unicodedata
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,15 +15,20 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import fill, fill_from
-from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed
-from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, read_asset, stage
+from retainer.database import exactly, fill, fill_from, private_folder
+from retainer.errors import CredentialsRefused, ListingBroken, PoliciesWrong, RetainerError, SourceFailed, StoreFailed
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, read_asset, stage, two_facts_are_none
+from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, read_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
+from retainer.model.identity import IDENTITY_BYTES, IDENTITY_KEY, Identity
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS
-from retainer.ports import Recordings, Seen, StoreReader
+from retainer.ports import Recordings, Seen, StoreReader, read_small
 
+PART_BYTES = 256 << 20
+"""A part of a catalog is at most so long; those of retainer are under a megabyte."""
+Judge = Callable[[Mapping[str, Anchor]], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
 
@@ -39,7 +46,15 @@ class Listing:
     objects: int = 0
     bytes: int = 0
     strays: int = 0
+    identity: str | None = None
+    customer: str | None = None
+    skew: float | None = None
+    anchors: str | None = None
+    lost_record: str | None = None
+    refused: bool = False
     notes: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """What a person should know, and what leaves nothing unfinished."""
     spool: Path | None = None
     parts: list[Path] = field(default_factory=list)
 
@@ -50,7 +65,8 @@ class Listing:
         return dict.fromkeys(LISTINGS) | {
             "name": self.name, "kind": self.kind, "complete": self.complete, "can_lock": self.can_lock, "started_at": text(self.started_at),
             "finished_at": text(self.finished_at), "objects": self.objects, "bytes": self.bytes, "strays": self.strays, "stray_bytes": 0,
-            "note": "; ".join(self.notes) or None,
+            "note": "; ".join(self.notes) or None, "identity": self.identity, "customer": self.customer, "skew_seconds": self.skew,
+            "anchors": self.anchors, "lost_record": self.lost_record, "refused": self.refused,
         }  # fmt: skip
 
 
@@ -63,14 +79,18 @@ def collect(
     rooms_asked: bool,
     cache: Path,
     clock: Callable[[], datetime],
+    known: Mapping[str, str] | None = None,
+    judge: Judge = lambda _anchors: None,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps catalog parts between runs.
 
-    Raises CredentialsRefused; any other failure leaves its listing marked unfinished.
+    `known`: the identity that each store must have, by its name; `judge` says why a store's memory of journals speaks against this one's.
+    Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any other failure leaves its listing marked
+    unfinished.
     """
     stage(connection)
-    with tempfile.TemporaryDirectory(prefix="retainer-") as folder, ThreadPoolExecutor(16) as pool:
+    with tempfile.TemporaryDirectory(dir=private_folder()) as folder, ThreadPoolExecutor(16) as pool:
         spools = Path(folder)
         kinds = list(ASSET_TYPES)
         first = Listing("100ms types", "assets", clock(), complete=True)
@@ -79,24 +99,51 @@ def collect(
             kinds += sorted({kind for kind in shown if isinstance(kind, str) and kind and is_text(kind)} - set(kinds))
         except (ListingBroken, SourceFailed) as error:
             first.complete = False
-            first.notes.append(f"types that 100ms added lately are not known: {error.message}")
+            first.notes.append(f"types that 100ms added lately are not known: {error.told}")
         first.finished_at = clock()
         jobs = [pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress) for number, kind in enumerate(kinds)]
-        jobs += [pool.submit(_store, reader, spools / f"store-{number}", cache, clock, progress) for number, reader in enumerate(readers)]
+        jobs += [
+            pool.submit(_store, reader, spools / f"store-{number}", cache, clock, progress, (known or {}).get(reader.name), judge)
+            for number, reader in enumerate(readers)
+        ]
         if rooms_asked:
             jobs.append(pool.submit(_rooms, recordings, spools / "rooms", clock, progress))
+        first.customer = recordings.customer()
+        first.skew = _skew(recordings, clock)
         listings = [first, *(job.result() for job in jobs)]
+        _one_place_each(listings)
         for listing in listings:
             columns = {"assets": ("staged_assets", RECORD), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
             if listing.parts:
                 _read_parts(connection, listing)
+    if twice := two_facts_are_none(connection):
+        first.notes.append(f"{twice} assets were listed with two different sets of facts; what differs is not known")
     if unknown := set(kinds) - set(ASSET_TYPES):
         first.notes.append(f"100ms lists types that this retainer does not know: {', '.join(sorted(map(str, unknown)))}")
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
+
+
+def _skew(source: Recordings | StoreReader, clock: Callable[[], datetime]) -> float | None:
+    """How far a server's clock is ahead of ours, in seconds; None where it cannot be asked."""
+    try:
+        return (source.server_time() - clock()).total_seconds()
+    except (RetainerError, ValueError):
+        return None
+
+
+ONE_STORE = "give each a place of its own; where one is a copy of the other, remove _retainer/store.json from the copy"
+
+
+def _one_place_each(listings: Sequence[Listing]) -> None:
+    """Raises PoliciesWrong where two stores have one identity: a delete in the one would take what the other keeps."""
+    seen: dict[str, str] = {}
+    for listing in listings:
+        if listing.identity is not None and (other := seen.setdefault(listing.identity, listing.name)) != listing.name:
+            raise PoliciesWrong(f"`{other}` and `{listing.name}` are one store, under two names", hint=ONE_STORE)
 
 
 def collect_store(
@@ -108,8 +155,8 @@ def collect_store(
     """
     stage(connection)
     damaged: list[Seen] = []
-    with tempfile.TemporaryDirectory(prefix="retainer-") as folder:
-        listing = _store(reader, Path(folder) / "store", cache, clock, lambda _name, _rows: None, damaged if spoilt_parts else None)
+    with tempfile.TemporaryDirectory(dir=private_folder()) as folder:
+        listing = _store(reader, Path(folder) / "store", cache, clock, lambda _name, _rows: None, damaged=damaged if spoilt_parts else None)
         if listing.spool and listing.spool.stat().st_size:
             fill_from(connection, "objects", OBJECTS, [str(listing.spool)])
         if listing.parts:
@@ -131,10 +178,13 @@ def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], pr
                 if listing.objects % 100 == 0:
                     progress(listing.name, 100)
             listing.complete = True
-        except CredentialsRefused:
-            raise
+        except CredentialsRefused as error:
+            if listing.kind != "store":
+                raise
+            listing.refused = True
+            listing.notes.append(error.told)
         except RetainerError as error:
-            listing.notes.append(error.message)
+            listing.notes.append(error.told)
     progress(listing.name, listing.objects % 100)
 
 
@@ -170,7 +220,7 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
             room_id, name, template = raw.get("id"), raw.get("name"), raw.get("template")
             texts = [text for text in (room_id, name, template) if text is not None]
             if room_id and all(isinstance(text, str) and is_text(text) for text in texts):
-                yield {"room_id": room_id, "room": name or None, "template": template or None}
+                yield {"room_id": room_id, "room": _in_one_form(name), "template": _in_one_form(template)}
             else:
                 listing.strays += 1
 
@@ -179,18 +229,29 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
     return listing
 
 
+def _in_one_form(name: str | None) -> str | None:
+    """A name in the form in which names are compared: what looks the same may be written in several ways."""
+    return unicodedata.normalize("NFC", name) if name else None
+
+
 def _store(
-    reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress, damaged: list[Seen] | None = None
+    reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress, expected: str | None = None,
+    judge: Judge = lambda _anchors: None, damaged: list[Seen] | None = None,
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
+        _recognise(reader, listing, expected, judge)
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
-    except CredentialsRefused:
-        raise
+        if moved := reader.unfinished():
+            aside = f"{len(moved)} objects are half deleted since a run died, such as {moved[0]}"
+            listing.said.append(f"{aside}; the next apply ends that, or puts them back")
+    except CredentialsRefused as error:
+        listing.refused = True
+        listing.notes.append(error.told)
     except RetainerError as error:
-        listing.notes.append(error.message)
+        listing.notes.append(error.told)
 
     def rows() -> Iterator[dict[str, Any]]:
         for seen in reader.list():
@@ -202,12 +263,37 @@ def _store(
 
     unreadable: list[str] = []
     readable = not listing.notes
-    _spooled(listing, path, rows(), progress)
+    if not listing.refused:
+        _spooled(listing, path, rows(), progress)
+    listing.skew = _skew(reader, clock) if listing.complete else None
     listing.complete = listing.complete and readable
+    listing.notes += listing.said
     if unreadable:
         listing.notes.append(f"{len(unreadable)} objects have names that are no Unicode; they are never touched")
     listing.finished_at = clock()
     return listing
+
+
+def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judge: Judge) -> None:
+    """Which store this is, and what it remembers. Raises StoreFailed where it is not the one that is known: an unmounted disk looks empty."""
+    found = read_small(reader, IDENTITY_KEY, IDENTITY_BYTES)
+    if found is not None:
+        try:
+            identity = Identity.read(found[1])
+        except ValueError as error:
+            raise StoreFailed(f"{reader.name}:{IDENTITY_KEY} is damaged: {error}") from None
+        listing.identity, listing.customer = identity.id, identity.customer
+    if expected is not None and listing.identity != expected:
+        there = "another store lies there" if listing.identity else f"{IDENTITY_KEY} is not there"
+        meant = "if this is meant, take it out of stores.json in the state folder"
+        raise StoreFailed(f"{reader.name} is not the store that it was: {there}; is the right disk mounted? ({meant})")
+    memory = read_small(reader, ANCHORS_KEY, ANCHORS_BYTES)
+    if memory is not None:
+        try:
+            listing.lost_record = judge(read_anchors(memory[1]))
+            listing.anchors = memory[1].decode()
+        except ValueError as error:
+            listing.lost_record = f"what {reader.name} remembers of earlier runs cannot be read ({ANCHORS_KEY}: {error})"
 
 
 def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
@@ -236,18 +322,19 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
         name = seen.key[len(CATALOG_PREFIX) :]
         if not is_part(name):
             if damaged is not None:
-                damaged.append(seen)
-                continue
+                continue  # nobody knows whose it is, so it is left alone
             raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
         path = cache / name
         if not (path.is_file() and is_whole(name, path.read_bytes())):
+            if seen.size > PART_BYTES:
+                raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is longer than any that retainer writes")
             content = b"".join(reader.read(seen))
             if not is_whole(name, content) and not is_whole(name, content := b"".join(reader.read(seen))):
                 if damaged is not None:
                     damaged.append(seen)
                     continue
                 raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")
-            half = path.with_suffix(".half")
+            half = cache / f".{uuid.uuid4().hex}.half"
             half.write_bytes(content)
             half.replace(path)
         parts.append(path)
@@ -255,15 +342,23 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
 
 
 def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
+    """The entries of a store's catalog, which are its own by its identity, whatever it was called when they were written."""
     known = ", ".join(f"'{name}'" for name in CATALOG)
     try:
         # A part of an older retainer lacks columns, one of a newer has more.
+        parts = ", ".join(exactly(part) for part in listing.parts)
+        connection.execute("CREATE OR REPLACE TEMP TABLE entries AS FROM catalog LIMIT 0")
         connection.execute(
-            f"INSERT INTO catalog BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM read_parquet(?, union_by_name = true)",
-            [[str(part) for part in listing.parts]],
+            f"INSERT INTO entries BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM read_parquet([{parts}], union_by_name = true)"
         )
-        if connection.execute("FROM catalog WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1").fetchall():
+        if connection.execute("FROM entries WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1").fetchall():
             raise duckdb.Error("it has entries without a key, a version or an asset")
+        connection.execute("UPDATE entries SET store = ?", [listing.name])
+        own = "store_id IS NULL OR store_id IS NOT DISTINCT FROM ?"
+        connection.execute(f"INSERT INTO catalog FROM entries WHERE {own}", [listing.identity])
+        others = connection.execute(f"SELECT count(*) FROM entries WHERE NOT ({own})", [listing.identity]).fetchone()
+        if others and others[0]:
+            listing.notes.append(f"{others[0]:,} entries of its catalog are of another store: `retainer catalog rebuild {listing.name}`")
     except duckdb.Error as error:
         listing.complete = False
         listing.notes.append(f"{listing.name}: the catalog cannot be read: {str(error).splitlines()[0]}")

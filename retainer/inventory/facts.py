@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ OBJECTS = {
     "lock_read": "BOOLEAN",
     "archived": "BOOLEAN",
 }
+NAMES = {"room_id": "VARCHAR", "what": "VARCHAR", "name": "VARCHAR"}
+"""Every name that a room, or its template, was ever seen with."""
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 
@@ -37,8 +40,8 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
     A fact of the wrong kind is not known; an absent one is NULL. A row whose id cannot be read is None: it could be any asset.
     """
     asset_id = raw.get("id")
-    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200 or not is_text(asset_id):
-        return None, ["its id is not text"]
+    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200 or not asset_id.isprintable():
+        return None, ["its id is not text that can be printed"]
     row: dict[str, Any] = dict.fromkeys(RECORD) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
     not_known: list[str] = []
     for fact in _TEXTS:
@@ -111,7 +114,7 @@ def _number(value: Any) -> float | None:
     return None
 
 
-STAGES = {"staged_assets": RECORD, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS}
+STAGES = {"staged_assets": RECORD, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS, "names": NAMES}
 
 
 def stage(connection: duckdb.DuckDBPyConnection) -> None:
@@ -120,13 +123,54 @@ def stage(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(create(table, columns))
 
 
+def two_facts_are_none(connection: duckdb.DuckDBPyConnection) -> int:
+    """Make one row of those that 100ms gave of one asset: the facts that differ are not known. Returns of how many assets any did."""
+    kept = [name for name in RECORD if name not in ("asset_id", "not_known", "settled", "known_by")]
+    differ = {name: f"(count(DISTINCT {name}) + (count(*) > count({name}))::INT > 1)" for name in kept}
+    facts = {name: f"CASE WHEN {differ['created_text' if name == 'created_at' else name]} THEN NULL ELSE any_value({name}) END" for name in kept}
+    untold = ", ".join(f"CASE WHEN {differ[name]} THEN '{name}' END" for name in kept if not name.startswith("created"))
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE merged AS
+        SELECT asset_id, {", ".join(f"{sql} AS {name}" for name, sql in facts.items())},
+            nullif(list_distinct(list_filter([{untold}], lambda name: name IS NOT NULL) || flatten(list(coalesce(not_known, [])))), [])
+                AS not_known, bool_and(settled) AS settled, any_value(known_by) AS known_by
+        FROM staged_assets GROUP BY asset_id HAVING count(DISTINCT md5(staged_assets::VARCHAR)) > 1
+    """)
+    connection.execute("DELETE FROM staged_assets WHERE asset_id IN (SELECT asset_id FROM merged)")
+    connection.execute("INSERT INTO staged_assets BY NAME FROM merged")
+    row = connection.execute("SELECT count(*) FROM merged").fetchone()
+    return row[0] if row else 0
+
+
+def _keep_names(connection: duckdb.DuckDBPyConnection) -> None:
+    """Each name that a room was seen with, by today's list, by the catalogs, and by the facts before these (attached as `facts`), as `names`."""
+    seen = []
+    for what in ("room", "template"):
+        seen.append(f"SELECT room_id, '{what}' AS what, {what} AS name FROM rooms")
+        seen.append(f"SELECT room_id, '{what}', unnest(coalesce({what}s, [{what}])) FROM catalog WHERE room_id IS NOT NULL")
+    if connection.execute("FROM duckdb_tables() WHERE database_name = 'facts' AND table_name = 'names'").fetchall():
+        seen.append("SELECT room_id, what, name FROM facts.names")
+    connection.execute(f"""
+        INSERT INTO names SELECT DISTINCT room_id, what, nfc_normalize(name) FROM ({" UNION ALL ".join(seen)})
+        WHERE room_id IS NOT NULL AND name IS NOT NULL ORDER BY ALL
+    """)
+    connection.execute("CREATE OR REPLACE TEMP TABLE seen AS SELECT room_id, what, list(name ORDER BY name) AS names FROM names GROUP BY ALL")
+
+
+def _names_seen(what: str, now: str, seen: str) -> str:
+    """SQL: the names that the room of an asset was seen with, the one of now among them, where they differ; else NULL."""
+    every = f"list_sort(list_distinct({seen}.names || [coalesce({now}, '')]))"
+    return f"CASE WHEN len({every}) > 1 THEN {every} END AS {what}s"
+
+
 def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Staged rows -> the tables `assets` and `copies`.
 
     What is there comes from the listings; what it is from the API, else from the catalog. The order of the rows is of no account.
     """
-    facts = ", ".join(name for name in RECORD if name not in ("room", "template", "not_known", "settled", "known_by"))
+    facts = ", ".join(name for name in RECORD if name not in ("room", "template", "rooms", "templates", "not_known", "settled", "known_by"))
     connection.execute(create("assets", ASSETS))
+    _keep_names(connection)
     columns = ", ".join(ASSETS)
     connection.execute(f"""
         INSERT INTO assets ({columns})
@@ -140,19 +184,25 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                      WHEN list_contains(not_known, 'room_id')
                      THEN list_concat(not_known, ['room', 'template']) ELSE not_known END AS not_known,
                 settled, known_by
-            FROM told LEFT JOIN (FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room, template) = 1) AS rooms
-            USING (room_id)
+            FROM told LEFT JOIN (
+                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST, template NULLS LAST) = 1
+            ) AS rooms USING (room_id)
         ), remembered AS (
-            SELECT {facts}, room, template, not_known,
+            SELECT {facts}, nfc_normalize(room) AS room, nfc_normalize(template) AS template, not_known,
                 coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type), kind.complete IS NULL) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
-                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND coalesce(manifest = key, true)
+                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND deleted IS NOT TRUE AND coalesce(manifest = key, true)
                   AND NOT (inferred IS NOT NULL AND path IN (SELECT path FROM staged_assets WHERE path IS NOT NULL))
                 QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
             ) AS entry
             CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings WHERE kind = 'assets') AS kind
-        ), everyone AS (FROM named UNION ALL BY NAME FROM remembered)
+        ), everyone AS (
+            SELECT everyone.*, {_names_seen("room", "room", "by_room")}, {_names_seen("template", "template", "by_template")}
+            FROM (FROM named UNION ALL BY NAME FROM remembered) AS everyone
+            LEFT JOIN (FROM seen WHERE what = 'room') AS by_room USING (room_id)
+            LEFT JOIN (FROM seen WHERE what = 'template') AS by_template USING (room_id)
+        )
         SELECT {columns.replace("asset_no", "row_number() OVER (ORDER BY asset_id) AS asset_no").replace("many", f"{MANY_OBJECTS} AS many")}
         FROM everyone ORDER BY asset_id
     """)
@@ -162,9 +212,10 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     for store in settings.stores:
         if store.written_by_100ms:
             _claim_uploads(connection, store)
-            _place_uploads(connection, settled)
+            _place_uploads(connection, store, settled)
         else:
             _place_copies(connection, store)
+    _supersede(connection, settings)
     connection.execute("""
         UPDATE listings SET strays = stray.count, stray_bytes = stray.bytes
         FROM (
@@ -211,13 +262,56 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """)
 
 
-def _place_uploads(connection: duckdb.DuckDBPyConnection, settled: str) -> None:
+def same_version(store: Store, one: str, other: str) -> str:
+    """SQL: whether two versions of an object with one size are the same. A folder that was restored has other inodes, and the same times."""
+    return f"split_part({one}, '-', 3) = split_part({other}, '-', 3)" if store.scheme == "file" else f"{one} = {other}"
+
+
+def _supersede(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """A copy whose upload has another version by now than was copied is not complete: what lies in the upload bucket lies nowhere else.
+
+    Of a recording of many objects each member is compared; what came beside them since has its own check, before a delete.
+    """
+    uploads = [store for store in settings.stores if store.written_by_100ms]
+    if not uploads:
+        return
+    names = ", ".join(literal(store.name) for store in uploads)
+    paths = " UNION ALL ".join(
+        f"SELECT {literal(store.base)} || key AS path, {_upload_version(store)} AS version FROM objects WHERE store = {literal(store.name)}"
+        for store in uploads
+    )
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE overwritten AS
+        SELECT DISTINCT copies.asset_no, copies.store FROM copies
+        JOIN (SELECT asset_no, made_of, made_of_version FROM copies WHERE store IN ({names})) AS upload
+          ON upload.asset_no = copies.asset_no AND upload.made_of = copies.made_of
+        WHERE copies.store NOT IN ({names}) AND copies.made_of_version <> upload.made_of_version AND copies.folder IS NULL
+        UNION
+        SELECT DISTINCT asset_no, member.store FROM (
+            SELECT * FROM catalog WHERE made_of IS NOT NULL AND manifest <> key AND deleted IS NOT TRUE
+            QUALIFY row_number() OVER (PARTITION BY store, asset_id, made_of ORDER BY copied_at DESC, key) = 1
+        ) AS member JOIN ({paths}) AS upload ON upload.path = member.made_of AND upload.version <> member.made_of_version
+        JOIN assets ON assets.asset_id = member.asset_id
+    """)
+    connection.execute("""
+        UPDATE copies SET complete = false, superseded = true
+        WHERE (asset_no, store) IN (SELECT (asset_no, store) FROM overwritten)
+    """)
+
+
+def _upload_version(store: Store) -> str:
+    """SQL: the version of an upload, as the catalog of its copies remembers it: a restored folder has other inodes."""
+    return "version[strpos(version, '-') + 1:]" if store.scheme == "file" else "version"
+
+
+def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled: str) -> None:
     """The claimed objects as copies. What several assets claim binds them together."""
     together = _bound_together(
         connection.execute("SELECT key, asset_no FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key HAVING count(*) > 1)").fetchall()
     )
     connection.execute("CREATE OR REPLACE TEMP TABLE bound (asset_no INTEGER, shared VARCHAR)")
     fill(connection, "bound", {"asset_no": "INTEGER", "shared": "VARCHAR"}, ({"asset_no": no, "shared": key} for no, key in together.items()))
+    version = _upload_version(store)
     connection.execute(f"""
         INSERT INTO copies
         WITH whole AS (
@@ -227,7 +321,9 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, settled: str) -> None:
             coalesce(bool_or(is_entry), false) AND (NOT any_value(unzipped) OR count(*) FILTER (size > 0 AND key <> entry) > 0),
             max(locked_until), bool_and(lock_read), any_value(shared), sum(size),
             list(struct_pack(key, size, version, complete := coalesce(key <> entry OR is_entry, false)) ORDER BY {IN_DELETE_ORDER}),
-            any_value(folder), bool_or(archived), NULL, {settled}
+            any_value(folder), bool_or(archived), NULL, {settled},
+            any_value({literal(store.base)} || entry), CASE WHEN count(*) = 1 THEN any_value({version})
+                ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -253,14 +349,16 @@ def _bound_together(claims: Sequence[tuple[str, int]]) -> dict[int, str]:
 def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """The objects of a store that retainer fills, as copies. A copy of many objects is complete with its manifest and all that it lists."""
     name = literal(store.name)
+    same = same_version(store, "entry.version", "objects.version")
     connection.execute(f"""
         INSERT INTO copies
         WITH entry AS (
             SELECT * FROM catalog WHERE store = {name} QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
         ), lying AS (
-            SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
-                coalesce(entry.object_size = objects.size AND entry.version = objects.version AND broken IS NOT TRUE, false) AS same,
-                coalesce(entry.version = objects.version AND broken, false) AS is_broken
+            SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c, entry.made_of, entry.made_of_version,
+                entry.copied_at,
+                coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE, false) AS same,
+                coalesce({same} AND broken, false) AS is_broken
             FROM objects LEFT JOIN entry USING (key) WHERE objects.store = {name}
         ), guessed AS (
             SELECT key, asset_id FROM (
@@ -280,7 +378,10 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         )
         SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
             list(struct_pack(key, size, version, complete) ORDER BY {IN_DELETE_ORDER}), min(folder) FILTER (complete),
-            bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true
+            bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true,
+            arg_max(made_of, copied_at) FILTER (same AND made_of IS NOT NULL),
+            arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
+            bool_or(size > 0 AND NOT same AND NOT is_broken)
         FROM placed GROUP BY asset_no
     """)
 
@@ -299,57 +400,99 @@ def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Non
     """)
     connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM facts.copies")
     connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
-    connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER)")
+    connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled BOOLEAN)")
     for rank, store in enumerate(settings.stores):
-        connection.execute("INSERT INTO stores VALUES (?, ?, ?)", [store.name, store.scheme, rank])
+        connection.execute("INSERT INTO stores VALUES (?, ?, ?, ?)", [store.name, store.scheme, rank, not store.written_by_100ms])
 
 
 def save_snapshot(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Write the facts to one DuckDB file, replacing an older one only when the new one is whole.
+    """Write the facts to a new DuckDB file.
 
     It contains the names of rooms and templates, and says so in its table `about`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.unlink(missing_ok=True)
-    connection.execute("ATTACH ? AS snapshot", [str(half)])
+    connection.execute(f"ATTACH {literal(str(path))} AS snapshot")
     connection.execute(f"""
-        CREATE TABLE snapshot.about AS SELECT {SNAPSHOT_FORMAT} AS format, 'retainer facts' AS what,
+        CREATE TABLE snapshot.about AS SELECT {SNAPSHOT_FORMAT} AS format, '{_WHAT}' AS what,
             'contains the names of rooms and templates' AS privacy
     """)
-    for table in ("assets", "copies", "listings"):
-        order = {"assets": "asset_no", "copies": "asset_no, store", "listings": "kind, name"}[table]
+    for table in _SNAPSHOT:
+        order = {"assets": "asset_no", "copies": "asset_no, store", "listings": "kind, name", "names": "ALL"}[table]
         connection.execute(f"CREATE TABLE snapshot.{table} AS FROM {table} ORDER BY {order}")
     connection.execute("DETACH snapshot")
-    half.replace(path)
+
+
+_SNAPSHOT = {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}
+_WHAT = "retainer facts"
+_AGAIN = "make one with `retainer facts --out FILE`"
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether a file is a snapshot of facts of any format, by what it says of itself."""
+    try:
+        with connect(attached=path) as connection:
+            return connection.execute("SELECT what FROM facts.about").fetchone() == (_WHAT,)
+    except duckdb.Error:
+        return False
 
 
 def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
     """A connection with a snapshot attached read-only as `facts`, and the views that the decision reads.
 
-    Raises RetainerError when the file is no snapshot of this format.
+    Raises RetainerError when the file is no snapshot of this format: tables of plain columns, and nothing that is worked out when it is read.
     """
-    connection = connect()
+    if not path.is_file():
+        raise RetainerError(f"there is no snapshot of facts at {path}", hint=_AGAIN)
     try:
-        connection.execute(f"ATTACH {literal(str(path))} AS facts (READ_ONLY)")
-        found = connection.execute("SELECT format FROM facts.about").fetchone()
+        connection = connect(attached=path)
     except duckdb.Error as error:
-        connection.close()
-        raise RetainerError(
-            f"{path} cannot be read as a snapshot of facts: {str(error).splitlines()[0]}",
-            hint="make one with `retainer facts --out FILE`",
-        ) from None
-    if found is None or found[0] != SNAPSHOT_FORMAT:
-        connection.close()
-        raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}")
+        raise RetainerError(f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN) from None
     try:
+        found = connection.execute("SELECT format FROM facts.about").fetchone()
+        if found is None or found[0] != SNAPSHOT_FORMAT:
+            raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}", hint=_AGAIN)
+        if reason := _not_plain(connection):
+            raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         counted = connection.execute("SELECT count(*) FROM facts.assets").fetchone()
         make_room(connection, counted[0] if counted else 0)
         add_places(connection, settings)
-        connection.execute("SELECT asset_no, settled FROM assets LIMIT 0; SELECT asset_no, owners_known FROM copies LIMIT 0; FROM listings LIMIT 0")
-    except duckdb.Error as error:
+    except (duckdb.Error, RetainerError) as error:
         connection.close()
-        raise RetainerError(
-            f"{path} is no whole snapshot of facts: {str(error).splitlines()[0]}", hint="make one with `retainer facts --out FILE`"
-        ) from None
+        if isinstance(error, RetainerError):
+            raise
+        raise RetainerError(f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN) from None
     return connection
+
+
+@contextmanager
+def whole_facts(path: Path) -> Iterator[None]:
+    """Whatever DuckDB stumbles over in a snapshot is told as that. Raises RetainerError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise RetainerError(f"{path} is damaged, or no snapshot that retainer made: {_first_line(error)}", hint=_AGAIN) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _not_plain(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Why the attached file is more, or less, than tables of plain columns; None when it is what retainer writes."""
+    if views := connection.execute("SELECT view_name FROM duckdb_views() WHERE database_name = 'facts' AND NOT internal").fetchall():
+        return f"`{views[0][0]}` in it is a view"
+    there: dict[str, dict[str, str]] = {}
+    for table, column, kind, made in connection.execute(
+        "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal"
+    ).fetchall():
+        if made is not None:
+            return f"`{table}.{column}` in it is worked out when it is read"
+        there.setdefault(table, {})[column] = kind
+    for table, columns in _SNAPSHOT.items():
+        plain = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE (SELECT {_typed(columns)}))").fetchall())
+        if there.get(table) != plain:
+            return f"its table `{table}` has other columns"
+    return None
+
+
+def _typed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns.items())

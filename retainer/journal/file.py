@@ -7,8 +7,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +21,9 @@ from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import LeftOver
 
 JOURNAL_FILE = "journal.jsonl"
+_ID_FILE = "journal.id"
 _START = "0" * 64
+_WRITABLE = "is the disk full or read-only? `state:` in retainer.yaml names the folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,41 +35,89 @@ class Entry:
     plan: str
     event: str
     particulars: dict[str, Any]
+    seal: str = ""
 
 
-def _sealed(line: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(line, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+_SEALED = re.compile(rb'(.+),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "deleted": {"row": int, "store": str, "rule": str, "bytes": int, "asset": str},
+    "copied": {"row": int, "record": dict},
+    "catalogued": {"rows": list},
+    "upload": {"row": int, "store": str, "key": str, "upload": str},
+    "abandoned": {"upload": str},
+    "conditions": {"store": str, "create": bool, "delete": bool},
+    "intent": {"act": str, "rows": list, "store": str},
+    "failed": {"row": int, "act": str},
+    "skipped": {"row": int, "act": str},
+    "left": {"row": int, "act": str},
+    "end": {"finished": bool},
+}
+"""What later runs read of each event."""
 
 
-def _entries(content: bytes, path: Path) -> Iterator[tuple[Entry, str]]:
-    """Every entry with its hash. Raises RetainerError where the chain is broken."""
+def _sealed(line: dict[str, Any]) -> tuple[bytes, str]:
+    """A line with its hash, which is over the bytes before it and a closing brace."""
+    body = json.dumps(line, sort_keys=True, separators=(",", ":")).encode()
+    seal = hashlib.sha256(body).hexdigest()
+    return body[:-1] + f',"hash":"{seal}"}}\n'.encode(), seal
+
+
+def _opened(text: bytes) -> tuple[dict[str, Any], str]:
+    """A line and its hash. Raises ValueError where they do not belong together, and for what no run writes."""
+    found = _SEALED.fullmatch(text)
+    if found is None or hashlib.sha256(found[1] + b"}").hexdigest() != found[2].decode():
+        raise ValueError
+    line = json.loads(found[1] + b"}")
+    of = line["of"]
+    shape = _SHAPES.get(line["event"], {})
+    if not isinstance(of, dict) or not all(isinstance(of.get(name), kind) for name, kind in shape.items()):
+        raise ValueError
+    if not all(isinstance(line[name], str) for name in ("at", "run", "plan", "event")):
+        raise ValueError
+    return line, found[2].decode()
+
+
+def _entries(content: bytes, path: Path) -> Iterator[Entry]:
+    """Every entry. Raises RetainerError where the chain is broken."""
     previous = _START
-    for number, text in enumerate(content.splitlines(), 1):
+    for number, text in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            line = json.loads(text)
-            seal = line.pop("hash")
-            if line["prev"] != previous or _sealed(line) != seal:
-                raise ValueError
+            line, seal = _opened(text)
             at = read_moment(line["at"])
-            if at is None:
+            if line["prev"] != previous or at is None:
                 raise ValueError
-            entry = Entry(at, line["run"], line["plan"], line["event"], line["of"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RetainerError(
                 f"the journal {path} is damaged at line {number}: what was done is no longer certain",
                 hint="restore the file from a backup; do not edit it",
             ) from None
         previous = seal
-        yield entry, seal
+        yield Entry(at, line["run"], line["plan"], line["event"], line["of"], seal)
 
 
 def read_journal(folder: Path) -> list[Entry]:
     """Every entry under a state folder, oldest first; a last line that a kill cut off is passed over. Raises RetainerError."""
     path = folder / JOURNAL_FILE
-    if not path.is_file():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
-    content = path.read_bytes()
-    return [entry for entry, _ in _entries(content[: content.rfind(b"\n") + 1], path)]
+    except OSError as error:
+        raise RetainerError(f"the journal {path} cannot be read: {error.strerror}", hint="make it readable; what was done stands in it") from None
+    return list(_entries(content[: content.rfind(b"\n") + 1], path))
+
+
+def state_id(folder: Path) -> str | None:
+    """The random identity of a state folder, made with its journal; None where there is none yet. Raises RetainerError."""
+    try:
+        text = (folder / _ID_FILE).read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RetainerError(f"{folder / _ID_FILE} cannot be read: {error.strerror}") from None
+    if not re.fullmatch("[0-9a-f]{32}", text):
+        raise RetainerError(f"{folder / _ID_FILE} is damaged: it should hold 32 hex digits", hint="restore it from a backup")
+    return text
 
 
 class Journal:
@@ -83,32 +135,56 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
-            raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}") from None
+            raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint=_WRITABLE) from None
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._stream.close()
             raise Locked(f"another run is writing to {self.path}", hint="wait until it has ended") from None
+        try:
+            self._begin(folder)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def _begin(self, folder: Path) -> None:
+        there = os.fstat(self._stream.fileno())
+        self.place = f"{there.st_dev}:{there.st_ino}"
+        """Which file it is on this machine: a copy of it is another one."""
         self._stream.seek(0)
         content = self._stream.read()
         whole = self._size = content.rfind(b"\n") + 1
-        self.before: list[Entry] = []
-        self._previous = _START
-        for entry, seal in _entries(content[:whole], self.path):
-            self.before.append(entry)
-            self._previous = seal
-        self._synced, self._synced_seal = whole, self._previous
+        self.before = list(_entries(content[:whole], self.path))
+        self._previous = self.before[-1].seal if self.before else _START
+        self._lines = len(self.before)
+        self._synced, self._synced_seal, self._synced_lines = whole, self._previous, self._lines
+        known = state_id(folder)
+        if known is None:
+            known = uuid.uuid4().hex
+            try:
+                with (folder / _ID_FILE).open("x", encoding="ascii") as stream:
+                    stream.write(known + "\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            except OSError as error:
+                raise RetainerError(f"{folder / _ID_FILE} cannot be written: {error.strerror}", hint=_WRITABLE) from None
+        self.state = known
         if whole < len(content):
             # A kill cut the last line off. What it announced was not begun, for an act waits until its line is on disk.
             self._stream.truncate(whole)
             self.write("torn", bytes=len(content) - whole)
 
+    @property
+    def end(self) -> tuple[int, str]:
+        """So many lines are on the disk, and the hash of the last of them."""
+        with self._lock:
+            return self._synced_lines, self._synced_seal
+
     def write(self, event: str, **particulars: Any) -> None:
         with self._lock:
             line = {"at": write_moment(self._clock()), "run": self.run, "plan": self.plan, "event": event, "of": particulars,
                     "prev": self._previous}  # fmt: skip
-            seal = _sealed(line)
-            content = (json.dumps(line | {"hash": seal}, sort_keys=True, separators=(",", ":")) + "\n").encode()
+            content, seal = _sealed(line)
             try:
                 written = os.write(self._stream.fileno(), content)
                 if written != len(content):
@@ -121,6 +197,7 @@ class Journal:
                 raise
             self._size += len(content)
             self._previous = seal
+            self._lines += 1
             mine, before = self._size, self._taken_back
         self._sync(mine, before)
 
@@ -130,7 +207,7 @@ class Journal:
             if self._synced >= size and taken_back == self._taken_back:
                 return
             with self._lock:
-                reached, seal = self._size, self._previous
+                reached, seal, lines = self._size, self._previous, self._lines
                 lost = taken_back != self._taken_back
             try:
                 if lost:
@@ -140,10 +217,11 @@ class Journal:
                 with self._lock:
                     if not lost:
                         os.ftruncate(self._stream.fileno(), self._synced)
-                        self._size, self._previous = self._synced, self._synced_seal
+                        self._size, self._previous, self._lines = self._synced, self._synced_seal, self._synced_lines
                         self._taken_back += 1
                 raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint="is the disk full?") from None
-            self._synced, self._synced_seal = reached, seal
+            with self._lock:
+                self._synced, self._synced_seal, self._synced_lines = reached, seal, lines
 
     def close(self) -> None:
         self._stream.close()
@@ -151,12 +229,11 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What earlier runs of a plan have done, by row number: copies with their records, deletes, and what they only intended."""
+    """What earlier runs of a plan have done, by row number: copies with their records, and deletes."""
 
     copies: dict[int, dict[str, Any]]
     catalogued: frozenset[int]
     deletes: frozenset[int]
-    intended: frozenset[int]
     finished: bool
 
 
@@ -165,24 +242,21 @@ def done_before(entries: list[Entry], plan: str) -> Done:
     copies: dict[int, dict[str, Any]] = {}
     catalogued: set[int] = set()
     deletes: set[int] = set()
-    intended: set[int] = set()
     finished = False
     for entry in entries:
-        if entry.plan != plan:
-            continue
         of = entry.particulars
+        if of.get("plan", entry.plan) != plan:
+            continue
         match entry.event:
-            case "intent":
-                intended.update(of["rows"])
             case "copied":
                 copies[of["row"]] = of["record"]
             case "catalogued":
                 catalogued.update(of["rows"])
-            case "deleted":
+            case "deleted" if not of.get("partial"):
                 deletes.add(of["row"])
             case "end":
                 finished = finished or of["finished"]
-    return Done(copies, frozenset(catalogued), frozenset(deletes), frozenset(intended), finished)
+    return Done(copies, frozenset(catalogued), frozenset(deletes), finished)
 
 
 def left_over(entries: list[Entry]) -> list[LeftOver]:
@@ -203,14 +277,67 @@ def left_over(entries: list[Entry]) -> list[LeftOver]:
     return list(found.values())
 
 
-def recent_deletes(entries: list[Entry], now: datetime) -> dict[tuple[str, str], tuple[int, int]]:
-    """How many deletes of how many bytes the last 24 hours saw, by (store, rule)."""
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """A delete that was announced, and of which nobody knows whether it was done: one row of one plan."""
+
+    at: datetime
+    run: str
+    plan: str
+    row: int
+    asset: str
+    store: str
+    rule: str
+    bytes: int
+    objects: tuple[tuple[str, int, str], ...]
+
+
+def open_intents(entries: Iterable[Entry]) -> list[Intended]:
+    """The deletes, of any plan, that a run was about to make when it ended, or whose answer it never saw. Raises RetainerError."""
+    found: dict[tuple[str, int], Intended] = {}
     for entry in entries:
-        if entry.event == "deleted" and entry.at > now - timedelta(hours=24):
-            key = (entry.particulars["store"], entry.particulars["rule"])
-            count, size = found.get(key, (0, 0))
-            found[key] = (count + 1, size + int(entry.particulars["bytes"]))
+        of = entry.particulars
+        match entry.event:
+            case "intent" if of["act"] == "delete":
+                found |= {(each.plan, each.row): each for each in _intended(entry)}
+            case "deleted":
+                found.pop((of.get("plan", entry.plan), of["row"]), None)
+            case "left" | "skipped" | "failed" if of["act"] == "delete" and not of.get("unknown"):
+                found.pop((of.get("plan", entry.plan), of["row"]), None)
+    return list(found.values())
+
+
+def _intended(entry: Entry) -> list[Intended]:
+    of = entry.particulars
+    try:
+        return [
+            Intended(entry.at, entry.run, entry.plan, int(act["row"]), str(act["asset"]), of["store"], str(act["rule"]), int(act["bytes"]),
+                     tuple((str(key), int(size), str(version)) for key, size, version in act["objects"]))
+            for act in of["acts"]
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError):
+        message = f"the journal has an announcement of {entry.at:%Y-%m-%d %H:%M} (run {entry.run}) that cannot be read"
+        raise RetainerError(message, hint="restore the file from a backup; do not edit it") from None
+
+
+def recent_deletes(entries: Sequence[Entry], now: datetime, *, but: str | None = None) -> dict[tuple[str, str], tuple[int, int]]:
+    """How many deletes of how many bytes the last 24 hours saw, by (store, rule), with those that may have been made.
+
+    `but`: a plan whose own are left out.
+    """
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add(at: datetime, plan: str, store: str, rule: str, size: int) -> None:
+        if at > now - timedelta(hours=24) and plan != but:
+            count, total = found.get((store, rule), (0, 0))
+            found[store, rule] = (count + 1, total + size)
+
+    for entry in entries:
+        if entry.event == "deleted":
+            of = entry.particulars
+            add(entry.at, of.get("plan", entry.plan), of["store"], of["rule"], of["bytes"])
+    for intended in open_intents(entries):
+        add(intended.at, intended.plan, intended.store, intended.rule, intended.bytes)
     return found
 
 
@@ -222,7 +349,9 @@ def weak_stores(entries: list[Entry]) -> dict[str, str]:
             of = entry.particulars
             found.pop(of["store"], None)
             if not of["create"]:
-                found[of["store"]] = "honours no conditional create: nothing is copied there"
+                found[of["store"]] = "honours no conditional create: nothing is copied there, and nothing deleted"
+            elif not of.get("replace", True):
+                found[of["store"]] = "honours no conditional replace, so no lock holds there: nothing is deleted there, nor for a copy there"
             elif not of["delete"]:
                 found[of["store"]] = "honours no conditional delete: apply looks at each object just before it deletes it"
             elif not of.get("checksum", True):

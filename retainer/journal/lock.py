@@ -1,144 +1,224 @@
-"""One apply at a time per store: a lock object by conditional create, with a heartbeat; a dead one expires."""
+"""One apply at a time per store: a lock object by conditional create, with a heartbeat; a dead one expires by the store's own clock."""
 
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Callable
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
-from retainer.model.moment import read_moment, write_moment
 from retainer.model.setting import OWN_PREFIX
-from retainer.ports import Deletion, Seen, StoreWriter
+from retainer.ports import Deletion, Look, Seen, StoreReader, StoreWriter, read_small
 
 LOCK_KEY = f"{OWN_PREFIX}lock"
 BEAT = timedelta(seconds=60)
 DEAD_AFTER = timedelta(minutes=10)
-"""A lock whose last heartbeat is older than this belongs to a dead run. A run stops when its own is half as old."""
+"""A lock that was not written for so long belongs to a dead run. A run stops using a store when its own is half as old."""
+_LOCK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lock: the run, its host and plan; `state`: the state folder's id, and `journal`: which file its journal is on that host."""
+
+    run: str
+    host: str
+    plan: str
+    state: str
+    journal: str
+
+    @staticmethod
+    def read(content: bytes) -> Owner | None:
+        """None for a lock that nobody can read."""
+        try:
+            found: Any = json.loads(content)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(found, dict) or not isinstance(found.get("owner"), str):
+            return None
+        texts = {name: value for name, value in found.items() if isinstance(value, str)}
+        return Owner(texts["owner"], *(texts.get(name, "?") for name in ("host", "plan", "state", "journal")))
+
+    def write(self, beat: int) -> bytes:
+        owner = {"owner": self.run, "host": self.host, "plan": self.plan, "state": self.state, "journal": self.journal, "beat": beat}
+        return json.dumps(owner, sort_keys=True).encode()
+
+    def certainly_outlived(self, other: Owner) -> bool:
+        """Whether another owner is over for certain: this run has the lock of the very journal that the other one wrote to."""
+        return other.run != self.run and (other.host, other.state, other.journal) == (self.host, self.state, self.journal)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock as it lies in a store. `owner`: None where it cannot be read; `age`: by the store's clock, None where it tells none."""
+
+    look: Look
+    owner: Owner | None
+
+    @property
+    def is_dead(self) -> bool:
+        return self.look.age is not None and self.look.age >= DEAD_AFTER
+
+    def words(self, store: str) -> str:
+        age = self.look.age
+        last = "" if age is None else f", last written {max(0, round(age.total_seconds()))} s ago by that store's clock"
+        whose = f"run {self.owner.run} on {self.owner.host}" if self.owner else f"a run that cannot be read from {LOCK_KEY}"
+        return f"another apply holds {store} ({whose}{last})"
+
+
+def lock_in(store: StoreReader) -> Held | None:
+    """The lock of a store; None when nobody has it. Raises StoreFailed."""
+    try:
+        found = read_small(store, LOCK_KEY, _LOCK_BYTES)
+    except StoreFailed:
+        look = store.look(LOCK_KEY)  # it was renewed in between, or is no lock of ours
+        return None if look is None else Held(look, None)
+    return None if found is None else Held(found[0], Owner.read(found[1]))
 
 
 class StoreLock:
-    """Holds the lock of one store for one run."""
+    """The lock of one store for one run. It holds only where the store was seen to honour the conditions that it rests on."""
 
-    def __init__(self, store: StoreWriter, run: str, plan: str, clock: Callable[[], datetime], dead: frozenset[str] = frozenset()) -> None:
-        """`dead`: runs that are certainly over, since this run holds the journal that they wrote to."""
-        self._dead = dead
+    def __init__(self, store: StoreWriter, owner: Owner) -> None:
         self._store = store
-        self._run = run
-        self._plan = plan
-        self._clock = clock
+        self._owner = owner
         self._seen: Seen | None = None
-        self._beaten = clock()
+        self._beats = 0
+        self._guard = threading.Lock()
+        self._beaten = _ticks()
 
     @property
     def store_name(self) -> str:
         return self._store.name
 
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else can have the lock, nor take it for dead."""
+        return self._seen is not None and self._age() < DEAD_AFTER / 2
+
+    def _age(self) -> timedelta:
+        since = zip(_ticks(), self._beaten, strict=True)
+        return timedelta(seconds=max(now - then for now, then in since))
+
     def _content(self) -> bytes:
-        owner = {"owner": self._run, "host": socket.gethostname(), "plan": self._plan, "heartbeat": write_moment(self._clock())}
-        return json.dumps(owner, sort_keys=True).encode()
+        self._beats += 1
+        return self._owner.write(self._beats)
 
     def take(self) -> None:
-        """Raises Locked when a living run holds it, StoreFailed where a heartbeat could not be written (a bucket that keeps every object)."""
-        content = self._content()
-        try:
-            self._seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json").seen
-            self._seen = self._replaced(self._seen)
-        except KeyTaken:
-            self._take_over()
-        self._beaten = self._clock()
+        """Take it, where a lock holds at all; else only look that nobody has it. Raises Locked when a living run does, StoreFailed."""
+        conditions = self._store.conditions()
+        held = lock_in(self._store)
+        if held is not None and not self._may_be_taken(held):
+            hint = (f"wait for it; a lock that nobody renews for {DEAD_AFTER.seconds // 60} minutes is dead, and "
+                    f"`retainer unlock {self.store_name}` takes it away before where its run is known to be over")  # fmt: skip
+            raise Locked(held.words(self.store_name), hint=hint)
+        if not conditions.lock:
+            return
+        self._store = self._store.impatient()  # a silent server must not outlast half a beat
+        ticks = _ticks()
+        if held is None:
+            content = self._content()
+            try:
+                seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json").seen
+            except KeyTaken:
+                held = lock_in(self._store)
+                if held is None or held.owner != self._owner:
+                    raise Locked(f"another apply took the lock of {self.store_name} at the same moment", hint="wait for it") from None
+                seen = held.look.seen  # our own create, whose answer was lost
+        else:
+            seen = held.look.seen
+        self._seen = seen
+        self._seen = self._renewed(seen)
+        self._beaten = ticks
 
-    def _replaced(self, seen: Seen) -> Seen:
+    def _may_be_taken(self, held: Held) -> bool:
+        return held.is_dead or (held.owner is not None and (held.owner == self._owner or self._owner.certainly_outlived(held.owner)))
+
+    def _renewed(self, seen: Seen) -> Seen:
+        """The first heartbeat, at once: a bucket that keeps every object shows itself before anything is copied there."""
         try:
-            renewed = self._store.replace(seen, self._content())
+            renewed = self._store.replace(seen, self._content()) or self._own()
         except StoreFailed as error:
             self.give_back()
             hint = "a bucket with a retention policy cannot hold retainer's lock: let each object have its own retention instead"
-            raise StoreFailed(f"the lock of {self._store.name} cannot be renewed: {error.message}", hint=hint) from None
+            raise StoreFailed(f"the lock of {self.store_name} cannot be renewed: {error.message}", hint=hint) from None
         if renewed is None:
-            raise Locked(f"another apply took the lock of {self._store.name} at the same moment", hint="wait for it")
+            self._seen = None
+            raise Locked(f"another apply took the lock of {self.store_name} at the same moment", hint="wait for it")
         return renewed
 
-    def _take_over(self) -> None:
-        look = self._store.look(LOCK_KEY)
-        if look is None:
-            raise Locked(f"the lock of {self._store.name} was just given back", hint="try again")
-        owner = self._read(look.seen)
-        heartbeat = read_moment(str(owner.get("heartbeat", "")))
-        if owner.get("owner") == self._run:
-            self._seen = look.seen  # our own create, whose answer was lost
-            return
-        alive = heartbeat is None or self._clock() - heartbeat < DEAD_AFTER
-        if alive and owner.get("owner") not in self._dead:
-            since = f"its last heartbeat was at {owner.get('heartbeat', '?')}"
-            raise Locked(
-                f"another apply holds {self._store.name} (run {owner.get('owner', '?')} on {owner.get('host', '?')}; {since})",
-                hint=f"wait for it; if it died, its lock expires {DEAD_AFTER.seconds // 60} minutes after its last heartbeat",
-            )
-        self._seen = self._replaced(look.seen)
-
-    def _read(self, seen: Seen) -> dict[str, Any]:
-        try:
-            found = json.loads(b"".join(self._store.read(seen)))
-        except (ValueError, RetainerError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def is_fresh(self) -> bool:
-        """Whether the heartbeat was renewed lately enough that nobody may take the lock to be dead."""
-        return self._clock() - self._beaten < DEAD_AFTER / 2
+    def _own(self) -> Seen | None:
+        """The lock as it lies there, if this run wrote it: a write whose answer was lost."""
+        held = lock_in(self._store)
+        return held.look.seen if held is not None and held.owner == self._owner else None
 
     def beat(self) -> bool:
-        """Renew the heartbeat. False when the lock is no longer ours, or was not renewed for too long: the run must stop."""
-        if self._seen is None or not self.is_fresh():
-            return False
-        try:
-            renewed = self._store.replace(self._seen, self._content())
-        except RetainerError:
-            return True  # the next beat may go through; if none does, the first condition ends the run
-        if renewed is None:
-            return False
-        self._seen, self._beaten = renewed, self._clock()
-        return True
+        """Renew the heartbeat. False when the lock is no longer ours, or was not renewed for too long."""
+        with self._guard:
+            if not self.holds or self._seen is None:
+                return False
+            ticks = _ticks()
+            try:
+                renewed = self._store.replace(self._seen, self._content()) or self._own()
+            except RetainerError:
+                return self.holds  # the next beat may go through
+            self._seen = renewed
+            if renewed is None:
+                return False
+            self._beaten = ticks
+            return True
 
     def give_back(self) -> None:
-        if self._seen is None:
-            return
-        try:
-            if self._store.delete(self._seen) is Deletion.DELETED:
-                self._seen = None
-        except RetainerError:
-            return
+        with self._guard:
+            if self._seen is None:
+                return
+            try:
+                ended = self._store.delete(self._seen)
+                if ended is Deletion.CHANGED and (own := self._own()) is not None:
+                    ended = self._store.delete(own)
+                if ended in (Deletion.DELETED, Deletion.GONE):
+                    self._seen = None
+            except RetainerError:
+                return
+
+
+def _ticks() -> tuple[float, float]:
+    """Seconds by two clocks: the one stands still while a laptop sleeps, the other jumps when somebody sets it."""
+    return time.monotonic(), time.time()
 
 
 class Heart:
-    """Beats for every lock of a run in the background; `lost` is set when one of them is lost."""
+    """Beats for each lock of a run by itself, so that one silent store stops nothing on another; `lost` is told of a lock that was lost."""
 
-    def __init__(self, locks: list[StoreLock], lost: Callable[[], None]) -> None:
-        self._locks = locks
+    def __init__(self, locks: Sequence[StoreLock], lost: Callable[[str], None]) -> None:
         self._lost = lost
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retainer-heart", daemon=True)
+        self._locks = [lock for lock in locks if lock.holds]
+        self._threads = [
+            threading.Thread(target=self._run, args=(lock,), name=f"retainer-heart-{lock.store_name}", daemon=True) for lock in self._locks
+        ]
 
-    def _run(self) -> None:
+    def _run(self, lock: StoreLock) -> None:
         while not self._stop.wait(BEAT.total_seconds()):
             try:
-                beaten = all([lock.beat() for lock in self._locks])
+                beaten = lock.beat()
             except Exception:
                 beaten = False
             if not beaten:
-                self._lost()
+                self._lost(lock.store_name)
                 return
 
     def __enter__(self) -> Heart:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
-        for lock in self._locks:
+        for thread, lock in zip(self._threads, self._locks, strict=True):
+            thread.join(BEAT.total_seconds() / 2)
             lock.give_back()

@@ -15,6 +15,7 @@ _PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {"job_id": "VARCHAR"}
 """Every fact of an asset as 100ms gave it, with the names of its room and template."""
 
+MADE_OF = ("made_of", "made_of_version")
 CATALOG = {
     "store": "VARCHAR",
     "key": "VARCHAR",
@@ -29,6 +30,10 @@ CATALOG = {
     "members": "INTEGER",  # on a manifest: how many objects it lists
     "broken": "BOOLEAN",  # a scrub read this version back and found other bytes than were recorded
     "inferred": "VARCHAR",  # not copied by retainer, but recognised: by its metadata, or by the shape of its path
+    "deleted": "BOOLEAN",  # apply deleted this version: the entry is here so that it is not missed
+    "store_id": "VARCHAR",  # the identity of the store: `store` is only what it was called
+    "made_of": "VARCHAR",  # the path of the upload that it is a copy of, at first or second hand; NULL for what 100ms hosts
+    "made_of_version": "VARCHAR",  # the version that the upload had
 } | RECORD
 """One object of a copy. A member of a recording of many objects carries no facts but the asset's id: those stand with its manifest."""
 

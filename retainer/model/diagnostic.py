@@ -25,6 +25,8 @@ class Diagnostic:
     message: str
     hint: str | None = None
     text: str = ""
+    is_warning: bool = False
+    """It stops nothing, and is told."""
 
     @property
     def order(self) -> tuple[str, Span, str, str]:

@@ -38,7 +38,8 @@ class LeftOver:
 class Census:
     """What a look at every object of a store has found: `recorded` entries were written; `unknown` objects say nothing of themselves.
 
-    `bytes` were read back; `broken` are keys whose bytes are not those that were recorded; `archived` ones could not be read.
+    `bytes` were read back; `broken` are keys whose bytes are not those that were recorded; `missing` ones are in the catalog and not
+    in the store, `replaced` ones are other objects by now; `archived` ones could not be read.
     """
 
     looked: int = 0
@@ -47,6 +48,8 @@ class Census:
     bytes: int = 0
     archived: int = 0
     broken: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     failed: list[Trouble] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
@@ -69,7 +72,23 @@ class Summary:
     """Stores whose catalog could not be written: their copies do not count until the same plan is applied again."""
     interrupted: bool = False
     lost_lock: bool = False
+    resting: dict[str, Resting] = field(default_factory=dict)
+    """Places that are left alone for the rest of the run, after they refused what was asked of them."""
+    changed_copies: int = 0
+    """Copies that were skipped since their source is another one by now: this plan cannot make them."""
 
     @property
     def finished(self) -> bool:
-        return not (self.failed or self.catalog_failures or self.left_deletes or self.interrupted or self.lost_lock)
+        unfinished = self.failed or self.catalog_failures or self.left_deletes or self.interrupted or self.lost_lock or self.resting
+        return not (unfinished or self.changed_copies)
+
+
+@dataclass
+class Resting:
+    """Why a place is left alone, and how many actions were not tried for that."""
+
+    cause: str
+    hint: str | None
+    credentials: bool
+    """Whether its credentials were refused."""
+    actions: int = 0

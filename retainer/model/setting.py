@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
 
 HOSTED = "hosted"
 ELSEWHERE = "elsewhere"
@@ -71,8 +73,36 @@ class Store:
         return f"{self.url}/"
 
     @property
+    def place(self) -> str:
+        """Where the store lies, spelt in one way: the same for two urls that certainly lead to one place."""
+        if self.scheme == "file":
+            return f"file://{self.prefix}"
+        return f"{self.scheme}://{_host(self.scheme, self.endpoint)}/{self.bucket}/{self.prefix}"
+
+    @property
     def written_by_100ms(self) -> bool:
         return self.layout == LAYOUT_100MS
+
+
+_AWS = re.compile(r"([a-z0-9.-]+\.)?s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
+
+
+def _host(scheme: str, endpoint: str | None) -> str:
+    """The server of an endpoint: in small letters, without a port that goes without saying, and each cloud by one name."""
+    if endpoint is None:
+        return {"s3": "aws", "gs": "google"}.get(scheme, "")
+    parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    try:
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return endpoint
+    if scheme == "s3" and _AWS.fullmatch(host):
+        return "aws"
+    if scheme == "gs" and host == "storage.googleapis.com":
+        return "google"
+    if host in ("localhost", "::1") or host.startswith("127."):
+        host = "localhost"
+    return host if port in (None, 80, 443) else f"{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +120,8 @@ class Source:
 
     url: str = "https://api.100ms.live/v2"
     hosted: tuple[str, ...] = ()
+    allow_http: bool = False
+    """Whether the API may be asked without TLS, other than on this machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's inode, size and mtime."""
@@ -32,6 +32,8 @@ ASSETS = {
     "many": "BOOLEAN",  # a recording of many objects: unzipped HLS, or one with thumbnails
     "settled": "BOOLEAN",  # false: its listing did not finish and did not show it, so newer facts may exist
     "known_by": "VARCHAR",  # api | catalog
+    "rooms": "VARCHAR[]",  # the names that its room was seen with, where they differ; else NULL
+    "templates": "VARCHAR[]",
 }
 
 COPIES = {
@@ -47,6 +49,10 @@ COPIES = {
     "archived": "BOOLEAN",  # something of it must be restored before it can be read
     "broken": "VARCHAR[]",  # keys of objects that a scrub found broken; a repair replaces them
     "owners_known": "BOOLEAN",  # false: an asset that names the same object may be unseen
+    "made_of": "VARCHAR",  # of a complete copy: the path of the upload that it is made of, at first or second hand
+    "made_of_version": "VARCHAR",  # the version that the upload had then; of an upload: the one that it has
+    "superseded": "BOOLEAN",  # the upload that it is made of has another version by now, so that it is not complete any more
+    "uncatalogued": "BOOLEAN",  # something lies under its key that the catalog does not vouch for
 }
 
 LISTINGS = {
@@ -61,6 +67,12 @@ LISTINGS = {
     "strays": "BIGINT",  # objects of no known asset; unreadable rows for assets
     "stray_bytes": "BIGINT",
     "note": "VARCHAR",
+    "identity": "VARCHAR",  # of a store: its id (retainer/model/identity.py); NULL where it has none yet
+    "customer": "VARCHAR",  # the workspace of 100ms: whose recordings lie in a store, whose credentials listed the assets
+    "skew_seconds": "DOUBLE",  # how far its clock was ahead of this machine's; NULL where it tells none
+    "anchors": "VARCHAR",  # JSON: what a store remembers of journals (retainer/model/anchors.py)
+    "lost_record": "VARCHAR",  # why the journal where the facts were gathered is not all that was done there
+    "refused": "BOOLEAN",  # its credentials were refused
 }
 
 

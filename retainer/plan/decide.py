@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
-from retainer.database import literal
+from retainer.database import fill, literal
+from retainer.model.calendar import changes, start_of_day, zone_named
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
 from retainer.plan.predicates import filled, predicate
 
 Item = Rule | Hold | Erasure
-DECISIONS = ("copy", "delete", "blocked", "lost", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")
+DECISIONS = ("copy", "delete", "blocked", "lost", "uncatalogued", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
 
 @cache
 def _decision_sql() -> str:
-    return files("retainer.plan").joinpath("decide.sql").read_text()
+    return files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8")
 
 
 def timestamp(moment: datetime) -> str:
@@ -78,11 +79,24 @@ def _enum(words: Iterable[str]) -> str:
     return f"ENUM ({', '.join(map(literal, sorted(set(words)) or ['none']))})"
 
 
-def _start_of_day(zone: str, midnight: str) -> str:
-    """SQL: the first instant of a local day in UTC. Where a clock shows midnight twice, the first; where it never does, what follows."""
-    instant = f"timezone({zone}, {midnight})"
-    earlier = f"({instant} - INTERVAL 1 HOUR)"
-    return f"timezone('UTC', CASE WHEN timezone({zone}, {earlier}) = {midnight} THEN {earlier} ELSE {instant} END)"
+_FIRST = datetime(2015, 1, 1, tzinfo=UTC)
+"""No trusted date is before this one."""
+
+
+def _calendar(connection: DuckDBPyConnection, timezone: str, now: datetime) -> None:
+    """The tables offsets(since, shift), a zone's clock from 2015 to now, and day_start(local_day, moment), when days begin that end periods."""
+    zone = zone_named(timezone)
+    offsets = [(since.replace(tzinfo=None), shift) for since, shift in changes(zone, _FIRST, now + timedelta(days=1))]
+    _table(connection, "offsets", "since TIMESTAMP, shift INTERVAL", offsets)
+    days = [] if timezone == "UTC" else connection.execute(f"""
+        SELECT DISTINCT (day + to_months(months) + to_days(days) + INTERVAL 1 DAY)::DATE
+        FROM (SELECT unnest(generate_series(DATE '2014-12-31', ({timestamp(now)} + INTERVAL 2 DAY)::DATE, INTERVAL 1 DAY)) AS day)
+        CROSS JOIN (SELECT DISTINCT months, days FROM periods WHERE NOT forever AND micros = 0)
+    """).fetchall()  # fmt: skip
+    connection.execute("CREATE OR REPLACE TEMP TABLE day_start (local_day DATE, moment TIMESTAMP)")
+    if days:
+        rows = ({"local_day": day.isoformat(), "moment": f"{start_of_day(day, zone):%Y-%m-%d %H:%M:%S}"} for (day,) in days)
+        fill(connection, "day_start", {"local_day": "DATE", "moment": "TIMESTAMP"}, rows)
 
 
 def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str) -> list[Clause]:
@@ -117,14 +131,13 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
     letters = [f"CASE ({predicate(item.match)}) WHEN true THEN 'y' WHEN false THEN 'n' ELSE '?' END" for item in items]
     exact = {id(clause.item) for clause in clauses for period in (clause.begins, clause.ends) if period and period.exact}
     hourly = [f"({predicate(item.match)}) IS NOT FALSE" for item in items if id(item) in exact]
-    later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)::TIMESTAMP"
-    zone = literal(timezone)
+    _calendar(connection, timezone, now)
+    later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)"
     parts = {
         "$now": timestamp(now),
         "$matches": f"concat({', '.join(letters)})" if letters else "''",
         "$hourly": " OR ".join(hourly) or "false",
-        "$local_day": "slot::DATE" if timezone == "UTC" else f"timezone({zone}, timezone('UTC', slot))::DATE",
-        "$start_of_day": later if timezone == "UTC" else _start_of_day(zone, later),
+        "$start_of_day": f"{later}::TIMESTAMP" if timezone == "UTC" else f"(SELECT moment FROM day_start WHERE local_day = {later}::DATE)",
     }
     connection.execute(filled(_decision_sql(), parts))
     names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]

@@ -2,8 +2,8 @@
 --
 -- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it; copies, listings (retainer/model/tables.py)
 --         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
---         stores(store, scheme, rank)
--- Asked:  $now (cut to the second), $local_day and $start_of_day (in the policy's zone), $matches (a letter per rule, hold and
+--         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does; offsets(since, shift): the zone's clock
+-- Asked:  $now (cut to the second), $start_of_day (in the policy's zone), $matches (a letter per rule, hold and
 --         erasure: y, n, or ? for "not certain"), $hourly (true where a matching clause counts in hours)
 -- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate, weighed on the way.
 --
@@ -17,8 +17,9 @@ SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now 
 
 -- The local day of a moment. Since 2015 every zone's clock has changed at a quarter of an hour, and its days begin at one.
 CREATE OR REPLACE TEMP TABLE slots AS
-SELECT slot, $local_day AS day
-FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM dated WHERE created IS NOT NULL);
+SELECT slot, (slot + shift)::DATE AS day
+FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM dated WHERE created IS NOT NULL) AS bucket
+ASOF JOIN offsets ON slot >= since;
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
@@ -142,7 +143,8 @@ SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
 -- What a snapshot leaves open is never taken for the better: not complete, locked, owners not known.
 CREATE OR REPLACE TEMP VIEW lying AS
 SELECT asset_no, store::place AS store, coalesce(complete, false) AS complete, bytes, shared, coalesce(owners_known, false) AS owners_known,
-    coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked
+    coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked, coalesce(superseded, false) AS superseded,
+    coalesce(uncatalogued, false) AS uncatalogued
 FROM copies;
 
 -- The pairs of which nothing lies there:
@@ -166,14 +168,15 @@ WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT as
 -- microsecond, so that nothing is deleted early; views cut them to the second.
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
-    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked FROM lying
+    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked, superseded, uncatalogued FROM lying
     UNION ALL
-    SELECT asset_no, store, false, false, NULL, NULL, true, false FROM missing
+    SELECT asset_no, store, false, false, NULL, NULL, true, false, false, false FROM missing
     UNION ALL
     -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days ago.
-    SELECT asset_no, 'hosted', true, true, NULL, NULL, true, false FROM member WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
+    SELECT asset_no, 'hosted', true, true, NULL, NULL, true, false, false, false FROM member
+    WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
     UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false FROM member WHERE lies_elsewhere
+    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false, false, false FROM member WHERE lies_elsewhere
 ), asked AS (
     SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
@@ -186,7 +189,8 @@ WITH pair AS (
         -- there already, or nothing complete lies in any store.
         coalesce(surely_wanted OR (wanted AND (complete OR safe.asset_no IS NULL)), false) AS needed,
         coalesce(wanted AND NOT complete, false) AS open,
-        pair.store IN (FROM unfinished) AS unseen
+        pair.store IN (FROM unfinished) AS unseen,
+        pair.store IN (SELECT store::place FROM stores WHERE NOT filled) AS by_100ms
     FROM pair
     JOIN member USING (asset_no)
     LEFT JOIN safe USING (asset_no)
@@ -198,10 +202,17 @@ WITH pair AS (
             WHEN store = 'hosted' THEN 'lapses'
             WHEN store = 'elsewhere' THEN 'unmanaged'
             WHEN unseen AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
+            -- What 100ms uploads to is never copied to: it comes from there within days, or not at all.
+            WHEN needed AND NOT complete AND by_100ms THEN CASE
+                WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting'
+                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
+                ELSE 'unknown' END
             WHEN needed AND NOT complete THEN CASE
                 WHEN safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) THEN 'copy'
+                WHEN superseded THEN 'keep'
                 WHEN failed THEN CASE WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
-                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
+                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN
+                    CASE WHEN uncatalogued THEN 'uncatalogued' ELSE 'lost' END
                 ELSE 'unknown' END
             WHEN needed THEN 'keep'
             WHEN there AND $now < keep_until THEN 'keep'
@@ -215,7 +226,7 @@ WITH pair AS (
 SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes, safe,
     CASE
         WHEN verdict = 'due' THEN coalesce(erasure, deleted_by)
-        WHEN verdict IN ('copy', 'waiting', 'lost') THEN wanted_by
+        WHEN verdict IN ('copy', 'waiting', 'lost', 'uncatalogued') THEN wanted_by
         WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
         WHEN verdict = 'keep' AND needed THEN wanted_by
         WHEN verdict = 'keep' AND $now < keep_until THEN kept_by

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from retainer.model.setting import DeleteLimits
 
 PERCENT_FROM = 20
-"""Percentages are judged from this many deletes on: of three recordings, one is a third."""
+"""Percentages are judged from this many deletes on: of three recordings, one is a third. `percent: 0` means none, from the first on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def evaluate(limits: DeleteLimits, planned: Iterable[Deletes], recent: Iterable[
             copies = held[store].copies if store in held else 0
             total = copies + count[scope] - now[store]
             percent = 100.0 * count[scope] / total if total else 0.0
-            found.append(Limit("percent", scope, round(percent, 2), limits.percent, count[scope] >= PERCENT_FROM and percent > limits.percent))
+            judged = count[scope] >= PERCENT_FROM or limits.percent == 0
+            found.append(Limit("percent", scope, round(percent, 2), limits.percent, judged and percent > limits.percent))
             if copies and now[store] >= copies:
                 found.append(Limit("empty", scope, now[store], copies - 1, True))
     return sorted(found, key=lambda limit: (not limit.breached, limit.scope, limit.name))

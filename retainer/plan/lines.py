@@ -21,7 +21,7 @@ TOLD_METADATA = ("num_layers", "max_width", "max_height", "output_mode", "track_
 
 @cache
 def _sql() -> str:
-    return files("retainer.plan").joinpath("lines.sql").read_text()
+    return files("retainer.plan").joinpath("lines.sql").read_text(encoding="utf-8")
 
 
 def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locking: Iterable[str], now: datetime, only: Match | None) -> None:
@@ -31,11 +31,15 @@ def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locki
     """
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
+    target = f"CASE store {cases} END" if cases else "NULL"
+    mark = "'~' || left(md5(made_of_version), 8)"
     parts = {
         "$now": timestamp(now),
         "$filled": ", ".join(map(literal, targets)) or "NULL",
         "$locking": ", ".join(map(literal, locking)) or "NULL",
-        "$target": f"CASE store {cases} END" if cases else "NULL",
+        "$target": target,
+        "$beside": f"CASE WHEN ends_with({target}, '/') THEN {target} || {mark} || '/' "
+                   f"ELSE regexp_replace({target}, '([.][^./]*)?$', {mark} || '\\1') END",
         "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})" if only else "false",
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }

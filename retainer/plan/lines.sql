@@ -2,7 +2,8 @@
 -- the rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
--- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies to), $target (the key of a new copy, by store), $out_of_scope (whether --only leaves an asset out),
+-- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
+--        $out_of_scope (whether --only leaves an asset out),
 --        $metadata (the metadata that a plan tells)
 -- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
 
@@ -61,16 +62,19 @@ FROM (
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
-SELECT asset_no, store, coalesce(complete, false) AS complete, coalesce(archived, false) AS archived, folder, objects, broken FROM copies
+SELECT asset_no, store, coalesce(complete, false) AS complete, coalesce(archived, false) AS archived, folder, objects, broken,
+    superseded, made_of, made_of_version
+FROM copies
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting WHERE decision IN ('copy', 'delete'));
 
 -- Where a copy is read from: a store of the same kind of cloud first, in the order they are declared; else 100ms. Nothing is read
 -- from an archive while something else has it.
 CREATE OR REPLACE TEMP TABLE reading AS
-SELECT * EXCLUDE (best), best.source, best.folder, list_filter(best.objects, lambda o: o.complete) AS whole
+SELECT * EXCLUDE (best), best.source, best.folder, best.made_of, best.made_of_version, list_filter(best.objects, lambda o: o.complete) AS whole
 FROM (
     SELECT acting.asset_no, acting.store, decision,
-        arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects), (archived, here.scheme <> there.scheme, there.rank)) AS best
+        arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects, made_of := held.made_of,
+            made_of_version := held.made_of_version), (archived, here.scheme <> there.scheme, there.rank)) AS best
     FROM acting
     JOIN held ON held.asset_no = acting.asset_no AND held.complete AND (thaw OR NOT archived)
     JOIN stores AS there ON there.store = held.store
@@ -97,7 +101,7 @@ CREATE OR REPLACE TEMP VIEW lines AS
 SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep_until, delete_from, until, deadline, bytes,
     decision = 'delete' AND NOT stays AS last_copy,
     -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date cannot be trusted)
-    CASE WHEN decision IN ('copy', 'unknown') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere)
+    CASE WHEN decision IN ('copy', 'unknown', 'waiting', 'lost', 'uncatalogued') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere)
           AND (created IS NULL OR created + INTERVAL 15 DAY > $now)
          THEN coalesce(created + INTERVAL 15 DAY, $now) END AS leaves_at,
     elsewhere AND NOT hosted AS assumed,
@@ -105,7 +109,9 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
     CASE WHEN decision IN ('copy', 'delete') THEN json_object(
         'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'folder', folder,
-        'target', CASE decision WHEN 'copy' THEN $target END,
+        'target', CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside ELSE $target END END,
+        'made_of', CASE WHEN decision = 'copy' AND made_of IS NOT NULL THEN
+            json_object('key', made_of, 'size', 0, 'version', made_of_version) END,
         'objects', CASE decision WHEN 'delete' THEN
             list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END,
         'broken', list_transform(list_filter(objects, lambda o: decision = 'copy' AND list_contains(broken, o.key)),
@@ -118,7 +124,8 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
     )::VARCHAR END AS action
 FROM (
     SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
-        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken
+        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken, coalesce(there.superseded, false) AS superseded,
+        reading.made_of, reading.made_of_version
     FROM acting
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)

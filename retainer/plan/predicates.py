@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from retainer.database import literal
 from retainer.model.rule import (
+    NAME_FACTS,
     AllOf,
     AnyOf,
     Between,
@@ -35,17 +36,22 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
     """
 
     def fact(column: str, test: str, value: str | None = None) -> str:
-        unread = f"not_known IS NOT NULL AND list_contains(not_known, {literal(column)})"
         absent = "" if under_not else f"WHEN {value or column} IS NULL THEN false "
-        return f"CASE WHEN {unread} THEN NULL {absent}ELSE {test} END"
+        return f"CASE WHEN {_unread(column)} THEN NULL {absent}ELSE {test} END"
 
     match match:
         case Everything():
             return "true"
         case OneOf(fact=name, values=values):
             return fact(name, f"{name} IN ({', '.join(map(literal, values))})")
+        case Glob(fact=name, patterns=patterns) if name in NAME_FACTS:
+            # What was seen under several names is matched for certain only where all of them are, or none is.
+            tests = [f"(list_transform({name}s, lambda name: {_any_glob('name', patterns)}))"]
+            several = f"CASE WHEN list_bool_and{tests[0]} THEN true WHEN NOT list_bool_or{tests[0]} THEN false END"
+            one = fact(name, _any_glob(name, patterns))
+            return f"CASE WHEN {name}s IS NULL OR ({_unread(name)}) THEN {one} ELSE {several} END"
         case Glob(fact=name, patterns=patterns):
-            return fact(name, " OR ".join(_globbed(name, pattern) for pattern in patterns))
+            return fact(name, _any_glob(f"nfc_normalize({name})", patterns), name)
         case Between(fact=name, low=low, high=high):
             bounds = [f"{name} >= {low!r}" if low is not None else "", f"{name} <= {high!r}" if high is not None else ""]
             return fact(name, " AND ".join(filter(None, bounds)))
@@ -55,7 +61,7 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
             return f"({' AND '.join(filter(None, bounds))})"
         case Metadata(key=key, values=values):
             pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-            value = f"json_extract_string(metadata, {literal(pointer)})"
+            value = f"nfc_normalize(json_extract_string(metadata, {literal(pointer)}))"
             return fact("metadata", f"{value} IN ({', '.join(map(literal, values))})", value)
         case AllOf(parts=parts):
             return "(" + " AND ".join(f"({predicate(part, under_not=under_not)})" for part in parts) + ")"
@@ -65,6 +71,15 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
             return f"(NOT ({predicate(part, under_not=not under_not)}))"
         case _:
             assert_never(match)
+
+
+def _unread(column: str) -> str:
+    """SQL: whether this fact is there, and could not be read."""
+    return f"not_known IS NOT NULL AND list_contains(not_known, {literal(column)})"
+
+
+def _any_glob(column: str, patterns: Sequence[str]) -> str:
+    return " OR ".join(_globbed(column, pattern) for pattern in patterns)
 
 
 def _globbed(column: str, pattern: str) -> str:

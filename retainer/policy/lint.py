@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from retainer.model.rule import Policies
 from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, Span, nearest
+from retainer.policy.files import POLICY_FOLDER, PolicyFiles
 from retainer.policy.load import Document, Location, load_file
 from retainer.policy.parse import parse_policies
 
-POLICY_FOLDER = "policies"
-
-
-def policy_files(root: Path) -> list[Path]:
-    """Every `*.yaml` and `*.yml` under `policies/`, at any depth, in the order of their paths."""
-    folder = root / POLICY_FOLDER
-    found = (path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
 
 def load_policies(
-    root: Path, files: Iterable[Path], timezone: str, stores: frozenset[str] | None, locking: frozenset[str] = frozenset()
+    root: Path, found: PolicyFiles, timezone: str, stores: frozenset[str] | None, locking: frozenset[str] = frozenset()
 ) -> tuple[Policies, list[Diagnostic]]:
     """The policies of all files and all their mistakes. `stores`: those declared, or None where that is not checked; `locking`: those of
     them that lock their copies."""
     documents: list[tuple[Document, Policies]] = []
-    wrong: list[Diagnostic] = []
-    for path in files:
+    wrong: list[Diagnostic] = list(found.wrong)
+    for path in found.files:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         document, unread = load_file(path, name)
         wrong += unread

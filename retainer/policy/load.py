@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,7 +17,8 @@ import yaml
 from retainer.policy.diagnostics import Diagnostic, Span
 
 _LARGEST_FILE = 1 << 20
-_MOST_NODES = 10_000
+_MOST_COPIED = 10_000
+"""So many values may be there only since aliases repeat them; what is plainly there is bounded by the size of the file."""
 _DEEPEST = 50
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -114,7 +118,7 @@ class _Reader:
         self.events: Iterator[Any] = iter(yaml.parse(text, Loader=_Loader))
         self.wrong: list[Diagnostic] = []
         self.anchors: dict[str, tuple[Any, int]] = {}
-        self.nodes = 0
+        self.nodes = self.copied = 0
 
     def complain(self, code: str, event: Any, message: str, hint: str | None = None) -> None:
         self.wrong.append(self.document.at(code, _span(event), message, hint))
@@ -131,11 +135,15 @@ class _Reader:
                 self.complain("Y005", event, f"`*{event.anchor}` refers to nothing that was finished before it")
                 raise _Stop
             value, size = self.anchors[event.anchor]
-            self.count(size, event)
+            self.nodes += size
+            self.copied += size
+            if self.copied > _MOST_COPIED:
+                self.complain("Y005", event, f"aliases make this file grow by more than {_MOST_COPIED:,} values", "write fewer of them")
+                raise _Stop
             self.document.values[location] = _span(event)
             return value
         before = self.nodes
-        self.count(1, event)
+        self.nodes += 1
         if depth > _DEEPEST:
             self.complain("Y005", event, f"nested more than {_DEEPEST} levels deep")
             raise _Stop
@@ -183,12 +191,6 @@ class _Reader:
                 value[key] = item
         return value
 
-    def count(self, nodes: int, event: Any) -> None:
-        self.nodes += nodes
-        if self.nodes > _MOST_NODES:
-            self.complain("Y005", event, f"this file grows past {_MOST_NODES:,} values", "write fewer aliases, or split the file")
-            raise _Stop
-
 
 def _span(start: Any, end: Any | None = None) -> Span:
     first, last = start.start_mark, (end or start).end_mark
@@ -197,7 +199,14 @@ def _span(start: Any, end: Any | None = None) -> Span:
 
 def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
     """Read one YAML document; `file` is the name that diagnostics show. Never raises for bad input."""
-    document = Document(file, lines=text.splitlines())
+    document = Document(file, lines=re.split("\r\n|\r|\n", text.removesuffix("\n")))
+    if odd := re.search("[\x85\u2028\u2029]", text):
+        # YAML 1.1, and with it libyaml, ends a line there; git, editors and YAML 1.2 do not.
+        line = len(re.findall("\r\n|\r|\n", text[: odd.start()])) + 1
+        column = odd.start() - max(text.rfind("\n", 0, odd.start()), text.rfind("\r", 0, odd.start()))
+        name = unicodedata.name(odd[0], "NEXT LINE")
+        message = f"U+{ord(odd[0]):04X} ({name}) stands here, which some programs take for the end of a line"
+        return document, [document.at("Y007", Span(line, column, line, column + 1), message, "take it away; in quotes it can be written as \\u2028")]
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         return document, [document.at("Y007", Span(1, 1, 1, 2), "the text holds half a character", "save the file as UTF-8")]
     reader = _Reader(document, text)
@@ -232,15 +241,25 @@ def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
 
 
 def load_file(path: Path, file: str) -> tuple[Document, list[Diagnostic]]:
-    """Read one YAML file; what the file system refuses raises OSError."""
-    with path.open("rb") as stream:
-        content = stream.read(_LARGEST_FILE + 1)
+    """Read one YAML file, once. What cannot be read is a mistake as well."""
     empty = Document(file)
+
+    def unread(code: str, line: int, message: str, hint: str) -> tuple[Document, list[Diagnostic]]:
+        return empty, [empty.at(code, Span(line, 1, line, 2), message, hint)]
+
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return unread("P215", 1, "this is no file", "a policy is a file that can be read")
+            content = stream.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return unread("P215", 1, f"the file cannot be read: {reason}", "make it readable, or take it away")
     if len(content) > _LARGEST_FILE:
-        return empty, [empty.at("Y006", Span(1, 1, 1, 2), "the file is larger than 1 MiB", "split it")]
+        return unread("Y006", 1, f"the file is larger than {_LARGEST_FILE >> 20} MiB", "split it")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        return empty, [empty.at("Y007", Span(line, 1, line, 2), f"byte {error.start} is not UTF-8", "save the file as UTF-8")]
+        return unread("Y007", line, f"byte {error.start} is not UTF-8", "save the file as UTF-8")
     return load_text(text, file)

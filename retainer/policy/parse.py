@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, time
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ValidationError
 
+from retainer.model.calendar import start_of_day, zone_named
 from retainer.model.moment import read_moment
+from retainer.model.printable import printable
 from retainer.model.rule import (
     GLOB_FACTS,
     NUMBER_FACTS,
@@ -168,11 +171,34 @@ class _Parser:
 
     def __init__(self, document: Document, timezone: str) -> None:
         self.document = document
-        self.zone = ZoneInfo(timezone)
+        self.zone = zone_named(timezone)
         self.wrong: list[Diagnostic] = []
 
     def complain(self, code: str, location: Location, message: str, hint: str | None = None, *, key: bool = False) -> None:
         self.wrong.append(self.document.complain(code, location, message, hint, key=key))
+
+    def warn(self, code: str, location: Location, message: str, hint: str | None = None) -> None:
+        self.wrong.append(replace(self.document.complain(code, location, message, hint), is_warning=True))
+
+    def texts(self, values: Iterable[str], location: Location, *, may_be_empty: bool = False) -> tuple[str, ...]:
+        """The values of a fact, in the form in which facts are compared (NFC). What could never be meant so is complained of."""
+        listed = [str(value) for value in values]
+        for number, value in enumerate(listed):
+            place = (*location, number) if (*location, number) in self.document.values else location
+            if not value.strip() and not (may_be_empty and value == ""):
+                self.complain("P207", place, f"`{location[-1]}` is empty, so it matches nothing", "write a value, or leave the key out")
+            elif value != value.strip() or len(value.splitlines()) > 1:
+                self.complain("P218", place, f"`{location[-1]}` has blanks or a line end around it, so it matches nothing", "write it on one line")
+            elif "," in value and not may_be_empty:
+                meant = ", ".join(part.strip() for part in value.split(","))
+                self.warn("P217", place, f"`{value}` is one text with a comma in it", f"a list is written [{meant}]")
+        return tuple(unicodedata.normalize("NFC", value) for value in listed)
+
+    def shown(self, item: RuleItem | HoldItem | ErasureItem, location: Location) -> None:
+        """Warn of text that would not look like what it is."""
+        for key in ("why", "owner"):
+            if (text := getattr(item, key)) and printable(text.rstrip("\n")) != text.rstrip("\n").replace("\n", "\\n"):
+                self.warn("P216", (*location, key), f"`{key}` has characters that do not show, or hide others", f"it reads {printable(text)[:80]}")
 
     def where(self, location: Location) -> Where:
         return Where(self.document.file, self.document.span(location).line)
@@ -182,7 +208,7 @@ class _Parser:
             return None
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             try:
-                return datetime.combine(date.fromisoformat(text), time(), self.zone).astimezone(UTC)
+                return start_of_day(date.fromisoformat(text), self.zone)
             except (ValueError, OverflowError):
                 pass
         elif (moment := read_moment(text)) is not None:
@@ -201,7 +227,7 @@ class _Parser:
         parts: list[Match] = []
         for fact in (*TEXT_FACTS, *GLOB_FACTS):
             if values := getattr(item, fact):
-                parts.append((Glob if fact in GLOB_FACTS else OneOf)(fact, tuple(map(str, values))))
+                parts.append((Glob if fact in GLOB_FACTS else OneOf)(fact, self.texts(values, (*location, fact))))
         for fact in NUMBER_FACTS:
             if span := getattr(item, fact):
                 if span.min is None and span.max is None:
@@ -220,7 +246,7 @@ class _Parser:
         if item.metadata is not None and not item.metadata:
             self.complain("P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing")
         for key, values in (item.metadata or {}).items():
-            parts.append(Metadata(key, tuple(map(str, values))))
+            parts.append(Metadata(key, self.texts(values, (*location, "metadata", key), may_be_empty=True)))
         if item.any:
             parts.append(AnyOf(tuple(self.match(part, (*location, "any", n)) for n, part in enumerate(item.any))))
         if item.all:
@@ -243,6 +269,7 @@ class _Parser:
     def rules(self) -> Iterator[Rule]:
         for number, item in self.items("rules", RuleItem):
             here: Location = ("rules", number)
+            self.shown(item, here)
             keeps = []
             for n, keep in enumerate(item.keep or ()):
                 place = (*here, "keep", n)
@@ -273,6 +300,7 @@ class _Parser:
     def holds(self) -> Iterator[Hold]:
         for number, item in self.items("holds", HoldItem):
             here: Location = ("holds", number)
+            self.shown(item, here)
             yield Hold(
                 id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
                 store=self.store(item.in_, (*here, "in")), released=self.moment(item.released, (*here, "released")),
@@ -282,6 +310,7 @@ class _Parser:
     def erasures(self) -> Iterator[Erasure]:
         for number, item in self.items("erasures", ErasureItem):
             here: Location = ("erasures", number)
+            self.shown(item, here)
             yield Erasure(
                 id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
                 requested=self.moment(item.requested, (*here, "requested")), why=item.why, owner=item.owner or "",

@@ -206,6 +206,7 @@ class StoreItem(Strict):
 class SourceItem(Strict):
     url: Text = "https://api.100ms.live/v2"
     hosted: list[Text] = Field([], description="buckets that are 100ms's own, such as s3://hms-prod-*")
+    allow_http: Annotated[bool, BeforeValidator(resolved)] = Field(False, description="ask the API without TLS, other than on this machine")
 
 
 class DeleteLimitsItem(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -14,19 +15,24 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import jwt
-from urllib3 import make_headers
 from urllib3.exceptions import HTTPError
 
-from retainer.errors import CredentialsRefused, ListingBroken, SourceFailed, SourceGone
+from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
 from retainer.ports import Body
-from retainer.sources.connections import Connections
+from retainer.sources.connections import Connections, Spent, is_local
 from retainer.sources.media import Media
 from retainer.sources.patience import BUDGET_SECONDS, Again, Patience, asked_patience, may_pass
+from retainer.stop import Stop
 
 PAGE = 100
+LIST_SECONDS = 12 * 3600.0
+"""One list may take so long: ten million rows in pages of 100, at two answers a second."""
+IDLE_PAGES = 3
+"""So many full pages in a row may hold only rows that were seen before; new recordings can move what comes next, and not for ever."""
+LONGEST_ANSWER = 64 << 20
+"""An answer of the API is at most so long, unpacked."""
 TOKEN_LIFE_SECONDS = 24 * 3600
 RENEW_BEFORE_SECONDS = 300
-_ZIPPED = make_headers(accept_encoding=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,36 @@ class _Token:
                 self._ends = 0.0
 
 
+class _News:
+    """Whether the pages of a list still bring rows that were not seen before. Of a long list it remembers one id of sixteen."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._pages = self._idle = 0
+
+    def have_ended(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        self._pages += 1
+        ids = {hash(str(row.get("id"))) for row in rows}
+        if self._pages > 1000:
+            ids = {each for each in ids if each % 16 == 0}
+        if ids:
+            self._idle = 0 if ids - self._seen else self._idle + 1
+            self._seen |= ids
+        return self._idle >= IDLE_PAGES
+
+
+def server_time(url: str) -> datetime:
+    """100ms's clock from its `Date`: any answer tells it, so no credentials are needed. Raises SourceFailed."""
+    connections = Connections(Stop())
+    try:
+        date = connections.whole(f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER).headers.get("Date")
+        return parsedate_to_datetime(date or "")
+    except (HTTPError, ValueError, TypeError):
+        raise SourceFailed(f"100ms at {url} does not tell its time", hint="is it reachable from here?") from None
+    finally:
+        connections.close()
+
+
 class HmsApi:
     """Lists assets and rooms, and opens recordings. Safe to use from several threads."""
 
@@ -83,9 +119,10 @@ class HmsApi:
         credentials: Credentials,
         *,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         retry_budget: float = BUDGET_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
+        stop: Stop | None = None,
     ) -> None:
         held = (credentials.access_key, credentials.secret) if not credentials.token else (credentials.token,)
         if not all(text and text.isascii() and text.isprintable() for text in held):
@@ -95,9 +132,10 @@ class HmsApi:
             )
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
-        self._patience = Patience(retry_budget, sleep, on_wait)
-        self._connections = Connections()
-        self._media = Media(self._connections, self._patience)
+        self._stop = stop or Stop()
+        self._patience = Patience(retry_budget, sleep or self._stop.wait, on_wait)
+        self._connections = Connections(self._stop)
+        self._media = Media(self._connections, self._patience, is_local(self._base))
         self._date: str | None = None
 
     def close(self) -> None:
@@ -109,6 +147,15 @@ class HmsApi:
         if self._date is None:
             raise SourceFailed("100ms: the server does not tell its time")
         return parsedate_to_datetime(self._date)
+
+    def customer(self) -> str | None:
+        try:
+            rows = self._rows(self._once("/rooms", {"limit": "10"}), "/rooms")
+        except (Again, RetainerError):
+            return None
+        told = {row.get("customer_id") for row in rows}
+        one = told.pop() if len(told) == 1 else None
+        return one if isinstance(one, str) and one else None
 
     def assets(self, kind: str) -> Iterator[Mapping[str, Any]]:
         yield from self._pages("/recording-assets", {"type": kind})
@@ -122,12 +169,19 @@ class HmsApi:
     def _pages(self, path: str, query: dict[str, str]) -> Iterator[Mapping[str, Any]]:
         start: str | None = None
         cursors: set[str] = set()
+        ends = time.monotonic() + LIST_SECONDS
+        news = _News()
         while True:
+            self._stop.check()
+            if time.monotonic() > ends:
+                raise ListingBroken(f"100ms {path}: the list did not end within {LIST_SECONDS / 3600:.0f} hours", hint="run it again later")
             try:
                 page = self._get(path, query | {"limit": str(PAGE)} | ({"start": start} if start else {}))
             except SourceFailed as error:
                 raise ListingBroken(error.message, hint=error.hint) from None
             rows = self._rows(page, path)
+            if news.have_ended(rows):
+                raise ListingBroken(f"100ms {path}: {IDLE_PAGES} pages in a row brought nothing new, so the list has no end")
             yield from rows
             limit = page.get("limit")
             if len(rows) < (limit if isinstance(limit, int) and 0 < limit <= PAGE else PAGE):
@@ -157,7 +211,9 @@ class HmsApi:
         for fresh in (False, True):
             token = self._token.get()
             try:
-                answer = self._connections.get(address, _ZIPPED | {"Authorization": f"Bearer {token}"}, whole=True)
+                answer = self._connections.whole(address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER)
+            except Spent as error:
+                raise SourceFailed(f"100ms {path}: {error}") from None
             except ValueError:
                 raise SourceFailed(f"100ms {path}: its `url` in retainer.yaml is no address of a server") from None
             except HTTPError as error:
@@ -176,11 +232,11 @@ class HmsApi:
         if status in (404, 410):
             raise SourceGone(f"100ms {path}: {status}, it is not there")
         if may_pass(status):
-            raise Again(f"it answered {status}", asked_patience(status, answer.headers, lambda: answer.data.decode(errors="replace")))
+            raise Again(f"it answered {status}", asked_patience(status, answer.headers, lambda: answer.content.decode(errors="replace")))
         if status != 200:
             raise SourceFailed(f"100ms {path}: it answered {status}")
         try:
-            page = answer.json()
+            page = json.loads(answer.content)
         except (ValueError, RecursionError):
             raise Again("an answer was cut off or is not JSON") from None
         if not isinstance(page, dict):
@@ -195,6 +251,6 @@ class HmsApi:
 
     def _presigned(self, asset_id: str) -> str:
         url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")
-        if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        if not isinstance(url, str) or not url.startswith(("https://", "http://")) or len(url) > 16_384:
             raise SourceFailed("100ms gave no presigned URL for it")
         return url

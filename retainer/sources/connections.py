@@ -4,30 +4,54 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from retainer.errors import SourceFailed
+from retainer.stop import Stop
 
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # below that it would log signed URLs
 
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 60.0
 """A connection that brings nothing for so long counts as broken."""
+WHOLE_SECONDS = 120.0
+"""An answer that is read whole is read within so long, whatever comes drop by drop."""
+
+
+class Spent(Exception):
+    """An answer took longer than anything may, or is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was read whole and unpacked."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 class Connections:
     """Asks. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop) -> None:
         how = {
             "maxsize": 32, "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS), "retries": False, "ssl_context": _trusted(),
         }  # fmt: skip
+        self._stop = stop
         self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
         self._proxies = {
             scheme: urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how)  # type: ignore[arg-type]
@@ -38,17 +62,98 @@ class Connections:
         for pool in (self._pool, *self._proxies.values()):
             pool.clear()
 
-    def get(self, address: str, headers: Mapping[str, str], *, whole: bool) -> urllib3.BaseHTTPResponse:
-        """The answer, its body read to the end and decoded, or yet to be read as it comes. A redirect is not followed.
+    def get(self, address: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """The answer, its body yet to be read as it comes. A redirect is not followed.
 
-        Raises ValueError for what is no HTTP address, urllib3's HTTPError when no answer comes, or not all of it.
+        Raises ValueError for what is no HTTP address, urllib3's HTTPError when no answer comes.
         """
+        self._stop.check()
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("no http address")
         pool = self._proxies.get(parts.scheme, self._pool) if not proxy_bypass(parts.hostname) else self._pool
         fields = {"User-Agent": "retainer", **headers}
-        return pool.request("GET", address, headers=fields, preload_content=whole, decode_content=whole, redirect=False)
+        return pool.request("GET", address, headers=fields, preload_content=False, decode_content=False, redirect=False)
+
+    def whole(self, address: str, headers: Mapping[str, str], most: int) -> Answer:
+        """The answer, read to the end within two minutes, and unpacked to at most so many bytes. Raises as `get`, and Spent."""
+        answer = self.get(address, {"Accept-Encoding": "gzip", **headers})
+        try:
+            with cut_after(answer, WHOLE_SECONDS) as cut:
+                try:
+                    content = b"".join(_pieces(answer, most))
+                except HTTPError:
+                    if cut.is_set():
+                        raise Spent(f"an answer did not end within {WHOLE_SECONDS:.0f} s") from None
+                    raise
+            if answer.headers.get("Content-Encoding", "identity").strip().lower() in ("gzip", "x-gzip"):
+                content = _unpacked(content, most)
+            if len(content) > most:
+                raise Spent(f"an answer is longer than {most >> 20} MiB")
+            return Answer(answer.status, answer.headers, content)
+        finally:
+            answer.release_conn()
+
+    def goes_through_a_proxy(self, address: str) -> bool:
+        parts = urlsplit(address)
+        return parts.scheme in self._proxies and not proxy_bypass(parts.hostname or "")
+
+
+def _pieces(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
+    """A body until one piece more than `most`; read to its very end, for only there urllib3 tells that it was cut off."""
+    came = 0
+    while came <= most and (piece := answer.read(1 << 20)):
+        came += len(piece)
+        yield piece
+
+
+@contextmanager
+def cut_after(answer: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[threading.Event]:
+    """While it lasts, a body that has not come within so long is cut off: it then ends in an HTTPError, and the event is set."""
+    cut = threading.Event()
+
+    def shut() -> None:
+        cut.set()
+        with suppress(Exception):  # it may have ended at this moment
+            answer.shutdown()
+
+    timer = threading.Timer(seconds, shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield cut
+    finally:
+        timer.cancel()
+
+
+def _unpacked(content: bytes, most: int) -> bytes:
+    """Unpack gzip. Raises Spent for what would be longer than `most`, ProtocolError for what is cut off or no gzip."""
+    unpacker = zlib.decompressobj(31)
+    try:
+        unpacked = unpacker.decompress(content, most + 1)
+    except zlib.error:
+        raise ProtocolError("no gzip") from None
+    if len(unpacked) > most:
+        raise Spent(f"an answer is longer than {most >> 20} MiB once it is unpacked")
+    if not unpacker.eof:
+        raise ProtocolError("cut off")
+    return unpacked
+
+
+def is_local(address: str) -> bool:
+    """Whether an address leads to this machine or a private network, by name, number or what its name stands for."""
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    try:
+        numbers = [ip_address(host)]
+    except ValueError:
+        try:
+            numbers = [ip_address(str(found[4][0]).partition("%")[0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError):
+            return False  # nobody knows it, so nothing will be reached there
+    return any(not number.is_global for number in numbers)
 
 
 def _trusted() -> ssl.SSLContext:

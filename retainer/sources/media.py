@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from retainer.errors import SourceFailed, SourceGone
+from retainer.errors import SourceFailed, SourceGone, TooSlow
 from retainer.ports import Body
-from retainer.sources.connections import Connections
+from retainer.sources.connections import Connections, cut_after, is_local
 from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
 
 RESUMES = 3
 """So often in a row a download is gone on with that brings no new byte; then it is given up."""
+PIECE_SECONDS = 60.0
+"""Within so long a mebibyte must have come; where it has not, the download is gone on with once, and 64 KiB must come."""
 _PIECE = 1 << 20
+_SLOW_PIECE = 64 << 10
 _REDIRECTS = 5
 _MOVED = (301, 302, 303, 307, 308)
 
@@ -26,9 +29,11 @@ Opened = tuple[BaseHTTPResponse, str]
 class Media:
     """Opens bodies. Safe to use from several threads."""
 
-    def __init__(self, connections: Connections, patience: Patience) -> None:
+    def __init__(self, connections: Connections, patience: Patience, may_be_local: bool) -> None:
+        """`may_be_local`: bytes may come from a private network, since the API itself is in one."""
         self._connections = connections
         self._patience = patience
+        self._may_be_local = may_be_local
 
     def body(self, what: str, address: Callable[[], str], *, redirects: bool) -> Body:
         """Open what lies at an address, which is asked for each time anew since presigned ones end. Raises SourceGone, SourceFailed."""
@@ -64,7 +69,8 @@ class Media:
         useless = f"opening {what}: its presigned URL is of no use"
         for _ in range(redirects + 1):
             try:
-                answer = self._connections.get(address, {"Accept-Encoding": "identity", **headers}, whole=False)
+                self._may_be_asked(what, address)
+                answer = self._connections.get(address, {"Accept-Encoding": "identity", **headers})
             except ValueError:
                 raise SourceFailed(f"{useless} (no http address)") from None
             except HTTPError as error:
@@ -73,38 +79,61 @@ class Media:
             if not moved:
                 return answer, address
             answer.close()
-            address = urljoin(address, moved)
+            leads = urljoin(address, moved)
+            if urlsplit(address).scheme == "https" and urlsplit(leads).scheme != "https":
+                raise SourceFailed(f"opening {what}: a redirect leads from https to {urlsplit(leads).scheme}, which is not followed")
+            address = leads
         raise SourceFailed(f"{useless} (TooManyRedirects)")
+
+    def _may_be_asked(self, what: str, address: str) -> None:
+        """Raises SourceFailed for an address in a private network, on this machine or of the cloud's own services."""
+        if not self._may_be_local and not self._connections.goes_through_a_proxy(address) and is_local(address):
+            host = urlsplit(address).hostname
+            raise SourceFailed(f"opening {what}: it leads to {host}, which is no public address", hint="who answers in place of 100ms?")
 
     def _pieces(self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: BaseHTTPResponse) -> Iterator[bytes]:
         """The body, to its end. Where it breaks off or stalls it goes on from there, if the server shows that it is still the same file."""
         length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
-        came, tries = 0, 0
+        came, tries, at_once = 0, 0, _PIECE
         while True:
+            slow = False
             try:
-                while piece := answer.read(_PIECE):
+                while True:
+                    with cut_after(answer, PIECE_SECONDS) as cut:
+                        try:
+                            piece = answer.read(at_once)
+                        except HTTPError:
+                            slow = cut.is_set()
+                            raise
+                    if not piece:
+                        return
                     came, tries = came + len(piece), 0
                     yield piece
-                return
             except HTTPError as error:
+                if slow and at_once == _SLOW_PIECE:
+                    raise TooSlow(f"reading {what}: after {came} bytes it brought less than {_SLOW_PIECE >> 10} KiB in {PIECE_SECONDS:.0f} s",
+                                  hint="run it again later") from None  # fmt: skip
+                at_once = _SLOW_PIECE if slow else at_once
                 broke = f"reading {what}: it broke off after {came} bytes ({type(error).__name__})"
             finally:
                 answer.close()
             tries += 1
+            given_up = TooSlow if slow else SourceFailed
             if not length.isdigit() or not etag.startswith('"'):
-                raise SourceFailed(f"{broke}, and the server names nothing to go on from", hint="run it again")
+                raise given_up(f"{broke}, and the server names nothing to go on from", hint="run it again")
             if tries > RESUMES:
-                raise SourceFailed(f"{broke}, {RESUMES} times in a row", hint="run it again later")
+                raise given_up(f"{broke}, {RESUMES} times in a row", hint="run it again later")
             self._patience.on_wait(f"{broke}; going on from there")
             self._patience.sleep(backoff(tries))
             answer, _ = opened({"Range": f"bytes={came}-", "If-Range": etag})
             if answer.status != 206 or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}":
                 answer.close()
-                raise SourceFailed(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
+                raise given_up(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
 
 
 def _beginning(answer: BaseHTTPResponse) -> str:
     try:
-        return answer.read(2000).decode(errors="replace")
+        with cut_after(answer, PIECE_SECONDS):
+            return answer.read(2000).decode(errors="replace")
     except HTTPError:
         return ""

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -20,9 +20,10 @@ from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
+from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed, StoreRefused
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.stop import Stop
 
 _PIECE = 1 << 20
 _CHUNK = 8 << 20
@@ -32,9 +33,11 @@ _TROUBLE = (GoogleAPICallError, GoogleAuthError, RetryError, requests.RequestExc
 class GcsReader:
     """Reads one prefix of one bucket. What a listing says of holds and retention is complete: no further look is needed."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+        """`quick`: give up on a silent server in seconds, as a lock must. Raises CredentialsRefused."""
         self.name = store.name
         self.store = store
+        self._stop = stop or Stop()
         emulated = store.endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
         options = {"api_endpoint": store.endpoint} if store.endpoint else None
         try:
@@ -43,12 +46,13 @@ class GcsReader:
                 if emulated
                 else storage.Client()
             )
-        except (GoogleAuthError, OSError):
+        except (GoogleAuthError, OSError, ValueError):
             raise CredentialsRefused(
-                f"reach {store.name}: there are no Google credentials", hint="run `gcloud auth application-default login`"
+                f"reach {store.name}: there are no Google credentials", hint="run `gcloud auth application-default login`", store=store.name
             ) from None
         self._bucket = self._client.bucket(store.bucket)
-        self._retry = DEFAULT_RETRY.with_timeout(5.0 if emulated else 60.0)
+        self._retry = DEFAULT_RETRY.with_timeout(5.0 if emulated else 15.0 if quick else 60.0)
+        self._timeout = (5, 10) if quick else (10, 60)
 
     def _full(self, key: str) -> str:
         return self.store.prefix + key
@@ -56,14 +60,15 @@ class GcsReader:
     def _failed(self, verb: str, key: str, error: Exception) -> RetainerError:
         where = f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
         if isinstance(error, GoogleAuthError | Unauthorized):
-            return CredentialsRefused(f"{where}: Google refused the credentials", hint="see `gcloud auth list`")
+            return CredentialsRefused(f"{where}: Google refused the credentials", hint="see `gcloud auth list`", store=self.name)
         if isinstance(error, RetryError) and isinstance(error.cause, GoogleAPICallError):
             error = error.cause
         if isinstance(error, InvalidResponse):
             return StoreFailed(f"{where}: GCS answered {error.response.status_code}")
         if isinstance(error, GoogleAPICallError):
-            hint = "the credentials lack a right there" if isinstance(error, Forbidden) else None
-            return StoreFailed(f"{where}: GCS answered {error.code}", hint=hint)
+            if isinstance(error, Forbidden):
+                return StoreRefused(f"{where}: GCS answered {error.code}", hint="the credentials lack a right there")
+            return StoreFailed(f"{where}: GCS answered {error.code}")
         return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
 
     def _seen(self, blob: Any) -> Seen:
@@ -77,6 +82,7 @@ class GcsReader:
     def list(self, under: str = "") -> Iterator[Seen]:
         try:
             for blob in self._client.list_blobs(self._bucket, prefix=self._full(under) or None, retry=self._retry):
+                self._stop.check()
                 key = blob.name[len(self.store.prefix) :]
                 if key and (under or not key.startswith(OWN_PREFIX)):
                     yield self._seen(blob)
@@ -95,7 +101,11 @@ class GcsReader:
         if blob is None:
             return None
         told = _checksum_of(blob)
-        return Look(self._seen(blob), told, blob.metadata or {}, told)
+        return Look(self._seen(blob), told, blob.metadata or {}, told, self._age(blob) if key.startswith(OWN_PREFIX) else None)
+
+    def _age(self, blob: storage.Blob) -> timedelta | None:
+        """How long ago an object was written, by the server's own clock; asked for only where it matters, as it takes another call."""
+        return None if blob.updated is None else self.server_time() - blob.updated
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         blob = self._bucket.blob(self._full(seen.key), chunk_size=_CHUNK)
@@ -104,6 +114,7 @@ class GcsReader:
             if seen.size:
                 with blob.open("rb", if_generation_match=int(seen.version), raw_download=True, retry=self._retry) as body:
                     while piece := body.read(_PIECE):
+                        self._stop.check()
                         count += len(piece)
                         yield piece
         except (PreconditionFailed, NotFound):
@@ -112,6 +123,9 @@ class GcsReader:
             raise self._failed("read", seen.key, error) from None
         if count != seen.size:
             raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
+
+    def unfinished(self) -> Sequence[str]:
+        return ()
 
     def server_time(self) -> datetime:
         base = (self.store.endpoint or os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com").rstrip("/")
@@ -127,8 +141,8 @@ class GcsReader:
 class GcsWriter(GcsReader):
     """Changes one prefix of one bucket, always on a condition."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+        super().__init__(store, stop, quick=quick)
         self._proven: Conditions | None = None
         self._proving = threading.Lock()
 
@@ -157,7 +171,8 @@ class GcsWriter(GcsReader):
             if len(buffer) > _CHUNK:
                 more = True
                 break
-        blob = self._blob(key, metadata, len(buffer), lock_until)
+        known = size if size is not None else self.store.storage_class_from if more else len(buffer)
+        blob = self._blob(key, metadata, known, lock_until)
         options = {"if_generation_match": int(over.version) if over else 0, "checksum": "crc32c", "retry": self._retry}
         try:
             if not more:
@@ -246,13 +261,25 @@ class GcsWriter(GcsReader):
                 return Deletion.GONE
             if found.seen.version != seen.version:
                 return Deletion.CHANGED
-        try:
+        asked = 0
+
+        def ask() -> None:
+            nonlocal asked
+            asked += 1
             # Never blob.delete() of a listed blob: it names the generation, which is permanent even where versioning is on.
-            self._bucket.delete_blob(self._full(seen.key), if_generation_match=int(seen.version), retry=self._retry)
+            self._bucket.delete_blob(self._full(seen.key), if_generation_match=int(seen.version), retry=None, timeout=self._timeout)
+
+        # Asked twice, the first may have been done, and its answer lost.
+        gone = Deletion.GONE
+        try:
+            try:
+                self._retry(ask)()
+            finally:
+                gone = Deletion.DELETED if asked > 1 else Deletion.GONE
         except NotFound:
-            return Deletion.GONE
+            return gone
         except PreconditionFailed:
-            return Deletion.CHANGED if self.look(seen.key) else Deletion.GONE
+            return Deletion.CHANGED if self.look(seen.key) else gone
         except Forbidden as error:
             found = self.look(seen.key)
             if found is not None and (found.seen.locked_until is not None or "retention" in str(error).lower() or "hold" in str(error).lower()):
@@ -262,8 +289,16 @@ class GcsWriter(GcsReader):
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
+    def finish(self, key: str, seen: Seen | None) -> Deletion:
+        return Deletion.GONE
+
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         raise StoreFailed(f"delete in {self.name}: GCS objects are deleted one by one")
+
+    def impatient(self) -> GcsWriter:
+        other = GcsWriter(self.store, self._stop, quick=True)
+        other._proven = self.conditions()
+        return other
 
     def conditions(self) -> Conditions:
         with self._proving:
@@ -280,6 +315,7 @@ class GcsWriter(GcsReader):
             create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
             checksum = found is not None and found.crc32c == _crc(b"probe") and self._computes_checksums(name)
             copy = self._refuses_copies(blob)
+            replace = self._replaces(name)
             delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
@@ -287,7 +323,21 @@ class GcsWriter(GcsReader):
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum, copy=copy)
+        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum, replace=replace, copy=copy)
+
+    def _replaces(self, name: str) -> bool:
+        """Whether a write over the right generation goes through, and one over another does not."""
+        found = self._bucket.get_blob(name, retry=self._retry)
+        if found is None:
+            return False
+        write = self._bucket.blob(name).upload_from_string
+        if not self._refused(lambda: write(b"other", if_generation_match=1, retry=None)):
+            return False
+        try:
+            write(b"probe", if_generation_match=int(found.generation), retry=None)
+        except (PreconditionFailed, Forbidden):
+            return False  # a bucket with retention keeps the probe as it is
+        return True
 
     def _refuses_copies(self, blob: storage.Blob) -> bool:
         try:
@@ -320,7 +370,7 @@ class GcsWriter(GcsReader):
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         blob = self._bucket.blob(self._full(seen.key))
         try:
-            blob.upload_from_string(content, if_generation_match=int(seen.version), retry=self._retry)
+            blob.upload_from_string(content, if_generation_match=int(seen.version), retry=self._retry, timeout=self._timeout)
         except PreconditionFailed:
             return None
         except _TROUBLE as error:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from stat import S_ISREG
 
-from retainer.errors import KeyTaken, ListingBroken, StoreFailed
+from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.stop import Stop
 
 _PIECE = 1 << 20
 _TEMPORARY = f"{OWN_PREFIX}tmp/"
@@ -29,18 +33,35 @@ def _version(stat: os.stat_result) -> str:
 class LocalReader:
     """Reads one folder. Symbolic links are not followed and are no objects."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+        """`quick` changes nothing here: a folder answers at once or not at all."""
         self.name = store.name
         self.store = store
         self.root = Path(store.prefix)
+        self._stop = stop or Stop()
+        self._newest = 0.0
 
     def _path(self, key: str) -> Path:
-        if key.startswith("/") or any(piece in ("", ".", "..") for piece in key.split("/")):
+        """Where a key lies. Raises StoreFailed for one that leads out of the folder, also by a link on the way."""
+        if key.startswith("/") or "\0" in key or any(piece in ("", ".", "..") for piece in key.split("/")):
             raise StoreFailed(f"{self.name}: the key `{key}` would leave the folder")
-        return self.root / key
+        path = self.root / key
+        self._no_link(path.parent)
+        return path
+
+    def _no_link(self, folder: Path) -> None:
+        while folder != self.root:
+            if folder.is_symlink():
+                raise StoreFailed(f"{self.name}: {folder} is a link, and none is followed inside a store", hint="put the folder itself there")
+            folder = folder.parent
 
     def list(self, under: str = "") -> Iterator[Seen]:
         base = self.root / under
+        if under:
+            try:
+                self._no_link(Path(f"{base}"))
+            except StoreFailed as error:
+                raise ListingBroken(error.message, hint=error.hint) from None
         if not self.root.is_dir():
             raise ListingBroken(f"list {self.name}: the folder {self.root} is not there", hint="create it, or correct its url")
         if under and not base.is_dir():
@@ -48,6 +69,7 @@ class LocalReader:
         folders = [base]
         try:
             while folders:
+                self._stop.check()
                 folder = folders.pop()
                 with os.scandir(folder) as entries:
                     for entry in entries:
@@ -59,9 +81,27 @@ class LocalReader:
                             folders.append(path)
                         elif entry.is_file(follow_symlinks=False):
                             stat = entry.stat(follow_symlinks=False)
+                            self._newest = max(self._newest, stat.st_mtime)
                             yield Seen(key, stat.st_size, _version(stat), lock_read=True)
+            if not under:
+                yield from self._moved_aside()
         except OSError as error:
             raise ListingBroken(f"list {self.name}: {error.strerror} ({error.filename})") from None
+
+    def _moved_aside(self) -> Iterator[Seen]:
+        """What a delete moved aside before it was killed is still there; the next run ends that delete, or puts it back."""
+        for key in self.unfinished():
+            if not os.path.lexists(self.root / key):
+                stat = (self.root / _GOING / key).lstat()
+                yield Seen(key, stat.st_size, _version(stat), lock_read=True)
+
+    def unfinished(self) -> Sequence[str]:
+        """The keys of deletes that a kill cut short: the file was moved aside, and not yet removed."""
+        going = self.root / _GOING
+        try:
+            return sorted(path.relative_to(going).as_posix() for path in going.rglob("*") if path.is_file() or path.is_symlink())
+        except OSError as error:
+            raise StoreFailed(f"look at {self.name}: {error.strerror}") from None
 
     def can_lock(self) -> bool:
         return False
@@ -74,10 +114,21 @@ class LocalReader:
         except OSError as error:
             raise StoreFailed(f"look at {self.name}:{key}: {error.strerror}") from None
         try:
-            metadata = json.loads((self.root / _RECORDS / f"{key}.json").read_text())
+            metadata = json.loads((self.root / _RECORDS / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             metadata = {}
-        return Look(Seen(key, stat.st_size, _version(stat), lock_read=True), None, metadata)
+        if not S_ISREG(stat.st_mode):
+            raise StoreFailed(f"look at {self.name}:{key}: something lies there that is no file", hint="look at it, and move it away")
+        return Look(Seen(key, stat.st_size, _version(stat), lock_read=True), None, metadata, age=self._age(key, stat))
+
+    def _age(self, key: str, stat: os.stat_result) -> timedelta | None:
+        """How long ago an object of retainer's own was written, by the clock that stamps this folder's files."""
+        if not key.startswith(OWN_PREFIX):
+            return None
+        return self._stamped_now() - datetime.fromtimestamp(stat.st_mtime, UTC)
+
+    def _stamped_now(self) -> datetime:
+        return datetime.now(UTC)
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         count = 0
@@ -86,6 +137,7 @@ class LocalReader:
                 if _version(os.fstat(stream.fileno())) != seen.version:
                     raise StoreFailed(f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again")
                 while piece := stream.read(_PIECE):
+                    self._stop.check()
                     count += len(piece)
                     yield piece
         except OSError as error:
@@ -94,11 +146,24 @@ class LocalReader:
             raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
 
     def server_time(self) -> datetime:
-        return datetime.now(UTC)
+        """Files tell when they were written, so the clock is not before the newest of them. Whether it is ahead only others can tell."""
+        return max(self._stamped_now(), datetime.fromtimestamp(self._newest, UTC))
 
 
 class LocalWriter(LocalReader):
     """Changes one folder, always on a condition: a create links a finished file, a delete moves aside and looks once more."""
+
+    def _stamped_now(self) -> datetime:
+        """The clock that stamps the files of this folder: on a share that of the machine it lies on."""
+        try:
+            folder = self.root / _TEMPORARY
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"0")
+                probe.flush()
+                return datetime.fromtimestamp(os.fstat(probe.fileno()).st_mtime, UTC)
+        except OSError:
+            return datetime.now(UTC)
 
     def create(
         self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
@@ -121,7 +186,7 @@ class LocalWriter(LocalReader):
             record = self.root / _RECORDS / f"{key}.json"
             if metadata and (over is not None or not path.exists()):
                 record.parent.mkdir(parents=True, exist_ok=True)
-                record.write_text(json.dumps(dict(metadata)))
+                record.write_text(json.dumps(dict(metadata)), encoding="utf-8")
             path.parent.mkdir(parents=True, exist_ok=True)
             if over is not None:
                 temporary.replace(path)
@@ -131,9 +196,11 @@ class LocalWriter(LocalReader):
         except FileExistsError:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
         except OSError as error:
-            raise StoreFailed(f"write {self.name}:{key}: {error.strerror}", hint="is the disk full or read-only?") from None
+            kind = StoreRefused if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else StoreFailed
+            raise kind(f"write {self.name}:{key}: {error.strerror}", hint="is the disk full or read-only?") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return Look(Seen(key, stat.st_size, _version(stat)))
 
     def _there(self, verb: str) -> None:
@@ -180,13 +247,18 @@ class LocalWriter(LocalReader):
             return Deletion.GONE
         except OSError as error:
             raise StoreFailed(f"delete {self.name}:{seen.key}: {error.strerror}") from None
+        self._forget(path, seen.key)
+        return Deletion.DELETED
+
+    def _forget(self, path: Path, key: str) -> None:
+        """Remove what is left of a file that is gone: its record, and folders that it leaves empty."""
         with suppress(OSError):
-            (self.root / _RECORDS / f"{seen.key}.json").unlink(missing_ok=True)
+            (self.root / _RECORDS / f"{key}.json").unlink(missing_ok=True)
+        with suppress(OSError):
             for folder in path.parents:
                 if folder == self.root:
                     break
                 folder.rmdir()
-        return Deletion.DELETED
 
     def _put_back(self, aside: Path, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,20 +268,31 @@ class LocalWriter(LocalReader):
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         raise StoreFailed(f"delete in {self.name}: files are deleted one by one")
 
+    def impatient(self) -> LocalWriter:
+        return self
+
     def conditions(self) -> Conditions:
-        """A folder honours both by construction. Files that a killed run had moved aside are put back first."""
+        """A folder honours them by construction; to ask changes nothing."""
+        self._there("probe")
+        return Conditions(create=True, delete=True, batch_delete=False, checksum=False, replace=True)
+
+    def finish(self, key: str, seen: Seen | None) -> Deletion:
+        """End such a delete: with `seen`, the version that was to go, it goes; any other is put back where it lay, if nothing lies there."""
+        aside, path = self.root / _GOING / key, self._path(key)
         try:
-            self._there("probe")
-            going = self.root / _GOING
-            for aside in sorted(going.rglob("*")) if going.is_dir() else ():
-                path = self.root / aside.relative_to(going)
-                if aside.is_file() and path.exists() and aside.samefile(path):
-                    aside.unlink()
-                elif aside.is_file() and not path.exists():
-                    self._put_back(aside, path)
-            return Conditions(create=True, delete=True, batch_delete=False, checksum=False)
+            if seen is not None and _version(aside.lstat()) == seen.version:
+                aside.unlink()
+                self._forget(path, seen.key)
+                return Deletion.DELETED
+            if path.exists() and aside.samefile(path):
+                aside.unlink()
+            elif not os.path.lexists(path):
+                self._put_back(aside, path)
+            return Deletion.CHANGED
+        except FileNotFoundError:
+            return Deletion.GONE
         except OSError as error:
-            raise StoreFailed(f"probe {self.name}: {error.strerror}") from None
+            raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
 
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         path = self._path(seen.key)
@@ -220,13 +303,20 @@ class LocalWriter(LocalReader):
                 fcntl.flock(held, fcntl.LOCK_EX)
                 if _version(path.lstat()) != seen.version:
                     return None
-                temporary.write_bytes(content)
+                with temporary.open("xb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
                 stat = temporary.stat()
                 temporary.replace(path)
+                _sync(path.parent)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreFailed(f"write {self.name}:{seen.key}: {error.strerror}") from None
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return Seen(seen.key, len(content), _version(stat))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -22,12 +23,27 @@ import boto3
 import botocore.session
 import google_crc32c
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    CredentialRetrievalError,
+    InvalidConfigError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 
-from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed
+from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed, StoreRefused
 from retainer.model.moment import read_moment
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Begun, Checksum, ChecksumKind, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.stop import Stop
 
 _PIECE = 1 << 20
 _PART = 8 << 20
@@ -46,7 +62,14 @@ _RESTORED_DAYS = 7
 _CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "CRC32C", "crc64nvme": "CRC64NVME"}
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
 _WITHOUT_END = datetime.max.replace(tzinfo=UTC)
-_CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidClientTokenId",
+                     "TokenRefreshRequired", "RequestExpired", "UnrecognizedClientException"}  # fmt: skip
+_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, SSOError, ProfileNotFound,
+                   ConfigNotFound, ConfigParseError, InvalidConfigError)  # fmt: skip
+_WRONG_REGION = (NoRegionError, InvalidRegionError)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What XML 1.0 cannot hold: a key with it goes by a call of its own, since one of them fails a whole DeleteObjects."""
 
 
 @cache
@@ -82,19 +105,32 @@ def _was_sent_again(answer: Mapping[str, Any]) -> bool:
 class S3Reader:
     """Reads one prefix of one bucket."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+        """`quick`: give up on a silent server in seconds, as a lock must. Raises CredentialsRefused, StoreFailed."""
         self.name = store.name
         self.store = store
-        self._client: Any = _session().client(
+        self._stop = stop or Stop()
+        try:
+            self._client: Any = self._connected(quick)
+        except (BotoCoreError, ValueError) as error:
+            if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
+                raise StoreFailed(f"reach {self.name}: {error}", hint="look at its `endpoint` and `region`") from None
+            raise self._failed("reach", "", error) from None
+        self._client.meta.events.register_first("needs-retry.s3", self._redirected)
+        self._may_read_locks: bool | None = None
+
+    def _connected(self, quick: bool) -> Any:
+        store = self.store
+        return _session().client(
             "s3",
             region_name=store.region or ("us-east-1" if store.endpoint else None),
             endpoint_url=store.endpoint,
             config=Config(
                 signature_version="s3v4",
                 max_pool_connections=32,
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "max_attempts": 5},
+                connect_timeout=5 if quick else 10,
+                read_timeout=10 if quick else 60,
+                retries={"mode": "standard", "max_attempts": 2 if quick else 5},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 user_agent=f"retainer/{version('retainer')}",
@@ -102,21 +138,41 @@ class S3Reader:
                 s3={"payload_signing_enabled": False, "addressing_style": "path" if store.endpoint and store.scheme == "s3" else "auto"},
             ),
         )
-        self._may_read_locks: bool | None = None
+
+    def _redirected(self, response: Any, **_: Any) -> None:
+        """Ends a call that is answered by a redirect, before botocore follows it (1.43: for ever, where nothing names a region)."""
+        status = response[0].status_code if response else 0
+        headers = response[0].headers if response else {}
+        region = headers.get("x-amz-bucket-region")
+        if status in _REDIRECTS and not (region and not self.store.endpoint):
+            leads = f"the region {region}" if region else _without_query(headers.get("Location") or "an address that it does not name")
+            hint = f"set `region: {region}` for it" if region else "write the address itself as its `endpoint`"
+            raise StoreFailed(f"reach {self.name}: the server answered {status} and leads to {leads}", hint=hint)
 
     def _full(self, key: str) -> str:
         return self.store.prefix + key
 
     def _failed(self, verb: str, key: str, error: Exception) -> RetainerError:
         where = f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
-        if isinstance(error, NoCredentialsError) or (isinstance(error, ClientError) and _code(error) in _CREDENTIAL_CODES):
+        if isinstance(error, RetainerError):
+            return error
+        if isinstance(error, _NO_CREDENTIALS) or (isinstance(error, ClientError) and _code(error) in _CREDENTIAL_CODES):
+            why = _code(error) if isinstance(error, ClientError) else type(error).__name__
             return CredentialsRefused(
-                f"{where}: S3 refused the credentials, or there are none", hint="see `aws sts get-caller-identity`"
+                f"{where}: S3 refused the credentials, or there are none ({why})", hint="see `aws sts get-caller-identity`", store=self.name
             )
+        if isinstance(error, _WRONG_REGION):
+            return StoreFailed(f"{where}: no region that S3 knows is named", hint="set `region` for it in retainer.yaml")
         if isinstance(error, ClientError):
-            hint = "the credentials lack a right there" if _status(error) == 403 else None
             code = "" if _code(error) == str(_status(error)) else f" {_code(error)}"
-            return StoreFailed(f"{where}: S3 answered {_status(error)}{code}", hint=hint)
+            said = f"{where}: S3 answered {_status(error)}{code}"
+            if region := _region_in(error):
+                return StoreFailed(said, hint=f"set `region: {region}` for it: that is where the bucket is")
+            if _code(error) == "RequestTimeTooSkewed":
+                return StoreFailed(said, hint="this machine's clock is off")
+            if _status(error) in (401, 403, 405):
+                return StoreRefused(said, hint="the credentials lack a right there")
+            return StoreFailed(said)
         if isinstance(error, KeyError):
             return StoreFailed(f"{where}: the answer is none that S3 would give", hint="does something else answer in its place?")
         return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
@@ -126,6 +182,7 @@ class S3Reader:
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.store.bucket, Prefix=self._full(under), OptionalObjectAttributes=["RestoreStatus"]
             ):
+                self._stop.check()
                 if "IsTruncated" not in page or "Name" not in page:
                     raise KeyError("IsTruncated")  # a page of something else, which must not pass for an empty bucket
                 for item in page.get("Contents", ()):
@@ -134,7 +191,7 @@ class S3Reader:
                         kind = item.get("StorageClass")
                         restored = "RestoreExpiryDate" in item.get("RestoreStatus", {})
                         yield Seen(key, item["Size"], item["ETag"].strip('"'), kind, archived=kind in _ARCHIVES and not restored)
-        except _TROUBLE as error:
+        except (*_TROUBLE, StoreFailed) as error:
             failure = self._failed("list", under, error)
             raise failure if isinstance(failure, CredentialsRefused) else ListingBroken(failure.message, hint=failure.hint) from None
 
@@ -170,6 +227,7 @@ class S3Reader:
             checksum=told,
             metadata=head.get("Metadata", {}),
             told=told,
+            age=_age(head),
         )  # fmt: skip
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
@@ -195,6 +253,7 @@ class S3Reader:
         try:
             answer = self._client.get_object(Bucket=self.store.bucket, Key=self._full(seen.key), IfMatch=f'"{seen.version}"')
             for piece in answer["Body"].iter_chunks(_PIECE):
+                self._stop.check()
                 count += len(piece)
                 yield piece
         except ClientError as error:
@@ -205,6 +264,9 @@ class S3Reader:
             raise self._failed("read", seen.key, error) from None
         if count != seen.size:
             raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
+
+    def unfinished(self) -> Sequence[str]:
+        return ()
 
     def server_time(self) -> datetime:
         try:
@@ -224,9 +286,10 @@ class S3Writer(S3Reader):
 
     _proven: Conditions | None = None
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
+    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+        super().__init__(store, stop, quick=quick)
         self._proving = threading.Lock()
+        self._bare_tags = False
         self._buffers: list[BytesIO] = []
         self._encrypted = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": store.kms_key} if store.kms_key else {}
         """With every write, also of a probe or a lock: a bucket may refuse those that do not say so."""
@@ -253,12 +316,13 @@ class S3Writer(S3Reader):
         parts = _parts(chunks, size, self._buffers)
         first = next(parts)
         second = next(parts, None)
-        extra = self._extra(key, metadata, content_type, first.size, lock_until)
+        known = size if size is not None else first.size if second is None else self.store.storage_class_from
+        extra = self._extra(key, metadata, content_type, known, lock_until)
         try:
             if second is not None:
                 return self._create_in_parts(key, chain((first, second), parts), extra, begun, over)
             answer = self._client.put_object(
-                Bucket=self.store.bucket, Key=self._full(key), Body=first.body, ChecksumCRC32C=first.crc32c, **_only_over(over), **extra
+                Bucket=self.store.bucket, Key=self._full(key), Body=first.body, ChecksumCRC32C=first.crc32c, **self._only_over(over), **extra
             )
             self._buffers.append(first.body)
             return self._written(key, first.size, answer)
@@ -292,7 +356,7 @@ class S3Writer(S3Reader):
                     going.append(pool.submit(send, number, part))
                 done += [each.result() for each in going]
             answer = self._client.complete_multipart_upload(
-                **place, MultipartUpload={"Parts": done}, **_only_over(over), ChecksumType="FULL_OBJECT",
+                **place, MultipartUpload={"Parts": done}, **self._only_over(over), ChecksumType="FULL_OBJECT",
                 ChecksumCRC32C=whole,
             )  # fmt: skip
             return self._written(key, size, answer)
@@ -304,6 +368,10 @@ class S3Writer(S3Reader):
     def _written(self, key: str, size: int, answer: Mapping[str, Any]) -> Look:
         computed = _checksum_in(answer) if self._proven is not None and self._proven.checksum else None
         return Look(Seen(key, size, answer["ETag"].strip('"')), computed)
+
+    def _only_over(self, over: Seen | None) -> dict[str, str]:
+        """The condition of a write: that nothing is there, or just this object."""
+        return {"IfMatch": self._tag(over.version)} if over else {"IfNoneMatch": "*"}
 
     def look(self, key: str) -> Look | None:
         look = super().look(key)
@@ -360,6 +428,7 @@ class S3Writer(S3Reader):
             begun(upload["UploadId"])
             done = []
             for number, start in enumerate(range(0, seen.size, _COPY_PART), 1):
+                self._stop.check()
                 end = min(start + _COPY_PART, seen.size) - 1
                 answer = self._client.upload_part_copy(
                     **place, PartNumber=number, CopySource=origin, CopySourceIfMatch=f'"{seen.version}"',
@@ -435,11 +504,30 @@ class S3Writer(S3Reader):
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
+    def finish(self, key: str, seen: Seen | None) -> Deletion:
+        return Deletion.GONE
+
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
+        together = [seen for seen in batch if not _UNWRITABLE.search(seen.key)]
+        outcomes = dict(zip(together, self._deleted_together(together), strict=True)) if together else {}
+        return [outcomes[seen] if seen in outcomes else self._deleted_alone(seen) for seen in batch]
+
+    def _deleted_alone(self, seen: Seen) -> Deletion | StoreFailure:
+        self._stop.check()
+        try:
+            return self.delete(seen)
+        except CredentialsRefused:
+            raise
+        except RetainerError as error:
+            return StoreFailure(error.message)
+
+    def _deleted_together(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         objects = [{"Key": self._full(seen.key), "ETag": f'"{seen.version}"'} for seen in batch]
         try:
             answer = self._client.delete_objects(Bucket=self.store.bucket, Delete={"Objects": objects, "Quiet": False})
         except _TROUBLE as error:
+            if isinstance(error, ClientError) and _status(error) == 400 and not _region_in(error) and _code(error) not in _CREDENTIAL_CODES:
+                return [self._deleted_alone(seen) for seen in batch]  # one of its keys is none that this server reads
             raise self._failed("delete", f"{len(batch)} objects", error) from None
         gone = Deletion.DELETED if _was_sent_again(answer) else Deletion.GONE
         deleted = {item["Key"] for item in answer.get("Deleted", ())}
@@ -458,6 +546,11 @@ class S3Writer(S3Reader):
                     return StoreFailure(f"delete {self.name}:{seen.key}: S3 answered {code or 'nothing'}")
 
         return [outcome(seen) for seen in batch]
+
+    def impatient(self) -> S3Writer:
+        other = S3Writer(self.store, self._stop, quick=True)
+        other._proven, other._bare_tags = self.conditions(), self._bare_tags
+        return other
 
     def conditions(self) -> Conditions:
         with self._proving:
@@ -479,6 +572,7 @@ class S3Writer(S3Reader):
             checksum = probe is not None and (probe.seen.version, probe.checksum) == computed
             checksum = checksum and self._refused(lambda: put(Body=b"probe", ChecksumCRC32C=_crc(b"other")), statuses=(400,))
             checksum = checksum and self._refuses_parts(place, _crc(b"probe"))
+            replace = create and self._replaces(put, key, version)
             delete = self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong)) and super().look(key) is not None
             batch = delete and self._refuses_batch(place | {"ETag": wrong}) and super().look(key) is not None
             self._client.delete_object(**place)
@@ -486,7 +580,29 @@ class S3Writer(S3Reader):
             with suppress(*_TROUBLE):
                 self._client.delete_object(**place)
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=checksum, copy=copy)
+        return Conditions(create=create, delete=delete, batch_delete=batch, checksum=checksum, replace=replace, copy=copy)
+
+    def _replaces(self, put: Any, key: str, version: str) -> bool:
+        """Whether a write over the right version goes through, and one over another version does not.
+
+        Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes (../shared/lab/ceph-rgw-conditions.sh).
+        """
+        if not self._refused(lambda: put(Body=b"other", IfMatch='"00000000000000000000000000000000"', ChecksumCRC32C=_crc(b"other"))):
+            return False
+        for self._bare_tags in (False, True):
+            try:
+                put(Body=b"probe", IfMatch=self._tag(version), ChecksumCRC32C=_crc(b"probe"))
+            except ClientError as error:
+                if not _is_conflict(error) and _status(error) not in (400, 501):
+                    raise
+                continue
+            return self._refused(partial(put, Body=b"other", IfMatch=self._tag("0" * 32), ChecksumCRC32C=_crc(b"other")))
+        self._bare_tags = False
+        return False
+
+    def _tag(self, version: str) -> str:
+        """An ETag as this server takes it in If-Match of a PUT."""
+        return version if self._bare_tags else f'"{version}"'
 
     def _refuses_parts(self, place: Mapping[str, str], whole: str, **condition: str) -> bool:
         """Whether an upload in parts ends in a refusal, for its condition or since this is not the checksum of its bytes (`other`)."""
@@ -543,7 +659,7 @@ class S3Writer(S3Reader):
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         try:
             answer = self._client.put_object(
-                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=f'"{seen.version}"', ChecksumCRC32C=_crc(content),
+                Bucket=self.store.bucket, Key=self._full(seen.key), Body=content, IfMatch=self._tag(seen.version), ChecksumCRC32C=_crc(content),
                 **self._encrypted,
             )  # fmt: skip
         except ClientError as error:
@@ -563,9 +679,24 @@ def _checksum_in(head: Mapping[str, Any]) -> Checksum | None:
     return None
 
 
-def _only_over(over: Seen | None) -> dict[str, str]:
-    """The condition of a write: that nothing is there, or just this object."""
-    return {"IfMatch": f'"{over.version}"'} if over else {"IfNoneMatch": "*"}
+def _age(head: Mapping[str, Any]) -> timedelta | None:
+    """How long ago an object was written, by the server's own `Date`."""
+    try:
+        date = head["ResponseMetadata"]["HTTPHeaders"]["date"]
+        return parsedate_to_datetime(date) - parsedate_to_datetime(str(head["LastModified"]))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _region_in(error: ClientError) -> str | None:
+    """The region that S3 names where a request went to another one."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    named = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
+    return str(named) if named and _status(error) in (301, 307, 400) else None
+
+
+def _without_query(address: str) -> str:
+    return address.partition("?")[0][:200]
 
 
 def _crc(content: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from retainer.model.diagnostic import Diagnostic
 from retainer.model.explanation import Explanation, Pair, Stage
 from retainer.model.moment import read_moment
 from retainer.model.outcome import Census, Outcome, Summary
+from retainer.model.printable import printable, shown
 from retainer.views.units import many, moment, relative, size, span
 
 if TYPE_CHECKING:
@@ -52,12 +53,20 @@ def _moment_of(text: str) -> datetime:
     return read_moment(text) or datetime.max.replace(tzinfo=UTC)
 
 
-def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path: str) -> str:
-    """A plan as people review it: deletes first, then what is at risk, then the rest."""
+Names = Mapping[tuple[str, str], Sequence[str]]
+"""The names that a room (or its template) was seen with, by its id and which of the two; empty for eyes that may not see them."""
+
+
+def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path: str, names: Names | None = None) -> str:
+    """A plan as people review it: what speaks against it first, then deletes, what is at risk, and the rest."""
+    header, view, path, names = header.shown(), shown(view), printable(path), shown(dict(names or {}))
     now = _moment_of(header.as_of)
     out: list[str] = []
     title = f"Plan {header.plan_id}, as of {moment(now)}" + (f", only {header.scope}" if header.scope else "")
     out += [page.paint(title, "bold"), ""]
+    out += _doubts(header, page)
+    out += _holds_nothing(header, page)
+    out += _renamed(header, page, names)
     out += _deletes(header, view, page, now)
     out += _at_risk(view, page, now)
     out += _copies(header, view, page, now)
@@ -72,6 +81,64 @@ def plan_text(header: Header, view: Overview, page: Page, fingerprint: str, path
     out += _totals(header, view, page)
     out += _next(header, page, path, fingerprint)
     return "\n".join(out) + "\n"
+
+
+def _doubts(header: Header, page: Page) -> Iterator[str]:
+    """Why no delete may rest on a clock, a journal, or what lies in a store, and how a person says that it may."""
+    told = False
+    for source in header.sources:
+        reason = header.doubt(source)
+        if reason is None:
+            continue
+        told = True
+        if reason.startswith("clock"):
+            text, after = reason.removeprefix("clock: "), "set the clock, and plan again"
+        elif reason.startswith("record"):
+            text = f"{source.name}: {source.lost_record}"
+            after = f"bring that journal back, or say that it is gone for good with `--lift record:{source.name}`"
+        else:
+            text = f"{source.name} holds the recordings of another workspace ({source.customer}) than these credentials see ({header.customer})"
+            after = f"use the other credentials, or `--lift workspace:{source.name}`"
+        yield page.wrapped(page.paint(f"! No delete may be made: {text}", "yellow", "bold"), "", "  ")
+        yield page.wrapped(f"hint: {after}", "  ", "        ")
+    if told:
+        yield ""
+
+
+def _holds_nothing(header: Header, page: Page) -> Iterator[str]:
+    """Holds, rules and erasures that match no recording: misspelt ones protect and erase nothing."""
+    idle = [item for item in header.items if not item.matches and not item.may_match]
+    for item in idle:
+        if item.kind == "hold":
+            text = f"! The hold {item.id} ({item.at}) covers no recording that is known: is its match spelt as 100ms spells it (case, blanks)?"
+            yield page.wrapped(page.paint(text, "yellow", "bold"), "", "  ")
+    for item in header.items:
+        if item.kind == "hold" and not item.matches and item.may_match:
+            yield page.wrapped(f"? The hold {item.id} covers none for certain, and may cover {many(item.may_match, 'recording')}.", "", "  ")
+    others = [item for item in idle if item.kind != "hold"]
+    if others:
+        few = ", ".join(f"{item.kind} {item.id} ({item.at})" for item in others[:5]) + (f" and {len(others) - 5:,} more" if len(others) > 5 else "")
+        yield page.wrapped(f"? {'This matches' if len(others) == 1 else 'These match'} no recording that is known: {few}.", "", "  ")
+    if idle:
+        yield ""
+
+
+def _renamed(header: Header, page: Page, names: Names) -> Iterator[str]:
+    for room in header.renamed[:5]:
+        seen = names.get((room.room_id, room.what))
+        how = ", ".join(f"`{name}`" for name in seen) if seen else "several names (`retainer plan --names` tells them)"
+        whose = "" if room.what == "room" else "'s template"
+        text = (f"! The room {room.room_id}{whose} was seen under {how}: what matches by name is not certain of its {many(room.assets, 'recording')} "
+                "where the names differ in that, so holds hold and deletes wait")  # fmt: skip
+        yield page.wrapped(page.paint(text, "yellow"), "", "  ")
+    if len(header.renamed) > 5:
+        yield f"  … and {len(header.renamed) - 5:,} more"
+    for store in header.superseded:
+        what = many(store.assets, "recording was", "recordings were")
+        text = f"! {what} overwritten in an upload bucket after being copied to {store.store}: they are copied beside the older copies, which stay"
+        yield page.wrapped(page.paint(text, "yellow"), "", "  ")
+    if header.renamed or header.superseded:
+        yield ""
 
 
 def _rows(group: Group, page: Page, sign: str, colour: str, tail: object, now: datetime) -> Iterator[str]:
@@ -209,8 +276,9 @@ def _blocked(view: Overview, page: Page) -> Iterator[str]:
 
 _OTHERS = {
     "lost": "no copy is left anywhere that retainer can read, and 100ms has dropped it",
+    "uncatalogued": "something lies under its key that the catalog does not vouch for; `retainer catalog rebuild STORE` looks at it",
     "unknown": "whether a copy exists is not known, since a listing did not finish",
-    "waiting": "the recording failed less than 7 days ago, and 100ms may still deliver it",
+    "waiting": "it is less than 7 days old, and 100ms may still deliver it there",
 }
 
 
@@ -271,17 +339,20 @@ def _limits(header: Header, page: Page) -> Iterator[str]:
     if breached:
         yield page.paint("! Limits are breached: the deletes of this plan are held back, its copies can run.", "yellow", "bold")
     for limit in header.limits:
-        what = f"{limit.name} of {limit.scope.replace(':', ' ')}: {_limit_value(limit.name, limit.used)} of {_limit_value(limit.name, limit.allowed)}"
+        unjudged = limit.name == "percent" and limit.used > limit.allowed and not limit.breached
+        value = f"{_limit_value(limit.name, limit.used)} of {_limit_value(limit.name, limit.allowed)}"
+        what = f"{limit.name} of {limit.scope.replace(':', ' ')}: {value}" + (" (counted from 20 deletes on)" if unjudged else "")
         if limit.breached:
             yield page.wrapped(f"! {what}; " + ("lifted" if limit.lifted else f"`{limit.lift}` lifts it"), "    ", "      ")
         else:
             yield f"    {page.paint(what, 'dim')}"
     if header.limits:
-        yield page.paint("    (with the deletes of the last 24 hours)", "dim")
+        yield page.paint("    (with the deletes of the last 24 hours, here and on other machines)", "dim")
         yield ""
 
 
-_WORDS = {"copy": "+ copy", "delete": "- delete", "keep": "= keep", "blocked": "! blocked", "lost": "! lost", "unknown": "! unknown",
+_WORDS = {"copy": "+ copy", "delete": "- delete", "keep": "= keep", "blocked": "! blocked", "lost": "! lost",
+          "uncatalogued": "! uncatalogued", "unknown": "! unknown",
           "waiting": "! waiting", "unmanaged": "? unmanaged", "lapses": ". lapses at 100ms", "none": ". nothing to do"}  # fmt: skip
 
 
@@ -307,23 +378,33 @@ def _next(header: Header, page: Page, path: str, fingerprint: str) -> Iterator[s
 
 
 def mistakes_text(mistakes: Sequence[Diagnostic], page: Page) -> str:
-    """Every mistake with its place, the line underlined, and a hint."""
+    """Every mistake with its place, the line underlined, and a hint; warnings first."""
     out: list[str] = []
-    for mistake in mistakes:
+    for mistake in sorted(mistakes, key=lambda mistake: not mistake.is_warning):
         span = mistake.span
-        where = f"{mistake.file}:{span.line}:{span.column}"
-        out.append(f"{page.paint('error', 'red', 'bold')}[{mistake.code}] {where}: {mistake.message}")
+        word = page.paint("warning", "yellow", "bold") if mistake.is_warning else page.paint("error", "red", "bold")
+        out.append(f"{word}[{mistake.code}] {printable(mistake.file)}:{span.line}:{span.column}: {printable(mistake.message)}")
         if mistake.text:
             gutter = f"{span.line:>5} | "
-            text, column, width = _windowed(mistake.text.rstrip(), span.column, _width(mistake), page.width - len(gutter))
+            text, column, width = _windowed(*_escaped(mistake), page.width - len(gutter))
             out.append(page.paint(gutter, "dim") + text)
             out.append(page.paint(" " * 6 + "| ", "dim") + " " * (column - 1) + page.paint("^" * max(1, width), "red"))
         if mistake.hint:
-            out.append(page.wrapped(f"hint: {mistake.hint}", "        ", "              "))
-    files = len({mistake.file for mistake in mistakes})
+            out.append(page.wrapped(f"hint: {printable(mistake.hint)}", "        ", "              "))
+    wrong = [mistake for mistake in mistakes if not mistake.is_warning]
     out.append("")
-    out.append(f"{many(len(mistakes), 'mistake')} in {many(files, 'file')}. `retainer help CODE` explains a code.")
+    if wrong:
+        files = len({mistake.file for mistake in wrong})
+        out.append(f"{many(len(wrong), 'mistake')} in {many(files, 'file')}. `retainer help CODE` explains a code.")
     return "\n".join(out) + "\n"
+
+
+def _escaped(mistake: Diagnostic) -> tuple[str, int, int]:
+    """The line of a mistake as it can be shown, and where the mistake stands in it: its column from 1, and its width."""
+    text, start = mistake.text.rstrip().replace("\t", " "), mistake.span.column - 1
+    before, wrong, after = (printable(text[part]) for part in
+                            (slice(start), slice(start, start + _width(mistake)), slice(start + _width(mistake), None)))  # fmt: skip
+    return before + wrong + after, len(before) + 1, len(wrong)
 
 
 def _width(mistake: Diagnostic) -> int:
@@ -333,7 +414,6 @@ def _width(mistake: Diagnostic) -> int:
 
 def _windowed(text: str, column: int, width: int, room: int) -> tuple[str, int, int]:
     """The part of a long line around its mistake: the text, and where the mistake stands in it."""
-    text = text.replace("\t", " ")
     start = 0 if column - 1 + width <= room else max(0, column - 1 - room // 3)
     shown = text[start : start + max(room, 20)]
     return shown, column - start, max(1, min(width, len(shown) - (column - start) + 1))
@@ -348,6 +428,7 @@ def table(rows: Iterable[Sequence[str]], indent: str = "  ") -> str:
 
 def explanation_text(told: Explanation, page: Page) -> str:
     """Why one asset is treated as it is."""
+    told = shown(told)
     out = [page.paint(f"{told.asset_id}, as of {moment(told.now)}", "bold")]
     if told.gathered:
         out.append(page.paint(f"from facts gathered {relative(told.gathered, told.now)}", "dim"))
@@ -403,14 +484,14 @@ def _pair(pair: Pair, now: datetime) -> str:
             extra = ": " + "; ".join(BECAUSE.get(reason, reason) for reason in pair.because)
         case "delete":
             extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else ", erased"
-        case "lost" | "unknown" | "waiting":
+        case "lost" | "uncatalogued" | "unknown" | "waiting":
             extra = ": " + _OTHERS[pair.decision]
     return f"{words} in {pair.store}{extra}{by} ({lies})"
 
 
 def summary_text(done: Summary, page: Page, path: str) -> str:
     """What an apply has done, each failure with its cause and what to do."""
-    out = []
+    done, path, out = shown(done), printable(path), []
     if done.copied:
         out.append(f"{page.paint('+', 'green')} copied {many(done.copied, 'recording')}, {size(done.copied_bytes)}, each verified")
     if done.deleted:
@@ -418,7 +499,13 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
     if done.restored:
         out.append(f"+ asked for {many(done.restored, 'recording')} to be restored from an archive; plan again in some hours")
     if done.already:
-        out.append(f"= {many(done.already, 'action')} had been done by an earlier run of this plan")
+        out.append(f"= {many(done.already, 'action')} had been done by an earlier run")
+    for place, resting in done.resting.items():
+        whose = "100ms" if place == "hosted" else place
+        text = f"! {whose} was left alone after it refused, and {many(resting.actions, 'action')} with it: {resting.cause}"
+        out.append(page.wrapped(page.paint(text, "red"), "", "    "))
+        if resting.hint:
+            out.append(page.wrapped(f"hint: {resting.hint}", "    "))
     for trouble in done.skipped:
         out.append(page.wrapped(f"? {trouble.decision} {trouble.asset_id} in {trouble.store} was skipped: {trouble.cause}", "", "    "))
     for trouble in done.failed:
@@ -436,7 +523,7 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
         out.append("! the run stopped: it lost the lock of a store, or could not renew it in time")
     if not out:
         out.append("There was nothing to do.")
-    if done.finished:
+    if done.finished or (done.changed_copies and not (done.failed or done.left_deletes or done.resting or done.interrupted)):
         out.append("Next: retainer plan, to see what the stores are like now")
     else:
         out.append(f"Next: retainer apply {path}, which goes on where this run ended")
@@ -445,6 +532,8 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
 
 def census_text(census: Census, page: Page, what: str, store: str) -> str:
     """What a look at the objects of a store has found. `what`: what became of those that are counted."""
+    census = shown(census)
+    away = {"missing": census.missing, "another object": census.replaced}
     counted = census.looked - len(census.failed) - len(census.broken) if what == "verified" else census.recorded
     out = [f"{page.paint('=', 'green')} {what}: {many(counted, 'object')} in {store}" + (f", {size(census.bytes)} read" if census.bytes else "")]
     if census.unknown:
@@ -452,13 +541,19 @@ def census_text(census: Census, page: Page, what: str, store: str) -> str:
     if census.archived:
         out.append(f"? {many(census.archived, 'object is', 'objects are')} in an archive and cannot be read back")
     out += [page.paint(f"! broken: {store}:{key}", "red") for key in census.broken]
+    for word, keys in away.items():
+        out += [page.paint(f"! {word}: {store}:{key}", "red") for key in keys[:20]]
+        if len(keys) > 20:
+            out.append(f"  … and {len(keys) - 20:,} more of these (`--format json` lists every one)")
     for trouble in census.failed:
         out.append(page.wrapped(page.paint(f"! {trouble.asset_id}: {trouble.cause}", "red"), "", "    "))
         if trouble.hint:
             out.append(page.wrapped(f"hint: {trouble.hint}", "    "))
     out += [page.wrapped(f"? {sentence}", "", "    ") for sentence in census.said]
-    if census.broken:
+    if census.broken or census.missing:
         out.append("Next: retainer plan, which repairs them from another copy where there is one")
+    elif census.replaced:
+        out.append(f"Next: look at them; what somebody else put there is never touched (`retainer catalog rebuild {store}` takes up what is a copy)")
     elif what != "verified":
         out.append("Next: retainer plan, to see what they mean")
     return "\n".join(out) + "\n"
@@ -467,6 +562,7 @@ def census_text(census: Census, page: Page, what: str, store: str) -> str:
 def outcomes_text(outcomes: Sequence[Outcome], page: Page) -> str:
     """What policy tests found."""
     out = []
+    outcomes = [shown(outcome) for outcome in outcomes]
     failed = [outcome for outcome in outcomes if outcome.failures]
     for outcome in failed:
         out.append(f"{page.paint('FAILED', 'red', 'bold')} {outcome.place}: {outcome.name}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
+from retainer.model.printable import printable
 
 if TYPE_CHECKING:
     from retainer.planfile import Header, PlanFile
@@ -50,4 +52,5 @@ def _dumped(value: Any) -> str:
             return write_moment(item)
         raise TypeError(type(item).__name__)
 
-    return json.dumps(value, indent=2, default=plain, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, default=plain, ensure_ascii=False)
+    return re.sub(r"[^\n -~]", lambda found: found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1], text) + "\n"

@@ -1,0 +1,99 @@
+"""What earlier runs announced, and nobody knows whether they did it: looked at, and written down, before anything new is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from retainer.errors import RetainerError
+from retainer.model.outcome import LeftOver
+from retainer.ports import Deletion, Seen, StoreReader, StoreWriter
+
+
+class Announced(Protocol):
+    """A delete of which only the intent is known (journal/file.py)."""
+
+    @property
+    def plan(self) -> str: ...
+    @property
+    def row(self) -> int: ...
+    @property
+    def asset(self) -> str: ...
+    @property
+    def store(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def objects(self) -> tuple[tuple[str, int, str], ...]: ...
+
+
+class Record(Protocol):
+    def write(self, event: str, **particulars: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`gone`: the objects (store, key) that such deletes have taken; `said`: what a person should know."""
+
+    gone: frozenset[tuple[str, str]]
+    said: tuple[str, ...]
+
+
+def settle(
+    announced: Sequence[Announced], left_over: Sequence[LeftOver], stores: Mapping[str, StoreWriter], journal: Record, check: Callable[[], None]
+) -> Settled:
+    """Close the open intents of every plan in these stores, end what a kill cut short in the middle, give up what is half uploaded.
+
+    What cannot be looked at stays open, and counts towards the limits.
+    """
+    deleted, gone_by_now = 0, set[tuple[str, str]]()
+    said: list[str] = []
+    versions = {(each.store, key): Seen(key, size, version) for each in announced for key, size, version in each.objects}
+    for name, store in stores.items():
+        try:
+            for key in store.unfinished():
+                check()
+                ended = store.finish(key, versions.get((name, key)))
+                if ended is Deletion.CHANGED:
+                    said.append(f"{name}:{key} had been moved aside by a run that died, and lies in its place again")
+        except RetainerError as error:
+            said.append(error.message)
+    for each in announced:
+        if each.store not in stores:
+            continue
+        check()
+        try:
+            gone = _gone(each, stores[each.store])
+        except RetainerError:
+            continue
+        if gone:
+            keys, size = [key for key, _, _ in gone], sum(size for _, size, _ in gone)
+            remains = [key for key, _, _ in each.objects if key not in keys]
+            journal.write("deleted", plan=each.plan, row=each.row, asset=each.asset, store=each.store, rule=each.rule, bytes=size, keys=keys,
+                          left=remains, partial=bool(remains))  # fmt: skip
+            deleted += 1
+            gone_by_now |= {(each.store, key) for key in keys}
+        else:
+            journal.write("left", act="delete", plan=each.plan, row=each.row, asset=each.asset, store=each.store)
+    if deleted:
+        said.append(f"{deleted} {'delete' if deleted == 1 else 'deletes'} of earlier runs had been done, and nobody had told: now the journal does")
+    for left in left_over:
+        if left.store in stores:
+            check()
+            try:
+                stores[left.store].abandon(left.key, left.upload)
+            except RetainerError:
+                continue  # the next run tries again
+            journal.write("abandoned", store=left.store, key=left.key, upload=left.upload)
+    return Settled(frozenset(gone_by_now), tuple(said))
+
+
+def _gone(each: Announced, store: StoreReader) -> list[tuple[str, int, str]]:
+    """Its objects that are not there any more in the version that was to go. Raises StoreFailed."""
+    gone = []
+    for key, size, version in each.objects:
+        look = store.look(key)
+        if look is None:
+            gone.append((key, size, version))
+    return gone

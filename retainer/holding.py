@@ -1,0 +1,47 @@
+"""Take the locks of stores, once it is certain that they are the stores that they should be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from retainer.apply.identify import expect
+from retainer.errors import Locked, RetainerError
+from retainer.journal.file import Journal
+from retainer.journal.lock import Owner, StoreLock
+from retainer.ports import StoreWriter
+
+
+def owner_of(journal: Journal, plan: str) -> Owner:
+    """Who holds the locks of a run."""
+    return Owner(journal.run, os.uname().nodename, plan, journal.state, journal.place)
+
+
+@contextmanager
+def locked(
+    stores: Mapping[str, StoreWriter], owner: Owner, expected: Mapping[str, str]
+) -> Iterator[tuple[dict[str, StoreLock], dict[str, RetainerError]]]:
+    """The locks of all these stores, and why some could not be taken; whatever happens, they are given back.
+
+    `expected`: the identity that a store must have. A store that cannot be written to, or is another one, fails its own actions alone.
+    Raises Locked when another run holds one of them.
+    """
+    taken: dict[str, StoreLock] = {}
+    unusable: dict[str, RetainerError] = {}
+    try:
+        for name, store in stores.items():
+            lock = StoreLock(store, owner)
+            try:
+                expect(store, expected.get(name))
+                lock.take()
+            except Locked:
+                raise
+            except RetainerError as error:
+                unusable[name] = error
+                continue
+            taken[name] = lock
+        yield taken, unusable
+    finally:
+        for lock in taken.values():
+            lock.give_back()
