@@ -25,7 +25,7 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.inventory.facts import add_places
+from retainer.inventory.facts import NAMES, add_places
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 from retainer.plan.decide import decide
 from retainer.settings import load_project
@@ -133,7 +133,7 @@ def make_facts(folder: Path, assets: int) -> None:
     (folder / "retainer.yaml").write_text(SETTINGS)
     (folder / "policies" / "bench.yaml").write_text(POLICY)
     with duckdb.connect(str(folder / "facts.duckdb")) as connection:
-        for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS}.items():
+        for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}.items():
             connection.execute(create(table, columns))
         connection.execute(FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT)))
     place_copies(folder, assets * 13 // 10)

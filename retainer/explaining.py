@@ -12,7 +12,7 @@ from retainer.inventory.facts import open_facts, whole_facts
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
-from retainer.plan.decide import decide
+from retainer.plan.decide import decide, items_of
 
 
 def explain(facts: Path, settings: Settings, policies: Policies, asset_id: str, now: datetime) -> Explanation:
@@ -80,13 +80,12 @@ def _pairs(connection: duckdb.DuckDBPyConnection) -> tuple[Pair, ...]:
 
 
 def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime) -> tuple[Considered, ...]:
-    row = connection.execute("SELECT matches FROM known").fetchone()
-    letters = iter(row[0] if row else "")
-    words = {"y": "yes", "n": "no", "?": "not certain"}
+    certain = dict(connection.execute("SELECT item_no, certain FROM matched").fetchall())
+    numbers = {id(item): number for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)}
+    words = {True: "yes", False: "not certain", None: "no"}
     found = []
     for item in policies.items():
-        over = getattr(item, "released", None)
-        matches = "over" if over is not None and over <= now else words[next(letters)]
+        matches = words[certain.get(numbers[id(item)])] if id(item) in numbers else "over"
         found.append(Considered(item.id, type(item).__name__.lower(), str(item.where), matches))
     return tuple(found)
 

@@ -218,8 +218,7 @@ def _header(
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = _one(
         connection,
-        """SELECT count(*), coalesce(sum(size), 0) FROM member JOIN cohort USING (cohort_no)
-        WHERE NOT contains(matches, 'y') AND NOT contains(matches, '?')""",
+        "SELECT count(*), coalesce(sum(size), 0) FROM member ANTI JOIN matched USING (cohort_no)",
     )
     return Header(
         as_of=write_moment(making.now),
@@ -264,10 +263,10 @@ def _header(
 def _matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:
     """Of how many recordings each rule, hold and erasure is certain, and of how many not."""
     rows = connection.execute(f"""
-        WITH sizes AS (SELECT matches, count(*) AS size FROM member JOIN cohort USING (cohort_no) GROUP BY matches)
-        SELECT item_no, coalesce(sum(size) FILTER (substr(matches, item_no, 1) = 'y'), 0)::BIGINT,
-            coalesce(sum(size) FILTER (substr(matches, item_no, 1) = '?'), 0)::BIGINT
-        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN sizes ON substr(matches, item_no, 1) <> 'n' GROUP BY item_no ORDER BY item_no
+        WITH sizes AS (SELECT cohort_no, count(*) AS size FROM member GROUP BY cohort_no)
+        SELECT item_no, coalesce(sum(size) FILTER (certain), 0)::BIGINT, coalesce(sum(size) FILTER (NOT certain), 0)::BIGINT
+        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN matched USING (item_no) LEFT JOIN sizes USING (cohort_no)
+        GROUP BY item_no ORDER BY item_no
     """).fetchall()
     return [(sure, maybe) for _, sure, maybe in rows]
 

@@ -14,6 +14,7 @@ from retainer.database import fill, literal
 from retainer.model.calendar import changes, start_of_day, zone_named
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
+from retainer.plan.matching import make_matches
 from retainer.plan.predicates import filled, predicate
 
 Item = Rule | Hold | Erasure
@@ -58,8 +59,18 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
 
 
 @cache
+def _parts_of_the_sql() -> tuple[str, str]:
+    """decide.sql: what stands before what matches is worked out, and what stands behind it."""
+    before, mark, after = files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8").partition("-- ── What matches")
+    return before, mark + after
+
+
+def _dated_sql() -> str:
+    return _parts_of_the_sql()[0]
+
+
 def _decision_sql() -> str:
-    return files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8")
+    return _parts_of_the_sql()[1]
 
 
 def timestamp(moment: datetime) -> str:
@@ -68,10 +79,12 @@ def timestamp(moment: datetime) -> str:
 
 
 def _table(connection: DuckDBPyConnection, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Small tables by one statement: of a thousand rows it would take a second."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
-    if rows:
-        one = f"({', '.join('?' for _ in rows[0])})"
-        connection.execute(f"INSERT INTO {name} VALUES {', '.join([one] * len(rows))}", [value for row in rows for value in row])
+    for start in range(0, len(rows), 100):
+        few = rows[start : start + 100]
+        one = f"({', '.join('?' for _ in few[0])})"
+        connection.execute(f"INSERT INTO {name} VALUES {', '.join([one] * len(few))}", [value for row in few for value in row])
 
 
 def _enum(words: Iterable[str]) -> str:
@@ -128,15 +141,18 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
         "UNION SELECT DISTINCT store FROM copies UNION SELECT name FROM listings WHERE kind = 'store' "
         "UNION SELECT store FROM clauses WHERE store IS NOT NULL) ORDER BY name)"
     )
-    letters = [f"CASE ({predicate(item.match)}) WHEN true THEN 'y' WHEN false THEN 'n' ELSE '?' END" for item in items]
+    connection.execute(filled(_dated_sql(), {"$now": timestamp(now)}))
+    matching = make_matches(connection, [item.match for item in items])
     exact = {id(clause.item) for clause in clauses for period in (clause.begins, clause.ends) if period and period.exact}
-    hourly = [f"({predicate(item.match)}) IS NOT FALSE" for item in items if id(item) in exact]
+    hourly = ["true" if number in matching.by_name else f"({predicate(item.match)}) IS NOT FALSE"
+              for number, item in enumerate(items, 1) if id(item) in exact]  # fmt: skip
     _calendar(connection, timezone, now)
     later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)"
     parts = {
         "$now": timestamp(now),
-        "$matches": f"concat({', '.join(letters)})" if letters else "''",
-        "$hourly": " OR ".join(hourly) or "false",
+        "$matches": matching.told,
+        "$joins": matching.joins,
+        "$hourly": "true" if "true" in hourly else " OR ".join(hourly) or "false",
         "$start_of_day": f"{later}::TIMESTAMP" if timezone == "UTC" else f"(SELECT moment FROM day_start WHERE local_day = {later}::DATE)",
     }
     connection.execute(filled(_decision_sql(), parts))

@@ -2,19 +2,21 @@
 --
 -- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it; copies, listings (retainer/model/tables.py)
 --         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
+--         items(item_no, position), named(item_no, fact, rest_no): how the text of matches is read
 --         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does; offsets(since, shift): the zone's clock
--- Asked:  $now (cut to the second), $start_of_day (in the policy's zone), $matches (a letter per rule, hold and
---         erasure: y, n, or ? for "not certain"), $hourly (true where a matching clause counts in hours)
+-- Asked:  $now (cut to the second), $start_of_day (in the policy's zone), $matches with $joins (what matches, as text:
+--         plan/matching.py), $hourly (true where a matching clause counts in hours)
 -- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate, weighed on the way.
 --
 -- A million assets are copied from table to table no more often than they must be: rows are only dropped or joined once, and
 -- everything that many assets share is worked out before it meets them.
 
--- ── An asset's age, and what matches it ─────────────────────────────────────────────────────────────────────────────
+-- ── An asset's age ─────────────────────────────────────────────────────────────────────────────
 -- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not RFC 3339 with a zone.
 CREATE OR REPLACE TEMP VIEW dated AS
 SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created FROM assets;
 
+-- ── What matches, and its local day ────────────────────────────────────────────────────────────────────────────────
 -- The local day of a moment. Since 2015 every zone's clock has changed at a quarter of an hour, and its days begin at one.
 CREATE OR REPLACE TEMP TABLE slots AS
 SELECT slot, (slot + shift)::DATE AS day
@@ -28,7 +30,7 @@ SELECT
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact
-FROM dated LEFT JOIN slots ON slots.slot = time_bucket(INTERVAL 15 MINUTE, created);
+FROM dated $joins LEFT JOIN slots ON slots.slot = time_bucket(INTERVAL 15 MINUTE, created);
 
 -- Assets alike in everything that matches them and in their day (or moment, where hours count) share every date below,
 -- so the dates are worked out once per cohort, not once per asset.
@@ -43,6 +45,22 @@ FROM known JOIN cohort
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
 
+-- The items that match the assets of a cohort, for certain or not. Those that were looked at one by one have a letter each; those that were
+-- joined by what they name have a number each where the name fits, and where it could not be read, what they ask besides it decides.
+CREATE OR REPLACE TEMP TABLE matched AS
+WITH hit AS (
+    SELECT cohort_no, code::INTEGER // 2 AS item_no, code::INTEGER % 2 = 1 AS certain
+    FROM (SELECT cohort_no, unnest(string_split(split_part(matches, '|', 2), ' ')) AS code FROM cohort) WHERE code <> ''
+), doubtful AS (
+    SELECT cohort_no, unnest(string_split(split_part(matches, '|', 3), ',')) AS fact, split_part(matches, '|', 4) AS rests
+    FROM cohort WHERE split_part(matches, '|', 3) <> ''
+)
+SELECT cohort_no, item_no, substr(matches, position, 1) = 'y' AS certain FROM cohort JOIN items ON substr(matches, position, 1) <> 'n'
+UNION ALL
+FROM hit
+UNION ALL
+SELECT cohort_no, item_no, false FROM doubtful JOIN named USING (fact) WHERE substr(rests, rest_no, 1) <> 'n';
+
 -- ── When periods end ────────────────────────────────────────────────────────────────────────────────────────────────
 -- A calendar period ends at the start of the day after local date + period, in the policy's zone.
 CREATE OR REPLACE TEMP TABLE period_end AS
@@ -54,9 +72,9 @@ CROSS JOIN (SELECT * FROM periods WHERE NOT forever AND micros = 0);
 -- Without a trusted date keeps run and are endless, and deletes count as due. Deletes, at_most and erasures need a certain yes.
 CREATE OR REPLACE TEMP TABLE claim AS
 WITH asked AS (
-    SELECT cohort_no, day, exact, clauses.*, substr(matches, item_no, 1) = 'y' AS certain
-    FROM cohort JOIN clauses ON substr(matches, item_no, 1) <> 'n'
-    WHERE kind IN ('keep', 'hold') OR substr(matches, item_no, 1) = 'y'
+    SELECT cohort_no, day, exact, clauses.*, certain
+    FROM cohort JOIN matched USING (cohort_no) JOIN clauses USING (item_no)
+    WHERE kind IN ('keep', 'hold') OR certain
 ), timed AS (
     SELECT asked.* EXCLUDE (day, exact),
         CASE WHEN asked.day IS NULL OR first.period_no IS NULL THEN TIMESTAMP '-infinity'

@@ -43,7 +43,7 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
         case Everything():
             return "true"
         case OneOf(fact=name, values=values):
-            return fact(name, f"{name} IN ({', '.join(map(literal, values))})")
+            return fact(name, f"{name} IN ({_listed(values)})")
         case Glob(fact=name, patterns=patterns) if name in NAME_FACTS:
             # What was seen under several names is matched for certain only where all of them are, or none is.
             tests = [f"(list_transform({name}s, lambda name: {_any_glob('name', patterns)}))"]
@@ -71,6 +71,12 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
             return f"(NOT ({predicate(part, under_not=not under_not)}))"
         case _:
             assert_never(match)
+
+
+def _listed(values: Sequence[str]) -> str:
+    """SQL: what stands in `IN (…)`. A long list is a table, which is joined; as a list each of its values would be compared with each row."""
+    told = ", ".join(map(literal, values))
+    return told if len(values) <= 50 else f"SELECT unnest([{told}])"
 
 
 def _unread(column: str) -> str:
