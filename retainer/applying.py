@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,24 +19,25 @@ import duckdb
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
 from retainer.apply.run import Job, Recheck, Run, Watcher
-from retainer.apply.settle import settle
+from retainer.apply.settle import Settled, settle
 from retainer.database import connect
-from retainer.errors import PlanRefused, PoliciesWrong, RetainerError
+from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
 from retainer.inventory.facts import open_facts
+from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import anchors_in, drop_anchor, lost_record
-from retainer.journal.file import Done, Entry, Journal, done_before, left_over, open_intents, read_journal, recent_deletes
+from retainer.journal.file import Done, Entry, Journal, done_before, done_lately, left_over, open_intents, read_journal, recent_deletes
 from retainer.journal.lock import Heart, StoreLock
 from retainer.journal.stores import known_stores, remember_stores
-from retainer.model.anchors import deleted_elsewhere
+from retainer.model.anchors import deleted_lately
 from retainer.model.catalog import RECORD
 from retainer.model.moment import read_moment
 from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
-from retainer.model.setting import HOSTED, OWN_PREFIX, Settings
-from retainer.plan.limits import Deletes, Held, evaluate
+from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
+from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.predicates import predicate
-from retainer.planfile import ACTIONS, Action, Header, PlanFile, Planned, actions, moment_of, read_plan
+from retainer.planfile import ACTIONS, Action, Header, PlanFile, Planned, actions, check_actions, moment_of, read_plan
 from retainer.planning import ONE_STORE, item_digest, policy_digest
 from retainer.ports import Downloads, StoreWriter
 from retainer.stop import Stop
@@ -69,8 +71,9 @@ def prepare(
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
         raise PlanRefused("rules, erasures, stores or the time zone have changed since the plan", hint=again)
-    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, [], now)]
+    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, ((), ()), now)]
     copies, deletes, archived = list(actions(plan, "copy")), _with_shared_witnesses(plan), list(actions(plan, "copy", archived=True))
+    check_actions(plan)
     for action in (*copies, *deletes, *archived):
         if reason := _impossible(action, settings, policies):
             raise PlanRefused(f"row {action.n} of the plan is none that `retainer plan` writes: {reason}", hint=again)
@@ -82,31 +85,45 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
     store = settings.store(action.store)
     if store is None:
         return f"there is no store {action.store}"
-    keys = [planned.key for planned in (*action.origin, *action.objects, *action.broken, *action.witnesses)]
-    if action.target is not None:
-        keys.append(action.target.removesuffix("/"))
-    if odd := next((key for key in keys if not _is_plain(key)), None):
-        return f"the key `{odd[:80]}` is none of a recording"
+    for planned in (*action.origin, *action.objects, *action.broken, *action.witnesses):
+        place = settings.store(planned.store)
+        if place is None:
+            return f"there is no store {planned.store}"
+        if not _is_of_a_recording(planned.key) or (place.scheme == "file" and not _is_plain(planned.key)):
+            return f"the key `{planned.key[:80]}` is none of a recording"
+    if action.target is not None and (reason := _no_target(action, store)):
+        return reason
     if action.decision == "copy":
         if action.target is None or store.written_by_100ms:
             return f"nothing is copied to {action.store}" if store.written_by_100ms else "a copy has no target"
-        if action.origin and settings.store(action.source or "") is None:
-            return f"there is no store {action.source}"
         inside = action.target if action.target.endswith("/") else None
         if any(planned.key != action.target and not (inside and planned.key.startswith(inside)) for planned in action.broken):
             return "it would replace an object of another recording"
         return None
     if not action.objects:
         return "a delete names no object"
-    if any(settings.store(witness.store) is None for witness in action.witnesses):
-        return "it rests on a store that is not declared"
     asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
     asks = any(_asks_for(item, action.store) for item in asking if item.id == action.rule)
     return None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
 
 
+def _is_of_a_recording(key: str) -> bool:
+    """A bucket may hold keys with `//` or a slash at their beginning; none of them is retainer's own, also where a server reads them as one."""
+    return bool(key) and "\0" not in key and not re.sub("/+", "/", key).lstrip("/").startswith(OWN_PREFIX)
+
+
 def _is_plain(key: str) -> bool:
-    return not (key.startswith(("/", OWN_PREFIX)) or "\0" in key or any(piece in ("", ".", "..") for piece in key.split("/")))
+    return not any(piece in ("", ".", "..") for piece in key.split("/"))
+
+
+def _no_target(action: Action, store: Store) -> str | None:
+    """Why a copy cannot go where it says: it must be a plain key, and one that leads back to just this recording."""
+    target = action.target or ""
+    if not _is_plain(target.removesuffix("/")) or not _is_of_a_recording(target):
+        return f"the key `{target[:80]}` is none of a recording"
+    if action.asset_id not in assets_of_key(store, target + "x" * target.endswith("/")):
+        return f"the key `{target[:80]}` is none of {action.asset_id}"
+    return None
 
 
 def _asks_for(item: Rule | Erasure, store: str) -> bool:
@@ -133,7 +150,7 @@ def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
 
 
 def _over_by_now(
-    plan: PlanFile, settings: Settings, journal: Sequence[Entry], elsewhere: Sequence[Deletes], now: datetime
+    plan: PlanFile, settings: Settings, journal: Sequence[Entry], remembers: Remembers, now: datetime
 ) -> list[str]:
     """Limits that the plan kept when it was made, and that it would breach with what other plans, here and on other machines, have deleted
     since; worked out from its rows, whatever its header says of them."""
@@ -149,9 +166,13 @@ def _over_by_now(
     told = {(limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached}
     return [
         f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
-        for limit in evaluate(settings.limits, planned, [*recent, *elsewhere], held)
+        for limit in evaluate(settings.limits, planned, remembered(recent, *remembers), held)
         if limit.breached and (limit.name, limit.scope) not in told
     ]
+
+
+Remembers = tuple[Sequence[Deletes], Sequence[Deletes]]
+"""What stores remember of the deletes of the last 24 hours: those of the own journal, but for this plan's, and those of others."""
 
 
 def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
@@ -186,7 +207,7 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
         connection.execute(f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
         names = list(columns)
         for action in actions(plan, "delete"):
-            row = _facts_row(action) | {"n": action.n, "created": action.created}
+            row = _facts_row(action) | {"n": action.n, "created": action.created.replace(tzinfo=None) if action.created else None}
             # What a plan leaves out is not known here: names always, and metadata beyond the documented keys.
             row["not_known"] = [*(row.get("not_known") or []), *NAME_FACTS, "metadata"]
             connection.execute(f"INSERT INTO due ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})", [row.get(name) for name in names])
@@ -300,28 +321,37 @@ def carry_out(
         if approved:
             needed = needed.union(*(rests_on(action) for action in prepared.deletes))
         owner = owner_of(journal, header.plan_id)
-        stores = {name: world.writers[name] for name in sorted(needed & set(world.writers))}
-        with locked(stores, owner, _expected(header, world)) as (locks, unusable):
-            ground = _ground(stores, locks, unusable, header, world, journal)
-            announced = [each for each in open_intents(journal.before) if each.store in ground.locks]
-            left = [each for each in left_over(journal.before) if each.store in ground.locks]
-            settled = settle(announced, left, {name: stores[name] for name in ground.locks}, journal, world.stop.check)
-            entries = read_journal(world.state)
-            over = _over_by_now(plan, world.settings, entries, ground.elsewhere, world.clock())
-            job = _job(prepared, world, journal, ground, approved=approved and not over, restore=restore, watcher=watcher,
-                       before=done_before(entries, plan.fingerprint), gone=settled.gone, workers=workers)  # fmt: skip
-            run = Run(job)
-            run.summary.said += [*settled.said, *(f"{reason}: no deletes" for reason in over if approved)]
-            on_run(run)
-            with Heart(list(ground.locks.values()), run.lost):
+        open_in = {each.store for each in open_intents(journal.before)} - needed
+        stores = {name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))}
+        with locked(stores, owner, _expected(header, world), open_in) as (locks, unusable):
+            lost: list[str] = []
+            with Heart(list(locks.values()), lost.append) as heart:
+
+                def check() -> None:
+                    world.stop.check()
+                    if lost:
+                        raise Locked(f"the lock of {lost[0]} was lost before anything was done", hint="run it again")
+
+                ground = _ground(stores, locks, unusable, plan, world, journal)
+                announced = [each for each in open_intents(journal.before) if each.store in ground.locks]
+                left = [each for each in left_over(journal.before) if each.store in ground.locks]
+                settled = settle(announced, left, {name: stores[name] for name in ground.locks}, journal, world.clock(), check)
+                entries = read_journal(world.state)
+                over = _over_by_now(plan, world.settings, entries, ground.remembers, world.clock())
+                job = _job(prepared, world, journal, ground, approved=approved and not over, restore=restore, watcher=watcher,
+                           before=done_before(entries, plan.fingerprint), settled=settled, workers=workers)  # fmt: skip
+                run = Run(job)
+                run.summary.said += [*settled.said, *(f"{reason}: no deletes" for reason in over if approved)]
+                on_run(run)
+                heart.tell(run.lost)
                 with closing(_records(job)):
                     summary = run.go()
                 journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),
                               skipped=len(summary.skipped), interrupted=summary.interrupted)  # fmt: skip
                 for name, lock in ground.locks.items():
-                    if lock.holds:
+                    if lock.holds and name not in ground.lost:
                         try:
-                            drop_anchor(stores[name], journal, owner.host, world.clock(), open_=False)
+                            drop_anchor(stores[name], journal, owner.host, world.clock())
                         except RetainerError as error:
                             summary.said.append(f"{name} does not remember this run's end ({error.message})")
             return summary
@@ -340,26 +370,33 @@ def _expected(header: Header, world: World) -> dict[str, str]:
 class Ground:
     """What the stores of a run are found to be. `locks`: those that hold; `barred`: stores on which no delete may rest, and why.
 
-    `elsewhere`: what other journals deleted in them in the last 24 hours.
+    `remembers`: what they tell of the last 24 hours.
     """
 
     locks: Mapping[str, StoreLock]
     unusable: Mapping[str, RetainerError]
     barred: Mapping[str, str]
     identities: Mapping[str, str]
-    elsewhere: Sequence[Deletes]
+    remembers: Remembers
+    lost: frozenset[str]
+    """Stores in which the journal is not all that was done, and nobody said that its record is gone for good."""
 
 
 def _ground(
-    stores: Mapping[str, StoreWriter], taken: Mapping[str, StoreLock], unusable: dict[str, RetainerError], header: Header, world: World,
+    stores: Mapping[str, StoreWriter], taken: Mapping[str, StoreLock], unusable: dict[str, RetainerError], plan: PlanFile, world: World,
     journal: Journal,
 ) -> Ground:
     """Whose the stores are, whether their locks hold, and whether the journal is all that was done in them."""
+    header = plan.header
     barred: dict[str, str] = {}
     identities: dict[str, str] = {}
-    elsewhere: list[Deletes] = []
+    mine: list[Deletes] = []
+    others: list[Deletes] = []
+    missing: set[str] = set()
+    here = done_lately(journal.before, plan.fingerprint)
     for name in taken:
         try:
+            _still_there(stores[name], header)
             identity = identified(stores[name], header.customer)
             _, anchors = anchors_in(stores[name])
         except RetainerError as error:
@@ -376,16 +413,27 @@ def _ground(
             barred[name] = "that server ignores conditions on which a lock rests, so another run could be there"
         if (lost := lost_record(anchors, journal.state, journal.before)) and not header.is_lifted("record", name):
             barred[name] = f"{lost}; plan again, and say `--lift record:{name}` if that record is gone for good"
-        elsewhere += [Deletes(name, *each) for each in deleted_elsewhere(anchors, journal.state, world.clock())]
+            missing.add(name)
+        own, rest = deleted_lately(anchors or {}, world.clock(), journal.state)
+        # What this very plan did stands in its rows, and is not counted twice.
+        mine += [Deletes(name, rule, max(0, count - here.get((name, rule), 0)), size) for rule, count, size in own]
+        others += [Deletes(name, *each) for each in rest]
     places = {name: declared.place for name in identities if (declared := world.settings.store(name))}
     remember_stores(world.state, known_stores(world.state), {places[name]: identities[name] for name in places})
     locks = {name: lock for name, lock in taken.items() if lock.holds and name not in unusable}
-    return Ground(locks, unusable, barred, identities, elsewhere)
+    return Ground(locks, unusable, barred, identities, (mine, others), frozenset(missing))
+
+
+def _still_there(store: StoreWriter, header: Header) -> None:
+    """Raises StoreFailed where a plan saw objects in a store without an identity, and none is there: its disk may not be mounted."""
+    seen = next((source for source in header.sources if source.kind == "store" and source.name == store.name), None)
+    if seen is not None and seen.identity is None and seen.objects and next(iter(store.list()), None) is None:
+        raise StoreFailed(f"{store.name} is empty, and the plan saw {seen.objects:,} objects in it", hint="is its disk mounted? plan again")
 
 
 def _job(
     prepared: Prepared, world: World, journal: Journal, ground: Ground, *, approved: bool, restore: bool, watcher: Watcher, before: Done,
-    gone: frozenset[tuple[str, str]], workers: int | None,
+    settled: Settled, workers: int | None,
 ) -> Job:
     plan = prepared.plan
 
@@ -395,10 +443,12 @@ def _job(
             return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
             return Recheck("rules, erasures, stores or the time zone have changed while it was copying", {})
+        if current[0].limits != world.settings.limits and (over := _over_by_now(plan, current[0], journal.before, ground.remembers, now)):
+            return Recheck(over[0], {})
         return Recheck(None, _withheld(plan, current[1], now))
 
     def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:
-        drop_anchor(world.writers[store], journal, os.uname().nodename, world.clock(), planned, open_=True)
+        drop_anchor(world.writers[store], journal, os.uname().nodename, world.clock(), planned)
 
     return Job(
         copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=world.writers,
@@ -406,7 +456,8 @@ def _job(
         clock=world.clock, clocks={HOSTED: world.clock_of_100ms} | {name: store.server_time for name, store in world.writers.items()},
         watcher=watcher, deletes_approved=approved, recheck=recheck, locks=ground.locks, barred=ground.barred, unlocked=ground.unusable,
         anchor=anchor, stop=world.stop, copied_before=before.copies, catalogued_before=before.catalogued, 
-        deleted_before=before.deletes | {each.n for each in prepared.deletes if all((each.store, one.key) in gone for one in each.objects)},
+        deleted_before=before.deletes | {each.n for each in prepared.deletes if all((each.store, one.key) in settled.gone for one in each.objects)},
+        settled=settled.entries,
         identities=ground.identities, **({"workers": workers} if workers else {}),
     )  # fmt: skip
 

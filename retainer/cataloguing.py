@@ -29,7 +29,7 @@ from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
-from retainer.journal.anchors import drop_anchor
+from retainer.journal.anchors import anchors_in, drop_anchor, lost_record
 from retainer.journal.file import Journal, open_intents, read_journal
 from retainer.journal.lock import Heart
 from retainer.journal.stores import known_stores, remember_stores
@@ -85,12 +85,13 @@ def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[st
                 remember_stores(work.state, known, {work.store.place: identity.id})
             journal.write("start", what=what, store=name, host=owner.host)
             announced = [each for each in open_intents(journal.before) if each.store == name] if locks[name].holds else []
-            settle(announced, [], {name: work.writer} if locks[name].holds else {}, journal, work.stop.check)
             with Heart([locks[name]], lambda _: lost.set()):
+                settled = settle(announced, [], {name: work.writer} if locks[name].holds else {}, journal, work.clock(), work.stop.check)
+                record("settled", settled.entries)
                 yield record
                 journal.write("end", what=what, finished=not lost.is_set())
-                if locks[name].holds:
-                    drop_anchor(work.writer, journal, owner.host, work.clock(), open_=False)
+                if locks[name].holds and lost_record(anchors_in(work.writer)[1], journal.state, journal.before) is None:
+                    drop_anchor(work.writer, journal, owner.host, work.clock())
     finally:
         journal.close()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import traceback
 import uuid
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -58,6 +60,10 @@ def main() -> NoReturn:
     global STOP
     STOP = Stop()
     _applying.clear()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # whoever started it has closed it
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    warnings.simplefilter("ignore")  # what libraries think of keys and versions is nothing for here
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale cannot write
@@ -128,8 +134,8 @@ def _error_folders() -> list[Path]:
     try:
         if (root := find_root(Path.cwd())) and (settings := load_settings(root)[0]):
             folders.insert(0, root / settings.state)
-    except (OSError, RetainerError):
-        pass
+    except Exception:
+        return folders  # what went wrong may be these very settings
     return folders
 
 
@@ -211,7 +217,7 @@ def _moment(_context: click.Context, _parameter: click.Parameter, value: str | N
     if value is None:
         return None
     moment = read_moment(value if "T" in value.upper() else f"{value}T00:00:00Z")
-    if moment is None:
+    if moment is None or not 2015 <= moment.year < 9000:
         raise click.BadParameter(f"`{value}` is not a moment; write 2026-11-22 or 2026-11-22T10:00:00Z")
     return moment
 
@@ -350,7 +356,7 @@ def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> 
         listings = gather(
             settings, policies, api, readers, out=out, cache=state / "catalog", clock=now,
             known={store.name: known[store.place] for store in settings.stores if store.place in known},
-            judge=lambda anchors: lost_record(anchors, own, journal), before=state / "facts.duckdb", progress=shown.rows,
+            judge=lambda anchors: lost_record(anchors, own, journal), before=sorted({state / "facts.duckdb", out}), progress=shown.rows,
         )  # fmt: skip
     places = {store.name: store.place for store in settings.stores}
     seen = {places[each.name]: each.identity for each in listings if each.kind == "store" and each.identity and each.complete}
@@ -370,13 +376,18 @@ def facts(out: Path) -> None:
     """
     import duckdb
 
+    from retainer.database import private_file
     from retainer.inventory.facts import is_snapshot
-    from retainer.planfile import may_be_written
+    from retainer.planfile import may_be_written, put_in_place
 
     root, settings, policies = _project()
     _not_in_the_way(out, root, settings, ".duckdb")
     may_be_written(out, is_snapshot, "a snapshot of facts")
     _gathered(root, settings, policies, out)
+    if out.resolve() != (kept := _state(root, settings) / "facts.duckdb").resolve():
+        copy = private_file(".duckdb")
+        shutil.copyfile(out, copy)
+        put_in_place(copy, kept)  # the next facts remember by it what rooms were called
     with duckdb.connect(str(out), read_only=True) as connection:
         rows = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies), bool_and(complete) FROM listings").fetchone()
     assert rows is not None
@@ -564,7 +575,7 @@ def _today(root: Path) -> tuple[Settings, Policies] | None:
     from retainer.settings import load_project
 
     settings, policies, mistakes = load_project(root)
-    return None if mistakes else (settings, policies)
+    return None if any(not mistake.is_warning for mistake in mistakes) else (settings, policies)
 
 
 def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
@@ -572,14 +583,14 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
     if count == 0:
         return False
     if held_back:
-        click.echo(f"the plan's {count} deletes are held back: {', '.join(held_back)}. Its copies run.", err=True)
+        _say(f"the plan's {count} deletes are held back: {', '.join(held_back)}. Its copies run.")
         return False
     if approve is not None:
         if approve != count:
             raise WrongUsage(f"--approve-deletes {approve}, but the plan has {count} deletes", hint="show the plan again and read them")
         return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        click.echo(f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its copies run", err=True)
+        _say(f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its copies run")
         return False
     typed = click.prompt(f"This plan deletes {count} copies. Type that number to approve, or nothing for copies only", default="", show_default=False)
     if typed.strip() == str(count):

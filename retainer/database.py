@@ -59,6 +59,7 @@ def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConn
     connection.execute(f"SET allowed_directories = [{allowed}]")
     if attached is not None:
         connection.execute(f"ATTACH {literal(str(attached))} AS facts (READ_ONLY)")
+    connection.execute("SET TimeZone = 'UTC'")  # else a moment with a zone would be shifted by the machine's
     connection.execute("SET enable_external_access = false")
     return connection
 

@@ -36,24 +36,29 @@ def _explained(
         raise RetainerError(
             f"no asset {asset_id} is known", hint=f"did you mean {near[0]}?" if near else "gather the facts first with `retainer plan`"
         )
-    connection.execute(f"CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no = {found[0]}")
+    # What it shares objects with is decided with it: the one may go only when the other may.
+    connection.execute(f"""
+        CREATE TEMP TABLE together AS SELECT {found[0]} AS asset_no UNION
+        SELECT asset_no FROM copies WHERE (store, shared) IN (SELECT (store, shared) FROM copies WHERE asset_no = {found[0]} AND shared IS NOT NULL)
+    """)
+    connection.execute("CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no IN (FROM together)")
     connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM own_copies")
-    connection.execute(f"CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no = {found[0]}")
+    connection.execute("CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no IN (FROM together)")
     connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM own_facts")
     decide(connection, policies, now, settings.timezone)
-    pairs = _pairs(connection)
-    considered = _considered(connection, policies, now)
-    stages = _stages(connection)
+    pairs = _pairs(connection, asset_id)
+    considered = _considered(connection, policies, asset_id, now)
+    stages = _stages(connection, asset_id)
     next_at, next_pairs = None, pairs
     for candidate in _candidates(connection, policies, now):
         decide(connection, policies, candidate, settings.timezone)
-        then = _pairs(connection)
+        then = _pairs(connection, asset_id)
         if [(pair.store, pair.decision, pair.because) for pair in then] != [(pair.store, pair.decision, pair.because) for pair in pairs]:
             next_at, next_pairs = candidate, then
             break
     row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
     return Explanation(
-        asset_id, now, _facts(connection), considered, stages, pairs, next_at, next_pairs if next_at else (),
+        asset_id, now, _facts(connection, asset_id), considered, stages, pairs, next_at, next_pairs if next_at else (),
         datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
     )  # fmt: skip
 
@@ -66,12 +71,12 @@ def _finite(column: str) -> str:
     return f"CASE WHEN isfinite({column}) THEN epoch({column}) END"
 
 
-def _pairs(connection: duckdb.DuckDBPyConnection) -> tuple[Pair, ...]:
+def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, ...]:
     rows = connection.execute(f"""
         SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")}, {_finite("keep_until")}, {_finite("delete_from")},
             there, complete
-        FROM decided ORDER BY store
-    """).fetchall()
+        FROM decided WHERE asset_id = ? ORDER BY store
+    """, [asset_id]).fetchall()
     names = dict(connection.execute("SELECT clause_no, rule FROM names").fetchall())
     return tuple(
         Pair(store, decision, tuple(because), names.get(clause), _utc(until), _utc(deadline), _utc(keep), _utc(delete), there, complete)
@@ -79,8 +84,8 @@ def _pairs(connection: duckdb.DuckDBPyConnection) -> tuple[Pair, ...]:
     )
 
 
-def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime) -> tuple[Considered, ...]:
-    certain = dict(connection.execute("SELECT item_no, certain FROM matched").fetchall())
+def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, asset_id: str, now: datetime) -> tuple[Considered, ...]:
+    certain = dict(connection.execute(f"SELECT item_no, certain FROM matched WHERE cohort_no = ({_COHORT})", [asset_id]).fetchall())
     numbers = {id(item): number for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)}
     words = {True: "yes", False: "not certain", None: "no"}
     found = []
@@ -90,10 +95,14 @@ def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, now: 
     return tuple(found)
 
 
-def _stages(connection: duckdb.DuckDBPyConnection) -> tuple[Stage, ...]:
+_COHORT = "SELECT cohort_no FROM member WHERE asset_id = ?"
+
+
+def _stages(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Stage, ...]:
     rows = connection.execute(f"""
-        SELECT rule, kind, store, {_finite("begins")}, {_finite("ends")}, runs FROM standing JOIN names USING (clause_no) ORDER BY clause_no
-    """).fetchall()
+        SELECT rule, kind, store, {_finite("begins")}, {_finite("ends")}, runs FROM standing JOIN names USING (clause_no)
+        WHERE cohort_no = ({_COHORT}) ORDER BY clause_no
+    """, [asset_id]).fetchall()
     return tuple(Stage(rule, kind, store, _utc(begins), _utc(ends), runs) for rule, kind, store, begins, ends, runs in rows)
 
 
@@ -116,6 +125,6 @@ _TOLD = ("type", "status", "room_id", "room", "template", "session_id", "user_id
          "not_known", "known_by")  # fmt: skip
 
 
-def _facts(connection: duckdb.DuckDBPyConnection) -> tuple[tuple[str, str], ...]:
-    row = connection.execute(f"SELECT {', '.join(f'{name}::VARCHAR' for name in _TOLD)} FROM assets").fetchone()
+def _facts(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[tuple[str, str], ...]:
+    row = connection.execute(f"SELECT {', '.join(f'{name}::VARCHAR' for name in _TOLD)} FROM assets WHERE asset_id = ?", [asset_id]).fetchone()
     return tuple((name.removesuffix("_text"), value) for name, value in zip(_TOLD, row or (), strict=True) if value is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from retainer.apply.identify import expect
@@ -20,12 +20,12 @@ def owner_of(journal: Journal, plan: str) -> Owner:
 
 @contextmanager
 def locked(
-    stores: Mapping[str, StoreWriter], owner: Owner, expected: Mapping[str, str]
+    stores: Mapping[str, StoreWriter], owner: Owner, expected: Mapping[str, str], optional: Collection[str] = ()
 ) -> Iterator[tuple[dict[str, StoreLock], dict[str, RetainerError]]]:
     """The locks of all these stores, and why some could not be taken; whatever happens, they are given back.
 
     `expected`: the identity that a store must have. A store that cannot be written to, or is another one, fails its own actions alone.
-    Raises Locked when another run holds one of them.
+    `optional`: stores that are nice to have, in which another run may be. Raises Locked when another run holds one of the others.
     """
     taken: dict[str, StoreLock] = {}
     unusable: dict[str, RetainerError] = {}
@@ -35,8 +35,11 @@ def locked(
             try:
                 expect(store, expected.get(name))
                 lock.take()
-            except Locked:
-                raise
+            except Locked as error:
+                if name not in optional:
+                    raise
+                unusable[name] = error
+                continue
             except RetainerError as error:
                 unusable[name] = error
                 continue

@@ -87,7 +87,8 @@ class SourceState:
     lost_record: str | None = None
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()
-    """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may be another one."""
+    """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may be another one; `clock`, that
+    the dates of its files are wrong (of a folder alone)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Header(BaseModel):
 
     def doubt(self, source: SourceState) -> str | None:
         """Why no delete may rest on a source: its clock, its record, or whose recordings it holds. None: nothing speaks against it."""
-        if source.skew_seconds is not None and abs(source.skew_seconds) > SKEW_SECONDS:
+        if source.skew_seconds is not None and abs(source.skew_seconds) > SKEW_SECONDS and "clock" not in source.lifted:
             minutes = abs(source.skew_seconds) / 60
             off = f"{minutes:,.0f} minutes" if minutes < 5000 else f"{minutes / 1440:,.0f} days"
             return f"clock: this machine's was {off} off that of {source.name.split()[0]}"
@@ -413,7 +414,12 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Pat
     if row[:2] != (header.copies, header.deletes) or row[2] or row[3]:
         raise PlanRefused(f"{path} is no plan that retainer made: its rows are not those that its header counts", hint=_AGAIN)
     odd = f"asset_id IS NULL OR store IS NULL OR decision IS NULL OR decision NOT IN ({decisions}) OR (n IS NULL AND {ACTIONS})"
-    if connection.execute(f"FROM plan WHERE {odd} OR bytes < 0 LIMIT 1").fetchall():
+    far = " OR ".join(f"(isfinite({name}) AND {name} NOT BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP '9990-01-01')"
+                      for name, kind in COLUMNS.items() if kind == "TIMESTAMP")  # fmt: skip
+    locks = "decision = 'copy' AND action IS NOT NULL AND json_valid(action) AND action->>'$.lock_until' IS NOT NULL AND " \
+            "try_cast(action->>'$.lock_until' AS TIMESTAMP) IS NULL"
+    spoilt = "action IS NOT NULL AND NOT json_valid(action)"
+    if connection.execute(f"FROM plan WHERE {odd} OR {far} OR {locks} OR {spoilt} OR bytes NOT BETWEEN 0 AND {1 << 53} LIMIT 1").fetchall():
         raise PlanRefused(f"{path} is no plan that retainer made: it has a row that means nothing", hint=_AGAIN)
 
 
@@ -423,7 +429,7 @@ class _SaidObject(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     key: Annotated[str, Field(min_length=1, max_length=4096)]
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0, le=1 << 53)]
     version: str
     store: str = ""
 
@@ -441,8 +447,8 @@ class _SaidFacts(BaseModel):
     user_id: str | None = None
     peer_id: str | None = None
     path: str | None = None
-    size: int | None = None
-    duration: float | None = None
+    size: Annotated[int, Field(ge=0, le=1 << 53)] | None = None
+    duration: Annotated[float, Field(allow_inf_nan=False)] | None = None
     created: str | None = None
     metadata: dict[str, Any] | None = None
     thumbnails: list[str] | None = None
@@ -452,7 +458,7 @@ class _SaidFacts(BaseModel):
 class _Said(BaseModel):
     """The column `action`, as JSON (docs/plan-file.md)."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     origin: list[_SaidObject] | None = None
     folder: str | None = None
@@ -507,6 +513,24 @@ class Action:
     made_of: Planned | None = None
 
 
+def _said(text: str) -> _Said:
+    try:
+        return _Said.model_validate_json(text)
+    except ValidationError as error:
+        raise PlanRefused(f"the plan has an action that retainer did not write: {error.errors()[0]['msg']}", hint=_AGAIN) from None
+
+
+def action_of(text: str | None) -> dict[str, Any]:
+    """The column `action` of a row as plain values. Raises PlanRefused for what no plan has."""
+    return _said(text).model_dump(exclude_none=True) if text else {}
+
+
+def check_actions(plan: PlanFile) -> None:
+    """Look at the actions of the rows that are none to be carried out now. Raises PlanRefused."""
+    for (text,) in plan.connection.execute(f"SELECT action FROM numbered WHERE action IS NOT NULL AND NOT coalesce({ACTIONS}, false)").fetchall():
+        _said(text)
+
+
 def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterator[Action]:
     """The copies or the deletes of a plan, in its order; `archived`: those copies that must wait until their source is restored."""
     cursor = plan.connection.cursor()
@@ -516,11 +540,7 @@ def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterato
     )
     while rows := cursor.fetchmany(1000):
         for n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, text in rows:
-            try:
-                said = _Said.model_validate_json(text)
-            except ValidationError as error:
-                message = f"row {n} of the plan is none that retainer wrote: {error.errors()[0]['msg']}"
-                raise PlanRefused(message, hint=_AGAIN) from None
+            said = _said(text)
             yield Action(
                 n, asset_id, store, what, rule or "", at or "", kind, _moment(created), _moment(deadline), size, last,
                 source, tuple(each.planned(source) for each in said.origin or ()), said.folder or "", said.target,

@@ -7,6 +7,7 @@ import json
 import subprocess
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -15,18 +16,18 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect
+from retainer.database import connect, fill
 from retainer.errors import RetainerError
 from retainer.inventory.collect import ONE_STORE, Judge, Listing, Progress, collect, locked_text
-from retainer.inventory.facts import is_snapshot, open_facts, save_snapshot, whole_facts
+from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
 from retainer.inventory.locate import key_sql
-from retainer.model.anchors import deleted_elsewhere, read_anchors
+from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.calendar import zones_version
 from retainer.model.moment import write_moment
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Match, Policies, Rule, facts_asked
 from retainer.model.setting import Settings
 from retainer.plan.decide import Clause, decide
-from retainer.plan.limits import Deletes, Held, evaluate
+from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.planfile import (
     ACTIONS,
@@ -80,18 +81,22 @@ def gather(
     clock: Callable[[], datetime],
     known: Mapping[str, str] | None = None,
     judge: Judge = lambda _anchors: None,
-    before: Path | None = None,
+    before: Sequence[Path] = (),
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Make a snapshot of what there is, with the locks of every object that is due where a bucket can lock.
 
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet. `known`, `judge`: as `collect`;
-    `before`: an older snapshot, whose names of rooms are kept.
+    `before`: older snapshots, whose names of rooms are kept. Raises RetainerError where it cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     half = out.with_name(f".{uuid.uuid4().hex}.half")
-    connection = connect(cache, out.parent, attached=before if before is not None and is_snapshot(before) else None)
+    named = sorted({name for path in before for name in earlier_names(path)})
+    connection = connect(cache, out.parent)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        connection.execute("CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)")
+        if named:
+            fill(connection, "earlier", NAMES, (dict(zip(NAMES, name, strict=True)) for name in named))
         listings = collect(
             connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, known=known, judge=judge,
             progress=progress,
@@ -102,9 +107,13 @@ def gather(
             _read_locks(settings, policies, lockable, half, clock())
         _see_restored(settings, policies, {reader.name: reader for reader in readers}, half, clock())
         half.replace(out)
+    except (OSError, duckdb.IOException) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise RetainerError(f"{out} cannot be written: {reason}", hint="is the disk full or read-only?") from None
     finally:
         connection.close()
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            half.unlink(missing_ok=True)
     return listings
 
 
@@ -314,7 +323,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
         SourceState(name=name, kind=kind, complete=complete, objects=objects, bytes=size, strays=strays, stray_bytes=stray_bytes, note=note,
                     weak=weak.get(name) if kind == "store" else None, identity=identity, customer=customer,
                     skew_seconds=None if skew is None else round(skew, 0), lost_record=lost, refused=refused,
-                    lifted=tuple(what for what in ("record", "workspace") if f"{what}:{name}" in making.lifts))
+                    lifted=tuple(what for what in ("record", "workspace", "clock") if kind == "store" and f"{what}:{name}" in making.lifts))
         for name, kind, complete, objects, size, strays, stray_bytes, note, identity, customer, skew, lost, refused in rows
     ]  # fmt: skip
 
@@ -333,19 +342,22 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
     return [
         LimitState(name=limit.name, scope=limit.scope, used=limit.used, allowed=limit.allowed, breached=limit.breached,
                    lifted=f"{limit.name}:{limit.scope}" in making.lifts)
-        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), [*making.recent, *_elsewhere(connection, making)], held)
+        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), _recent(connection, making), held)
     ]  # fmt: skip
 
 
-def _elsewhere(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
-    """What other journals deleted in the stores in the last 24 hours, as the stores remember it."""
-    found = []
+def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
+    """What was deleted in the last 24 hours, by the own journal and by what the stores remember of it and of others."""
+    mine: list[Deletes] = []
+    others: list[Deletes] = []
     for store, text in connection.execute("SELECT name, anchors FROM listings WHERE anchors IS NOT NULL ORDER BY name").fetchall():
         try:
-            found += [Deletes(store, *each) for each in deleted_elsewhere(read_anchors(text.encode()), making.state, making.now)]
+            own, rest = deleted_lately(read_anchors(text.encode()), making.now, making.state)
         except ValueError:
             raise RetainerError(f"what the facts tell of {store} is damaged", hint="gather them anew with `retainer facts`") from None
-    return found
+        mine += [Deletes(store, *each) for each in own]
+        others += [Deletes(store, *each) for each in rest]
+    return remembered(making.recent, mine, others)
 
 
 def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:
@@ -377,7 +389,7 @@ def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
 
 def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

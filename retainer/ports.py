@@ -196,8 +196,8 @@ class StoreWriter(StoreReader, Protocol):
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""
 
-    def finish(self, key: str, seen: Seen | None) -> Deletion:
-        """End a delete that `unfinished` tells of: the version that was to go goes, and any other is put back. Raises StoreFailed."""
+    def put_back(self, key: str) -> bool:
+        """Undo a delete that `unfinished` tells of; False where another object lies in its place by now. Raises StoreFailed."""
 
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         """Delete these versions in one call, each on its own condition. Only where `conditions().batch_delete`."""
@@ -214,9 +214,10 @@ class StoreWriter(StoreReader, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreFailure:
-    """One object of a batch that could not be deleted, in a sentence without secrets."""
+    """One object of a batch that was not deleted, or of which nobody knows: a sentence without secrets. `refused`: it certainly was not."""
 
     message: str
+    refused: bool = False
 
 
 def read_small(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:

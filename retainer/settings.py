@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from retainer.errors import PoliciesWrong
 from retainer.model.calendar import zone_named, zone_names
 from retainer.model.period import Period
+from retainer.model.printable import printable
 from retainer.model.rule import Policies
 from retainer.model.setting import DEFAULT_LAYOUT, LAYOUT_100MS, RESERVED_STORES, DeleteLimits, Settings, Source, Store
 from retainer.policy.diagnostics import Diagnostic, nearest
-from retainer.policy.files import policy_files
+from retainer.policy.files import POLICY_FOLDER, policy_files
 from retainer.policy.lint import load_policies
 from retainer.policy.load import Document, load_file
 from retainer.policy.parse import checked
@@ -105,10 +106,18 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
         close = nearest(settings.timezone, zone_names())
         hint = f"did you mean `{close}`?" if close else "IANA names, such as Europe/Berlin"
         yield document.complain("S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint)
-    address = urlsplit(settings.source.url)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    try:
+        address = urlsplit(settings.source.url)
+        is_address = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        is_address = is_address and not re.search(r"\s", settings.source.url)
+    except ValueError:
+        address, is_address = urlsplit(""), False
+    state = Path(os.path.normpath(settings.state.replace("\0", "")))
+    if "\0" in settings.state or not settings.state.strip() or state.parts[:1] == (POLICY_FOLDER,):
+        yield document.complain("S311", ("state",), f"`{printable(settings.state)}` is no folder for the record", "the default is .retainer")
+    if not is_address:
         yield document.complain("S310", ("source", "url"), f"`{settings.source.url}` is no address of a server", "the default is https://api.100ms.live/v2")
-    elif address.scheme == "http" and not settings.source.allow_http and not _is_loopback(address.hostname):
+    elif address.scheme == "http" and not settings.source.allow_http and not _is_loopback(address.hostname or ""):
         message = "over http:// anybody on the way reads the token, and can answer in place of 100ms"
         yield document.complain("S310", ("source", "url"), message, "write https://, or add `allow_http: true` beside it")
     for store in settings.stores:

@@ -97,7 +97,8 @@ def credentials() -> Credentials:
 def _secret(name: str) -> str:
     if path := os.environ.get(f"{name}_FILE"):
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            with Path(path).open(encoding="utf-8") as stream:
+                return stream.read(64 << 10).strip()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise CredentialsRefused(f"{name}_FILE={path} cannot be read: {reason}", hint="it should hold the secret alone") from None

@@ -119,6 +119,16 @@ def test_the_api_is_asked_over_tls_or_on_this_machine(read: Reader, url: str, al
     assert [mistake.code for mistake in read(f"version: 1\nsource: {{ url: '{url}' }}\n").wrong] == ([] if allowed else ["S310"])
 
 
+@pytest.mark.parametrize("state", ["policies", "./policies/x", "", '"a\\0b"'])
+def test_the_record_lies_where_it_can(read: Reader, state: str) -> None:
+    assert {mistake.code for mistake in read(f"version: 1\nstate: {state}\n").wrong} & {"S311", "P103"}
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "https://api.100ms.live:99999", "https://api 100ms", "https://a\u2100b"])
+def test_what_is_no_address_is_a_mistake(read: Reader, url: str) -> None:
+    assert [mistake.code for mistake in read(f"version: 1\nsource: {{ url: '{url}' }}\n").wrong] == ["S310"]
+
+
 def test_a_word_allows_http_and_nothing_else(read: Reader) -> None:
     assert read("version: 1\nsource: { url: 'http://10.0.0.1/v2', allow_http: true }\n").sound.source.allow_http
     assert [mistake.code for mistake in read("version: 1\nsource: { url: 'ftp://x', allow_http: true }\n").wrong] == ["S310"]

@@ -341,7 +341,7 @@ def test_a_file_that_a_killed_delete_moved_aside_is_seen_and_gone_after_the_next
     assert pairs(plan)[A, "uploads"] == "delete"
     assert "half deleted" in json.dumps(plan["header"]["sources"])
     done = due.apply_all("q.plan", plan)
-    assert (done["already"], done["finished"]) == (1, True)
+    assert (done["deleted"], done["finished"]) == (1, True)
     assert [path for path in going.rglob("*") if path.is_file()] == [] and len(due.content("uploads")) == 1
 
 

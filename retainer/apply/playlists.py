@@ -22,9 +22,12 @@ _ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^,"]
 """One of an attribute list, as players read it: blanks around it, and quotes that may be missing."""
 _TAG = re.compile(r"#(EXT[A-Za-z0-9-]*):(.*)", re.DOTALL | re.IGNORECASE)
 _LISTS = ("EXT-X-MEDIA", "EXT-X-I-FRAME-STREAM-INF", "EXT-X-IMAGE-STREAM-INF")
-_HINTS = ("EXT-X-PRELOAD-HINT", "EXT-X-RENDITION-REPORT")
-"""They tell a player what comes next in a live stream, and lead nowhere once it has ended."""
-_NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE", "EXT-X-DATERANGE")
+_HINTS = ("EXT-X-PRELOAD-HINT", "EXT-X-RENDITION-REPORT", "EXT-X-CONTENT-STEERING", "EXT-X-DATERANGE")
+"""What comes next in a live stream, which server to prefer, what to play in between: their addresses are no part of the recording, and in a
+copy they would lead away from it."""
+_NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE")
+_NAMES_ADDRESS = re.compile(r"(?i)(^|-)URI$|^X-ASSET-LIST$")
+_LINE_ENDS = re.compile("(\r\n|\r|\n)")
 _OTHER_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 """What Python takes for the end of a line, and HLS does not."""
 
@@ -120,6 +123,8 @@ def _page(address: str, content: bytes) -> _Page:
     except Exception:
         # The library raises whatever its parsing stumbled over.
         raise SourceFailed(f"{_short(address)} is no playlist", hint="look at the recording in the 100ms dashboard") from None
+    if "#EXT-X-SKIP" in text.upper():
+        raise SourceFailed(f"{_short(address)} leaves out what an earlier one had (EXT-X-SKIP)", hint="plan and apply again later")
     lists = _given([*parsed.playlists, *parsed.media, *parsed.iframe_playlists, *parsed.image_playlists])
     segments = [*parsed.segments, *(part for segment in parsed.segments for part in segment.parts)]
     others = _given([*segments, *parsed.keys, *parsed.segment_map, *parsed.session_keys, *parsed.session_data])
@@ -149,7 +154,7 @@ def _given(items: Sequence[object]) -> tuple[str, ...]:
 def _uris(text: str) -> Iterator[_Uri]:
     """Every URI of a playlist, by its place. Raises ValueError where a line names one in a way that no attribute list has."""
     start, of_playlist = 0, False
-    for line in re.split("(\r\n|\r|\n)", text):
+    for line in _LINE_ENDS.split(text):
         bare = line.strip()
         tag = _TAG.fullmatch(line.rstrip())
         if tag is not None and tag[1].upper() not in _NO_LIST:
@@ -164,13 +169,13 @@ def _uris(text: str) -> Iterator[_Uri]:
 
 def _in_attributes(tag: re.Match[str], start: int) -> Iterator[_Uri]:
     name, listed, at = tag[1].upper(), tag[2], 0
-    if not re.search(r"(?i)\bURI[ \t]*=", listed):
+    if not re.search(r"(?i)(URI|X-ASSET-LIST)[ \t]*=", listed):
         return
     while at < len(listed):
         found = _ATTRIBUTE.match(listed, at)
         if found is None:
             raise ValueError
-        if found[1].upper() == "URI":
+        if _NAMES_ADDRESS.search(found[1]):
             group = 2 if found[2] is not None else 3
             begin = start + tag.start(2)
             kind = "hint" if name in _HINTS else "playlist" if name in _LISTS else "other"
@@ -244,8 +249,14 @@ def _kept(address: str, page: _Page, names: dict[str, str]) -> Playlist:
 
 
 def _without_hints(text: str) -> str:
-    lines = re.split("(?<=\n)", text)
-    return "".join(line for line in lines if not ((tag := _TAG.fullmatch(line.rstrip())) and tag[1].upper() in _HINTS))
+    """The text without the lines of hints that name an address."""
+    parts = _LINE_ENDS.split(text)
+    kept = []
+    for line, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
+        tag = _TAG.fullmatch(line.rstrip())
+        if tag is None or tag[1].upper() not in _HINTS or not any(_in_attributes(tag, 0)):
+            kept.append(line + end)
+    return "".join(kept)
 
 
 def _leads_to_itself(address: str, text: str, folder: str, kept: set[str]) -> None:

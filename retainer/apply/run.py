@@ -115,6 +115,8 @@ class Job:
     copied_before: Mapping[int, dict[str, Any]]
     catalogued_before: frozenset[int]
     deleted_before: frozenset[int]
+    settled: Sequence[dict[str, Any]]
+    """The catalog's entries of what earlier runs deleted without being told."""
     identities: Mapping[str, str]
     """The identity of each store whose is known; the catalog's entries carry it."""
     workers: int = WORKERS
@@ -138,6 +140,8 @@ class Run:
         self._looked_at: datetime | None = None
         self._refusals: dict[str, int] = {}
         self._unusable: dict[str, RetainerError] = dict(job.unlocked)
+        for entry in job.settled:
+            self._uncatalogued.setdefault(entry["store"], []).append((-1, entry))
 
     def lost(self, store: str) -> None:
         """The lock of a store was lost: what rests on it ends, and the rest goes on."""
@@ -400,7 +404,7 @@ class Run:
         if reason := self._last_look_before(waiting):
             self._leave(waiting, f"{reason}: no deletes")
             return
-        waiting = self._not_barred(waiting)
+        waiting = [action for action in self._not_barred(waiting) if self._is_usable(action)]
         for store in sorted({action.store for action in waiting}):
             here = [action for action in waiting if action.store == store]
             try:
@@ -408,7 +412,6 @@ class Run:
             except RetainerError as error:
                 waiting = [action for action in waiting if action.store != store]
                 self._leave(here, f"{store} cannot be made to remember what is deleted there ({error.message}): no deletes there")
-        waiting = [action for action in waiting if self._is_usable(action)]
         single = [action for action in waiting if not self._conditions[action.store].batch_delete or len(action.objects) != 1]
         batched = [action for action in waiting if self._conditions[action.store].batch_delete and len(action.objects) == 1]
         self._each(single, self._delete)
@@ -531,7 +534,7 @@ class Run:
             return
         for action, outcome in zip(safe, outcomes, strict=True):
             if isinstance(outcome, StoreFailure):
-                self._failed(action, outcome.message, None)
+                self._settle_unknown(action, (StoreRefused if outcome.refused else StoreFailed)(outcome.message))
             else:
                 self._settle(action, [outcome])
 

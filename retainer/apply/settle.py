@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from retainer.errors import RetainerError
 from retainer.model.outcome import LeftOver
-from retainer.ports import Deletion, Seen, StoreReader, StoreWriter
+from retainer.ports import StoreReader, StoreWriter
 
 
 class Announced(Protocol):
@@ -34,29 +35,34 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`gone`: the objects (store, key) that such deletes have taken; `said`: what a person should know."""
+    """`gone`: the objects (store, key) that such deletes have taken; `entries`: what the catalogs are to say of them; `said`: what a person
+    should know."""
 
     gone: frozenset[tuple[str, str]]
+    entries: tuple[dict[str, Any], ...]
     said: tuple[str, ...]
 
 
 def settle(
-    announced: Sequence[Announced], left_over: Sequence[LeftOver], stores: Mapping[str, StoreWriter], journal: Record, check: Callable[[], None]
+    announced: Sequence[Announced], left_over: Sequence[LeftOver], stores: Mapping[str, StoreWriter], journal: Record, now: datetime,
+    check: Callable[[], None],
 ) -> Settled:
-    """Close the open intents of every plan in these stores, end what a kill cut short in the middle, give up what is half uploaded.
+    """Close the open intents of every plan in these stores, undo what a kill cut short in the middle, give up what is half uploaded.
 
-    What cannot be looked at stays open, and counts towards the limits.
+    Nothing is deleted here: what is to go, a plan of today says. What cannot be looked at stays open, and counts towards the limits.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
     said: list[str] = []
-    versions = {(each.store, key): Seen(key, size, version) for each in announced for key, size, version in each.objects}
+    entries: list[dict[str, Any]] = []
+    at = now.strftime("%Y-%m-%d %H:%M:%S.%f")
     for name, store in stores.items():
         try:
             for key in store.unfinished():
                 check()
-                ended = store.finish(key, versions.get((name, key)))
-                if ended is Deletion.CHANGED:
+                if store.put_back(key):
                     said.append(f"{name}:{key} had been moved aside by a run that died, and lies in its place again")
+                else:
+                    said.append(f"{name}:{key} was moved aside by a run that died (to _retainer/going/), and another object lies in its place")
         except RetainerError as error:
             said.append(error.message)
     for each in announced:
@@ -74,6 +80,8 @@ def settle(
                           left=remains, partial=bool(remains))  # fmt: skip
             deleted += 1
             gone_by_now |= {(each.store, key) for key in keys}
+            entries += [{"store": each.store, "key": key, "version": version, "asset_id": each.asset, "copied_at": at, "deleted": True}
+                        for key, _, version in gone]  # fmt: skip
         else:
             journal.write("left", act="delete", plan=each.plan, row=each.row, asset=each.asset, store=each.store)
     if deleted:
@@ -86,7 +94,7 @@ def settle(
             except RetainerError:
                 continue  # the next run tries again
             journal.write("abandoned", store=left.store, key=left.key, upload=left.upload)
-    return Settled(frozenset(gone_by_now), tuple(said))
+    return Settled(frozenset(gone_by_now), tuple(entries), tuple(said))
 
 
 def _gone(each: Announced, store: StoreReader) -> list[tuple[str, int, str]]:
@@ -94,6 +102,6 @@ def _gone(each: Announced, store: StoreReader) -> list[tuple[str, int, str]]:
     gone = []
     for key, size, version in each.objects:
         look = store.look(key)
-        if look is None:
+        if look is None or look.seen.version != version:
             gone.append((key, size, version))
     return gone

@@ -28,7 +28,7 @@ from retainer.ports import Recordings, Seen, StoreReader, read_small
 
 PART_BYTES = 256 << 20
 """A part of a catalog is at most so long; those of retainer are under a megabyte."""
-Judge = Callable[[Mapping[str, Anchor]], "str | None"]
+Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
 
@@ -287,13 +287,14 @@ def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judg
         there = "another store lies there" if listing.identity else f"{IDENTITY_KEY} is not there"
         meant = "if this is meant, take it out of stores.json in the state folder"
         raise StoreFailed(f"{reader.name} is not the store that it was: {there}; is the right disk mounted? ({meant})")
-    memory = read_small(reader, ANCHORS_KEY, ANCHORS_BYTES)
-    if memory is not None:
+    look = reader.look(ANCHORS_KEY)
+    if look is not None:
         try:
-            listing.lost_record = judge(read_anchors(memory[1]))
-            listing.anchors = memory[1].decode()
-        except ValueError as error:
-            listing.lost_record = f"what {reader.name} remembers of earlier runs cannot be read ({ANCHORS_KEY}: {error})"
+            content = b"".join(reader.read(look.seen)) if look.seen.size <= ANCHORS_BYTES else b""
+            listing.lost_record = judge(read_anchors(content))
+            listing.anchors = content.decode()
+        except ValueError:
+            listing.lost_record = judge(None)
 
 
 def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ OBJECTS = {
 }
 NAMES = {"room_id": "VARCHAR", "what": "VARCHAR", "name": "VARCHAR"}
 """Every name that a room, or its template, was ever seen with."""
+LONGEST_METADATA = 256 << 10
+"""Longer metadata is not read: it is then not known."""
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 
@@ -64,8 +67,9 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         else:
             row[fact] = int(number) if fact == "size" else number
     metadata = raw.get("metadata")
-    if isinstance(metadata, dict) and is_text(json.dumps(metadata, ensure_ascii=False)):
-        row["metadata"] = json.dumps(metadata, sort_keys=True)
+    if isinstance(metadata, dict) and is_text(text := json.dumps(metadata, ensure_ascii=False)) and len(text) <= LONGEST_METADATA:
+        # Keys are compared in one form, as names are.
+        row["metadata"] = json.dumps({unicodedata.normalize("NFC", key): value for key, value in metadata.items()}, sort_keys=True)
     elif metadata is not None:
         not_known.append("metadata")
     for fact in ("user_id", "peer_id"):
@@ -143,13 +147,13 @@ def two_facts_are_none(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _keep_names(connection: duckdb.DuckDBPyConnection) -> None:
-    """Each name that a room was seen with, by today's list, by the catalogs, and by the facts before these (attached as `facts`), as `names`."""
+    """Each name that a room was seen with, by today's list, by the catalogs, and by the facts before these (the table `earlier`), as `names`."""
     seen = []
     for what in ("room", "template"):
         seen.append(f"SELECT room_id, '{what}' AS what, {what} AS name FROM rooms")
         seen.append(f"SELECT room_id, '{what}', unnest(coalesce({what}s, [{what}])) FROM catalog WHERE room_id IS NOT NULL")
-    if connection.execute("FROM duckdb_tables() WHERE database_name = 'facts' AND table_name = 'names'").fetchall():
-        seen.append("SELECT room_id, what, name FROM facts.names")
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS earlier AS FROM names LIMIT 0")
+    seen.append("FROM earlier")
     connection.execute(f"""
         INSERT INTO names SELECT DISTINCT room_id, what, nfc_normalize(name) FROM ({" UNION ALL ".join(seen)})
         WHERE room_id IS NOT NULL AND name IS NOT NULL ORDER BY ALL
@@ -430,7 +434,7 @@ def is_snapshot(path: Path) -> bool:
     """Whether a file is a snapshot of facts of any format, by what it says of itself."""
     try:
         with connect(attached=path) as connection:
-            return connection.execute("SELECT what FROM facts.about").fetchone() == (_WHAT,)
+            return _worked_out(connection) is None and connection.execute("SELECT what FROM facts.about").fetchone() == (_WHAT,)
     except duckdb.Error:
         return False
 
@@ -447,6 +451,8 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
     except duckdb.Error as error:
         raise RetainerError(f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN) from None
     try:
+        if reason := _worked_out(connection):
+            raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         found = connection.execute("SELECT format FROM facts.about").fetchone()
         if found is None or found[0] != SNAPSHOT_FORMAT:
             raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}", hint=_AGAIN)
@@ -463,6 +469,20 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def earlier_names(path: Path) -> list[tuple[str, str, str]]:
+    """The names of rooms that an older snapshot holds: room id, room or template, name. Raises RetainerError when it is damaged."""
+    if not path.is_file():
+        return []
+    try:
+        with connect(attached=path) as connection:
+            if _not_plain(connection) is not None:
+                return []  # of another format, which held no names
+            return connection.execute("SELECT room_id, what, name FROM facts.names ORDER BY ALL").fetchall()
+    except duckdb.Error as error:
+        hint = "remove it; a hold by the name of a room that was renamed since is then not known to hold"
+        raise RetainerError(f"{path} is damaged ({_first_line(error)}), and it holds the names of rooms", hint=hint) from None
+
+
 @contextmanager
 def whole_facts(path: Path) -> Iterator[None]:
     """Whatever DuckDB stumbles over in a snapshot is told as that. Raises RetainerError."""
@@ -476,16 +496,24 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _not_plain(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Why the attached file is more, or less, than tables of plain columns; None when it is what retainer writes."""
+def _worked_out(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """What in the attached file is worked out when it is read; None when nothing is. Nothing of it was read by then."""
     if views := connection.execute("SELECT view_name FROM duckdb_views() WHERE database_name = 'facts' AND NOT internal").fetchall():
         return f"`{views[0][0]}` in it is a view"
+    made = connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal AND column_default IS NOT NULL"
+    ).fetchall()
+    return f"`{'.'.join(made[0])}` in it is worked out when it is read" if made else None
+
+
+def _not_plain(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Why the attached file is more, or less, than tables of plain columns; None when it is what retainer writes."""
+    if reason := _worked_out(connection):
+        return reason
     there: dict[str, dict[str, str]] = {}
-    for table, column, kind, made in connection.execute(
-        "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal"
+    for table, column, kind in connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal"
     ).fetchall():
-        if made is not None:
-            return f"`{table}.{column}` in it is worked out when it is read"
         there.setdefault(table, {})[column] = kind
     for table, columns in _SNAPSHOT.items():
         plain = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE (SELECT {_typed(columns)}))").fetchall())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from retainer.database import literal
 from retainer.model.setting import Settings, Store
@@ -82,6 +83,13 @@ def assets_of_key_sql(store: Store) -> str:
     patterns = [layout_regex(layout) for layout in (*layouts, *map(_folder, layouts))]
     found = [f"try(url_decode(nullif(regexp_extract(key, {literal(pattern)}, 1), '')))" for pattern in patterns]
     return f"[{', '.join(found)}]"
+
+
+def assets_of_key(store: Store, key: str) -> set[str]:
+    """The ids of the assets whose copy in this store might have this key: as `assets_of_key_sql`, for one key."""
+    layouts = (store.layout, *store.layouts)
+    found = (re.match(layout_regex(layout), key) for layout in (*layouts, *map(_folder, layouts)))
+    return {unquote(each[1]) for each in found if each}
 
 
 def _in_bucket(pattern: str) -> str:

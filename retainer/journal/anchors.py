@@ -1,59 +1,64 @@
-"""Where a journal ended, as the stores remember it: whether this state folder's journal is whole, and what other ones deleted lately."""
+"""Where a journal ended, as the stores remember it: whether this state folder's journal is whole, and what is deleted from a store in a day."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from retainer.errors import KeyTaken, StoreFailed
+from retainer.errors import KeyTaken, RetainerError, StoreFailed
 from retainer.journal.file import Entry, Journal, read_journal, recent_deletes
 from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, Anchors, Lately, read_anchors, write_anchors
-from retainer.model.moment import read_moment, write_moment
-from retainer.ports import Look, StoreReader, StoreWriter, read_small
+from retainer.model.moment import write_moment
+from retainer.ports import Look, StoreReader, StoreWriter
 
 
-def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor]]:
-    """What a store remembers. Raises StoreFailed, also where it is damaged."""
-    found = read_small(store, ANCHORS_KEY, ANCHORS_BYTES)
-    if found is None:
+def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
+    """What a store remembers; None where that is there and cannot be read. Raises StoreFailed."""
+    look = store.look(ANCHORS_KEY)
+    if look is None:
         return None, {}
+    if look.seen.size > ANCHORS_BYTES:
+        return look, None
+    content = b"".join(store.read(look.seen))
     try:
-        return found[0], read_anchors(found[1])
-    except ValueError as error:
-        raise StoreFailed(f"{store.name}:{ANCHORS_KEY} is damaged: {error}", hint="restore it, or move it away if nobody can") from None
+        return look, read_anchors(content)
+    except ValueError:
+        return look, None
 
 
-def lost_record(anchors: Anchors, state: str | None, entries: Sequence[Entry]) -> str | None:
+def lost_record(anchors: Anchors | None, state: str | None, entries: Sequence[Entry]) -> str | None:
     """Why this state folder's journal cannot be all that was done in a store, in words; None where nothing speaks against it."""
+    if anchors is None:
+        return f"what the store remembers of earlier runs cannot be read ({ANCHORS_KEY})"
     own = anchors.get(state or "")
     if own is not None:
         if own.lines <= len(entries) and (own.lines == 0 or entries[own.lines - 1].seal == own.head):
             return None
         return f"the journal ends before its line {own.lines:,}, which was written at {own.at} (run {own.run} on {own.host}): it was cut or replaced"
-    if anchors and not any(entry.event == "start" for entry in entries):
+    if anchors:
         last = max(anchors.values(), key=lambda anchor: anchor.at)
-        return f"this state folder has no record of any run, and the store remembers one: the last at {last.at} ({last.run} on {last.host})"
+        return f"the journal here knows of no run there, and the store remembers one: the last at {last.at} ({last.run} on {last.host})"
     return None
 
 
 def drop_anchor(
-    store: StoreWriter, journal: Journal, host: str, now: datetime, planned: Sequence[tuple[str, int, int]] = (), *, open_: bool
+    store: StoreWriter, journal: Journal, host: str, now: datetime, planned: Sequence[tuple[str, int, int]] = ()
 ) -> None:
-    """Let a store remember where the journal ends now, and what it has deleted there, with `planned` (rule, count, bytes) as if it were done.
+    """Let a store remember where the journal ends now, what it has deleted there, and what is about to be deleted (rule, count, bytes).
 
-    Raises StoreFailed. Only for a run that holds the store's lock.
+    Times are the store's. Raises StoreFailed. Only for a run that holds the store's lock, and whose journal is whole (or known to be lost).
     """
-    look, anchors = anchors_in(store)
+    now = _by_the_store(store, now)
+    look, found = anchors_in(store)
+    anchors = found or {}
     lines, head = journal.end
-    counts: dict[str, tuple[int, int]] = {}
-    done = ((rule, count, size) for (name, rule), (count, size) in recent_deletes(read_journal(journal.path.parent), now).items()
-            if name == store.name)  # fmt: skip
-    for rule, count, size in (*done, *planned):
-        before = counts.get(rule, (0, 0))
-        counts[rule] = (before[0] + count, before[1] + size)
-    lately = tuple(Lately(write_moment(now), rule, count, size) for rule, (count, size) in sorted(counts.items()))
-    kept = _earlier(anchors.get(journal.state), lately, now)
-    anchors[journal.state] = Anchor(lines, head, write_moment(now), host, journal.run, open_, kept)
+    entries = read_journal(journal.path.parent)
+    counts = {rule: found for (name, rule), found in recent_deletes(entries, now).items() if name == store.name}
+    own = anchors.get(journal.state)
+    unknown = own is not None and all(entry.run != own.run for entry in entries)
+    lately = _lately((*own.lately, *(own.planned if unknown else ())) if own else (), counts, now)
+    going = tuple(Lately(write_moment(now), *each) for each in planned)
+    anchors[journal.state] = Anchor(lines, head, write_moment(now), host, journal.run, lately, going)
     content = write_anchors(anchors, now)
     if look is not None:
         if store.replace(look.seen, content) is None:
@@ -65,11 +70,27 @@ def drop_anchor(
         raise StoreFailed(f"{store.name}:{ANCHORS_KEY} was made by somebody else at the same moment") from None
 
 
-def _earlier(before: Anchor | None, lately: tuple[Lately, ...], now: datetime) -> tuple[Lately, ...]:
-    """The counts of now with the moments of before where a count has not grown, so that it ends 24 hours after the delete, not after the run."""
-    was = {(each.rule, each.count, each.bytes): each.at for each in (before.lately if before else ())}
-    return tuple(
-        Lately(at if (at := was.get((each.rule, each.count, each.bytes))) and (moment := read_moment(at)) and moment <= now else each.at,
-               each.rule, each.count, each.bytes)
-        for each in lately
-    )  # fmt: skip
+def _by_the_store(store: StoreReader, now: datetime) -> datetime:
+    try:
+        return store.server_time()
+    except RetainerError:
+        return now
+
+
+def _lately(before: Sequence[Lately], counts: dict[str, tuple[int, int]], now: datetime) -> tuple[Lately, ...]:
+    """What is counted now, and never less than was counted within the day: a journal that was lost, or a store renamed, forgets nothing.
+
+    A count that has not grown keeps its moment, so that it ends 24 hours after the delete, and not after the last run.
+    """
+    since = write_moment(now - timedelta(hours=24))
+    was: dict[str, Lately] = {}
+    for each in before:
+        if each.at > since:
+            same = was.get(each.rule)
+            was[each.rule] = each if same is None else Lately(each.at, each.rule, same.count + each.count, same.bytes + each.bytes)
+    found = []
+    for rule in sorted(was.keys() | counts.keys()):
+        count, size = counts.get(rule, (0, 0))
+        old = was.get(rule)
+        found.append(old if old is not None and old.count >= count else Lately(write_moment(now), rule, count, size))
+    return tuple(found)

@@ -120,6 +120,14 @@ def state_id(folder: Path) -> str | None:
     return text
 
 
+def _boot() -> str:
+    """What tells this start of this machine from every other; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 class Journal:
     """The journal opened for one run. An entry is on disk when `write` returns. Safe to use from several threads."""
 
@@ -149,8 +157,8 @@ class Journal:
 
     def _begin(self, folder: Path) -> None:
         there = os.fstat(self._stream.fileno())
-        self.place = f"{there.st_dev}:{there.st_ino}"
-        """Which file it is on this machine: a copy of it is another one."""
+        self.place = f"{there.st_dev}:{there.st_ino}:{_boot()}"
+        """Which file it is on this machine, since it was started: a copy of it is another one, and so is that of a cloned machine."""
         self._stream.seek(0)
         content = self._stream.read()
         whole = self._size = content.rfind(b"\n") + 1
@@ -325,20 +333,33 @@ def recent_deletes(entries: Sequence[Entry], now: datetime, *, but: str | None =
 
     `but`: a plan whose own are left out.
     """
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+    sizes: dict[tuple[str, int, str, str], int] = {}
 
-    def add(at: datetime, plan: str, store: str, rule: str, size: int) -> None:
+    def add(at: datetime, plan: str, row: int, store: str, rule: str, size: int) -> None:
         if at > now - timedelta(hours=24) and plan != but:
-            count, total = found.get((store, rule), (0, 0))
-            found[store, rule] = (count + 1, total + size)
+            sizes[plan, row, store, rule] = sizes.get((plan, row, store, rule), 0) + size
 
     for entry in entries:
         if entry.event == "deleted":
             of = entry.particulars
-            add(entry.at, of.get("plan", entry.plan), of["store"], of["rule"], of["bytes"])
+            add(entry.at, of.get("plan", entry.plan), of["row"], of["store"], of["rule"], of["bytes"])
     for intended in open_intents(entries):
-        add(intended.at, intended.plan, intended.store, intended.rule, intended.bytes)
+        add(intended.at, intended.plan, intended.row, intended.store, intended.rule, intended.bytes)
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for (_, _, store, rule), size in sizes.items():
+        count, total = found.get((store, rule), (0, 0))
+        found[store, rule] = (count + 1, total + size)
     return found
+
+
+def done_lately(entries: Iterable[Entry], plan: str) -> dict[tuple[str, str], int]:
+    """How many deletes one plan has made, or was about to make, by (store, rule)."""
+    rows: dict[tuple[str, str], set[int]] = {}
+    for entry in entries:
+        of = entry.particulars
+        if entry.event == "deleted" and of.get("plan", entry.plan) == plan:
+            rows.setdefault((of["store"], of["rule"]), set()).add(of["row"])
+    return {key: len(found) for key, found in rows.items()}
 
 
 def weak_stores(entries: list[Entry]) -> dict[str, str]:

@@ -202,6 +202,10 @@ class Heart:
             threading.Thread(target=self._run, args=(lock,), name=f"retainer-heart-{lock.store_name}", daemon=True) for lock in self._locks
         ]
 
+    def tell(self, lost: Callable[[str], None]) -> None:
+        """From now on this is told of a lock that is lost."""
+        self._lost = lost
+
     def _run(self, lock: StoreLock) -> None:
         while not self._stop.wait(BEAT.total_seconds()):
             try:

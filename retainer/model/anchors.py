@@ -17,8 +17,8 @@ from retainer.model.setting import OWN_PREFIX
 ANCHORS_KEY = f"{OWN_PREFIX}record.json"
 ANCHORS_BYTES = 1 << 20
 """A record is at most so long."""
-REMEMBERED = timedelta(days=30)
-"""A journal that wrote nothing for so long is forgotten, but for the last one."""
+REMEMBERED = 50
+"""So many journals are remembered that deleted nothing within a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,16 @@ class Lately:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The end of one journal, as a run left it: so many lines, the hash of the last. `open`: the run has not told its end."""
+    """The end of one journal, as a run left it: so many lines, the hash of the last. `lately`: what it deleted within a day; `planned`: what a
+    run that has not told its end was about to delete."""
 
     lines: int
     head: str
     at: str
     host: str
     run: str
-    open: bool
     lately: tuple[Lately, ...] = ()
+    planned: tuple[Lately, ...] = ()
 
 
 Anchors = Mapping[str, Anchor]
@@ -58,27 +59,29 @@ def read_anchors(content: bytes) -> dict[str, Anchor]:
 
 
 def _anchor(item: Mapping[str, Any]) -> Anchor:
-    lately = tuple(Lately(str(of["at"]), str(of["rule"]), int(of["count"]), int(of["bytes"])) for of in item["lately"])
-    anchor = Anchor(int(item["lines"]), str(item["head"]), str(item["at"]), str(item["host"]), str(item["run"]), bool(item["open"]), lately)
-    if read_moment(anchor.at) is None or any(read_moment(each.at) is None or each.count < 0 or each.bytes < 0 for each in lately):
+    lately, planned = (
+        tuple(Lately(str(of["at"]), str(of["rule"]), int(of["count"]), int(of["bytes"])) for of in item[name]) for name in ("lately", "planned")
+    )
+    anchor = Anchor(int(item["lines"]), str(item["head"]), str(item["at"]), str(item["host"]), str(item["run"]), lately, planned)
+    if read_moment(anchor.at) is None or any(read_moment(each.at) is None or each.count < 0 or each.bytes < 0 for each in (*lately, *planned)):
         raise ValueError("it has no moment where one should be")
     return anchor
 
 
 def write_anchors(anchors: Anchors, now: datetime) -> bytes:
-    """Those that are not forgotten, with the deletes of the last 24 hours."""
-    newest = max(anchors, key=lambda state: anchors[state].at)
-    kept = {
-        state: replace(anchor, lately=tuple(each for each in anchor.lately if each.at > write_moment(now - timedelta(hours=24))))
-        for state, anchor in anchors.items()
-        if state == newest or anchor.at > write_moment(now - REMEMBERED)
-    }
+    """Those that say something of the last 24 hours, and the newest others, so that it stays short. `now`: the store's."""
+    day = write_moment(now - timedelta(hours=24))
+    lately = {state: replace(anchor, lately=tuple(each for each in anchor.lately if each.at > day)) for state, anchor in anchors.items()}
+    tells = {state: any(each.at > day for each in (*anchor.lately, *anchor.planned)) for state, anchor in lately.items()}
+    in_order = sorted(lately, key=lambda state: (tells[state], lately[state].at), reverse=True)
+    kept = {state: lately[state] for place, state in enumerate(in_order) if place < REMEMBERED or tells[state]}
     return json.dumps({"journals": {state: asdict(anchor) for state, anchor in sorted(kept.items())}}, indent=1).encode() + b"\n"
 
 
-def deleted_elsewhere(anchors: Anchors, own: str | None, now: datetime) -> list[tuple[str, int, int]]:
-    """The deletes of the last 24 hours of which other journals than `own` tell: rule, count, bytes. Those of an open run are what it was
-    about to do."""
+def deleted_lately(anchors: Anchors, now: datetime, own: str | None) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, int]]]:
+    """The deletes of the last 24 hours of which a store remembers: rule, count, bytes; those of the journal `own`, and those of all others.
+    Those of an open run are what it was about to do."""
     since = write_moment(now - timedelta(hours=24))
-    others = (anchor for state, anchor in sorted(anchors.items()) if state != (own or ""))
-    return [(each.rule, each.count, each.bytes) for anchor in others for each in anchor.lately if each.at > since]
+    told = [(state == own, (each.rule, each.count, each.bytes)) for state, anchor in sorted(anchors.items())
+            for each in (*anchor.lately, *anchor.planned) if each.at > since]  # fmt: skip
+    return [each for is_own, each in told if is_own], [each for is_own, each in told if not is_own]

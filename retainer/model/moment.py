@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
@@ -25,6 +26,15 @@ def read_moment(text: str) -> datetime | None:
         return local - offset if found[8] != "-" else local + offset
     except (ValueError, OverflowError):
         return None
+
+
+def read_http_date(text: object) -> datetime | None:
+    """A `Date` or `Last-Modified` of HTTP as UTC, which it always means; None when it is none."""
+    try:
+        moment = parsedate_to_datetime(str(text))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def write_moment(moment: datetime) -> str:

@@ -41,6 +41,17 @@ class Limit:
     breached: bool
 
 
+def remembered(recent: Iterable[Deletes], own: Iterable[Deletes], others: Iterable[Deletes]) -> list[Deletes]:
+    """The deletes of the last 24 hours, each once: of those in the own journal and those that the stores remember of it the larger number,
+    and those that they remember of others."""
+    found = {(each.store, each.rule): each for each in recent}
+    for each in own:
+        known = found.get((each.store, each.rule))
+        if known is None or known.count < each.count:
+            found[each.store, each.rule] = each
+    return [*found.values(), *others]
+
+
 def evaluate(limits: DeleteLimits, planned: Iterable[Deletes], recent: Iterable[Deletes], held: Mapping[str, Held]) -> list[Limit]:
     """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the last 24 hours of the journal."""
     planned, recent = list(planned), list(recent)

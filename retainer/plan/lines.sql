@@ -120,7 +120,9 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking) AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id', session_id, 'user_id', user_id,
             'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration', duration, 'created', created_text,
-            'metadata', $metadata, 'thumbnails', thumbnails, 'not_known', not_known)
+            'metadata', $metadata, 'thumbnails', thumbnails,
+            -- what is cut off of a path could be what a hold asks for
+            'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []), 'path') ELSE not_known END)
     )::VARCHAR END AS action
 FROM (
     SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,

@@ -129,7 +129,7 @@ def _hits(connection: DuckDBPyConnection, facts: Sequence[str], rests: Sequence[
             connection.execute(f"""
                 INSERT INTO fits
                 WITH called AS (
-                    SELECT asset_no, unnest(coalesce({several}, [{fact}])) AS name, coalesce(len({several}), 1) AS names
+                    SELECT asset_no, unnest(coalesce({several}, [nfc_normalize({fact})])) AS name, coalesce(len({several}), 1) AS names
                     FROM dated WHERE {known} AND ({fact} IS NOT NULL OR {several} IS NOT NULL)
                 )
                 SELECT asset_no, item_no, name, names FROM called JOIN (FROM namings WHERE fact = {literal(fact)} AND {which}) AS named ON {told}

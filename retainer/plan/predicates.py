@@ -43,7 +43,7 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
         case Everything():
             return "true"
         case OneOf(fact=name, values=values):
-            return fact(name, f"{name} IN ({_listed(values)})")
+            return fact(name, f"nfc_normalize({name}) IN ({_listed(values)})")
         case Glob(fact=name, patterns=patterns) if name in NAME_FACTS:
             # What was seen under several names is matched for certain only where all of them are, or none is.
             tests = [f"(list_transform({name}s, lambda name: {_any_glob('name', patterns)}))"]

@@ -45,5 +45,6 @@ CODES: dict[str, tuple[str, str]] = {
     "S308": ("not a bucket", "`source.hosted` lists buckets that are 100ms's own, as scheme and bucket with shell patterns (`s3://hms-prod-*`). Whether an asset is hosted depends on its bucket alone, so a path behind it could never match."),
     "S309": ("this store cannot", "A setting that this kind of store does not have: folders have no storage class, key, tags or locks; tags are S3 only; a bucket that 100ms uploads to is never written to."),
     "S310": ("not the API's address", "`source.url` is an https address. Over http:// anybody on the way reads the management token and can answer in place of 100ms, so it needs `allow_http: true` beside it; on this machine (127.0.0.1, localhost) it does not."),
+    "S311": ("not a state folder", "`state:` names the folder in which retainer keeps its record. It cannot be under `policies/`, where everything is read as a policy."),
     "T401": ("a test that names nothing", "A test names an asset or a rule that does not exist in it, or a file has no tests. It would pass without proving anything, so it is an error."),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from retainer.policy.diagnostics import Diagnostic, Span
 
 POLICY_FOLDER = "policies"
 _ENDS = (".yaml", ".yml")
-_PLAINLY_NONE = ("CODEOWNERS", ".git", ".ipynb_checkpoints")
+_TOOLS = (".git", ".ipynb_checkpoints")
+_CONFIGMAP = re.compile(r"\.\.(data(_tmp)?|[0-9]{4}_[0-9_.]+)")
+"""What a ConfigMap of Kubernetes has beside the links that lead into it."""
 
 
 @dataclass
@@ -60,21 +63,32 @@ def _walk(folder: Path, root: Path, found: PolicyFiles) -> None:
 
 def _is_plainly_none(entry: os.DirEntry[str]) -> bool:
     name = entry.name
-    if name in _PLAINLY_NONE:
+    if _CONFIGMAP.fullmatch(name):
         return True
-    if name.startswith("."):
-        if name.startswith("..") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
-            return True  # a ConfigMap's mount: the links beside it lead into it
-        if entry.is_dir(follow_symlinks=False):
-            return not any(_policies_in(Path(entry.path)))
-        return not name.lower().endswith(_ENDS)
     is_file = entry.is_file(follow_symlinks=False)
+    if name.startswith("."):
+        if entry.is_dir(follow_symlinks=False):
+            return name in _TOOLS or not any(_policies_in(Path(entry.path)))
+        return is_file and not _looks_like_one(name)
+    if name == "CODEOWNERS":
+        return is_file
     return is_file and (name.upper().startswith("README") or name.lower().endswith(".md")) and not name.lower().endswith(_ENDS)
 
 
-def _policies_in(folder: Path) -> Iterator[str]:
-    for _, _, names in os.walk(folder):
-        yield from (name for name in names if name.lower().endswith(_ENDS))
+def _looks_like_one(name: str) -> bool:
+    return name.lower().endswith((*_ENDS, ".json"))
+
+
+def _policies_in(folder: Path) -> Iterator[Path]:
+    """What in a hidden folder may be a policy, or lead to one: that, too, is looked at then."""
+    try:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                yield from _policies_in(Path(entry.path))
+            elif entry.is_symlink() or _looks_like_one(entry.name):
+                yield Path(entry.path)
+    except OSError:
+        yield folder
 
 
 def _why_not(entry: os.DirEntry[str]) -> tuple[str, str] | None:

@@ -192,7 +192,20 @@ class _Parser:
             elif "," in value and not may_be_empty:
                 meant = ", ".join(part.strip() for part in value.split(","))
                 self.warn("P217", place, f"`{value}` is one text with a comma in it", f"a list is written [{meant}]")
+            self.seen(value, place, f"`{location[-1]}`")
         return tuple(unicodedata.normalize("NFC", value) for value in listed)
+
+    def key(self, key: str, location: Location) -> str:
+        if not key or key != key.strip():
+            self.complain("P218", location, "a key of metadata is empty, or has blanks around it", "no key that 100ms gives is so", key=True)
+        self.seen(key, location, "a key of metadata")
+        return unicodedata.normalize("NFC", key)
+
+    def seen(self, text: str, location: Location, what: str) -> None:
+        """Warn of text that would not look like what it is."""
+        text = text.strip()
+        if printable(text) != text and len(text.splitlines()) <= 1:
+            self.warn("P216", location, f"{what} has characters that do not show, or hide others", f"it reads {printable(text)[:80]}")
 
     def shown(self, item: RuleItem | HoldItem | ErasureItem, location: Location) -> None:
         """Warn of text that would not look like what it is."""
@@ -246,7 +259,7 @@ class _Parser:
         if item.metadata is not None and not item.metadata:
             self.complain("P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing")
         for key, values in (item.metadata or {}).items():
-            parts.append(Metadata(key, self.texts(values, (*location, "metadata", key), may_be_empty=True)))
+            parts.append(Metadata(self.key(key, (*location, "metadata", key)), self.texts(values, (*location, "metadata", key), may_be_empty=True)))
         if item.any:
             parts.append(AnyOf(tuple(self.match(part, (*location, "any", n)) for n, part in enumerate(item.any))))
         if item.all:

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from posixpath import basename
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -18,6 +17,7 @@ import jwt
 from urllib3.exceptions import HTTPError
 
 from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
+from retainer.model.moment import read_http_date
 from retainer.ports import Body
 from retainer.sources.connections import Connections, Spent, is_local
 from retainer.sources.media import Media
@@ -102,12 +102,14 @@ def server_time(url: str) -> datetime:
     """100ms's clock from its `Date`: any answer tells it, so no credentials are needed. Raises SourceFailed."""
     connections = Connections(Stop())
     try:
-        date = connections.whole(f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER).headers.get("Date")
-        return parsedate_to_datetime(date or "")
-    except (HTTPError, ValueError, TypeError):
-        raise SourceFailed(f"100ms at {url} does not tell its time", hint="is it reachable from here?") from None
+        date = read_http_date(connections.whole(f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER).headers.get("Date"))
+    except (HTTPError, ValueError, Spent):
+        date = None
     finally:
         connections.close()
+    if date is None:
+        raise SourceFailed(f"100ms at {url} does not tell its time", hint="is it reachable from here?")
+    return date
 
 
 class HmsApi:
@@ -144,9 +146,10 @@ class HmsApi:
     def server_time(self) -> datetime:
         if self._date is None:
             self._get("/recording-assets", {"limit": "10"})
-        if self._date is None:
+        date = read_http_date(self._date)
+        if date is None:
             raise SourceFailed("100ms: the server does not tell its time")
-        return parsedate_to_datetime(self._date)
+        return date
 
     def customer(self) -> str | None:
         try:

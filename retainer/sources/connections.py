@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -12,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from retainer.errors import SourceFailed
@@ -52,9 +55,9 @@ class Connections:
             "maxsize": 32, "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS), "retries": False, "ssl_context": _trusted(),
         }  # fmt: skip
         self._stop = stop
-        self._pool = urllib3.PoolManager(**how)  # type: ignore[arg-type]
+        self._pool = _timed(urllib3.PoolManager(**how))  # type: ignore[arg-type]
         self._proxies = {
-            scheme: urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how)  # type: ignore[arg-type]
+            scheme: _timed(urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how))  # type: ignore[arg-type]
             for scheme in ("http", "https") if (url := _proxy(scheme))
         }  # fmt: skip
 
@@ -69,8 +72,9 @@ class Connections:
         """
         self._stop.check()
         parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or host_of(address) is None:
             raise ValueError("no http address")
+        assert parts.hostname is not None
         pool = self._proxies.get(parts.scheme, self._pool) if not proxy_bypass(parts.hostname) else self._pool
         fields = {"User-Agent": "retainer", **headers}
         return pool.request("GET", address, headers=fields, preload_content=False, decode_content=False, redirect=False)
@@ -97,6 +101,47 @@ class Connections:
     def goes_through_a_proxy(self, address: str) -> bool:
         parts = urlsplit(address)
         return parts.scheme in self._proxies and not proxy_bypass(parts.hostname or "")
+
+
+class _Timed:
+    """A connection whose answer must begin, with all of its head, within two minutes: one line of it, drop by drop, may take for ever."""
+
+    sock: socket.socket | None
+
+    def getresponse(self) -> Any:
+        timer = threading.Timer(WHOLE_SECONDS, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with suppress(OSError, AttributeError):
+            if self.sock is not None:
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Plain(_Timed, HTTPConnection):
+    pass
+
+
+class _Encrypted(_Timed, HTTPSConnection):
+    pass
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _EncryptedPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Encrypted
+
+
+def _timed(manager: urllib3.PoolManager) -> urllib3.PoolManager:
+    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
+    return manager
 
 
 def _pieces(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
@@ -140,11 +185,21 @@ def _unpacked(content: bytes, most: int) -> bytes:
     return unpacked
 
 
+def host_of(address: str) -> str | None:
+    """The host that an address leads to; None where readers of addresses differ in that, as over a backslash, and so where nothing is asked."""
+    if re.search(r"[\\\s\x00-\x1f\x7f]", address):
+        return None
+    try:
+        one, other = urlsplit(address).hostname, urllib3.util.parse_url(address).host
+    except (ValueError, HTTPError):
+        return None
+    return one if one and other and one.strip("[]").lower() == other.strip("[]").lower() else None
+
+
 def is_local(address: str) -> bool:
     """Whether an address leads to this machine or a private network, by name, number or what its name stands for."""
-    try:
-        host = urlsplit(address).hostname or ""
-    except ValueError:
+    host = host_of(address)
+    if host is None:
         return False
     try:
         numbers = [ip_address(host)]

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import google_crc32c
@@ -21,6 +20,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed, StoreRefused
+from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 from retainer.stop import Stop
@@ -46,7 +46,7 @@ class GcsReader:
                 if emulated
                 else storage.Client()
             )
-        except (GoogleAuthError, OSError, ValueError):
+        except (GoogleAuthError, OSError, ValueError, AttributeError, TypeError, KeyError):
             raise CredentialsRefused(
                 f"reach {store.name}: there are no Google credentials", hint="run `gcloud auth application-default login`", store=store.name
             ) from None
@@ -114,7 +114,8 @@ class GcsReader:
             if seen.size:
                 with blob.open("rb", if_generation_match=int(seen.version), raw_download=True, retry=self._retry) as body:
                     while piece := body.read(_PIECE):
-                        self._stop.check()
+                        if not seen.key.startswith(OWN_PREFIX):
+                            self._stop.check()
                         count += len(piece)
                         yield piece
         except (PreconditionFailed, NotFound):
@@ -133,9 +134,10 @@ class GcsReader:
             date = requests.head(f"{base}/storage/v1/b/{self.store.bucket}", timeout=30).headers.get("Date")
         except requests.RequestException as error:
             raise self._failed("reach", "", error) from None
-        if not date:
+        moment = read_http_date(date)
+        if moment is None:
             raise StoreFailed(f"reach {self.name}: the server does not tell its time")
-        return parsedate_to_datetime(date)
+        return moment
 
 
 class GcsWriter(GcsReader):
@@ -289,8 +291,8 @@ class GcsWriter(GcsReader):
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
-    def finish(self, key: str, seen: Seen | None) -> Deletion:
-        return Deletion.GONE
+    def put_back(self, key: str) -> bool:
+        return True
 
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         raise StoreFailed(f"delete in {self.name}: GCS objects are deleted one by one")

@@ -137,7 +137,8 @@ class LocalReader:
                 if _version(os.fstat(stream.fileno())) != seen.version:
                     raise StoreFailed(f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again")
                 while piece := stream.read(_PIECE):
-                    self._stop.check()
+                    if not seen.key.startswith(OWN_PREFIX):
+                        self._stop.check()
                     count += len(piece)
                     yield piece
         except OSError as error:
@@ -157,12 +158,13 @@ class LocalWriter(LocalReader):
         """The clock that stamps the files of this folder: on a share that of the machine it lies on."""
         try:
             folder = self.root / _TEMPORARY
+            self._there("ask")
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"0")
                 probe.flush()
                 return datetime.fromtimestamp(os.fstat(probe.fileno()).st_mtime, UTC)
-        except OSError:
+        except (OSError, StoreFailed):
             return datetime.now(UTC)
 
     def create(
@@ -276,26 +278,24 @@ class LocalWriter(LocalReader):
         self._there("probe")
         return Conditions(create=True, delete=True, batch_delete=False, checksum=False, replace=True)
 
-    def finish(self, key: str, seen: Seen | None) -> Deletion:
-        """End such a delete: with `seen`, the version that was to go, it goes; any other is put back where it lay, if nothing lies there."""
+    def put_back(self, key: str) -> bool:
         aside, path = self.root / _GOING / key, self._path(key)
         try:
-            if seen is not None and _version(aside.lstat()) == seen.version:
-                aside.unlink()
-                self._forget(path, seen.key)
-                return Deletion.DELETED
             if path.exists() and aside.samefile(path):
                 aside.unlink()
-            elif not os.path.lexists(path):
+            elif os.path.lexists(path):
+                return False
+            else:
                 self._put_back(aside, path)
-            return Deletion.CHANGED
         except FileNotFoundError:
-            return Deletion.GONE
+            return True  # somebody else did
         except OSError as error:
             raise StoreFailed(f"clear up {self.name}:{key}: {error.strerror}") from None
+        return True
 
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         path = self._path(seen.key)
+        self._there("write")
         temporary = self.root / _TEMPORARY / uuid.uuid4().hex
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
@@ -40,7 +39,7 @@ from botocore.exceptions import (
 )
 
 from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed, StoreRefused
-from retainer.model.moment import read_moment
+from retainer.model.moment import read_http_date, read_moment
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Begun, Checksum, ChecksumKind, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
 from retainer.stop import Stop
@@ -253,7 +252,8 @@ class S3Reader:
         try:
             answer = self._client.get_object(Bucket=self.store.bucket, Key=self._full(seen.key), IfMatch=f'"{seen.version}"')
             for piece in answer["Body"].iter_chunks(_PIECE):
-                self._stop.check()
+                if not seen.key.startswith(OWN_PREFIX):
+                    self._stop.check()
                 count += len(piece)
                 yield piece
         except ClientError as error:
@@ -275,10 +275,10 @@ class S3Reader:
             answer = error.response["ResponseMetadata"]
         except _NO_ANSWER as error:
             raise self._failed("reach", "", error) from None
-        date = answer.get("HTTPHeaders", {}).get("date")
-        if not date:
+        date = read_http_date(answer.get("HTTPHeaders", {}).get("date"))
+        if date is None:
             raise StoreFailed(f"reach {self.name}: the server does not tell its time")
-        return parsedate_to_datetime(date)
+        return date
 
 
 class S3Writer(S3Reader):
@@ -504,8 +504,8 @@ class S3Writer(S3Reader):
             raise self._failed("delete", seen.key, error) from None
         return Deletion.DELETED
 
-    def finish(self, key: str, seen: Seen | None) -> Deletion:
-        return Deletion.GONE
+    def put_back(self, key: str) -> bool:
+        return True
 
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         together = [seen for seen in batch if not _UNWRITABLE.search(seen.key)]
@@ -519,7 +519,7 @@ class S3Writer(S3Reader):
         except CredentialsRefused:
             raise
         except RetainerError as error:
-            return StoreFailure(error.message)
+            return StoreFailure(error.message, refused=isinstance(error, StoreRefused))
 
     def _deleted_together(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         objects = [{"Key": self._full(seen.key), "ETag": f'"{seen.version}"'} for seen in batch]
@@ -543,7 +543,8 @@ class S3Writer(S3Reader):
                 case None if key in deleted:
                     return Deletion.DELETED
                 case code:
-                    return StoreFailure(f"delete {self.name}:{seen.key}: S3 answered {code or 'nothing'}")
+                    said = f"delete {self.name}:{seen.key}: S3 answered {code or 'nothing'}"
+                    return StoreFailure(said, refused=code in ("AccessDenied", "MethodNotAllowed", "InvalidRequest", "MalformedXML"))
 
         return [outcome(seen) for seen in batch]
 
@@ -681,11 +682,9 @@ def _checksum_in(head: Mapping[str, Any]) -> Checksum | None:
 
 def _age(head: Mapping[str, Any]) -> timedelta | None:
     """How long ago an object was written, by the server's own `Date`."""
-    try:
-        date = head["ResponseMetadata"]["HTTPHeaders"]["date"]
-        return parsedate_to_datetime(date) - parsedate_to_datetime(str(head["LastModified"]))
-    except (KeyError, ValueError, TypeError):
-        return None
+    told = head.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"), head.get("LastModified")
+    now, then = map(read_http_date, told)
+    return now - then if now and then else None
 
 
 def _region_in(error: ClientError) -> str | None:

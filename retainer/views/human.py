@@ -93,6 +93,8 @@ def _doubts(header: Header, page: Page) -> Iterator[str]:
         told = True
         if reason.startswith("clock"):
             text, after = reason.removeprefix("clock: "), "set the clock, and plan again"
+            if source.kind == "store":
+                after += f"; a folder's clock is the newest date of its files: correct that, or `--lift clock:{source.name}`"
         elif reason.startswith("record"):
             text = f"{source.name}: {source.lost_record}"
             after = f"bring that journal back, or say that it is gone for good with `--lift record:{source.name}`"

@@ -12,6 +12,7 @@ from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
+from retainer.planfile import action_of
 
 if TYPE_CHECKING:
     from retainer.planfile import Header, PlanFile
@@ -26,7 +27,8 @@ def plan_json(plan: PlanFile) -> str:
     rows = []
     for values in relation.fetchall():
         row = dict(zip(columns, values, strict=True))
-        rows.append({name: value for name, value in (row | json.loads(row.pop("action") or "{}")).items() if value is not None})
+        # What stands in a column is what counts, whatever an action claims beside it.
+        rows.append({name: value for name, value in (action_of(row.pop("action")) | row).items() if value is not None})
     return _dumped({"format_version": FORMAT_VERSION, "fingerprint": plan.fingerprint, "header": _header(plan.header), "rows": rows})
 
 
