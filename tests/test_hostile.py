@@ -391,6 +391,7 @@ def test_an_instant_lies_in_the_day_that_the_offsets_say(name: str, day: int) ->
     assert (moment + offset).date() == moment.astimezone(zone).date()
 
 
+@pytest.mark.slow
 def test_many_rules_decide_as_a_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worlds of the laws, with every match looked at by itself, and with those that name something joined by what they name."""
     from test_laws import examples, rows_of
