@@ -98,6 +98,15 @@ class Project:
         done = self.run("plan", "--out", name, "--format", "json", *words, expect=expect)
         return dict(json.loads(done.stdout))
 
+    def copied_and_due(self, due: str, stays: str) -> Project:
+        """Two uploads, both copied: `due` may go from uploads, `stays` is young."""
+        self.uploaded(due, video(1))
+        self.uploaded(stays, video(2), age=timedelta(days=2))
+        self.plan("copies.plan")
+        self.apply("copies.plan")
+        assert self.plan()["header"]["deletes"] == 1
+        return self
+
     def apply(self, name: str = "p.plan", *words: str, expect: int | None = 0) -> dict[str, Any]:
         done = self.run("apply", name, "--format", "json", *words, expect=expect)
         return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}

@@ -34,13 +34,7 @@ def path_of(project: Project, store: str, name: str) -> Path:
 @pytest.fixture
 def due(local: Project) -> Project:
     """B lies complete in the vault and is due in uploads; C is there to stay, so that nothing empties a store."""
-    local.uploaded(B, video(1))
-    local.uploaded(C, video(2), age=timedelta(days=2))
-    local.plan("copies.plan")
-    local.apply("copies.plan")
-    plan = local.plan()
-    assert plan["header"]["deletes"] == 1
-    return local
+    return local.copied_and_due(B, C)
 
 
 # ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -34,12 +34,7 @@ A, B, C = "a" * 24, "b" * 24, "c" * 24
 
 @pytest.fixture
 def due(local: Project) -> Project:
-    local.uploaded(A, video(1))
-    local.uploaded(B, video(2), age=timedelta(days=2))
-    local.plan("copies.plan")
-    local.apply("copies.plan")
-    assert local.plan()["header"]["deletes"] == 1
-    return local
+    return local.copied_and_due(A, B)
 
 
 def hold(**match: Any) -> dict[str, Any]:
