@@ -16,6 +16,7 @@ Stages share nouns and never import each other; `cli` strings them together (imp
     cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
     holding.py      the locks of stores, once they are the stores that they should be    stop.py     the one token that ends every wait
     settings.py     retainer.yaml -> Settings              planfile.py   the plan file, its rows and its header
+    own.py          what retainer keeps in a store of itself: its identity, its record        whole.py    files that are there whole or not at all
     ports.py        what stages need from the outside      errors.py     every error, its exit code beside its class
     database.py     the DuckDB that every stage works on   starter/      what `retainer init` writes
 

@@ -25,7 +25,7 @@ from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, S
 from retainer.holding import locked, owner_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
-from retainer.journal.anchors import anchors_in, drop_anchor, lost_record
+from retainer.journal.anchors import drop_anchor, lost_record
 from retainer.journal.file import Done, Entry, Journal, done_before, done_lately, left_over, open_intents, read_journal, recent_deletes
 from retainer.journal.lock import Heart, StoreLock
 from retainer.journal.stores import known_stores, remember_stores
@@ -35,6 +35,7 @@ from retainer.model.moment import read_moment
 from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
 from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
+from retainer.own import anchors_in
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.predicates import predicate
 from retainer.planfile import ACTIONS, Action, Header, PlanFile, Planned, actions, check_actions, moment_of, read_plan
@@ -339,7 +340,8 @@ def carry_out(
                 entries = read_journal(world.state)
                 over = _over_by_now(plan, world.settings, entries, ground.remembers, world.clock())
                 job = _job(prepared, world, journal, ground, approved=approved and not over, restore=restore, watcher=watcher,
-                           before=done_before(entries, plan.fingerprint), settled=settled, workers=workers)  # fmt: skip
+                           before=done_before(entries, plan.fingerprint), settled=settled, workers=workers,
+                           host=owner.host)  # fmt: skip
                 run = Run(job)
                 run.summary.said += [*settled.said, *(f"{reason}: no deletes" for reason in over if approved)]
                 on_run(run)
@@ -433,7 +435,7 @@ def _still_there(store: StoreWriter, header: Header) -> None:
 
 def _job(
     prepared: Prepared, world: World, journal: Journal, ground: Ground, *, approved: bool, restore: bool, watcher: Watcher, before: Done,
-    settled: Settled, workers: int | None,
+    settled: Settled, workers: int | None, host: str,
 ) -> Job:
     plan = prepared.plan
 
@@ -448,14 +450,14 @@ def _job(
         return Recheck(None, _withheld(plan, current[1], now))
 
     def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:
-        drop_anchor(world.writers[store], journal, os.uname().nodename, world.clock(), planned)
+        drop_anchor(world.writers[store], journal, host, world.clock(), planned)
 
     return Job(
         copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=world.writers,
         downloads=world.downloads, record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies), journal=journal,
         clock=world.clock, clocks={HOSTED: world.clock_of_100ms} | {name: store.server_time for name, store in world.writers.items()},
         watcher=watcher, deletes_approved=approved, recheck=recheck, locks=ground.locks, barred=ground.barred, unlocked=ground.unusable,
-        anchor=anchor, stop=world.stop, copied_before=before.copies, catalogued_before=before.catalogued, 
+        anchor=anchor, stop=world.stop, copied_before=before.copies, catalogued_before=before.catalogued,
         deleted_before=before.deletes | {each.n for each in prepared.deletes if all((each.store, one.key) in settled.gone for one in each.objects)},
         settled=settled.entries,
         identities=ground.identities, **({"workers": workers} if workers else {}),

@@ -29,7 +29,7 @@ from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
-from retainer.journal.anchors import anchors_in, drop_anchor, lost_record
+from retainer.journal.anchors import drop_anchor, lost_record
 from retainer.journal.file import Journal, open_intents, read_journal
 from retainer.journal.lock import Heart
 from retainer.journal.stores import known_stores, remember_stores
@@ -38,6 +38,7 @@ from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
 from retainer.model.setting import MANIFEST, Settings, Store
 from retainer.model.tables import create
+from retainer.own import anchors_in
 from retainer.ports import Checksum, Look, Seen, StoreWriter
 from retainer.stop import Stop
 

@@ -74,7 +74,11 @@ class StoreFailed(RetainerError):
 
 
 class StoreRefused(StoreFailed):
-    """A store says no, and will say so again: a right is lacking, or nothing can be written there."""
+    """`store` says no, and will say so again: a right is lacking, or nothing can be written there."""
+
+    def __init__(self, message: str, *, hint: str | None = None, store: str) -> None:
+        super().__init__(message, hint=hint)
+        self.store = store
 
 
 class SourceFailed(RetainerError):
@@ -83,6 +87,10 @@ class SourceFailed(RetainerError):
 
 class SourceGone(SourceFailed):
     """The source says that the bytes are not there (404 or 410)."""
+
+
+class SourceRefused(SourceFailed):
+    """The source says no to one recording, and will say so again, while its credentials hold for others."""
 
 
 class TooSlow(SourceFailed):

@@ -6,10 +6,10 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-from retainer.apply.identify import expect
 from retainer.errors import Locked, RetainerError
 from retainer.journal.file import Journal
 from retainer.journal.lock import Owner, StoreLock
+from retainer.own import identity_in, must_be
 from retainer.ports import StoreWriter
 
 
@@ -33,7 +33,9 @@ def locked(
         for name, store in stores.items():
             lock = StoreLock(store, owner)
             try:
-                expect(store, expected.get(name))
+                if name in expected:
+                    found = identity_in(store)
+                    must_be(name, found[1] if found else None, expected[name])
                 lock.take()
             except Locked as error:
                 if name not in optional:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
 import shutil
 import stat
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -24,6 +24,7 @@ from retainer.database import connect, exactly, literal, private_file
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import read_moment
 from retainer.model.printable import shown
+from retainer.whole import whole
 
 FORMAT = "4.0"
 SKEW_SECONDS = 300.0
@@ -311,19 +312,13 @@ def is_plan(path: Path) -> bool:
 
 def put_in_place(made: Path, path: Path) -> None:
     """Move a file from the private folder to its place, whole or not at all. Raises RetainerError when it cannot be written there."""
-    half = path.with_name(f".{uuid.uuid4().hex}.half")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with made.open("rb") as source, half.open("xb") as target:
+        with whole(path) as half, made.open("rb") as source, half.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-        half.replace(path)
     except OSError as error:
         raise RetainerError(f"{path} cannot be written: {error.strerror}", hint="is the disk full or read-only?") from None
     finally:
         with suppress(OSError):
-            half.unlink(missing_ok=True)
             made.unlink(missing_ok=True)
 
 
@@ -343,6 +338,8 @@ def _read_once(path: Path) -> tuple[Path, str]:
     except FileNotFoundError:
         raise PlanRefused(f"there is no plan at {path}", hint=_AGAIN) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RetainerError(f"{path} could not be read into {copy.parent}: {error.strerror}", hint="make room there, or set TMPDIR") from None
         raise PlanRefused(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", hint=_AGAIN) from None
     return copy, digest.hexdigest()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -44,6 +42,7 @@ from retainer.planfile import (
     write_plan,
 )
 from retainer.ports import Look, Recordings, StoreReader
+from retainer.whole import whole
 
 __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
 
@@ -89,31 +88,27 @@ def gather(
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet. `known`, `judge`: as `collect`;
     `before`: older snapshots, whose names of rooms are kept. Raises RetainerError where it cannot be written.
     """
-    half = out.with_name(f".{uuid.uuid4().hex}.half")
     named = sorted({name for path in before for name in earlier_names(path)})
     connection = connect(cache, out.parent)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        connection.execute("CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)")
-        if named:
-            fill(connection, "earlier", NAMES, (dict(zip(NAMES, name, strict=True)) for name in named))
-        listings = collect(
-            connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, known=known, judge=judge,
-            progress=progress,
-        )  # fmt: skip
-        save_snapshot(connection, half)
-        lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
-        if lockable:
-            _read_locks(settings, policies, lockable, half, clock())
-        _see_restored(settings, policies, {reader.name: reader for reader in readers}, half, clock())
-        half.replace(out)
+        with whole(out) as half:
+            connection.execute("CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)")
+            if named:
+                fill(connection, "earlier", NAMES, (dict(zip(NAMES, name, strict=True)) for name in named))
+            listings = collect(
+                connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, known=known, judge=judge,
+                progress=progress,
+            )  # fmt: skip
+            save_snapshot(connection, half)
+            lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
+            if lockable:
+                _read_locks(settings, policies, lockable, half, clock())
+            _see_restored(settings, policies, {reader.name: reader for reader in readers}, half, clock())
     except (OSError, duckdb.IOException) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise RetainerError(f"{out} cannot be written: {reason}", hint="is the disk full or read-only?") from None
     finally:
         connection.close()
-        with suppress(OSError):
-            half.unlink(missing_ok=True)
     return listings
 
 

@@ -50,6 +50,7 @@ from project import POLICY, Project, make_project, video
 
 from retainer import wiring
 from retainer.apply.run import Run
+from retainer.database import private_folder
 from retainer.demo.standin import ALWAYS, ERROR_BODY, Faults, StandIn
 from retainer.model.catalog import is_whole
 from retainer.sources.api import HmsApi
@@ -237,6 +238,8 @@ class Scene:
     sources: dict[str, bytes] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
     """Recordings that 100ms has dropped: no later plan can complete them."""
+    lifts: tuple[str, ...] = ()
+    """What the plan after it has to be told."""
     stack: ExitStack = field(default_factory=ExitStack)
 
     def nowhere(self, how: str) -> str:
@@ -284,7 +287,7 @@ class Scene:
     def completed(self) -> State:
         """A new plan and its apply, once the fault is over."""
         gc.collect()  # an apply keeps the facts open until it is collected, and a plan of the same process could not write them
-        plan = self.project.plan("after.plan")
+        plan = self.project.plan("after.plan", *self.lifts)
         if plan["header"]["copies"] or plan["header"]["deletes"]:
             self.project.apply("after.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None)
         assert [seen.key for seen in self.writer("vault").list("_retainer/") if "/lock" in seen.key or "/tmp/" in seen.key] == []
@@ -669,7 +672,7 @@ def test_a_list_refuses_the_credentials(fault: str, folders: Scene, row: Row) ->
 @pytest.mark.parametrize("where", [f"the {what}: {how}" for what in ("plan", "apply") for how in ("no such name", "refused")])
 def test_no_connection_to_100ms(where: str, folders: Scene, row: Row) -> None:
     def strike() -> None:
-        folders.api.address = f"{folders.nowhere(where.partition(': ')[2])}/v2"
+        folders.api.address = f"{folders.nowhere(where.partition(': ')[2])}/v2".replace("http://gone", "https://gone")
         folders.project.write()
 
     folders.under(row, strike)
@@ -802,14 +805,14 @@ def test_the_answers_to_the_lock_the_probe_and_the_catalog_are_lost(cloud: Scene
     cloud.under(row, lambda: cloud.spoil(*(Fault("PUT", f"_retainer/{what}", 1, cut=-1) for what in ("lock", "probe", "catalog"))))
 
 
-DELETES = {"the answer is lost": Fault("POST", "delete", 1, skip=1, cut=-1), "503, for ever": Fault("POST", "delete", skip=1, status=503),
-           "200 with an HTML page": Fault("POST", "delete", skip=1, body=HTML),
+DELETES = {"the answer is lost": Fault("POST", "delete", 1, skip=2, cut=-1), "503, for ever": Fault("POST", "delete", skip=2, status=503),
+           "200 with an HTML page": Fault("POST", "delete", skip=2, body=HTML),
            "the copy in the vault cannot be looked at": Fault("HEAD", OLD, status=503)}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", DELETES)
 def test_a_delete_that_goes_wrong(fault: str, cloud: Scene, row: Row) -> None:
-    """The first request of its kind is apply's own probe."""
+    """The first two requests of its kind are apply's own probes, of the store and of that which has the witness."""
     in_place(cloud)
     cloud.under(row, lambda: cloud.spoil(replace(DELETES[fault])), approve=1)
 
@@ -859,13 +862,22 @@ def test_a_file_larger_than_this_user_may_write(folders: Scene, row: Row) -> Non
 
 
 def test_no_room_for_temporary_files(folders: Scene, row: Row, small_disk: Callable[[Path], None], tmp_path: Path) -> None:
-    """Where a part of the catalog is made before it is written to the store."""
+    """Where the plan is read into, and a part of the catalog is made before it is written to the store."""
     small_disk(tmp_path / "tmp")
     with suppress(OSError), (tmp_path / "tmp" / "fill").open("wb", buffering=0) as stream:
         while stream.write(bytes(4096)):
             pass
     with pytest.MonkeyPatch.context() as patch:
-        folders.under(row, lambda: patch.setattr("tempfile.tempdir", str(tmp_path / "tmp")), lift=patch.undo)
+
+        def strike() -> None:
+            patch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+            private_folder.cache_clear()
+
+        def lift() -> None:
+            patch.undo()
+            private_folder.cache_clear()
+
+        folders.under(row, strike, lift=lift)
 
 
 @pytest.mark.parametrize("lines", [0, 5, 12])
@@ -879,7 +891,7 @@ def test_no_room_for_the_journal(lines: int, folders: Scene, row: Row) -> None:
         written.append(descriptor)
         return os.write(descriptor, content)
 
-    full = SimpleNamespace(write=write, fsync=os.fsync, ftruncate=os.ftruncate)
+    full = SimpleNamespace(write=write, fsync=os.fsync, ftruncate=os.ftruncate, fstat=os.fstat)
     with pytest.MonkeyPatch.context() as patch:
         folders.under(row, lambda: patch.setattr("retainer.journal.file.os", full), lift=patch.undo)
 
@@ -896,6 +908,7 @@ def test_two_applies_at_once(where: str, row: Row, request: pytest.FixtureReques
         other = Project(scene.project.root.with_name("other"), scene.api, scene.project.stores)
         other.write()
         other.plan()
+        scene.lifts = ("--lift", "record:vault")  # it never wrote there: a record that was lost would look the same
     running: list[subprocess.Popen[str]] = []
     go_on = threading.Event()
 

@@ -14,7 +14,7 @@ from retainer.apply.copy import Changed, Copied, Partial, Task, Written, copy_on
 from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of, rests_on
 from retainer.apply.manifest import read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
-from retainer.errors import CredentialsRefused, KeyTaken, RetainerError, SourceFailed, SourceGone, StoreFailed, StoreRefused, TooSlow
+from retainer.errors import CredentialsRefused, KeyTaken, RetainerError, SourceFailed, SourceGone, SourceRefused, StoreFailed, StoreRefused, TooSlow
 from retainer.model.outcome import Resting, Summary, Trouble
 from retainer.model.setting import HOSTED
 from retainer.planfile import Action
@@ -229,9 +229,9 @@ class Run:
             return self._is_resting(action, [error.store or HOSTED])
         if isinstance(error, StoreRefused):
             with self._guard:
-                count = self._refusals[action.store] = self._refusals.get(action.store, 0) + 1
+                count = self._refusals[error.store] = self._refusals.get(error.store, 0) + 1
             if count >= REFUSALS:
-                self._rest(action.store, error.message, error.hint, credentials=False)
+                self._rest(error.store, error.message, error.hint, credentials=False)
         return isinstance(error, LockLost) and self._is_resting(action, places)
 
     # ── copies ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,7 +297,7 @@ class Run:
                 with self._guard:
                     self.summary.changed_copies += 1
                 self._skipped(action, f"{error}; make a new plan")
-            except (SourceGone, TooSlow, KeyTaken) as error:
+            except (SourceGone, SourceRefused, TooSlow, KeyTaken) as error:
                 hint = "nothing can bring it back from there" if isinstance(error, SourceGone) else error.hint
                 self._failed(action, error.message, hint)
             except Partial as error:
@@ -316,7 +316,8 @@ class Run:
                 self._failed(action, f"an unexpected {type(error).__name__}", "please report this")
             else:
                 with self._guard:
-                    self._refusals.pop(action.store, None)
+                    for place in places:
+                        self._refusals.pop(place, None)
                 self._copied(action, copied, record)
             return
 
@@ -534,7 +535,8 @@ class Run:
             return
         for action, outcome in zip(safe, outcomes, strict=True):
             if isinstance(outcome, StoreFailure):
-                self._settle_unknown(action, (StoreRefused if outcome.refused else StoreFailed)(outcome.message))
+                no = StoreRefused(outcome.message, store=action.store) if outcome.refused else StoreFailed(outcome.message)
+                self._settle_unknown(action, no)
             else:
                 self._settle(action, [outcome])
 

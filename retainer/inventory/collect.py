@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 import unicodedata
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,15 +15,16 @@ from typing import Any
 import duckdb
 
 from retainer.database import exactly, fill, fill_from, private_folder
-from retainer.errors import CredentialsRefused, ListingBroken, PoliciesWrong, RetainerError, SourceFailed, StoreFailed
+from retainer.errors import CredentialsRefused, ListingBroken, PoliciesWrong, RetainerError, SourceFailed
 from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, read_asset, stage, two_facts_are_none
-from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, read_anchors
+from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
-from retainer.model.identity import IDENTITY_BYTES, IDENTITY_KEY, Identity
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS
-from retainer.ports import Recordings, Seen, StoreReader, read_small
+from retainer.own import anchors_in, identity_in, must_be
+from retainer.ports import Recordings, Seen, StoreReader
+from retainer.whole import whole
 
 PART_BYTES = 256 << 20
 """A part of a catalog is at most so long; those of retainer are under a megabyte."""
@@ -242,7 +242,7 @@ def _store(
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
-        _recognise(reader, listing, expected, judge)
+        _recognise(reader, listing, expected, judge, clock())
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
         if moved := reader.unfinished():
             aside = f"{len(moved)} objects are half deleted since a run died, such as {moved[0]}"
@@ -274,27 +274,16 @@ def _store(
     return listing
 
 
-def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judge: Judge) -> None:
+def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judge: Judge, now: datetime) -> None:
     """Which store this is, and what it remembers. Raises StoreFailed where it is not the one that is known: an unmounted disk looks empty."""
-    found = read_small(reader, IDENTITY_KEY, IDENTITY_BYTES)
+    found = identity_in(reader)
     if found is not None:
-        try:
-            identity = Identity.read(found[1])
-        except ValueError as error:
-            raise StoreFailed(f"{reader.name}:{IDENTITY_KEY} is damaged: {error}") from None
-        listing.identity, listing.customer = identity.id, identity.customer
-    if expected is not None and listing.identity != expected:
-        there = "another store lies there" if listing.identity else f"{IDENTITY_KEY} is not there"
-        meant = "if this is meant, take it out of stores.json in the state folder"
-        raise StoreFailed(f"{reader.name} is not the store that it was: {there}; is the right disk mounted? ({meant})")
-    look = reader.look(ANCHORS_KEY)
+        listing.identity, listing.customer = found[1].id, found[1].customer
+    must_be(reader.name, found[1] if found else None, expected)
+    look, anchors = anchors_in(reader)
     if look is not None:
-        try:
-            content = b"".join(reader.read(look.seen)) if look.seen.size <= ANCHORS_BYTES else b""
-            listing.lost_record = judge(read_anchors(content))
-            listing.anchors = content.decode()
-        except ValueError:
-            listing.lost_record = judge(None)
+        listing.lost_record = judge(anchors)
+        listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None
 
 
 def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
@@ -335,9 +324,8 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
                     damaged.append(seen)
                     continue
                 raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is damaged")
-            half = cache / f".{uuid.uuid4().hex}.half"
-            half.write_bytes(content)
-            half.replace(path)
+            with whole(path) as made:
+                made.write_bytes(content)
         parts.append(path)
     return sorted(parts)
 

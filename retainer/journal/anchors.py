@@ -7,23 +7,10 @@ from datetime import datetime, timedelta
 
 from retainer.errors import KeyTaken, RetainerError, StoreFailed
 from retainer.journal.file import Entry, Journal, read_journal, recent_deletes
-from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, Anchors, Lately, read_anchors, write_anchors
+from retainer.model.anchors import ANCHORS_KEY, Anchor, Anchors, Lately, write_anchors
 from retainer.model.moment import write_moment
-from retainer.ports import Look, StoreReader, StoreWriter
-
-
-def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
-    """What a store remembers; None where that is there and cannot be read. Raises StoreFailed."""
-    look = store.look(ANCHORS_KEY)
-    if look is None:
-        return None, {}
-    if look.seen.size > ANCHORS_BYTES:
-        return look, None
-    content = b"".join(store.read(look.seen))
-    try:
-        return look, read_anchors(content)
-    except ValueError:
-        return look, None
+from retainer.own import anchors_in
+from retainer.ports import StoreReader, StoreWriter
 
 
 def lost_record(anchors: Anchors | None, state: str | None, entries: Sequence[Entry]) -> str | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from retainer.errors import RetainerError
+from retainer.whole import whole
 
 KNOWN_STORES = "stores.json"
 
@@ -33,13 +32,5 @@ def remember_stores(state: Path, known: Mapping[str, str], seen: Mapping[str, st
     """Write down what was seen, where that is new. A state folder that cannot be written to is told by whoever must write there."""
     if all(known.get(place) == identity for place, identity in seen.items()):
         return
-    half = state / f".{uuid.uuid4().hex}.half"
-    with suppress(OSError):
-        state.mkdir(parents=True, exist_ok=True)
-        with half.open("x", encoding="utf-8") as stream:
-            json.dump({**known, **seen}, stream, indent=1, sort_keys=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        half.replace(state / KNOWN_STORES)
-    with suppress(OSError):
-        half.unlink(missing_ok=True)
+    with suppress(OSError), whole(state / KNOWN_STORES) as made:
+        made.write_text(json.dumps({**known, **seen}, indent=1, sort_keys=True), encoding="utf-8")

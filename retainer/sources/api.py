@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import jwt
 from urllib3.exceptions import HTTPError
 
-from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
+from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone, SourceRefused
 from retainer.model.moment import read_http_date
 from retainer.ports import Body
 from retainer.sources.connections import Connections, Spent, is_local
@@ -253,7 +253,14 @@ class HmsApi:
         return self._media.body(unquote(basename(urlsplit(address).path))[-80:], lambda: address, redirects=False)
 
     def _presigned(self, asset_id: str) -> str:
-        url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")
+        try:
+            url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")
+        except CredentialsRefused as error:
+            # One recording that is refused must not keep the others from being copied in time: are the credentials refused elsewhere too?
+            self._get("/recording-assets", {"limit": "10"})
+            raise SourceRefused(
+                f"{error.message} for this recording, and takes them for others", hint="does it belong to another workspace?"
+            ) from None
         if not isinstance(url, str) or not url.startswith(("https://", "http://")) or len(url) > 16_384:
             raise SourceFailed("100ms gave no presigned URL for it")
         return url

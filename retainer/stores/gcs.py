@@ -67,7 +67,7 @@ class GcsReader:
             return StoreFailed(f"{where}: GCS answered {error.response.status_code}")
         if isinstance(error, GoogleAPICallError):
             if isinstance(error, Forbidden):
-                return StoreRefused(f"{where}: GCS answered {error.code}", hint="the credentials lack a right there")
+                return StoreRefused(f"{where}: GCS answered {error.code}", hint="the credentials lack a right there", store=self.name)
             return StoreFailed(f"{where}: GCS answered {error.code}")
         return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
 

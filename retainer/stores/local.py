@@ -198,8 +198,10 @@ class LocalWriter(LocalReader):
         except FileExistsError:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
         except OSError as error:
-            kind = StoreRefused if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else StoreFailed
-            raise kind(f"write {self.name}:{key}: {error.strerror}", hint="is the disk full or read-only?") from None
+            said, hint = f"write {self.name}:{key}: {error.strerror}", "is the disk full or read-only?"
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise StoreRefused(said, hint=hint, store=self.name) from None
+            raise StoreFailed(said, hint=hint) from None
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -170,7 +170,7 @@ class S3Reader:
             if _code(error) == "RequestTimeTooSkewed":
                 return StoreFailed(said, hint="this machine's clock is off")
             if _status(error) in (401, 403, 405):
-                return StoreRefused(said, hint="the credentials lack a right there")
+                return StoreRefused(said, hint="the credentials lack a right there", store=self.name)
             return StoreFailed(said)
         if isinstance(error, KeyError):
             return StoreFailed(f"{where}: the answer is none that S3 would give", hint="does something else answer in its place?")

@@ -370,7 +370,8 @@ def _totals(header: Header, view: Overview, page: Page) -> Iterator[str]:
 
 def _next(header: Header, page: Page, path: str, fingerprint: str) -> Iterator[str]:
     if not header.copies and not header.deletes:
-        yield "Next: nothing. The stores are as the policies want them."
+        yield ("Next: retainer plan, when what did not finish can be read again. Until then nothing is to be done."
+               if header.incomplete else "Next: nothing. The stores are as the policies want them.")  # fmt: skip
         return
     held = "; its deletes are held back" if header.held_back and header.deletes else ""
     approve = f" --approve-deletes {header.deletes}" if header.deletes and not header.held_back else ""
