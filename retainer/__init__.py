@@ -1,4 +1,4 @@
-"""Declarative retention for 100ms recordings: one arrow from policies and facts to a plan, and from a plan to stores.
+"""Declarative retention for 100ms recordings: one arrow from policies and facts to a plan, and on.
 
     policies/*.yaml ── policy ──▶ rules ──┐
                                           ├─ plan ──▶ plan file ──▶ a person, a pull request
@@ -6,29 +6,45 @@
                                                           ▼
                   journal ◀── every intention and outcome ── apply ──▶ stores
 
-Stages share nouns and never import each other; `cli` strings them together (import-linter holds it, see pyproject.toml).
+Stages share nouns and never import each other; `cli` strings them together (import-linter holds
+it, see pyproject.toml).
 
-    cli.py          each command, in a few lines; only this file prints, and only here errors are caught
+    cli.py          each command, in a few lines; only this file prints, only here errors are caught
     progress.py     how long work goes on, on stderr
-    wiring.py       the only place that names a concrete store or source        ◀ a new kind of store: one line here
-    planning.py     facts and policies -> a plan file      applying.py   a plan file and today -> a run
-    explaining.py   why one asset is treated as it is      cases.py      policy tests -> what came out otherwise
+    wiring.py       the only place that names a concrete store or source
+                                                        ◀ a new kind of store: one line here
+    planning.py     facts and policies -> a plan file
+    applying.py     a plan file and today -> a run
+    explaining.py   why one asset is treated as it is
+    cases.py        policy tests -> what came out otherwise
     cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
-    holding.py      the locks of stores, once they are the stores that they should be    stop.py     the one token that ends every wait
-    settings.py     retainer.yaml -> Settings              planfile.py   the plan file, its rows and its header
-    own.py          what retainer keeps in a store of itself: its identity, its record        whole.py    files that are there whole or not at all
-    ports.py        what stages need from the outside      errors.py     every error, its exit code beside its class
-    database.py     the DuckDB that every stage works on   starter/      what `retainer init` writes
+    holding.py      the locks of stores, once they are the stores that they should be
+    stop.py         the one token that ends every wait
+    settings.py     retainer.yaml -> Settings
+    planfile.py     the plan file, its rows and its header
+    own.py          what retainer keeps in a store of itself: its identity, its record
+    whole.py        files that are there whole or not at all
+    ports.py        what stages need from the outside
+    errors.py       every error, its exit code beside its class
+    database.py     the DuckDB that every stage works on
+    starter/        what `retainer init` writes
 
-    model/          the nouns: frozen dataclasses, standard library only; tables.py and catalog.py name the columns of facts
-    policy/         YAML -> rules: files (what may lie there), load (positions), schema (what is allowed), parse, lint, codes
-                                                           ◀ a new condition: model/rule.py, schema.py, parse.py, plan/predicates.py
-    inventory/      what exists: collect (listings), locate (path -> key, key -> asset), shapes (what a path tells), facts (tables)
-    plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql, limits
-    apply/          THE EFFECTS: run (the order of things), settle (what was announced), identify, copy, delete, verify, record (the catalog),
-                    playlists and manifest (HLS)
-    journal/        THE RECORD: file (hash chain), lock (one apply per store), anchors (what stores remember of it), stores (which lies where)
-    sources/        the 100ms API, media (bytes)           stores/       s3, gcs, local: one file each
-    views/          values -> text: human, machine         ◀ a new output: one file here, one line in cli.py
+    model/          the nouns: frozen dataclasses, standard library only;
+                    tables.py and catalog.py name the columns of facts
+    policy/         YAML -> rules: files (what may lie there), load (positions),
+                    schema (what is allowed), parse, lint, codes
+                                                        ◀ a new condition: model/rule.py,
+                                                          schema.py, parse.py, plan/predicates.py
+    inventory/      what exists: collect (listings), locate (path -> key, key -> asset),
+                    shapes (what a path tells), facts (tables)
+    plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
+                    limits
+    apply/          THE EFFECTS: run (the order of things), settle (what was announced), identify,
+                    copy, delete, verify, record (the catalog), playlists and manifest (HLS)
+    journal/        THE RECORD: file (hash chain), lock (one apply per store),
+                    anchors (what stores remember of it), stores (which lies where)
+    sources/        the 100ms API, media (bytes)
+    stores/         s3, gcs, local: one file each
+    views/          values -> text: human, machine      ◀ a new output: one file, one line in cli.py
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

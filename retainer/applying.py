@@ -1,4 +1,5 @@
-"""A plan file and the world of today -> a run: what is checked before, what is withheld, and the records that copies carry."""
+"""A plan file and the world of today -> a run: what is checked before, what is withheld, and the
+records that copies carry."""
 
 from __future__ import annotations
 
@@ -26,7 +27,17 @@ from retainer.holding import locked, owner_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, lost_record
-from retainer.journal.file import Done, Entry, Journal, done_before, done_lately, left_over, open_intents, read_journal, recent_deletes
+from retainer.journal.file import (
+    Done,
+    Entry,
+    Journal,
+    done_before,
+    done_lately,
+    left_over,
+    open_intents,
+    read_journal,
+    recent_deletes,
+)
 from retainer.journal.lock import Heart, StoreLock
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.anchors import deleted_lately
@@ -38,7 +49,17 @@ from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
 from retainer.own import anchors_in
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.predicates import predicate
-from retainer.planfile import ACTIONS, Action, Header, PlanFile, Planned, actions, check_actions, moment_of, read_plan
+from retainer.planfile import (
+    ACTIONS,
+    Action,
+    Header,
+    PlanFile,
+    Planned,
+    actions,
+    check_actions,
+    moment_of,
+    read_plan,
+)
 from retainer.planning import ONE_STORE, item_digest, policy_digest
 from retainer.ports import Downloads, StoreWriter
 from retainer.stop import Stop
@@ -46,7 +67,8 @@ from retainer.stop import Stop
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that may be applied now, and what may be done of it. `held_back`: why no delete may run, in words."""
+    """A plan that may be applied now, and what may be done of it. `held_back`: why no delete may
+    run, in words."""
 
     plan: PlanFile
     copies: list[Action]
@@ -56,28 +78,48 @@ class Prepared:
 
 
 def prepare(
-    path: Path, settings: Settings, policies: Policies, now: datetime, fingerprint: str | None, journal: Sequence[Entry] = ()
+    path: Path,
+    settings: Settings,
+    policies: Policies,
+    now: datetime,
+    fingerprint: str | None,
+    journal: Sequence[Entry] = (),
 ) -> Prepared:
-    """Read a plan and check it against today. Raises PlanRefused: stale, expired, edited, truncated, for another moment."""
+    """Read a plan and check it against today. Raises PlanRefused: stale, expired, edited,
+    truncated, for another moment."""
     plan = read_plan(path)
     again = "make a new plan with `retainer plan --out FILE`"
     if fingerprint is not None and fingerprint.lower() != plan.fingerprint:
         raise PlanRefused(
-            f"the plan's fingerprint is {plan.fingerprint}, and that is not the one that was approved", hint="apply the file that was reviewed"
+            f"the plan's fingerprint is {plan.fingerprint}, and that is not the one that was "
+            "approved",
+            hint="apply the file that was reviewed",
         )
     header = plan.header
     if moment_of(header.as_of) > now + timedelta(minutes=5):
-        raise PlanRefused(f"the plan is for {header.as_of}, which is still to come: it can be shown, not applied", hint=again)
+        raise PlanRefused(
+            f"the plan is for {header.as_of}, which is still to come: it can be shown, not applied",
+            hint=again,
+        )
     if moment_of(header.expires) <= now:
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
-        raise PlanRefused("rules, erasures, stores or the time zone have changed since the plan", hint=again)
+        raise PlanRefused(
+            "rules, erasures, stores or the time zone have changed since the plan", hint=again
+        )
     held_back = [*header.held_back, *_over_by_now(plan, settings, journal, ((), ()), now)]
-    copies, deletes, archived = list(actions(plan, "copy")), _with_shared_witnesses(plan), list(actions(plan, "copy", archived=True))
+    copies, deletes, archived = (
+        list(actions(plan, "copy")),
+        _with_shared_witnesses(plan),
+        list(actions(plan, "copy", archived=True)),
+    )
     check_actions(plan)
     for action in (*copies, *deletes, *archived):
         if reason := _impossible(action, settings, policies):
-            raise PlanRefused(f"row {action.n} of the plan is none that `retainer plan` writes: {reason}", hint=again)
+            raise PlanRefused(
+                f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
+                hint=again,
+            )
     return Prepared(plan, copies, deletes, archived, held_back)
 
 
@@ -90,27 +132,43 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
         place = settings.store(planned.store)
         if place is None:
             return f"there is no store {planned.store}"
-        if not _is_of_a_recording(planned.key) or (place.scheme == "file" and not _is_plain(planned.key)):
+        if not _is_of_a_recording(planned.key) or (
+            place.scheme == "file" and not _is_plain(planned.key)
+        ):
             return f"the key `{planned.key[:80]}` is none of a recording"
     if action.target is not None and (reason := _no_target(action, store)):
         return reason
     if action.decision == "copy":
         if action.target is None or store.written_by_100ms:
-            return f"nothing is copied to {action.store}" if store.written_by_100ms else "a copy has no target"
+            return (
+                f"nothing is copied to {action.store}"
+                if store.written_by_100ms
+                else "a copy has no target"
+            )
         inside = action.target if action.target.endswith("/") else None
-        if any(planned.key != action.target and not (inside and planned.key.startswith(inside)) for planned in action.broken):
+        if any(
+            planned.key != action.target and not (inside and planned.key.startswith(inside))
+            for planned in action.broken
+        ):
             return "it would replace an object of another recording"
         return None
     if not action.objects:
         return "a delete names no object"
     asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
     asks = any(_asks_for(item, action.store) for item in asking if item.id == action.rule)
-    return None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
+    return (
+        None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
+    )
 
 
 def _is_of_a_recording(key: str) -> bool:
-    """A bucket may hold keys with `//` or a slash at their beginning; none of them is retainer's own, also where a server reads them as one."""
-    return bool(key) and "\0" not in key and not re.sub("/+", "/", key).lstrip("/").startswith(OWN_PREFIX)
+    """A bucket may hold keys with `//` or a slash at their beginning; none of them is retainer's
+    own, also where a server reads them as one."""
+    return (
+        bool(key)
+        and "\0" not in key
+        and not re.sub("/+", "/", key).lstrip("/").startswith(OWN_PREFIX)
+    )
 
 
 def _is_plain(key: str) -> bool:
@@ -118,7 +176,8 @@ def _is_plain(key: str) -> bool:
 
 
 def _no_target(action: Action, store: Store) -> str | None:
-    """Why a copy cannot go where it says: it must be a plain key, and one that leads back to just this recording."""
+    """Why a copy cannot go where it says: it must be a plain key, and one that leads back to just
+    this recording."""
     target = action.target or ""
     if not _is_plain(target.removesuffix("/")) or not _is_of_a_recording(target):
         return f"the key `{target[:80]}` is none of a recording"
@@ -131,40 +190,74 @@ def _asks_for(item: Rule | Erasure, store: str) -> bool:
     """Whether a rule or an erasure deletes anything in this store at all."""
     match item:
         case Rule():
-            return bool(item.at_most) or any(each.store == store for each in item.deletes) or (
-                item.then_delete and any(keep.store == store for keep in item.keeps))  # fmt: skip
+            return (
+                bool(item.at_most)
+                or any(each.store == store for each in item.deletes)
+                or (item.then_delete and any(keep.store == store for keep in item.keeps))
+            )
         case Erasure():
             return True
 
 
 def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
-    """The deletes; where two assets name one object, the copies of both must be there when it goes."""
+    """The deletes; where two assets name one object, the copies of both must be there when it
+    goes."""
     deletes = list(actions(plan, "delete"))
     witnesses: dict[tuple[str, str], set[Planned]] = {}
     for action in deletes:
         for planned in action.objects:
             witnesses.setdefault((action.store, planned.key), set()).update(action.witnesses)
     return [
-        replace(action, witnesses=tuple(sorted(set().union(*(witnesses[action.store, planned.key] for planned in action.objects)), key=str)))
+        replace(
+            action,
+            witnesses=tuple(
+                sorted(
+                    set().union(
+                        *(witnesses[action.store, planned.key] for planned in action.objects)
+                    ),
+                    key=str,
+                )
+            ),
+        )
         for action in deletes
     ]
 
 
 def _over_by_now(
-    plan: PlanFile, settings: Settings, journal: Sequence[Entry], remembers: Remembers, now: datetime
+    plan: PlanFile,
+    settings: Settings,
+    journal: Sequence[Entry],
+    remembers: Remembers,
+    now: datetime,
 ) -> list[str]:
-    """Limits that the plan kept when it was made, and that it would breach with what other plans, here and on other machines, have deleted
-    since; worked out from its rows, whatever its header says of them."""
-    recent = [Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(journal, now, but=plan.fingerprint).items()]
-    planned = [Deletes(*row) for row in plan.connection.execute(
-        f"SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT FROM numbered "
-        f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
-    ).fetchall()]  # fmt: skip
+    """Limits that the plan kept when it was made, and that it would breach with what other plans,
+    here and on other machines, have deleted since; worked out from its rows, whatever its header
+    says of them."""
+    recent = [
+        Deletes(store, rule, count, size)
+        for (store, rule), (count, size) in recent_deletes(
+            journal, now, but=plan.fingerprint
+        ).items()
+    ]
+    planned = [
+        Deletes(*row)
+        for row in plan.connection.execute(
+            "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT FROM "
+            "numbered "
+            f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
+        ).fetchall()
+    ]
     # So many copies lie there at the most: what is to be copied, or was lost, may be there in part.
-    held = {store: Held(copies, size) for store, copies, size in plan.connection.execute(
-        "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE decision <> 'none' GROUP BY store"
-    ).fetchall()}  # fmt: skip
-    told = {(limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached}
+    held = {
+        store: Held(copies, size)
+        for store, copies, size in plan.connection.execute(
+            "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE decision <> "
+            "'none' GROUP BY store"
+        ).fetchall()
+    }
+    told = {
+        (limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached
+    }
     return [
         f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
         for limit in evaluate(settings.limits, planned, remembered(recent, *remembers), held)
@@ -173,15 +266,19 @@ def _over_by_now(
 
 
 Remembers = tuple[Sequence[Deletes], Sequence[Deletes]]
-"""What stores remember of the deletes of the last 24 hours: those of the own journal, but for this plan's, and those of others."""
+"""What stores remember of the deletes of the last 24 hours: those of the own journal, but for this
+plan's, and those of others."""
 
 
 def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
-    """The deletes that may not be done today: a new hold may cover them, or an asset that names the same object may not go."""
+    """The deletes that may not be done today: a new hold may cover them, or an asset that names the
+    same object may not go."""
     found = _newly_held(plan, policies, now)
     owners: dict[tuple[str, str], set[int]] = {}
     staying: set[int] = set()
-    for n, store, action, aside in plan.connection.execute("SELECT n, store, action, because FROM numbered WHERE decision = 'delete'").fetchall():
+    for n, store, action, aside in plan.connection.execute(
+        "SELECT n, store, action, because FROM numbered WHERE decision = 'delete'"
+    ).fetchall():
         if aside:
             staying.add(n)
         for each in json.loads(action)["objects"] or ():
@@ -190,7 +287,9 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
     stay = staying | set(found)
     while more := {n for numbers in shared if numbers & stay for n in numbers} - stay:
         stay |= more
-        found |= dict.fromkeys(more, "another recording has an object in common with it, and may not go")
+        found |= dict.fromkeys(
+            more, "another recording has an object in common with it, and may not go"
+        )
     return found
 
 
@@ -198,30 +297,55 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
     """The deletes that a hold of today, unknown to the plan, does not certainly leave alone."""
     known = {item.digest for item in plan.header.items if item.kind == "hold"}
     fresh: list[Hold] = [
-        hold for hold in policies.holds if (hold.released is None or hold.released > now) and item_digest(hold) not in known
+        hold
+        for hold in policies.holds
+        if (hold.released is None or hold.released > now) and item_digest(hold) not in known
     ]
     if not fresh:
         return {}
     connection = connect()
     try:
         columns = RECORD | {"n": "INTEGER", "created": "TIMESTAMP"}
-        connection.execute(f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+        connection.execute(
+            f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})"
+        )
         names = list(columns)
         for action in actions(plan, "delete"):
-            row = _facts_row(action) | {"n": action.n, "created": action.created.replace(tzinfo=None) if action.created else None}
-            # What a plan leaves out is not known here: names always, and metadata beyond the documented keys.
+            row = _facts_row(action) | {
+                "n": action.n,
+                "created": action.created.replace(tzinfo=None) if action.created else None,
+            }
+            # What a plan leaves out is not known here: names always, and metadata beyond the
+            # documented keys.
             row["not_known"] = [*(row.get("not_known") or []), *NAME_FACTS, "metadata"]
-            connection.execute(f"INSERT INTO due ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})", [row.get(name) for name in names])
+            connection.execute(
+                f"INSERT INTO due ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})",
+                [row.get(name) for name in names],
+            )
         found: dict[int, str] = {}
         for hold in fresh:
-            for (n,) in connection.execute(f"SELECT n FROM due WHERE ({predicate(hold.match)}) IS NOT FALSE").fetchall():
+            for (n,) in connection.execute(
+                f"SELECT n FROM due WHERE ({predicate(hold.match)}) IS NOT FALSE"
+            ).fetchall():
                 found[n] = f"the hold {hold.id} is newer than the plan and may cover it"
         return found
     finally:
         connection.close()
 
 
-_PLAN_FACTS = ("type", "status", "room_id", "session_id", "user_id", "peer_id", "path", "size", "duration", "thumbnails", "not_known")
+_PLAN_FACTS = (
+    "type",
+    "status",
+    "room_id",
+    "session_id",
+    "user_id",
+    "peer_id",
+    "path",
+    "size",
+    "duration",
+    "thumbnails",
+    "not_known",
+)
 
 
 def _facts_row(action: Action) -> dict[str, Any]:
@@ -233,15 +357,19 @@ def _facts_row(action: Action) -> dict[str, Any]:
         "asset_id": action.asset_id,
         "created_text": facts.get("created"),
         "created_at": created.strftime("%Y-%m-%d %H:%M:%S.%f") if created else None,
-        "metadata": json.dumps({key: value for key, value in metadata.items() if value is not None}) if metadata else None,
+        "metadata": json.dumps({key: value for key, value in metadata.items() if value is not None})
+        if metadata
+        else None,
     }
 
 
 class Records:
-    """Every fact that `match` can name, for the copies to carry: from the facts that were gathered, else from the plan.
+    """Every fact that `match` can name, for the copies to carry: from the facts that were gathered,
+    else from the plan.
 
-    A plan holds no names; where the facts do not know an asset any more, its room's name is marked as not known. Facts are read for a
-    thousand copies at a time, in the order in which they are made.
+    A plan holds no names; where the facts do not know an asset any more, its room's name is marked
+    as not known. Facts are read for a thousand copies at a time, in the order in which they are
+    made.
     """
 
     _AT_ONCE = 1000
@@ -269,7 +397,11 @@ class Records:
             found = self._read[action.asset_id]
         record = found or dict.fromkeys(_RECORDED) | _facts_row(action)
         unnamed = [] if found else NAME_FACTS
-        return record | {"not_known": [*(record.get("not_known") or []), *unnamed] or None, "settled": True, "known_by": "catalog"}
+        return record | {
+            "not_known": [*(record.get("not_known") or []), *unnamed] or None,
+            "settled": True,
+            "known_by": "catalog",
+        }
 
     def _read_on(self, place: int) -> None:
         if len(self._read) > 4 * self._AT_ONCE:
@@ -277,8 +409,13 @@ class Records:
         wanted = self._order[place : place + self._AT_ONCE]
         self._read |= dict.fromkeys(wanted)
         if self._connection is not None:
-            told = ", ".join("strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name for name in _RECORDED)
-            rows = self._connection.execute(f"SELECT {told} FROM facts.assets WHERE asset_id IN (SELECT unnest(?))", [wanted]).fetchall()
+            told = ", ".join(
+                "strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name
+                for name in _RECORDED
+            )
+            rows = self._connection.execute(
+                f"SELECT {told} FROM facts.assets WHERE asset_id IN (SELECT unnest(?))", [wanted]
+            ).fetchall()
             records = (dict(zip(_RECORDED, row, strict=True)) for row in rows)
             self._read |= {record["asset_id"]: record for record in records}
 
@@ -288,7 +425,8 @@ _RECORDED = tuple(name for name in RECORD if name != "job_id")
 
 @dataclass(frozen=True)
 class World:
-    """What a run works on besides its plan. `clock_of_100ms` asks for no credentials; `known`: identities of stores by their places."""
+    """What a run works on besides its plan. `clock_of_100ms` asks for no credentials; `known`:
+    identities of stores by their places."""
 
     settings: Settings
     state: Path
@@ -297,17 +435,25 @@ class World:
     clock: Callable[[], datetime]
     clock_of_100ms: Callable[[], datetime]
     today: Callable[[], tuple[Settings, Policies] | None]
-    """The settings and policies as they are when the deletes begin, None when they are wrong by then."""
+    """The settings and policies as they are when the deletes begin, None when they are wrong by
+    then."""
     stop: Stop
 
 
 def carry_out(
-    prepared: Prepared, world: World, *, watcher: Watcher, approved: bool, restore: bool = False, on_run: Callable[[Run], None] = lambda _: None,
+    prepared: Prepared,
+    world: World,
+    *,
+    watcher: Watcher,
+    approved: bool,
+    restore: bool = False,
+    on_run: Callable[[Run], None] = lambda _: None,
     workers: int | None = None,
 ) -> Summary:
     """Take the locks, close what earlier runs left open, run, and write the journal.
 
-    Raises Locked, PlanRefused for a plan that was applied already, PoliciesWrong where two stores turn out to be one.
+    Raises Locked, PlanRefused for a plan that was applied already, PoliciesWrong where two stores
+    turn out to be one.
     """
     plan, header = prepared.plan, prepared.plan.header
     run_id = uuid.uuid4().hex[:12]
@@ -315,15 +461,27 @@ def carry_out(
     try:
         before = done_before(journal.before, plan.fingerprint)
         if before.finished:
-            raise PlanRefused("this plan was applied already, to its end", hint="make a new plan with `retainer plan --out FILE`")
-        journal.write("start", plan_id=header.plan_id, copies=len(prepared.copies), deletes=len(prepared.deletes), approved=approved,
-                      tool=header.tool, host=os.uname().nodename)  # fmt: skip
+            raise PlanRefused(
+                "this plan was applied already, to its end",
+                hint="make a new plan with `retainer plan --out FILE`",
+            )
+        journal.write(
+            "start",
+            plan_id=header.plan_id,
+            copies=len(prepared.copies),
+            deletes=len(prepared.deletes),
+            approved=approved,
+            tool=header.tool,
+            host=os.uname().nodename,
+        )
         needed = {action.store for action in (*prepared.copies, *prepared.deletes)}
         if approved:
             needed = needed.union(*(rests_on(action) for action in prepared.deletes))
         owner = owner_of(journal, header.plan_id)
         open_in = {each.store for each in open_intents(journal.before)} - needed
-        stores = {name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))}
+        stores = {
+            name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))
+        }
         with locked(stores, owner, _expected(header, world), open_in) as (locks, unusable):
             lost: list[str] = []
             with Heart(list(locks.values()), lost.append) as heart:
@@ -331,46 +489,88 @@ def carry_out(
                 def check() -> None:
                     world.stop.check()
                     if lost:
-                        raise Locked(f"the lock of {lost[0]} was lost before anything was done", hint="run it again")
+                        raise Locked(
+                            f"the lock of {lost[0]} was lost before anything was done",
+                            hint="run it again",
+                        )
 
                 ground = _ground(stores, locks, unusable, plan, world, journal)
-                announced = [each for each in open_intents(journal.before) if each.store in ground.locks]
+                announced = [
+                    each for each in open_intents(journal.before) if each.store in ground.locks
+                ]
                 left = [each for each in left_over(journal.before) if each.store in ground.locks]
-                settled = settle(announced, left, {name: stores[name] for name in ground.locks}, journal, world.clock(), check)
+                settled = settle(
+                    announced,
+                    left,
+                    {name: stores[name] for name in ground.locks},
+                    journal,
+                    world.clock(),
+                    check,
+                )
                 entries = read_journal(world.state)
                 over = _over_by_now(plan, world.settings, entries, ground.remembers, world.clock())
-                job = _job(prepared, world, journal, ground, approved=approved and not over, restore=restore, watcher=watcher,
-                           before=done_before(entries, plan.fingerprint), settled=settled, workers=workers,
-                           host=owner.host)  # fmt: skip
+                job = _job(
+                    prepared,
+                    world,
+                    journal,
+                    ground,
+                    approved=approved and not over,
+                    restore=restore,
+                    watcher=watcher,
+                    before=done_before(entries, plan.fingerprint),
+                    settled=settled,
+                    workers=workers,
+                    host=owner.host,
+                )
                 run = Run(job)
-                run.summary.said += [*settled.said, *(f"{reason}: no deletes" for reason in over if approved)]
+                run.summary.said += [
+                    *settled.said,
+                    *(f"{reason}: no deletes" for reason in over if approved),
+                ]
                 on_run(run)
                 heart.tell(run.lost)
                 with closing(_records(job)):
                     summary = run.go()
-                journal.write("end", finished=summary.finished, copied=summary.copied, deleted=summary.deleted, failed=len(summary.failed),
-                              skipped=len(summary.skipped), interrupted=summary.interrupted)  # fmt: skip
+                journal.write(
+                    "end",
+                    finished=summary.finished,
+                    copied=summary.copied,
+                    deleted=summary.deleted,
+                    failed=len(summary.failed),
+                    skipped=len(summary.skipped),
+                    interrupted=summary.interrupted,
+                )
                 for name, lock in ground.locks.items():
                     if lock.holds and name not in ground.lost:
                         try:
                             drop_anchor(stores[name], journal, owner.host, world.clock())
                         except RetainerError as error:
-                            summary.said.append(f"{name} does not remember this run's end ({error.message})")
+                            summary.said.append(
+                                f"{name} does not remember this run's end ({error.message})"
+                            )
             return summary
     finally:
         journal.close()
 
 
 def _expected(header: Header, world: World) -> dict[str, str]:
-    """The identity that each store must have: what the plan saw there, else what this state folder knows."""
+    """The identity that each store must have: what the plan saw there, else what this state folder
+    knows."""
     known = known_stores(world.state)
-    here = {store.name: known[store.place] for store in world.settings.stores if store.place in known}
-    return here | {source.name: source.identity for source in header.sources if source.kind == "store" and source.identity}
+    here = {
+        store.name: known[store.place] for store in world.settings.stores if store.place in known
+    }
+    return here | {
+        source.name: source.identity
+        for source in header.sources
+        if source.kind == "store" and source.identity
+    }
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What the stores of a run are found to be. `locks`: those that hold; `barred`: stores on which no delete may rest, and why.
+    """What the stores of a run are found to be. `locks`: those that hold; `barred`: stores on which
+    no delete may rest, and why.
 
     `remembers`: what they tell of the last 24 hours.
     """
@@ -381,14 +581,20 @@ class Ground:
     identities: Mapping[str, str]
     remembers: Remembers
     lost: frozenset[str]
-    """Stores in which the journal is not all that was done, and nobody said that its record is gone for good."""
+    """Stores in which the journal is not all that was done, and nobody said that its record is gone
+    for good."""
 
 
 def _ground(
-    stores: Mapping[str, StoreWriter], taken: Mapping[str, StoreLock], unusable: dict[str, RetainerError], plan: PlanFile, world: World,
+    stores: Mapping[str, StoreWriter],
+    taken: Mapping[str, StoreLock],
+    unusable: dict[str, RetainerError],
+    plan: PlanFile,
+    world: World,
     journal: Journal,
 ) -> Ground:
-    """Whose the stores are, whether their locks hold, and whether the journal is all that was done in them."""
+    """Whose the stores are, whether their locks hold, and whether the journal is all that was done
+    in them."""
     header = plan.header
     barred: dict[str, str] = {}
     identities: dict[str, str] = {}
@@ -405,37 +611,85 @@ def _ground(
             unusable[name] = error
             continue
         if identity is not None:
-            if other := next((other for other, found in identities.items() if found == identity.id), None):
-                raise PoliciesWrong(f"`{other}` and `{name}` are one store, under two names", hint=ONE_STORE)
+            if other := next(
+                (other for other, found in identities.items() if found == identity.id), None
+            ):
+                raise PoliciesWrong(
+                    f"`{other}` and `{name}` are one store, under two names", hint=ONE_STORE
+                )
             identities[name] = identity.id
             foreign = identity.customer and header.customer and identity.customer != header.customer
             if foreign and not header.is_lifted("workspace", name):
-                barred[name] = f"it holds the recordings of another workspace ({identity.customer}, not {header.customer})"
+                barred[name] = (
+                    f"it holds the recordings of another workspace ({identity.customer}, not "
+                    f"{header.customer})"
+                )
         if not taken[name].holds:
-            barred[name] = "that server ignores conditions on which a lock rests, so another run could be there"
-        if (lost := lost_record(anchors, journal.state, journal.before)) and not header.is_lifted("record", name):
-            barred[name] = f"{lost}; plan again, and say `--lift record:{name}` if that record is gone for good"
+            barred[name] = (
+                "that server ignores conditions on which a lock rests, so another run could be "
+                "there"
+            )
+        if (lost := lost_record(anchors, journal.state, journal.before)) and not header.is_lifted(
+            "record", name
+        ):
+            barred[name] = (
+                f"{lost}; plan again, and say `--lift record:{name}` if that record is gone for "
+                "good"
+            )
             missing.add(name)
         own, rest = deleted_lately(anchors or {}, world.clock(), journal.state)
         # What this very plan did stands in its rows, and is not counted twice.
-        mine += [Deletes(name, rule, max(0, count - here.get((name, rule), 0)), size) for rule, count, size in own]
+        mine += [
+            Deletes(name, rule, max(0, count - here.get((name, rule), 0)), size)
+            for rule, count, size in own
+        ]
         others += [Deletes(name, *each) for each in rest]
-    places = {name: declared.place for name in identities if (declared := world.settings.store(name))}
-    remember_stores(world.state, known_stores(world.state), {places[name]: identities[name] for name in places})
+    places = {
+        name: declared.place for name in identities if (declared := world.settings.store(name))
+    }
+    remember_stores(
+        world.state, known_stores(world.state), {places[name]: identities[name] for name in places}
+    )
     locks = {name: lock for name, lock in taken.items() if lock.holds and name not in unusable}
     return Ground(locks, unusable, barred, identities, (mine, others), frozenset(missing))
 
 
 def _still_there(store: StoreWriter, header: Header) -> None:
-    """Raises StoreFailed where a plan saw objects in a store without an identity, and none is there: its disk may not be mounted."""
-    seen = next((source for source in header.sources if source.kind == "store" and source.name == store.name), None)
-    if seen is not None and seen.identity is None and seen.objects and next(iter(store.list()), None) is None:
-        raise StoreFailed(f"{store.name} is empty, and the plan saw {seen.objects:,} objects in it", hint="is its disk mounted? plan again")
+    """Raises StoreFailed where a plan saw objects in a store without an identity, and none is
+    there: its disk may not be mounted."""
+    seen = next(
+        (
+            source
+            for source in header.sources
+            if source.kind == "store" and source.name == store.name
+        ),
+        None,
+    )
+    if (
+        seen is not None
+        and seen.identity is None
+        and seen.objects
+        and next(iter(store.list()), None) is None
+    ):
+        raise StoreFailed(
+            f"{store.name} is empty, and the plan saw {seen.objects:,} objects in it",
+            hint="is its disk mounted? plan again",
+        )
 
 
 def _job(
-    prepared: Prepared, world: World, journal: Journal, ground: Ground, *, approved: bool, restore: bool, watcher: Watcher, before: Done,
-    settled: Settled, workers: int | None, host: str,
+    prepared: Prepared,
+    world: World,
+    journal: Journal,
+    ground: Ground,
+    *,
+    approved: bool,
+    restore: bool,
+    watcher: Watcher,
+    before: Done,
+    settled: Settled,
+    workers: int | None,
+    host: str,
 ) -> Job:
     plan = prepared.plan
 
@@ -444,8 +698,12 @@ def _job(
         if moment_of(plan.header.expires) <= now:
             return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
-            return Recheck("rules, erasures, stores or the time zone have changed while it was copying", {})
-        if current[0].limits != world.settings.limits and (over := _over_by_now(plan, current[0], journal.before, ground.remembers, now)):
+            return Recheck(
+                "rules, erasures, stores or the time zone have changed while it was copying", {}
+            )
+        if current[0].limits != world.settings.limits and (
+            over := _over_by_now(plan, current[0], journal.before, ground.remembers, now)
+        ):
             return Recheck(over[0], {})
         return Recheck(None, _withheld(plan, current[1], now))
 
@@ -453,15 +711,36 @@ def _job(
         drop_anchor(world.writers[store], journal, host, world.clock(), planned)
 
     return Job(
-        copies=prepared.copies, deletes=prepared.deletes, restores=prepared.archived if restore else [], stores=world.writers,
-        downloads=world.downloads, record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies), journal=journal,
-        clock=world.clock, clocks={HOSTED: world.clock_of_100ms} | {name: store.server_time for name, store in world.writers.items()},
-        watcher=watcher, deletes_approved=approved, recheck=recheck, locks=ground.locks, barred=ground.barred, unlocked=ground.unusable,
-        anchor=anchor, stop=world.stop, copied_before=before.copies, catalogued_before=before.catalogued,
-        deleted_before=before.deletes | {each.n for each in prepared.deletes if all((each.store, one.key) in settled.gone for one in each.objects)},
+        copies=prepared.copies,
+        deletes=prepared.deletes,
+        restores=prepared.archived if restore else [],
+        stores=world.writers,
+        downloads=world.downloads,
+        record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies),
+        journal=journal,
+        clock=world.clock,
+        clocks={HOSTED: world.clock_of_100ms}
+        | {name: store.server_time for name, store in world.writers.items()},
+        watcher=watcher,
+        deletes_approved=approved,
+        recheck=recheck,
+        locks=ground.locks,
+        barred=ground.barred,
+        unlocked=ground.unusable,
+        anchor=anchor,
+        stop=world.stop,
+        copied_before=before.copies,
+        catalogued_before=before.catalogued,
+        deleted_before=before.deletes
+        | {
+            each.n
+            for each in prepared.deletes
+            if all((each.store, one.key) in settled.gone for one in each.objects)
+        },
         settled=settled.entries,
-        identities=ground.identities, **({"workers": workers} if workers else {}),
-    )  # fmt: skip
+        identities=ground.identities,
+        **({"workers": workers} if workers else {}),
+    )
 
 
 def _records(job: Job) -> Records:

@@ -1,4 +1,5 @@
-"""What is known of the objects in one store: made anew from them alone, recognised for the first time, or read back and compared."""
+"""What is known of the objects in one store: made anew from them alone, recognised for the first
+time, or read back and compared."""
 
 from __future__ import annotations
 
@@ -60,8 +61,9 @@ class Work:
 
 @contextmanager
 def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[str, Any]]], None]]:
-    """The journal and the store's lock, as an apply has them, while entries are written: gives the function that writes them, for an event of
-    the journal. Raises Locked; no more is written once the lock was lost."""
+    """The journal and the store's lock, as an apply has them, while entries are written: gives the
+    function that writes them, for an event of the journal. Raises Locked; no more is written once
+    the lock was lost."""
     journal = Journal(work.state, uuid.uuid4().hex[:12], "-", work.clock)
     name = work.store.name
 
@@ -69,7 +71,10 @@ def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[st
         for start in range(0, len(rows), PART_ROWS):
             work.stop.check()
             if lost.is_set():
-                raise Locked(f"the lock of {name} was lost on the way: what was recorded until then stands", hint="run it again")
+                raise Locked(
+                    f"the lock of {name} was lost on the way: what was recorded until then stands",
+                    hint="run it again",
+                )
             few = [dict(row) for row in rows[start : start + PART_ROWS]]
             part = write_part(work.writer, few, work.clock(), identity.id if identity else None)
             journal.write(event, store=name, part=part, keys=[row["key"] for row in few])
@@ -78,26 +83,47 @@ def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[st
     try:
         owner = owner_of(journal, what)
         known = known_stores(work.state)
-        with locked({name: work.writer}, owner, {name: known[work.store.place]} if work.store.place in known else {}) as (locks, unusable):
+        with locked(
+            {name: work.writer},
+            owner,
+            {name: known[work.store.place]} if work.store.place in known else {},
+        ) as (locks, unusable):
             if name in unusable:
                 raise unusable[name]
             identity = identified(work.writer, None)
             if identity is not None:
                 remember_stores(work.state, known, {work.store.place: identity.id})
             journal.write("start", what=what, store=name, host=owner.host)
-            announced = [each for each in open_intents(journal.before) if each.store == name] if locks[name].holds else []
+            announced = (
+                [each for each in open_intents(journal.before) if each.store == name]
+                if locks[name].holds
+                else []
+            )
             with Heart([locks[name]], lambda _: lost.set()):
-                settled = settle(announced, [], {name: work.writer} if locks[name].holds else {}, journal, work.clock(), work.stop.check)
+                settled = settle(
+                    announced,
+                    [],
+                    {name: work.writer} if locks[name].holds else {},
+                    journal,
+                    work.clock(),
+                    work.stop.check,
+                )
                 record("settled", settled.entries)
                 yield record
                 journal.write("end", what=what, finished=not lost.is_set())
-                if locks[name].holds and lost_record(anchors_in(work.writer)[1], journal.state, journal.before) is None:
+                if (
+                    locks[name].holds
+                    and lost_record(anchors_in(work.writer)[1], journal.state, journal.before)
+                    is None
+                ):
                     drop_anchor(work.writer, journal, owner.host, work.clock())
     finally:
         journal.close()
 
 
-def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[Seen], census: Census) -> list[Any]:
+def _each(
+    work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[Seen], census: Census
+) -> list[Any]:
     """Act on objects, several at a time; what fails is told of that object alone."""
 
     def acted(seen: Seen) -> Any:
@@ -105,7 +131,9 @@ def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[S
         try:
             return act(seen)
         except RetainerError as error:
-            census.failed.append(Trouble(name, seen.key, work.store.name, error.message, error.hint))
+            census.failed.append(
+                Trouble(name, seen.key, work.store.name, error.message, error.hint)
+            )
             return None
         finally:
             work.progress(work.store.name, 1)
@@ -114,21 +142,27 @@ def _each(work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[S
         return [outcome for outcome in pool.map(acted, objects) if outcome is not None]
 
 
-# ── made anew ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── made anew ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def rebuild(work: Work) -> Census:
-    """Make the catalog again from the objects alone: from their metadata, their manifests, and the checksums that the store computes.
+    """Make the catalog again from the objects alone: from their metadata, their manifests, and the
+    checksums that the store computes.
 
-    What whole parts still say of objects as they lie there stands, also that one is broken; damaged parts are deleted once the new ones are
-    there. What does not explain itself is counted, and left alone.
+    What whole parts still say of objects as they lie there stands, also that one is broken; damaged
+    parts are deleted once the new ones are there. What does not explain itself is counted, and left
+    alone.
     """
     census = Census()
     with _listed(work, spoilt_parts=True) as (connection, damaged):
-        known = {row[0] for row in connection.execute(
-            "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = objects.size AND entry.version = objects.version "
-            "AND deleted IS NOT TRUE"
-        ).fetchall()}  # fmt: skip
+        known = {
+            row[0]
+            for row in connection.execute(
+                "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = "
+                "objects.size AND entry.version = objects.version "
+                "AND deleted IS NOT TRUE"
+            ).fetchall()
+        }
         objects = _objects(connection, "FROM objects")
     census.looked = len(objects)
     work.writer.conditions()  # only checksums that are proven are believed
@@ -149,17 +183,27 @@ def rebuild(work: Work) -> Census:
 
 
 def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
-    """The entry of one file that says of itself whose it is and how long it had to be; nothing where it does not."""
+    """The entry of one file that says of itself whose it is and how long it had to be; nothing
+    where it does not."""
     look = work.writer.look(seen.key)
     record = _record_in(look)
-    if look is None or record is None or str(look.seen.size) != (look.metadata or {}).get("retainer-length"):
+    if (
+        look is None
+        or record is None
+        or str(look.seen.size) != (look.metadata or {}).get("retainer-length")
+    ):
         return []
     return [record | _entry(work, look)]
 
 
 def _entry(work: Work, look: Look) -> dict[str, Any]:
-    """An object as it lies there, with the checksum that the store has of it, else that of its bytes."""
-    return entry_of(work.store.name, Written(look, look.checksum or checksum_of(work.writer, look, "crc32c"), None), work.clock())
+    """An object as it lies there, with the checksum that the store has of it, else that of its
+    bytes."""
+    return entry_of(
+        work.store.name,
+        Written(look, look.checksum or checksum_of(work.writer, look, "crc32c"), None),
+        work.clock(),
+    )
 
 
 def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
@@ -174,11 +218,17 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     members_there = members_of(work.writer, seen.key.removesuffix(MANIFEST), manifest)
     copied = Copied(Written(look, digest.checksum, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
-    return [*members, {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)} | {"asset_id": manifest.asset_id} | whole]
+    return [
+        *members,
+        {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)}
+        | {"asset_id": manifest.asset_id}
+        | whole,
+    ]
 
 
 def _record_in(look: Look | None) -> dict[str, Any] | None:
-    """The record of the asset that an object carries, marked where facts were left out for want of room."""
+    """The record of the asset that an object carries, marked where facts were left out for want of
+    room."""
     try:
         found = json.loads((look.metadata or {})["retainer-record"]) if look else None
     except (KeyError, ValueError):
@@ -186,18 +236,24 @@ def _record_in(look: Look | None) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not isinstance(found.get("asset_id"), str):
         return None
     unknown = [*(found.get("not_known") or []), *(found.get("left_out") or [])]
-    return {name: found.get(name) for name in (*RECORD, *MADE_OF)} | {"known_by": "catalog", "settled": True, "not_known": unknown or None}
+    return {name: found.get(name) for name in (*RECORD, *MADE_OF)} | {
+        "known_by": "catalog",
+        "settled": True,
+        "not_known": unknown or None,
+    }
 
 
-# ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── recognised ────────────────────────────────────────────────────────────────────────────────────
 
 
 def adopt(work: Work, facts: Path, settings: Settings) -> Census:
-    """Recognise objects that retainer did not put there, and write entries for them, marked as inferred. No object is changed.
+    """Recognise objects that retainer did not put there, and write entries for them, marked as
+    inferred. No object is changed.
 
-    By the metadata of a copy; else by the documented shape of its path. What has the path of an asset that 100ms still knows is left to a plan,
-    which copies that asset and compares. A path tells no date, so that what is known by nothing else is never deleted for its age.
-    Raises FactsIncomplete when 100ms's assets could not all be listed.
+    By the metadata of a copy; else by the documented shape of its path. What has the path of an
+    asset that 100ms still knows is left to a plan, which copies that asset and compares. A path
+    tells no date, so that what is known by nothing else is never deleted for its age. Raises
+    FactsIncomplete when 100ms's assets could not all be listed.
     """
     census = Census()
     with _listed(work) as (connection, _):
@@ -205,7 +261,13 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
     known = _known_to_100ms(facts, settings)
     census.looked = len(objects)
     work.writer.conditions()  # only checksums that are proven are believed
-    rows = _each(work, "adopt", lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known), objects, census)
+    rows = _each(
+        work,
+        "adopt",
+        lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known),
+        objects,
+        census,
+    )
     with _alone(work, "adopt") as record:
         record("adopted", rows)
     census.recorded = len(rows)
@@ -218,10 +280,15 @@ def _known_to_100ms(facts: Path, settings: Settings) -> frozenset[str]:
     connection = open_facts(facts, settings)
     try:
         if connection.execute("FROM listings WHERE kind = 'assets' AND NOT complete").fetchall():
-            message = "the assets of 100ms could not all be listed, so what it knows could be taken for unknown"
+            message = (
+                "the assets of 100ms could not all be listed, so what it knows could be "
+                "taken for unknown"
+            )
             raise FactsIncomplete(message, hint="run it again later")
-        paths = connection.execute("SELECT path FROM assets WHERE path IS NOT NULL AND known_by = 'api'").fetchall()
-        return frozenset(told[0] for path, in paths if (told := recognised(path)))
+        paths = connection.execute(
+            "SELECT path FROM assets WHERE path IS NOT NULL AND known_by = 'api'"
+        ).fetchall()
+        return frozenset(told[0] for (path,) in paths if (told := recognised(path)))
     finally:
         connection.close()
 
@@ -240,44 +307,84 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
         return None
     entry = _entry(work, look)
     path = f"{work.store.base}{seen.key}"
-    identity = {"asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}", "path": path, "settled": True, "known_by": "catalog"}
-    unknown = sorted({*FACTS, "asset_id"} - {*facts, "path"})  # no path tells these, so that a match on them is not certain
-    return dict.fromkeys(RECORD) | facts | identity | {"not_known": unknown} | entry | {"inferred": "path"}
+    identity = {
+        "asset_id": f"inferred-{hashlib.sha256(path.encode()).hexdigest()[:24]}",
+        "path": path,
+        "settled": True,
+        "known_by": "catalog",
+    }
+    unknown = sorted(
+        {*FACTS, "asset_id"} - {*facts, "path"}
+    )  # no path tells these, so that a match on them is not certain
+    return (
+        dict.fromkeys(RECORD)
+        | facts
+        | identity
+        | {"not_known": unknown}
+        | entry
+        | {"inferred": "path"}
+    )
 
 
-# ── read back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── read back ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def scrub(work: Work, percent: float) -> Census:
-    """Read copies back and compare them with their checksums; `percent` of them, drawn anew each time. What is broken is partial from then on.
+    """Read copies back and compare them with their checksums; `percent` of them, drawn anew each
+    time. What is broken is partial from then on.
 
-    What cannot be read is told, and is not broken for that; nor is what differs only once. What the catalog names and is not there any more,
-    or is another object by now, is told too, whatever the percentage.
+    What cannot be read is told, and is not broken for that; nor is what differs only once. What the
+    catalog names and is not there any more, or is another object by now, is told too, whatever the
+    percentage.
     """
     census = Census()
-    same = f"entry.object_size = objects.size AND {same_version(work.store, 'entry.version', 'objects.version')}"
+    same = (
+        "entry.object_size = objects.size AND "
+        f"{same_version(work.store, 'entry.version', 'objects.version')}"
+    )
     with _listed(work) as (connection, _):
         rows = connection.execute(f"""
             SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
-            FROM objects JOIN entry USING (key) WHERE {same} AND broken IS NOT TRUE ORDER BY objects.key
+            FROM objects JOIN entry USING (key) WHERE {same}
+                AND broken IS NOT TRUE ORDER BY objects.key
         """).fetchall()
-        # What apply deleted has an entry that says so, or at least a line in this journal, where a run died before it could be written.
+        # What apply deleted has an entry that says so, or at least a line in this journal, where a
+        # run died before it could be written.
         gone = {"key": "VARCHAR", "deleted_at": "TIMESTAMP"}
         connection.execute(create("gone", gone))
-        fill(connection, "gone", gone, (
-            {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")} for entry in read_journal(work.state)
-            if entry.event == "deleted" and entry.particulars["store"] == work.store.name for key in entry.particulars.get("keys", ())
-        ))  # fmt: skip
-        census.missing = [row[0] for row in connection.execute("""
-            SELECT key FROM entry ANTI JOIN objects USING (key) ANTI JOIN gone ON gone.key = entry.key AND deleted_at + INTERVAL 1 SECOND >= copied_at
+        fill(
+            connection,
+            "gone",
+            gone,
+            (
+                {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")}
+                for entry in read_journal(work.state)
+                if entry.event == "deleted" and entry.particulars["store"] == work.store.name
+                for key in entry.particulars.get("keys", ())
+            ),
+        )
+        census.missing = [
+            row[0]
+            for row in connection.execute("""
+            SELECT key FROM entry ANTI JOIN objects USING (key) ANTI JOIN gone
+                ON gone.key = entry.key AND deleted_at + INTERVAL 1 SECOND >= copied_at
             WHERE deleted IS NOT TRUE ORDER BY key
-        """).fetchall()]  # fmt: skip
-        census.replaced = [row[0] for row in connection.execute(f"""
-            SELECT key FROM objects JOIN entry USING (key) WHERE NOT ({same}) AND deleted IS NOT TRUE AND broken IS NOT TRUE ORDER BY key
-        """).fetchall()]  # fmt: skip
+        """).fetchall()
+        ]
+        census.replaced = [
+            row[0]
+            for row in connection.execute(f"""
+            SELECT key FROM objects JOIN entry USING (key) WHERE NOT ({same})
+                AND deleted IS NOT TRUE AND broken IS NOT TRUE ORDER BY key
+        """).fetchall()
+        ]
     readable = [row for row in rows if not row[3]]
     census.archived = len(rows) - len(readable)
-    drawn = readable if percent >= 100 else random.sample(readable, -int(-len(readable) * percent // 100))
+    drawn = (
+        readable
+        if percent >= 100
+        else random.sample(readable, -int(-len(readable) * percent // 100))
+    )
     census.looked = len(drawn)
     entries = {row[0]: json.loads(row[4]) for row in drawn}
 
@@ -292,7 +399,10 @@ def scrub(work: Work, percent: float) -> Census:
                 same = checksum_of(work.writer, Look(seen), recorded.kind) == recorded
             if same:
                 return None
-        return dict(entry) | {"copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S.%f"), "broken": True}
+        return dict(entry) | {
+            "copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S.%f"),
+            "broken": True,
+        }
 
     broken = _each(work, "verify", act, [Seen(row[0], row[1], row[2]) for row in drawn], census)
     with _alone(work, f"verify {len(drawn)} of {len(rows)} objects") as record:
@@ -302,14 +412,29 @@ def scrub(work: Work, percent: float) -> Census:
 
 
 def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> list[Seen]:
-    return [Seen(*row) for row in connection.execute(f"SELECT key, size, version {query} ORDER BY key").fetchall()]
+    return [
+        Seen(*row)
+        for row in connection.execute(f"SELECT key, size, version {query} ORDER BY key").fetchall()
+    ]
 
 
 @contextmanager
-def _listed(work: Work, *, spoilt_parts: bool = False) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Seen]]]:
-    """The tables `objects` and `catalog` and the view `entry` of the store, and its damaged parts where those are to be passed over."""
+def _listed(
+    work: Work, *, spoilt_parts: bool = False
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Seen]]]:
+    """The tables `objects` and `catalog` and the view `entry` of the store, and its damaged parts
+    where those are to be passed over."""
     connection = connect(work.state / "catalog")
     try:
-        yield connection, collect_store(connection, work.writer, work.state / "catalog", work.clock, spoilt_parts=spoilt_parts)
+        yield (
+            connection,
+            collect_store(
+                connection,
+                work.writer,
+                work.state / "catalog",
+                work.clock,
+                spoilt_parts=spoilt_parts,
+            ),
+        )
     finally:
         connection.close()

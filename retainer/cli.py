@@ -1,4 +1,5 @@
-"""The command line: each command strings the stages together; only this file prints, and only here errors are caught."""
+"""The command line: each command strings the stages together; only this file prints, and only here
+errors are caught."""
 
 from __future__ import annotations
 
@@ -22,7 +23,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import rich_click as click
 from click.exceptions import Exit
 
-from retainer.errors import CredentialsRefused, Declined, FactsIncomplete, PoliciesWrong, RetainerError, WrongUsage
+from retainer.errors import (
+    CredentialsRefused,
+    Declined,
+    FactsIncomplete,
+    PoliciesWrong,
+    RetainerError,
+    WrongUsage,
+)
 from retainer.model.printable import printable
 from retainer.stop import Stop, Stopped
 
@@ -38,7 +46,15 @@ if TYPE_CHECKING:
     from retainer.planfile import PlanFile
     from retainer.views.human import Page
 
-EXIT = {"only copies": 2, "deletes": 3, "held back": 4, "partly": 7, "incomplete": 8, "at risk": 12, "interrupted": 130}
+EXIT = {
+    "only copies": 2,
+    "deletes": 3,
+    "held back": 4,
+    "partly": 7,
+    "incomplete": 8,
+    "at risk": 12,
+    "interrupted": 130,
+}
 
 click.rich_click.TEXT_MARKUP = "ansi"
 click.rich_click.MAX_WIDTH = 100
@@ -52,7 +68,8 @@ def now() -> datetime:
 STOP = Stop()
 """What this command is asked to stop by; made anew with each."""
 _GRACE_SECONDS = 8.0
-"""So long a command that was asked to stop may take to end by itself; then it ends as a kill would end it, which loses nothing."""
+"""So long a command that was asked to stop may take to end by itself; then it ends as a kill would
+end it, which loses nothing."""
 
 
 def main() -> NoReturn:
@@ -67,7 +84,9 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale cannot write
-    before = [(number, signal.signal(number, _interrupted)) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [
+        (number, signal.signal(number, _interrupted)) for number in (signal.SIGINT, signal.SIGTERM)
+    ]
     try:
         code = _run()
     finally:
@@ -100,18 +119,27 @@ def _run() -> object:
 
 
 def _say(sentence: str) -> None:
-    """A sentence on stderr, on one line. A stderr that was closed, or a full disk below it, stops nothing."""
+    """A sentence on stderr, on one line. A stderr that was closed, or a full disk below it, stops
+    nothing."""
     with suppress(OSError, ValueError):
         click.echo(printable(sentence), err=True)
 
 
 def _unforeseen(error: Exception) -> int:
-    """Tell an error that nobody foresaw: what and where, and where the rest of it was written. Its words may hold anything, so they are not told."""
+    """Tell an error that nobody foresaw: what and where, and where the rest of it was written. Its
+    words may hold anything, so they are not told."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    named = f" ({error.filename})" if isinstance(error, OSError) and isinstance(error.filename, str) else ""
+    named = (
+        f" ({error.filename})"
+        if isinstance(error, OSError) and isinstance(error.filename, str)
+        else ""
+    )
     text = "".join(traceback.format_exception(error))
-    _say(f"error: `retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in {Path(last.filename).name}:{last.lineno}")
+    _say(
+        f"error: `retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in "
+        f"{Path(last.filename).name}:{last.lineno}"
+    )
     for folder in _error_folders():
         path = folder / f"error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
         try:
@@ -120,7 +148,10 @@ def _unforeseen(error: Exception) -> int:
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
-        _say(f"hint: run it again; if it stays so, report it with {path} (read that first: it may name recordings)")
+        _say(
+            f"hint: run it again; if it stays so, report it with {path} (read that first: it may "
+            "name recordings)"
+        )
         return 1
     _say("hint: run it again; if it stays so, report it")
     return 1
@@ -140,7 +171,8 @@ def _error_folders() -> list[Path]:
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    """The first Ctrl-C or SIGTERM asks for an end, and a second one ends at once, as a kill would."""
+    """The first Ctrl-C or SIGTERM asks for an end, and a second one ends at once, as a kill
+    would."""
     if STOP.is_asked:
         _exit_now()
     STOP.ask()
@@ -149,7 +181,10 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
     late.start()
     if not _applying:
         raise KeyboardInterrupt
-    _say("stopping: what is under way is given up, and the journal is written (once more to end at once)")
+    _say(
+        "stopping: what is under way is given up, and the journal is written (once more to end at "
+        "once)"
+    )
 
 
 _applying: list[Run] = []
@@ -188,7 +223,10 @@ def _root() -> Path:
 
     root = find_root(Path.cwd())
     if root is None:
-        raise PoliciesWrong("there is no retainer.yaml here or in any folder above", hint="`retainer init` writes one")
+        raise PoliciesWrong(
+            "there is no retainer.yaml here or in any folder above",
+            hint="`retainer init` writes one",
+        )
     return root
 
 
@@ -211,18 +249,24 @@ def _fail_on(mistakes: list[Diagnostic]) -> None:
         raise Exit(PoliciesWrong.exit_code)
 
 
-def _moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+def _moment(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> datetime | None:
     from retainer.model.moment import read_moment
 
     if value is None:
         return None
     moment = read_moment(value if "T" in value.upper() else f"{value}T00:00:00Z")
     if moment is None or not 2015 <= moment.year < 9000:
-        raise click.BadParameter(f"`{value}` is not a moment; write 2026-11-22 or 2026-11-22T10:00:00Z")
+        raise click.BadParameter(
+            f"`{value}` is not a moment; write 2026-11-22 or 2026-11-22T10:00:00Z"
+        )
     return moment
 
 
-def _horizon(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+def _horizon(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> timedelta | None:
     from retainer.model.period import parse_period
 
     if value is None:
@@ -243,14 +287,19 @@ def _only(text: str | None) -> Match | None:
 
     if text is None:
         return None
-    document, mistakes = load_text(f"version: 1\nrules:\n  - id: only\n    match: {text}\n    at_most: 1d\n", "--only")
+    document, mistakes = load_text(
+        f"version: 1\nrules:\n  - id: only\n    match: {text}\n    at_most: 1d\n", "--only"
+    )
     if not mistakes:
         policies, mistakes = parse_policies(document, "UTC")
         mistakes = [mistake for mistake in mistakes if not mistake.is_warning]
         if not mistakes:
             return policies.rules[0].match
     first = mistakes[0]
-    raise WrongUsage(f"--only: {first.message}" + (f" ({first.hint})" if first.hint else ""), hint="for example --only '{type: chat}'")
+    raise WrongUsage(
+        f"--only: {first.message}" + (f" ({first.hint})" if first.hint else ""),
+        hint="for example --only '{type: chat}'",
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -258,7 +307,8 @@ def _only(text: str | None) -> Match | None:
 def cli() -> None:
     """Keep what 100ms records: which recordings, where, and for how long, as reviewed policies.
 
-    A plan shows what they mean today; apply does exactly what the plan says, and never deletes on a guess.
+    A plan shows what they mean today; apply does exactly what the plan says, and never deletes on a
+    guess.
 
     \b
     Examples:
@@ -278,7 +328,11 @@ def init() -> None:
     from retainer.policy.schema import json_schema
     from retainer.starter import STARTER
 
-    files = {**STARTER, ".retainer/schema.json": json.dumps(json_schema(), indent=2) + "\n", ".gitignore": ".retainer/\n"}
+    files = {
+        **STARTER,
+        ".retainer/schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        ".gitignore": ".retainer/\n",
+    }
     for name, content in files.items():
         path = Path(name)
         if path.exists():
@@ -300,11 +354,18 @@ def validate() -> None:
     from retainer.policy.files import policy_files
     from retainer.views.units import many
 
-    counts = (many(len(policies.rules), "rule"), many(len(policies.holds), "hold"), many(len(policies.erasures), "erasure"))
+    counts = (
+        many(len(policies.rules), "rule"),
+        many(len(policies.holds), "hold"),
+        many(len(policies.erasures), "erasure"),
+    )
     click.echo(f"valid: {', '.join(counts)}, {many(len(settings.stores), 'store')}")
     if passed := policy_files(root).passed_over:
         named = ", ".join(map(printable, passed[:5])) + (", …" if len(passed) > 5 else "")
-        click.echo(f"not read, as {many(len(passed), 'name')} under policies/ {'is' if len(passed) == 1 else 'are'} plainly no policy: {named}")
+        click.echo(
+            f"not read, as {many(len(passed), 'name')} under policies/ "
+            f"{'is' if len(passed) == 1 else 'are'} plainly no policy: {named}"
+        )
 
 
 @cli.command()
@@ -334,7 +395,10 @@ def help_(code: str | None) -> None:
         return
     if code.upper() not in CODES:
         close = nearest(code.upper(), CODES)
-        raise WrongUsage(f"there is no code {code}", hint=f"did you mean {close}?" if close else "`retainer help` lists them")
+        raise WrongUsage(
+            f"there is no code {code}",
+            hint=f"did you mean {close}?" if close else "`retainer help` lists them",
+        )
     title, text = CODES[code.upper()]
     click.echo(_page().wrapped(f"{code.upper()}: {title}") + "\n\n" + _page().wrapped(text))
 
@@ -354,12 +418,26 @@ def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> 
         api = wiring.open_api(settings, shown.waiting, STOP)
         readers = [wiring.open_reader(store, STOP) for store in settings.stores]
         listings = gather(
-            settings, policies, api, readers, out=out, cache=state / "catalog", clock=now,
-            known={store.name: known[store.place] for store in settings.stores if store.place in known},
-            judge=lambda anchors: lost_record(anchors, own, journal), before=sorted({state / "facts.duckdb", out}), progress=shown.rows,
-        )  # fmt: skip
+            settings,
+            policies,
+            api,
+            readers,
+            out=out,
+            cache=state / "catalog",
+            clock=now,
+            known={
+                store.name: known[store.place] for store in settings.stores if store.place in known
+            },
+            judge=lambda anchors: lost_record(anchors, own, journal),
+            before=sorted({state / "facts.duckdb", out}),
+            progress=shown.rows,
+        )
     places = {store.name: store.place for store in settings.stores}
-    seen = {places[each.name]: each.identity for each in listings if each.kind == "store" and each.identity and each.complete}
+    seen = {
+        places[each.name]: each.identity
+        for each in listings
+        if each.kind == "store" and each.identity and each.complete
+    }
     remember_stores(state, known, seen)
 
 
@@ -368,11 +446,18 @@ def _state(root: Path, settings: Settings) -> Path:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The snapshot to write (one DuckDB file).")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The snapshot to write (one DuckDB file).",
+)
 def facts(out: Path) -> None:
-    """Gather what exists into a snapshot, so that a plan elsewhere needs no credentials and no connection.
+    """Gather what exists into a snapshot, so that a plan elsewhere needs no credentials and no
+    connection.
 
-    It contains the names of rooms and templates: treat it as you treat those. Example: `retainer facts --out facts.duckdb`
+    It contains the names of rooms and templates: treat it as you treat those. Example: `retainer
+    facts --out facts.duckdb`
     """
     import duckdb
 
@@ -389,32 +474,86 @@ def facts(out: Path) -> None:
         shutil.copyfile(out, copy)
         put_in_place(copy, kept)  # the next facts remember by it what rooms were called
     with duckdb.connect(str(out), read_only=True) as connection:
-        rows = connection.execute("SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies), bool_and(complete) FROM listings").fetchone()
+        rows = connection.execute(
+            "SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies), "
+            "bool_and(complete) FROM listings"
+        ).fetchone()
     assert rows is not None
-    click.echo(f"{rows[0]:,} assets and {rows[1]:,} copies in {out}, with the names of rooms and templates")
+    click.echo(
+        f"{rows[0]:,} assets and {rows[1]:,} copies in {out}, with the names of rooms and templates"
+    )
     click.echo(f"Next: retainer plan --facts {out}")
     if not rows[2]:
-        raise FactsIncomplete("a listing did not finish: `retainer plan` says which, and plans no delete that could be concerned")
+        raise FactsIncomplete(
+            "a listing did not finish: `retainer plan` says which, and plans no delete that could "
+            "be concerned"
+        )
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the plan. Default: a name of its own; .retainer/last.plan leads to it.")
-@click.option("--as-of", callback=_moment, metavar="T", help="Plan for this moment; one in the future can be shown, never applied.")
-@click.option("--only", metavar="MATCH", help="Only actions on what matches, such as '{type: chat}'; the decision still sees everything.")
-@click.option("--facts", "snapshot", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Plan from a snapshot, offline.")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are actions, 3 when some of them are deletes.")
-@click.option("--fail-if-at-risk", callback=_horizon, metavar="D", help="Exit 12 when something leaves 100ms within D (72h) without a copy.")
-@click.option("--lift", multiple=True, metavar="LIMIT", help="Lift one breached limit or clash, as the plan names it, such as count:store:vault.")
-@click.option("--names", "with_names", is_flag=True, help="Tell the names of rooms that were renamed, also without a terminal.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write the plan. Default: a name of its own; .retainer/last.plan leads to it.",
+)
+@click.option(
+    "--as-of",
+    callback=_moment,
+    metavar="T",
+    help="Plan for this moment; one in the future can be shown, never applied.",
+)
+@click.option(
+    "--only",
+    metavar="MATCH",
+    help=(
+        "Only actions on what matches, such as '{type: chat}'; the decision still sees everything."
+    ),
+)
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Plan from a snapshot, offline.",
+)
+@click.option(
+    "--detailed-exitcode",
+    is_flag=True,
+    help="Exit 2 when there are actions, 3 when some of them are deletes.",
+)
+@click.option(
+    "--fail-if-at-risk",
+    callback=_horizon,
+    metavar="D",
+    help="Exit 12 when something leaves 100ms within D (72h) without a copy.",
+)
+@click.option(
+    "--lift",
+    multiple=True,
+    metavar="LIMIT",
+    help="Lift one breached limit or clash, as the plan names it, such as count:store:vault.",
+)
+@click.option(
+    "--names",
+    "with_names",
+    is_flag=True,
+    help="Tell the names of rooms that were renamed, also without a terminal.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 def plan(
-    out: Path | None, as_of: datetime | None, only: str | None, snapshot: Path | None, detailed_exitcode: bool,
-    fail_if_at_risk: timedelta | None, lift: tuple[str, ...], with_names: bool, form: str,
-) -> None:  # fmt: skip
+    out: Path | None,
+    as_of: datetime | None,
+    only: str | None,
+    snapshot: Path | None,
+    detailed_exitcode: bool,
+    fail_if_at_risk: timedelta | None,
+    lift: tuple[str, ...],
+    with_names: bool,
+    form: str,
+) -> None:
     """Show what the policies mean today, and write it to a plan file.
 
-    Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb --detailed-exitcode`,
-    `retainer plan --fail-if-at-risk 72h`
+    Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb
+    --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
     from retainer.database import private_file
     from retainer.journal.file import read_journal, recent_deletes, state_id, weak_stores
@@ -433,12 +572,24 @@ def plan(
     facts = snapshot
     try:
         if facts is None:
-            # A name of its own until the plan is made of it: another plan in this project may be gathering too.
+            # A name of its own until the plan is made of it: another plan in this project may be
+            # gathering too.
             facts = state / f".facts-{uuid.uuid4().hex}.duckdb"
             _gathered(root, settings, policies, facts)
         moment = as_of or now()
-        recent = tuple(Deletes(store, rule, count, size) for (store, rule), (count, size) in recent_deletes(journal, moment).items())
-        making = Making(moment, match, only, frozenset(lift), recent, tuple(weak_stores(journal).items()), state_id(state))
+        recent = tuple(
+            Deletes(store, rule, count, size)
+            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
+        )
+        making = Making(
+            moment,
+            match,
+            only,
+            frozenset(lift),
+            recent,
+            tuple(weak_stores(journal).items()),
+            state_id(state),
+        )
         made_at = private_file(".plan")
         make_plan(facts, settings, policies, root, making, made_at)
         if snapshot is None:
@@ -448,14 +599,19 @@ def plan(
             facts.unlink(missing_ok=True)
     made = read_plan(made_at)
     if out is None:
-        # A name of its own, so that a plan which is being applied is never written over; the link is only for people.
+        # A name of its own, so that a plan which is being applied is never written over; the link
+        # is only for people.
         out = state / "plans" / f"{made.header.plan_id}.plan"
         put_in_place(made_at, out)
         _link(last, out)
     else:
         may_be_written(out, is_plan, "a plan")
         put_in_place(made_at, out)
-    names = names_of(snapshot or state / "facts.duckdb") if made.header.renamed and (with_names or sys.stdout.isatty()) else None
+    names = (
+        names_of(snapshot or state / "facts.duckdb")
+        if made.header.renamed and (with_names or sys.stdout.isatty())
+        else None
+    )
     _show(made, out, form, names)
     raise Exit(_plan_exit(made, moment, detailed_exitcode, fail_if_at_risk))
 
@@ -466,9 +622,17 @@ def _not_in_the_way(out: Path, root: Path, settings: Settings, end: str) -> None
 
     place = Path(os.path.realpath(out))
     if place.is_relative_to(os.path.realpath(root / POLICY_FOLDER)):
-        raise WrongUsage(f"{out} lies under policies/, where everything is read as a policy", hint="name another folder")
-    if place.is_relative_to(os.path.realpath(_state(root, settings))) and not place.name.endswith(end):
-        raise WrongUsage(f"{out} lies in the state folder, where retainer keeps its record", hint=f"name it so that it ends in {end}")
+        raise WrongUsage(
+            f"{out} lies under policies/, where everything is read as a policy",
+            hint="name another folder",
+        )
+    if place.is_relative_to(os.path.realpath(_state(root, settings))) and not place.name.endswith(
+        end
+    ):
+        raise WrongUsage(
+            f"{out} lies in the state folder, where retainer keeps its record",
+            hint=f"name it so that it ends in {end}",
+        )
 
 
 def _link(link: Path, target: Path) -> None:
@@ -504,13 +668,19 @@ def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timede
     return EXIT["only copies"] if detailed and header.copies else 0
 
 
-def _show(made: PlanFile, path: Path, form: str, names: Mapping[tuple[str, str], list[str]] | None = None) -> None:
+def _show(
+    made: PlanFile, path: Path, form: str, names: Mapping[tuple[str, str], list[str]] | None = None
+) -> None:
     from retainer.planfile import overview
     from retainer.views.human import plan_text
     from retainer.views.machine import plan_json
 
     shown = os.path.relpath(path)
-    text = plan_json(made) if form == "json" else plan_text(made.header, overview(made), _page(), made.fingerprint, shown, names or {})
+    text = (
+        plan_json(made)
+        if form == "json"
+        else plan_text(made.header, overview(made), _page(), made.fingerprint, shown, names or {})
+    )
     click.echo(text, nl=False)
 
 
@@ -529,15 +699,29 @@ def show(path: Path, form: str) -> None:
 
 @cli.command()
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
-@click.option("--approve-deletes", type=int, metavar="N", help="Approve the plan's deletes; N must be the plan's own count.")
+@click.option(
+    "--approve-deletes",
+    type=int,
+    metavar="N",
+    help="Approve the plan's deletes; N must be the plan's own count.",
+)
 @click.option("--fingerprint", metavar="F", help="Insist that this is the plan that was reviewed.")
-@click.option("--restore", is_flag=True, help="Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money).")
+@click.option(
+    "--restore",
+    is_flag=True,
+    help=(
+        "Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money)."
+    ),
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, restore: bool, form: str) -> None:
-    """Do what a plan says: copies by their deadlines, then deletes. What has changed since is skipped.
+def apply(
+    path: Path, approve_deletes: int | None, fingerprint: str | None, restore: bool, form: str
+) -> None:
+    """Do what a plan says: copies by their deadlines, then deletes. What has changed since is
+    skipped.
 
-    On a terminal it asks for the number of deletes; without one and without --approve-deletes it only copies.
-    A run that was interrupted goes on when it is given the same plan again.
+    On a terminal it asks for the number of deletes; without one and without --approve-deletes it
+    only copies. A run that was interrupted goes on when it is given the same plan again.
 
     Examples: `retainer apply today.plan`, `retainer apply today.plan --approve-deletes 12`
     """
@@ -553,21 +737,44 @@ def apply(path: Path, approve_deletes: int | None, fingerprint: str | None, rest
     prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
     approved = _approved(len(prepared.deletes), prepared.held_back, approve_deletes)
     header = prepared.plan.header
-    stores = wiring.open_stores(settings, {action.store for action in (*prepared.copies, *prepared.deletes)}, STOP)
-    with Applying(len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0) as shown:
+    stores = wiring.open_stores(
+        settings, {action.store for action in (*prepared.copies, *prepared.deletes)}, STOP
+    )
+    with Applying(
+        len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0
+    ) as shown:
         world = World(
-            settings, state, stores, wiring.open_downloads(settings, shown.waiting, STOP), now, wiring.clock_of_100ms(settings),
-            lambda: _today(root), STOP,
-        )  # fmt: skip
-        done = carry_out(prepared, world, watcher=shown, approved=approved, restore=restore, on_run=_applying.append)
+            settings,
+            state,
+            stores,
+            wiring.open_downloads(settings, shown.waiting, STOP),
+            now,
+            wiring.clock_of_100ms(settings),
+            lambda: _today(root),
+            STOP,
+        )
+        done = carry_out(
+            prepared,
+            world,
+            watcher=shown,
+            approved=approved,
+            restore=restore,
+            on_run=_applying.append,
+        )
     _applying.clear()
-    click.echo(summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False)
+    click.echo(
+        summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False
+    )
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
     if any(resting.credentials for resting in done.resting.values()):
         raise Exit(CredentialsRefused.exit_code)
     if not done.finished:
-        raise Exit(EXIT["held back"] if done.left_deletes and prepared.held_back and not done.failed else EXIT["partly"])
+        raise Exit(
+            EXIT["held back"]
+            if done.left_deletes and prepared.held_back and not done.failed
+            else EXIT["partly"]
+        )
 
 
 def _today(root: Path) -> tuple[Settings, Policies] | None:
@@ -587,12 +794,23 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
         return False
     if approve is not None:
         if approve != count:
-            raise WrongUsage(f"--approve-deletes {approve}, but the plan has {count} deletes", hint="show the plan again and read them")
+            raise WrongUsage(
+                f"--approve-deletes {approve}, but the plan has {count} deletes",
+                hint="show the plan again and read them",
+            )
         return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _say(f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its copies run")
+        _say(
+            f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its "
+            "copies run"
+        )
         return False
-    typed = click.prompt(f"This plan deletes {count} copies. Type that number to approve, or nothing for copies only", default="", show_default=False)
+    typed = click.prompt(
+        f"This plan deletes {count} copies. Type that number to approve, or nothing for copies "
+        "only",
+        default="",
+        show_default=False,
+    )
     if typed.strip() == str(count):
         return True
     if typed.strip():
@@ -611,8 +829,20 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
     root, settings, _ = _project()
     declared = _declared(settings, store)
     with Gathering(f"looking at the objects of {store}…") as shown:
-        census = act(Work(declared, wiring.open_writer(declared, STOP), _state(root, settings), now, shown.rows, STOP))
-    click.echo(census_json(census) if form == "json" else census_text(census, _page(), what, store), nl=False)
+        census = act(
+            Work(
+                declared,
+                wiring.open_writer(declared, STOP),
+                _state(root, settings),
+                now,
+                shown.rows,
+                STOP,
+            )
+        )
+    click.echo(
+        census_json(census) if form == "json" else census_text(census, _page(), what, store),
+        nl=False,
+    )
     if census.failed or census.broken or census.missing or census.replaced:
         raise Exit(EXIT["partly"] if census.failed else 1)
 
@@ -623,18 +853,32 @@ def _declared(settings: Settings, store: str) -> Store:
     declared = settings.store(store)
     if declared is None:
         close = nearest(store, [each.name for each in settings.stores])
-        raise WrongUsage(f"there is no store `{store}`", hint=f"did you mean `{close}`?" if close else "retainer.yaml declares them under `stores:`")
+        raise WrongUsage(
+            f"there is no store `{store}`",
+            hint=f"did you mean `{close}`?"
+            if close
+            else "retainer.yaml declares them under `stores:`",
+        )
     return declared
 
 
 @cli.command()
 @click.argument("store")
-@click.option("--run", "run_id", metavar="ID", help="The run that holds it, where it is known to be over and its lock is younger than 10 minutes.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    help=(
+        "The run that holds it, where it is known to be over and its lock is younger than 10 "
+        "minutes."
+    ),
+)
 def unlock(store: str, run_id: str | None) -> None:
     """Take away the lock that a dead run left in a store. Never one that a living run renews.
 
-    A lock that nobody renewed for 10 minutes, by the store's clock, is dead. A younger one stays, unless its run is named: look first that it
-    is really over, on its host. Examples: `retainer unlock vault`, `retainer unlock vault --run 6f1c2a9b03d4`
+    A lock that nobody renewed for 10 minutes, by the store's clock, is dead. A younger one stays,
+    unless its run is named: look first that it is really over, on its host. Examples: `retainer
+    unlock vault`, `retainer unlock vault --run 6f1c2a9b03d4`
     """
     from retainer import wiring
     from retainer.errors import Locked
@@ -649,11 +893,20 @@ def unlock(store: str, run_id: str | None) -> None:
         return
     named = run_id is not None and held.owner is not None and held.owner.run == run_id
     if not held.is_dead and not named:
-        whose = f"--run {printable(held.owner.run)} takes it, if that run is known to be over" if held.owner else "wait until it is 10 minutes old"
+        whose = (
+            f"--run {printable(held.owner.run)} takes it, if that run is known to be over"
+            if held.owner
+            else "wait until it is 10 minutes old"
+        )
         raise Locked(held.words(store), hint=f"it may be alive; {whose}")
     if writer.delete(held.look.seen) is Deletion.CHANGED:
-        raise Locked(f"the lock of {store} was renewed at this moment: its run is alive", hint="wait for it")
-    click.echo(f"{LOCK_KEY} is gone from {store}: " + printable(held.words(store).removeprefix("another apply holds ")))
+        raise Locked(
+            f"the lock of {store} was renewed at this moment: its run is alive", hint="wait for it"
+        )
+    click.echo(
+        f"{LOCK_KEY} is gone from {store}: "
+        + printable(held.words(store).removeprefix("another apply holds "))
+    )
 
 
 FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
@@ -663,10 +916,12 @@ FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), def
 @click.argument("store")
 @FORM
 def adopt(store: str, form: str) -> None:
-    """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred. No object is changed.
+    """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred.
+    No object is changed.
 
-    By the metadata of copies and by the documented shapes of paths. What is known by its path alone has no date: it is kept, held and erased
-    like anything else, but never deleted for its age. Example: `retainer adopt uploads`
+    By the metadata of copies and by the documented shapes of paths. What is known by its path alone
+    has no date: it is kept, held and erased like anything else, but never deleted for its age.
+    Example: `retainer adopt uploads`
     """
     from retainer.cataloguing import adopt as adopted
 
@@ -689,9 +944,11 @@ def catalog() -> None:
 @click.argument("store")
 @FORM
 def catalog_rebuild(store: str, form: str) -> None:
-    """Make the catalog of a store again from its objects alone: their metadata, their manifests and their checksums.
+    """Make the catalog of a store again from its objects alone: their metadata, their manifests and
+    their checksums.
 
-    Damaged parts of the old one are removed, whole ones stay. Example: `retainer catalog rebuild vault`
+    Damaged parts of the old one are removed, whole ones stay. Example: `retainer catalog rebuild
+    vault`
     """
     from retainer.cataloguing import rebuild
 
@@ -700,10 +957,17 @@ def catalog_rebuild(store: str, form: str) -> None:
 
 @cli.command()
 @click.argument("store")
-@click.option("--sample", type=click.FloatRange(0, 100, min_open=True), default=100.0, metavar="P", help="Only P percent of the objects, drawn anew.")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=100.0,
+    metavar="P",
+    help="Only P percent of the objects, drawn anew.",
+)
 @FORM
 def verify(store: str, sample: float, form: str) -> None:
-    """Read copies back and compare them with their checksums. What is broken is partial from then on, and the next plan repairs it.
+    """Read copies back and compare them with their checksums. What is broken is partial from then
+    on, and the next plan repairs it.
 
     Exit 1 when something is broken, 7 when something could not be read.
     Examples: `retainer verify vault`, `retainer verify vault --sample 2` every night
@@ -716,13 +980,26 @@ def verify(store: str, sample: float, form: str) -> None:
 @cli.command()
 @click.argument("asset_id")
 @click.option("--as-of", callback=_moment, metavar="T", help="Explain it for this moment.")
-@click.option("--facts", "snapshot", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Facts to explain from.")
-@click.option("--names", is_flag=True, help="Show the names of rooms and templates, and metadata, also without a terminal.")
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Facts to explain from.",
+)
+@click.option(
+    "--names",
+    is_flag=True,
+    help="Show the names of rooms and templates, and metadata, also without a terminal.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def explain(asset_id: str, as_of: datetime | None, snapshot: Path | None, names: bool, form: str) -> None:
-    """Say why one asset is treated as it is: every rule, what matched, what won, and what changes next and when.
+def explain(
+    asset_id: str, as_of: datetime | None, snapshot: Path | None, names: bool, form: str
+) -> None:
+    """Say why one asset is treated as it is: every rule, what matched, what won, and what changes
+    next and when.
 
-    Works on the facts of the last plan. Example: `retainer explain 6544d1e2f3a4b5c6d7e8f901 --as-of 2027-01-01`
+    Works on the facts of the last plan. Example: `retainer explain 6544d1e2f3a4b5c6d7e8f901 --as-of
+    2027-01-01`
     """
     from dataclasses import replace
 
@@ -738,12 +1015,26 @@ def explain(asset_id: str, as_of: datetime | None, snapshot: Path | None, names:
     told = explained(snapshot, settings, policies, asset_id, as_of or now())
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
-        told = replace(told, facts=tuple((name, "(hidden; --names shows it)" if name in hidden else value) for name, value in told.facts))
-    click.echo(explanation_json(told) if form == "json" else explanation_text(told, _page()), nl=False)
+        told = replace(
+            told,
+            facts=tuple(
+                (name, "(hidden; --names shows it)" if name in hidden else value)
+                for name, value in told.facts
+            ),
+        )
+    click.echo(
+        explanation_json(told) if form == "json" else explanation_text(told, _page()), nl=False
+    )
 
 
 @cli.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE…",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 def test(files: tuple[Path, ...]) -> None:
     """Run policy tests: cases that say what must be decided, through the same SQL as a plan.
 
@@ -767,7 +1058,11 @@ def test(files: tuple[Path, ...]) -> None:
 
 
 @cli.command()
-@click.option("--folder", type=click.Path(path_type=Path), help="A new folder to play in. Default: a temporary one.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="A new folder to play in. Default: a temporary one.",
+)
 def demo(folder: Path | None) -> None:
     """Show all of it in under half a minute: no network, no account, nothing outside a new folder.
 

@@ -1,4 +1,5 @@
-"""The DuckDB that every stage works on. What it is given is data: it opens no file that it was not told of."""
+"""The DuckDB that every stage works on. What it is given is data: it opens no file that it was not
+told of."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def make_room(connection: duckdb.DuckDBPyConnection, assets: int) -> None:
 
 @cache
 def private_folder() -> Path:
-    """A folder that only this user may look into, and that goes with this process: spills, spools, and what was read once."""
+    """A folder that only this user may look into, and that goes with this process: spills, spools,
+    and what was read once."""
     folder = Path(tempfile.mkdtemp(prefix="retainer-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -45,21 +47,31 @@ def private_file(end: str) -> Path:
 
 
 def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that spills to disk instead of growing past 700 MB, and that loads nothing from a network.
+    """An in-memory DuckDB that spills to disk instead of growing past 700 MB, and that loads
+    nothing from a network.
 
-    It can open files in the private folder and in `folders`, and no others: neither a view nor a function in what it reads can name
-    another. `attached`: a database file, attached read-only as `facts`.
+    It can open files in the private folder and in `folders`, and no others: neither a view nor a
+    function in what it reads can name another. `attached`: a database file, attached read-only as
+    `facts`.
     """
     connection = duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "memory_limit": MEMORY_LIMIT, "temp_directory": str(private_file("-spill"))}
+        config={
+            "autoinstall_known_extensions": "false",
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(private_file("-spill")),
+        }
     )
     allowed = ", ".join(
-        spelt for folder in (private_folder(), *folders) for spelt in (literal(str(folder.resolve())), exactly(folder.resolve()), exactly(folder))
+        spelt
+        for folder in (private_folder(), *folders)
+        for spelt in (literal(str(folder.resolve())), exactly(folder.resolve()), exactly(folder))
     )
     connection.execute(f"SET allowed_directories = [{allowed}]")
     if attached is not None:
         connection.execute(f"ATTACH {literal(str(attached))} AS facts (READ_ONLY)")
-    connection.execute("SET TimeZone = 'UTC'")  # else a moment with a zone would be shifted by the machine's
+    connection.execute(
+        "SET TimeZone = 'UTC'"
+    )  # else a moment with a zone would be shifted by the machine's
     connection.execute("SET enable_external_access = false")
     return connection
 
@@ -70,17 +82,26 @@ def literal(text: str) -> str:
 
 
 def exactly(path: Path) -> str:
-    """A path as an SQL literal for functions that read files, which would take `*`, `?` and `[` in it for a pattern.
+    """A path as an SQL literal for functions that read files, which would take `*`, `?` and `[` in
+    it for a pattern.
 
     DuckDB 2.0.1 compares the pattern, not the file it leads to, with the folders that are allowed.
     """
     return literal("".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path)))
 
 
-def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Append rows to a table through a spool file, which is far faster than single inserts. Returns how many."""
+def fill(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Mapping[str, Any]],
+) -> int:
+    """Append rows to a table through a spool file, which is far faster than single inserts. Returns
+    how many."""
     count = 0
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8", dir=private_folder()) as spool:
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".jsonl", encoding="utf-8", dir=private_folder()
+    ) as spool:
         for row in rows:
             spool.write(json.dumps(row) + "\n")
             count += 1
@@ -90,13 +111,21 @@ def fill(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str
     return count
 
 
-def fill_from(connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]) -> None:
+def fill_from(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]
+) -> None:
     """Append the rows of JSON-lines files to a table."""
-    read = ", ".join(f"'{name}': '{'VARCHAR' if kind == 'TIMESTAMP' else kind}'" for name, kind in columns.items())
-    select = ", ".join(f"{name}::{kind}" if kind == "TIMESTAMP" else f'"{name}"' for name, kind in columns.items())
+    read = ", ".join(
+        f"'{name}': '{'VARCHAR' if kind == 'TIMESTAMP' else kind}'"
+        for name, kind in columns.items()
+    )
+    select = ", ".join(
+        f"{name}::{kind}" if kind == "TIMESTAMP" else f'"{name}"' for name, kind in columns.items()
+    )
     names = ", ".join(f'"{name}"' for name in columns)
     connection.execute(
-        f"INSERT INTO {table} ({names}) SELECT {select} FROM read_json(?, format = 'newline_delimited', "
+        f"INSERT INTO {table} ({names}) SELECT {select} FROM read_json(?, format = "
+        "'newline_delimited', "
         f"columns = {{{read}}}, maximum_object_size = 67108864)",
         [spools],
     )

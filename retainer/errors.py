@@ -1,4 +1,5 @@
-"""Every error that a person may see: a sentence of what, where and what next, and its exit code beside its class."""
+"""Every error that a person may see: a sentence of what, where and what next, and its exit code
+beside its class."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ class StoreFailed(RetainerError):
 
 
 class StoreRefused(StoreFailed):
-    """`store` says no, and will say so again: a right is lacking, or nothing can be written there."""
+    """`store` says no, and will say so again: a right is lacking, or nothing can be written
+    there."""
 
     def __init__(self, message: str, *, hint: str | None = None, store: str) -> None:
         super().__init__(message, hint=hint)
@@ -90,11 +92,13 @@ class SourceGone(SourceFailed):
 
 
 class SourceRefused(SourceFailed):
-    """The source says no to one recording, and will say so again, while its credentials hold for others."""
+    """The source says no to one recording, and will say so again, while its credentials hold for
+    others."""
 
 
 class TooSlow(SourceFailed):
-    """The bytes of a recording come so slowly that it would take for ever; it is not tried again at once."""
+    """The bytes of a recording come so slowly that it would take for ever; it is not tried again at
+    once."""
 
 
 class Unverified(RetainerError):

@@ -1,4 +1,5 @@
-"""Facts and policies -> why one asset is treated as it is: every rule considered, what matched, what won, what changes next."""
+"""Facts and policies -> why one asset is treated as it is: every rule considered, what matched,
+what won, what changes next."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from retainer.model.setting import Settings
 from retainer.plan.decide import decide, items_of
 
 
-def explain(facts: Path, settings: Settings, policies: Policies, asset_id: str, now: datetime) -> Explanation:
+def explain(
+    facts: Path, settings: Settings, policies: Policies, asset_id: str, now: datetime
+) -> Explanation:
     """Raises RetainerError when the facts do not know the asset."""
     connection = open_facts(facts, settings)
     try:
@@ -26,24 +29,39 @@ def explain(facts: Path, settings: Settings, policies: Policies, asset_id: str, 
 
 
 def _explained(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, asset_id: str, now: datetime
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    policies: Policies,
+    asset_id: str,
+    now: datetime,
 ) -> Explanation:
-    found = connection.execute("SELECT asset_no FROM facts.assets WHERE asset_id = ?", [asset_id]).fetchone()
+    found = connection.execute(
+        "SELECT asset_no FROM facts.assets WHERE asset_id = ?", [asset_id]
+    ).fetchone()
     if found is None:
         near = connection.execute(
-            "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1", [asset_id]
+            "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1",
+            [asset_id],
         ).fetchone()
         raise RetainerError(
-            f"no asset {asset_id} is known", hint=f"did you mean {near[0]}?" if near else "gather the facts first with `retainer plan`"
+            f"no asset {asset_id} is known",
+            hint=f"did you mean {near[0]}?"
+            if near
+            else "gather the facts first with `retainer plan`",
         )
     # What it shares objects with is decided with it: the one may go only when the other may.
     connection.execute(f"""
         CREATE TEMP TABLE together AS SELECT {found[0]} AS asset_no UNION
-        SELECT asset_no FROM copies WHERE (store, shared) IN (SELECT (store, shared) FROM copies WHERE asset_no = {found[0]} AND shared IS NOT NULL)
+        SELECT asset_no FROM copies WHERE (store, shared) IN (SELECT (store, shared) FROM copies
+            WHERE asset_no = {found[0]} AND shared IS NOT NULL)
     """)
-    connection.execute("CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no IN (FROM together)")
+    connection.execute(
+        "CREATE TEMP TABLE own_copies AS FROM copies WHERE asset_no IN (FROM together)"
+    )
     connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM own_copies")
-    connection.execute("CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no IN (FROM together)")
+    connection.execute(
+        "CREATE TEMP TABLE own_facts AS FROM assets WHERE asset_no IN (FROM together)"
+    )
     connection.execute("CREATE OR REPLACE TEMP VIEW assets AS FROM own_facts")
     decide(connection, policies, now, settings.timezone)
     pairs = _pairs(connection, asset_id)
@@ -53,14 +71,23 @@ def _explained(
     for candidate in _candidates(connection, policies, now):
         decide(connection, policies, candidate, settings.timezone)
         then = _pairs(connection, asset_id)
-        if [(pair.store, pair.decision, pair.because) for pair in then] != [(pair.store, pair.decision, pair.because) for pair in pairs]:
+        if [(pair.store, pair.decision, pair.because) for pair in then] != [
+            (pair.store, pair.decision, pair.because) for pair in pairs
+        ]:
             next_at, next_pairs = candidate, then
             break
     row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
     return Explanation(
-        asset_id, now, _facts(connection, asset_id), considered, stages, pairs, next_at, next_pairs if next_at else (),
+        asset_id,
+        now,
+        _facts(connection, asset_id),
+        considered,
+        stages,
+        pairs,
+        next_at,
+        next_pairs if next_at else (),
         datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
-    )  # fmt: skip
+    )
 
 
 def _utc(seconds: float | None) -> datetime | None:
@@ -72,21 +99,45 @@ def _finite(column: str) -> str:
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, ...]:
-    rows = connection.execute(f"""
-        SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")}, {_finite("keep_until")}, {_finite("delete_from")},
+    rows = connection.execute(
+        f"""
+        SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")},
+            {_finite("keep_until")}, {_finite("delete_from")},
             there, complete
         FROM decided WHERE asset_id = ? ORDER BY store
-    """, [asset_id]).fetchall()
+    """,
+        [asset_id],
+    ).fetchall()
     names = dict(connection.execute("SELECT clause_no, rule FROM names").fetchall())
     return tuple(
-        Pair(store, decision, tuple(because), names.get(clause), _utc(until), _utc(deadline), _utc(keep), _utc(delete), there, complete)
+        Pair(
+            store,
+            decision,
+            tuple(because),
+            names.get(clause),
+            _utc(until),
+            _utc(deadline),
+            _utc(keep),
+            _utc(delete),
+            there,
+            complete,
+        )
         for store, decision, because, clause, until, deadline, keep, delete, there, complete in rows
     )
 
 
-def _considered(connection: duckdb.DuckDBPyConnection, policies: Policies, asset_id: str, now: datetime) -> tuple[Considered, ...]:
-    certain = dict(connection.execute(f"SELECT item_no, certain FROM matched WHERE cohort_no = ({_COHORT})", [asset_id]).fetchall())
-    numbers = {id(item): number for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)}
+def _considered(
+    connection: duckdb.DuckDBPyConnection, policies: Policies, asset_id: str, now: datetime
+) -> tuple[Considered, ...]:
+    certain = dict(
+        connection.execute(
+            f"SELECT item_no, certain FROM matched WHERE cohort_no = ({_COHORT})", [asset_id]
+        ).fetchall()
+    )
+    numbers = {
+        id(item): number
+        for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)
+    }
     words = {True: "yes", False: "not certain", None: "no"}
     found = []
     for item in policies.items():
@@ -99,19 +150,29 @@ _COHORT = "SELECT cohort_no FROM member WHERE asset_id = ?"
 
 
 def _stages(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Stage, ...]:
-    rows = connection.execute(f"""
-        SELECT rule, kind, store, {_finite("begins")}, {_finite("ends")}, runs FROM standing JOIN names USING (clause_no)
+    rows = connection.execute(
+        f"""
+        SELECT rule, kind, store, {_finite("begins")}, {_finite("ends")}, runs FROM standing
+            JOIN names USING (clause_no)
         WHERE cohort_no = ({_COHORT}) ORDER BY clause_no
-    """, [asset_id]).fetchall()
-    return tuple(Stage(rule, kind, store, _utc(begins), _utc(ends), runs) for rule, kind, store, begins, ends, runs in rows)
+    """,
+        [asset_id],
+    ).fetchall()
+    return tuple(
+        Stage(rule, kind, store, _utc(begins), _utc(ends), runs)
+        for rule, kind, store, begins, ends, runs in rows
+    )
 
 
-def _candidates(connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime) -> list[datetime]:
+def _candidates(
+    connection: duckdb.DuckDBPyConnection, policies: Policies, now: datetime
+) -> list[datetime]:
     """Every moment after `now` at which something about this asset may change by itself."""
     rows = connection.execute("""
         SELECT epoch(moment) FROM (
             SELECT begins AS moment FROM standing UNION SELECT ends FROM standing
-            UNION SELECT created + INTERVAL 15 DAY FROM known UNION SELECT created + INTERVAL 7 DAY FROM known
+            UNION SELECT created + INTERVAL 15 DAY FROM known UNION SELECT created + INTERVAL 7 DAY
+                FROM known
             UNION SELECT locked_until FROM copies
         ) WHERE isfinite(moment)
     """).fetchall()
@@ -121,10 +182,32 @@ def _candidates(connection: duckdb.DuckDBPyConnection, policies: Policies, now: 
     return sorted(moment for moment in moments if moment > now)
 
 
-_TOLD = ("type", "status", "room_id", "room", "template", "session_id", "user_id", "peer_id", "path", "size", "duration", "created_text", "metadata",
-         "not_known", "known_by")  # fmt: skip
+_TOLD = (
+    "type",
+    "status",
+    "room_id",
+    "room",
+    "template",
+    "session_id",
+    "user_id",
+    "peer_id",
+    "path",
+    "size",
+    "duration",
+    "created_text",
+    "metadata",
+    "not_known",
+    "known_by",
+)
 
 
 def _facts(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[tuple[str, str], ...]:
-    row = connection.execute(f"SELECT {', '.join(f'{name}::VARCHAR' for name in _TOLD)} FROM assets WHERE asset_id = ?", [asset_id]).fetchone()
-    return tuple((name.removesuffix("_text"), value) for name, value in zip(_TOLD, row or (), strict=True) if value is not None)
+    row = connection.execute(
+        f"SELECT {', '.join(f'{name}::VARCHAR' for name in _TOLD)} FROM assets WHERE asset_id = ?",
+        [asset_id],
+    ).fetchone()
+    return tuple(
+        (name.removesuffix("_text"), value)
+        for name, value in zip(_TOLD, row or (), strict=True)
+        if value is not None
+    )

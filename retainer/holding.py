@@ -20,12 +20,17 @@ def owner_of(journal: Journal, plan: str) -> Owner:
 
 @contextmanager
 def locked(
-    stores: Mapping[str, StoreWriter], owner: Owner, expected: Mapping[str, str], optional: Collection[str] = ()
+    stores: Mapping[str, StoreWriter],
+    owner: Owner,
+    expected: Mapping[str, str],
+    optional: Collection[str] = (),
 ) -> Iterator[tuple[dict[str, StoreLock], dict[str, RetainerError]]]:
-    """The locks of all these stores, and why some could not be taken; whatever happens, they are given back.
+    """The locks of all these stores, and why some could not be taken; whatever happens, they are
+    given back.
 
-    `expected`: the identity that a store must have. A store that cannot be written to, or is another one, fails its own actions alone.
-    `optional`: stores that are nice to have, in which another run may be. Raises Locked when another run holds one of the others.
+    `expected`: the identity that a store must have. A store that cannot be written to, or is
+    another one, fails its own actions alone. `optional`: stores that are nice to have, in which
+    another run may be. Raises Locked when another run holds one of the others.
     """
     taken: dict[str, StoreLock] = {}
     unusable: dict[str, RetainerError] = {}

@@ -1,4 +1,5 @@
-"""What retainer itself keeps in a store, as every stage reads it: which store it is, and what it remembers of the journals."""
+"""What retainer itself keeps in a store, as every stage reads it: which store it is, and what it
+remembers of the journals."""
 
 from __future__ import annotations
 
@@ -9,27 +10,39 @@ from retainer.ports import Look, StoreReader, read_small
 
 
 def identity_in(store: StoreReader) -> tuple[Look, Identity] | None:
-    """The identity of a store as it lies there; None where it has none yet. Raises StoreFailed, also where it is damaged."""
+    """The identity of a store as it lies there; None where it has none yet. Raises StoreFailed,
+    also where it is damaged."""
     found = read_small(store, IDENTITY_KEY, IDENTITY_BYTES)
     if found is None:
         return None
     try:
         return found[0], Identity.read(found[1])
     except ValueError as error:
-        raise StoreFailed(f"{store.name}:{IDENTITY_KEY} is damaged: {error}", hint="restore it from a backup") from None
+        raise StoreFailed(
+            f"{store.name}:{IDENTITY_KEY} is damaged: {error}", hint="restore it from a backup"
+        ) from None
 
 
 def must_be(store: str, found: Identity | None, expected: str | None) -> None:
-    """Raises StoreFailed where another store lies than is known, or none: it is neither believed empty nor written to, as after a lost mount."""
+    """Raises StoreFailed where another store lies than is known, or none: it is neither believed
+    empty nor written to, as after a lost mount."""
     if expected is None or (found is not None and found.id == expected):
         return
-    there = f"another one lies there ({found.id[:8]}, not {expected[:8]})" if found else f"its {IDENTITY_KEY} is not there"
-    hint = "is the right disk mounted? if this is meant, take it out of stores.json in the state folder, and plan again"
+    there = (
+        f"another one lies there ({found.id[:8]}, not {expected[:8]})"
+        if found
+        else f"its {IDENTITY_KEY} is not there"
+    )
+    hint = (
+        "is the right disk mounted? if this is meant, take it out of stores.json in the state "
+        "folder, and plan again"
+    )
     raise StoreFailed(f"{store} is not the store that it was: {there}", hint=hint)
 
 
 def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
-    """What a store remembers, and the object that says so; None where that is there and cannot be read. Raises StoreFailed."""
+    """What a store remembers, and the object that says so; None where that is there and cannot be
+    read. Raises StoreFailed."""
     look = store.look(ANCHORS_KEY)
     if look is None:
         return None, {}

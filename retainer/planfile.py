@@ -1,4 +1,5 @@
-"""The plan file: one Parquet file whose rows are the decisions, with a header in its metadata (format: docs/plan-file.md)."""
+"""The plan file: one Parquet file whose rows are the decisions, with a header in its metadata
+(format: docs/plan-file.md)."""
 
 from __future__ import annotations
 
@@ -32,17 +33,33 @@ LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
 _KEY = "retainer.plan"
 _NO_DIGEST = "0" * 64
-DECISIONS = ("copy", "delete", "blocked", "lost", "uncatalogued", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")
+DECISIONS = (
+    "copy",
+    "delete",
+    "blocked",
+    "lost",
+    "uncatalogued",
+    "unknown",
+    "waiting",
+    "keep",
+    "unmanaged",
+    "lapses",
+    "none",
+)
 ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
 ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
 COLUMNS = {
-    "n": "INTEGER",  # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest; the quiet rows have none
+    # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest;
+    # the quiet rows have none
+    "n": "INTEGER",
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
     "decision": "VARCHAR",
-    # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy or delete is no action:
-    # archived (must be restored before it can be read), uncovered (it holds an object that no other copy has), out-of-scope (--only)
+    # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy
+    # or delete is no action:
+    # archived (must be restored before it can be read), uncovered (it holds an object that no other
+    # copy has), out-of-scope (--only)
     "because": "VARCHAR",
     "rule": "VARCHAR",  # id of the rule, hold or erasure
     "rule_at": "VARCHAR",  # file:line
@@ -55,17 +72,23 @@ COLUMNS = {
     "bytes": "BIGINT",
     "last_copy": "BOOLEAN",
     "leaves_at": "TIMESTAMP",  # wanted, and 100ms alone has it: when it leaves
-    "assumed": "BOOLEAN",  # it lies in a bucket that nobody declared, so that this moment is assumed
+    # it lies in a bucket that nobody declared, so that this moment is assumed
+    "assumed": "BOOLEAN",
     "source": "VARCHAR",  # where a copy is read from: a store, hosted or elsewhere
-    # JSON, on copies and deletes. origin [{key, size, version}]: what a copy from a store is read from; folder: where the names in it
-    # begin; target: the copy's key, or with a slash at its end its folder; broken [{key, size, version}]: what a scrub found there and
-    # the copy replaces; lock_until: until when it is locked. objects [{key, size, version}]: what a delete deletes, as it was seen and
-    # in this order; witnesses [{store, key, size, version}]: the complete copies that make it safe. facts: what holds can match on,
+    # JSON, on copies and deletes. origin [{key, size, version}]: what a copy from a store is read
+    # from; folder: where the names in it
+    # begin; target: the copy's key, or with a slash at its end its folder; broken [{key, size,
+    # version}]: what a scrub found there and
+    # the copy replaces; lock_until: until when it is locked. objects [{key, size, version}]: what a
+    # delete deletes, as it was seen and
+    # in this order; witnesses [{store, key, size, version}]: the complete copies that make it safe.
+    # facts: what holds can match on,
     # less names
     "action": "VARCHAR",
 }
-"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in bytes. Quiet rows (kept, unmanaged,
-lapses) come first; what only others need is NULL on them, also `last_copy` and `assumed`."""
+"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in
+bytes. Quiet rows (kept, unmanaged, lapses) come first; what only others need is NULL on them, also
+`last_copy` and `assumed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +111,14 @@ class SourceState:
     lost_record: str | None = None
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()
-    """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may be another one; `clock`, that
-    the dates of its files are wrong (of a folder alone)."""
+    """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may
+    be another one; `clock`, that the dates of its files are wrong (of a folder alone)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
-    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24 hours."""
+    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24
+    hours."""
 
     name: str
     scope: str
@@ -137,7 +161,8 @@ class ClashState:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A room that was seen under several names, or whose template was: rules by name are not certain of so many recordings."""
+    """A room that was seen under several names, or whose template was: rules by name are not
+    certain of so many recordings."""
 
     room_id: str
     what: str
@@ -161,8 +186,9 @@ class Undeclared:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """How the copies of this plan will lie in a store. `small`: so many of them stay in the standard class, being under `floor` bytes;
-    `locked`: so many are locked, the last of them until `lock_last`."""
+    """How the copies of this plan will lie in a store. `small`: so many of them stay in the
+    standard class, being under `floor` bytes; `locked`: so many are locked, the last of them until
+    `lock_last`."""
 
     name: str
     storage_class: str | None
@@ -175,7 +201,8 @@ class TargetState:
 
 
 class Header(BaseModel):
-    """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the fingerprint is the file's SHA-256."""
+    """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the
+    fingerprint is the file's SHA-256."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -219,31 +246,58 @@ class Header(BaseModel):
 
     def shown(self) -> Header:
         """The header with every text in it as it can be shown."""
-        return self.model_copy(update={name: shown(getattr(self, name)) for name in type(self).model_fields})
+        return self.model_copy(
+            update={name: shown(getattr(self, name)) for name in type(self).model_fields}
+        )
 
     @property
     def held_back(self) -> list[str]:
         """Why the deletes of this plan may not run, in words; empty when they may."""
-        breaches = [f"limit {limit.name} of {limit.scope}" for limit in self.limits if limit.breached and not limit.lifted]
-        clashes = [f"clash of {clash.ceiling} with {clash.keep}" for clash in self.clashes if not clash.lifted]
-        doubts = [reason for source in self.sources if (reason := self.doubt(source)) and self.deletes]
+        breaches = [
+            f"limit {limit.name} of {limit.scope}"
+            for limit in self.limits
+            if limit.breached and not limit.lifted
+        ]
+        clashes = [
+            f"clash of {clash.ceiling} with {clash.keep}"
+            for clash in self.clashes
+            if not clash.lifted
+        ]
+        doubts = [
+            reason for source in self.sources if (reason := self.doubt(source)) and self.deletes
+        ]
         return breaches + clashes + doubts
 
     def doubt(self, source: SourceState) -> str | None:
-        """Why no delete may rest on a source: its clock, its record, or whose recordings it holds. None: nothing speaks against it."""
-        if source.skew_seconds is not None and abs(source.skew_seconds) > SKEW_SECONDS and "clock" not in source.lifted:
+        """Why no delete may rest on a source: its clock, its record, or whose recordings it holds.
+        None: nothing speaks against it."""
+        if (
+            source.skew_seconds is not None
+            and abs(source.skew_seconds) > SKEW_SECONDS
+            and "clock" not in source.lifted
+        ):
             minutes = abs(source.skew_seconds) / 60
             off = f"{minutes:,.0f} minutes" if minutes < 5000 else f"{minutes / 1440:,.0f} days"
             return f"clock: this machine's was {off} off that of {source.name.split()[0]}"
         if source.lost_record and "record" not in source.lifted:
             return f"record of {source.name}"
-        if source.kind == "store" and source.customer and self.customer and source.customer != self.customer and "workspace" not in source.lifted:
+        if (
+            source.kind == "store"
+            and source.customer
+            and self.customer
+            and source.customer != self.customer
+            and "workspace" not in source.lifted
+        ):
             return f"workspace of {source.name}"
         return None
 
     def is_lifted(self, what: str, store: str) -> bool:
         """Whether a person said that the record of a store, or its workspace, is to be as it is."""
-        return any(what in source.lifted for source in self.sources if source.kind == "store" and source.name == store)
+        return any(
+            what in source.lifted
+            for source in self.sources
+            if source.kind == "store" and source.name == store
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,19 +315,26 @@ def _as_text() -> str:
 
     def written(column: str, kind: str) -> str:
         if kind == "TIMESTAMP":
-            return f"CASE WHEN isinf({column}) THEN 'forever' ELSE strftime({column}, '%Y-%m-%dT%H:%M:%SZ') END AS {column}"
+            return (
+                f"CASE WHEN isinf({column}) THEN 'forever' ELSE strftime({column}, "
+                f"'%Y-%m-%dT%H:%M:%SZ') END AS {column}"
+            )
         return column
 
     return ", ".join(written(column, kind) for column, kind in COLUMNS.items())
 
 
 def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
-    """Write the views quiet_lines and lines, in their order, and a header to one file in the private folder."""
+    """Write the views quiet_lines and lines, in their order, and a header to one file in the
+    private folder."""
     half = private_file(".plan")
     quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
-    few = ", ".join(name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+    few = ", ".join(
+        name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items()
+    )
     connection.execute(
-        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO {literal(str(half))} (FORMAT parquet, "
+        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO "
+        f"{literal(str(half))} (FORMAT parquet, "
         "COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 122880, "
         f"KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}})"
     )
@@ -284,7 +345,8 @@ def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
 
 
 def may_be_written(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
-    """Raises WrongUsage unless nothing lies at a path, or something that `is_ours` knows: an older one of what is to be written."""
+    """Raises WrongUsage unless nothing lies at a path, or something that `is_ours` knows: an older
+    one of what is to be written."""
     hint = f"{what} replaces only an older one; name a file that does not exist"
     try:
         found = path.stat()
@@ -293,7 +355,9 @@ def may_be_written(path: Path, is_ours: Callable[[Path], bool], what: str) -> No
             raise WrongUsage(f"{path} is a link that leads nowhere", hint=hint) from None
         return
     except (OSError, ValueError) as error:
-        raise WrongUsage(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", hint=hint) from None
+        raise WrongUsage(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", hint=hint
+        ) from None
     if not stat.S_ISREG(found.st_mode):
         raise WrongUsage(f"{path} is no file, so nothing is written there", hint=hint)
     if found.st_size and not is_ours(path):
@@ -305,48 +369,70 @@ def is_plan(path: Path) -> bool:
     path = path.resolve()
     try:
         with connect(path.parent) as connection:
-            return bool(connection.execute(f"SELECT value FROM parquet_kv_metadata({exactly(path)}) WHERE key = '{_KEY}'").fetchone())
+            return bool(
+                connection.execute(
+                    f"SELECT value FROM parquet_kv_metadata({exactly(path)}) WHERE key = '{_KEY}'"
+                ).fetchone()
+            )
     except duckdb.Error:
         return False
 
 
 def put_in_place(made: Path, path: Path) -> None:
-    """Move a file from the private folder to its place, whole or not at all. Raises RetainerError when it cannot be written there."""
+    """Move a file from the private folder to its place, whole or not at all. Raises RetainerError
+    when it cannot be written there."""
     try:
         with whole(path) as half, made.open("rb") as source, half.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except OSError as error:
-        raise RetainerError(f"{path} cannot be written: {error.strerror}", hint="is the disk full or read-only?") from None
+        raise RetainerError(
+            f"{path} cannot be written: {error.strerror}", hint="is the disk full or read-only?"
+        ) from None
     finally:
         with suppress(OSError):
             made.unlink(missing_ok=True)
 
 
 def _read_once(path: Path) -> tuple[Path, str]:
-    """The bytes of a plan as a private file, and their SHA-256: what is checked, shown and done is what was read here, at one time."""
+    """The bytes of a plan as a private file, and their SHA-256: what is checked, shown and done is
+    what was read here, at one time."""
     copy, digest, size = private_file(".plan"), hashlib.sha256(), 0
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as source, copy.open("xb") as target:
+        with (
+            os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as source,
+            copy.open("xb") as target,
+        ):
             if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
                 raise PlanRefused(f"{path} is no file", hint=_AGAIN)
             while piece := source.read(1 << 20):
                 size += len(piece)
                 if size > LARGEST_BYTES:
-                    raise PlanRefused(f"{path} is longer than {LARGEST_BYTES >> 30} GiB: no plan", hint=_AGAIN)
+                    raise PlanRefused(
+                        f"{path} is longer than {LARGEST_BYTES >> 30} GiB: no plan", hint=_AGAIN
+                    )
                 digest.update(piece)
                 target.write(piece)
     except FileNotFoundError:
         raise PlanRefused(f"there is no plan at {path}", hint=_AGAIN) from None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RetainerError(f"{path} could not be read into {copy.parent}: {error.strerror}", hint="make room there, or set TMPDIR") from None
-        raise PlanRefused(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", hint=_AGAIN) from None
+            raise RetainerError(
+                f"{path} could not be read into {copy.parent}: {error.strerror}",
+                hint="make room there, or set TMPDIR",
+            ) from None
+        raise PlanRefused(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", hint=_AGAIN
+        ) from None
     return copy, digest.hexdigest()
 
 
 def _is_whole(path: Path, digest: str) -> bool:
-    """Whether a file is what was written: its SHA-256 with the digest itself blanked out is the digest."""
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    """Whether a file is what was written: its SHA-256 with the digest itself blanked out is the
+    digest."""
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
         place = content.rfind(digest.encode())
         if len(digest) != len(_NO_DIGEST) or place < 0:
             return False
@@ -361,26 +447,45 @@ def _canonical(header: Header) -> str:
 
 
 def read_plan(path: Path) -> PlanFile:
-    """Read a plan, once, and check that it is whole. Raises PlanRefused when it is truncated, edited or of another major format."""
+    """Read a plan, once, and check that it is whole. Raises PlanRefused when it is truncated,
+    edited or of another major format."""
     copy, fingerprint = _read_once(path)
     connection = connect()
     try:
-        found = connection.execute(f"SELECT value FROM parquet_kv_metadata({literal(str(copy))}) WHERE key = '{_KEY}'").fetchone()
+        found = connection.execute(
+            f"SELECT value FROM parquet_kv_metadata({literal(str(copy))}) WHERE key = '{_KEY}'"
+        ).fetchone()
         if found is None:
             raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=_AGAIN)
         raw: dict[str, Any] = json.loads(bytes(found[0]))
         major = str(raw.get("format", "?")).split(".")[0]
         if major != FORMAT.split(".")[0]:
-            raise PlanRefused(f"{path} has plan format {raw.get('format')}; this retainer reads {FORMAT.split('.')[0]}.x", hint=_AGAIN)
+            raise PlanRefused(
+                f"{path} has plan format {raw.get('format')}; this retainer reads "
+                f"{FORMAT.split('.')[0]}.x",
+                hint=_AGAIN,
+            )
         header = Header.model_validate(raw)
         if not _is_whole(copy, header.digest):
-            raise PlanRefused(f"{path} was edited or damaged: it is not the file that `retainer plan` wrote", hint=_AGAIN)
+            raise PlanRefused(
+                f"{path} was edited or damaged: it is not the file that `retainer plan` wrote",
+                hint=_AGAIN,
+            )
         for moment in (header.as_of, header.created, header.expires):
             moment_of(moment)
         _take_rows(connection, copy)
         _check_rows(connection, header, path)
-    except (duckdb.Error, ValueError, ValidationError, KeyError, AttributeError, RecursionError) as error:
-        raise PlanRefused(f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=_AGAIN) from None
+    except (
+        duckdb.Error,
+        ValueError,
+        ValidationError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise PlanRefused(
+            f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=_AGAIN
+        ) from None
     return PlanFile(path, header, fingerprint, connection)
 
 
@@ -388,40 +493,69 @@ _AGAIN = "make a new one with `retainer plan --out FILE`"
 
 
 def _take_rows(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
-    """The view `plan`: the numbered rows, which are acted on, from a table; the quiet ones from the private copy."""
+    """The view `plan`: the numbered rows, which are acted on, from a table; the quiet ones from the
+    private copy."""
     file = f"read_parquet({literal(str(copy))})"
-    there = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()}
+    there = {
+        name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()
+    }
     if wrong := [name for name, kind in COLUMNS.items() if there.get(name) != kind]:
         raise ValueError(f"its column {wrong[0]} is missing, or of another kind")
     columns = ", ".join(COLUMNS)
-    connection.execute(f"CREATE TABLE numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL ORDER BY n")
-    connection.execute(f"CREATE VIEW plan AS SELECT {columns} FROM {file} WHERE n IS NULL UNION ALL FROM numbered")
+    connection.execute(
+        f"CREATE TABLE numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL ORDER BY n"
+    )
+    connection.execute(
+        f"CREATE VIEW plan AS SELECT {columns} FROM {file} WHERE n IS NULL UNION ALL FROM numbered"
+    )
     connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Path) -> None:
-    """Raises PlanRefused where the rows are not those that the header counts, or none that a plan has."""
+    """Raises PlanRefused where the rows are not those that the header counts, or none that a plan
+    has."""
     decisions = ", ".join(map(literal, DECISIONS))
     row = connection.execute(f"""
-        SELECT count(*) FILTER (decision = 'copy' AND {ACTIONS}), count(*) FILTER (decision = 'delete' AND {ACTIONS}),
-            count(*) - count(DISTINCT n), count(*) FILTER (decision IN ('copy', 'delete') AND action IS NULL)
+        SELECT count(*) FILTER (decision = 'copy' AND {ACTIONS}),
+            count(*) FILTER (decision = 'delete' AND {ACTIONS}),
+            count(*) - count(DISTINCT n),
+                count(*) FILTER (decision IN ('copy', 'delete') AND action IS NULL)
         FROM numbered
     """).fetchone()
     assert row is not None
     if row[:2] != (header.copies, header.deletes) or row[2] or row[3]:
-        raise PlanRefused(f"{path} is no plan that retainer made: its rows are not those that its header counts", hint=_AGAIN)
-    odd = f"asset_id IS NULL OR store IS NULL OR decision IS NULL OR decision NOT IN ({decisions}) OR (n IS NULL AND {ACTIONS})"
-    far = " OR ".join(f"(isfinite({name}) AND {name} NOT BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP '9990-01-01')"
-                      for name, kind in COLUMNS.items() if kind == "TIMESTAMP")  # fmt: skip
-    locks = "decision = 'copy' AND action IS NOT NULL AND json_valid(action) AND action->>'$.lock_until' IS NOT NULL AND " \
-            "try_cast(action->>'$.lock_until' AS TIMESTAMP) IS NULL"
+        raise PlanRefused(
+            f"{path} is no plan that retainer made: its rows are not those that its header counts",
+            hint=_AGAIN,
+        )
+    odd = (
+        f"asset_id IS NULL OR store IS NULL OR decision IS NULL OR decision NOT IN ({decisions}) "
+        f"OR (n IS NULL AND {ACTIONS})"
+    )
+    far = " OR ".join(
+        f"(isfinite({name}) AND {name} NOT BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP "
+        "'9990-01-01')"
+        for name, kind in COLUMNS.items()
+        if kind == "TIMESTAMP"
+    )
+    locks = (
+        "decision = 'copy' AND action IS NOT NULL AND json_valid(action) AND "
+        "action->>'$.lock_until' IS NOT NULL AND "
+        "try_cast(action->>'$.lock_until' AS TIMESTAMP) IS NULL"
+    )
     spoilt = "action IS NOT NULL AND NOT json_valid(action)"
-    if connection.execute(f"FROM plan WHERE {odd} OR {far} OR {locks} OR {spoilt} OR bytes NOT BETWEEN 0 AND {1 << 53} LIMIT 1").fetchall():
-        raise PlanRefused(f"{path} is no plan that retainer made: it has a row that means nothing", hint=_AGAIN)
+    if connection.execute(
+        f"FROM plan WHERE {odd} OR {far} OR {locks} OR {spoilt} OR bytes NOT BETWEEN 0 AND "
+        f"{1 << 53} LIMIT 1"
+    ).fetchall():
+        raise PlanRefused(
+            f"{path} is no plan that retainer made: it has a row that means nothing", hint=_AGAIN
+        )
 
 
 class _SaidObject(BaseModel):
-    """An object as an `action` names it; `store` only where it may be another one than the row's."""
+    """An object as an `action` names it; `store` only where it may be another one than the
+    row's."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -482,8 +616,9 @@ class Planned:
 class Action:
     """One copy or delete, as a plan says it.
 
-    A copy is read from the objects of `origin` in the store `source`, or from 100ms where there are none. A `target` with a slash at its end is
-    the folder of a recording of many objects, whose names in `origin` begin behind `folder`. `made_of`: what 100ms uploaded, by its path and
+    A copy is read from the objects of `origin` in the store `source`, or from 100ms where there are
+    none. A `target` with a slash at its end is the folder of a recording of many objects, whose
+    names in `origin` begin behind `folder`. `made_of`: what 100ms uploaded, by its path and
     version, where the copy is made of that, at first or second hand.
     """
 
@@ -514,7 +649,10 @@ def _said(text: str) -> _Said:
     try:
         return _Said.model_validate_json(text)
     except ValidationError as error:
-        raise PlanRefused(f"the plan has an action that retainer did not write: {error.errors()[0]['msg']}", hint=_AGAIN) from None
+        raise PlanRefused(
+            f"the plan has an action that retainer did not write: {error.errors()[0]['msg']}",
+            hint=_AGAIN,
+        ) from None
 
 
 def action_of(text: str | None) -> dict[str, Any]:
@@ -524,28 +662,62 @@ def action_of(text: str | None) -> dict[str, Any]:
 
 def check_actions(plan: PlanFile) -> None:
     """Look at the actions of the rows that are none to be carried out now. Raises PlanRefused."""
-    for (text,) in plan.connection.execute(f"SELECT action FROM numbered WHERE action IS NOT NULL AND NOT coalesce({ACTIONS}, false)").fetchall():
+    for (text,) in plan.connection.execute(
+        f"SELECT action FROM numbered WHERE action IS NOT NULL AND NOT coalesce({ACTIONS}, false)"
+    ).fetchall():
         _said(text)
 
 
 def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterator[Action]:
-    """The copies or the deletes of a plan, in its order; `archived`: those copies that must wait until their source is restored."""
+    """The copies or the deletes of a plan, in its order; `archived`: those copies that must wait
+    until their source is restored."""
     cursor = plan.connection.cursor()
     cursor.execute(
-        "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), epoch(deadline), bytes, last_copy, source, action "
-        f"FROM plan WHERE {ARCHIVED if archived else ACTIONS} AND decision = ? ORDER BY n", [decision]
+        "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
+        "epoch(deadline), bytes, last_copy, source, action "
+        f"FROM plan WHERE {ARCHIVED if archived else ACTIONS} AND decision = ? ORDER BY n",
+        [decision],
     )
     while rows := cursor.fetchmany(1000):
-        for n, asset_id, store, what, rule, at, kind, created, deadline, size, last, source, text in rows:
+        for (
+            n,
+            asset_id,
+            store,
+            what,
+            rule,
+            at,
+            kind,
+            created,
+            deadline,
+            size,
+            last,
+            source,
+            text,
+        ) in rows:
             said = _said(text)
             yield Action(
-                n, asset_id, store, what, rule or "", at or "", kind, _moment(created), _moment(deadline), size, last,
-                source, tuple(each.planned(source) for each in said.origin or ()), said.folder or "", said.target,
+                n,
+                asset_id,
+                store,
+                what,
+                rule or "",
+                at or "",
+                kind,
+                _moment(created),
+                _moment(deadline),
+                size,
+                last,
+                source,
+                tuple(each.planned(source) for each in said.origin or ()),
+                said.folder or "",
+                said.target,
                 tuple(each.planned(store) for each in said.objects or ()),
                 tuple(each.planned(store) for each in said.broken or ()),
-                tuple(each.planned(each.store) for each in said.witnesses or ()), read_moment(said.lock_until or ""),
-                said.facts.model_dump(), said.made_of.planned("") if said.made_of else None,
-            )  # fmt: skip
+                tuple(each.planned(each.store) for each in said.witnesses or ()),
+                read_moment(said.lock_until or ""),
+                said.facts.model_dump(),
+                said.made_of.planned("") if said.made_of else None,
+            )
 
 
 def _moment(seconds: float | None) -> datetime | None:
@@ -609,41 +781,62 @@ class Overview:
     totals: tuple[tuple[str, int, int], ...]
 
 
-_LINE = ("asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN NULL ELSE epoch(until) END AS until, "
-         "epoch(deadline) AS deadline, CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) END AS delete_from, "
-         "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
-         "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) END AS lock_until")  # fmt: skip
+_LINE = (
+    "asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN "
+    "NULL ELSE epoch(until) END AS until, "
+    "epoch(deadline) AS deadline, CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) "
+    "END AS delete_from, "
+    "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
+    "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) "
+    "END AS lock_until"
+)
 
 
 def _line(*values: Any) -> Line:
     row = dict(zip((each.name for each in fields(Line)), values, strict=True))
-    moments = {name: _moment(row[name]) for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until")}
-    return Line(**row | moments | {"because": tuple(row["because"].split(", ")) if row["because"] else ()})
+    moments = {
+        name: _moment(row[name])
+        for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until")
+    }
+    return Line(
+        **row | moments | {"because": tuple(row["because"].split(", ")) if row["because"] else ()}
+    )
 
 
 def overview(plan: PlanFile, shown: int = 10) -> Overview:
     """Gather what a plan's text tells; of every group the first `shown` rows."""
     connection = plan.connection
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS SELECT n, {_LINE} FROM plan WHERE n IS NOT NULL ORDER BY n")
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE told AS SELECT n, {_LINE} FROM plan WHERE n IS NOT NULL "
+        "ORDER BY n"
+    )
 
     def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
-        rows = connection.execute(f"SELECT * EXCLUDE n FROM told WHERE {where} ORDER BY {order} LIMIT {limit}").fetchall()
+        rows = connection.execute(
+            f"SELECT * EXCLUDE n FROM told WHERE {where} ORDER BY {order} LIMIT {limit}"
+        ).fetchall()
         return tuple(_line(*row) for row in rows)
 
     def groups(where: str, *by: str) -> tuple[Group, ...]:
         rows = connection.execute(f"""
-            SELECT [{', '.join(f"coalesce({column}, '')" for column in by)}] AS key, count(*) OVER same,
+            SELECT [{", ".join(f"coalesce({column}, '')" for column in by)}] AS key,
+                count(*) OVER same,
                 (coalesce(sum(bytes) OVER same, 0))::BIGINT, COLUMNS(* EXCLUDE n)
-            FROM told WHERE {where} WINDOW same AS (PARTITION BY {', '.join(by)})
-            QUALIFY row_number() OVER (PARTITION BY {', '.join(by)} ORDER BY n) <= {shown} ORDER BY key, n
+            FROM told WHERE {where} WINDOW same AS (PARTITION BY {", ".join(by)})
+            QUALIFY row_number() OVER (PARTITION BY {", ".join(by)} ORDER BY n) <= {shown} ORDER BY
+                key, n
         """).fetchall()
         return tuple(
             Group(tuple(key), count, size, tuple(_line(*row[3:]) for row in group))
             for (key, count, size), group in groupby(rows, key=lambda row: row[:3])
         )
 
-    risk = connection.execute("SELECT count(DISTINCT asset_id), min(leaves_at) FROM told WHERE leaves_at IS NOT NULL").fetchone()
-    aside = connection.execute("SELECT count(*) FROM told WHERE because = 'out-of-scope'").fetchone()
+    risk = connection.execute(
+        "SELECT count(DISTINCT asset_id), min(leaves_at) FROM told WHERE leaves_at IS NOT NULL"
+    ).fetchone()
+    aside = connection.execute(
+        "SELECT count(*) FROM told WHERE because = 'out-of-scope'"
+    ).fetchone()
     assert risk is not None and aside is not None
     return Overview(
         deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
@@ -655,11 +848,13 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
-        others=groups("decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')", "decision", "store"),
+        others=groups(
+            "decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')", "decision", "store"
+        ),
         totals=tuple(
             connection.execute(
-                "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY decision ORDER BY decision"
+                "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY "
+                "decision ORDER BY decision"
             ).fetchall()
         ),
     )
-

@@ -48,8 +48,11 @@ __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_o
 
 
 def item_digest(item: Rule | Hold | Erasure) -> str:
-    """What a rule, hold or erasure says, less where it stands: 16 hex digits that change whenever its meaning may."""
-    return hashlib.sha256(repr((item.id, type(item).__name__, _meaning(item))).encode()).hexdigest()[:16]
+    """What a rule, hold or erasure says, less where it stands: 16 hex digits that change whenever
+    its meaning may."""
+    return hashlib.sha256(
+        repr((item.id, type(item).__name__, _meaning(item))).encode()
+    ).hexdigest()[:16]
 
 
 def _meaning(item: Rule | Hold | Erasure) -> object:
@@ -63,10 +66,13 @@ def _meaning(item: Rule | Hold | Erasure) -> object:
 
 
 def policy_digest(policies: Policies, settings: Settings) -> str:
-    """A digest over the rules and erasures, and what periods and places mean. Holds are compared one by one, at apply."""
+    """A digest over the rules and erasures, and what periods and places mean. Holds are compared
+    one by one, at apply."""
     items = sorted(item_digest(item) for item in policies.items() if not isinstance(item, Hold))
     places = [asdict(store) for store in settings.stores]
-    return hashlib.sha256(json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()
+    ).hexdigest()
 
 
 def gather(
@@ -83,30 +89,55 @@ def gather(
     before: Sequence[Path] = (),
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
-    """Make a snapshot of what there is, with the locks of every object that is due where a bucket can lock.
+    """Make a snapshot of what there is, with the locks of every object that is due where a bucket
+    can lock.
 
-    It replaces an older one at `out` only when it is whole; two that are made at once do not meet. `known`, `judge`: as `collect`;
-    `before`: older snapshots, whose names of rooms are kept. Raises RetainerError where it cannot be written.
+    It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
+    `known`, `judge`: as `collect`; `before`: older snapshots, whose names of rooms are kept. Raises
+    RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
     connection = connect(cache, out.parent)
     try:
         with whole(out) as half:
-            connection.execute("CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)")
+            connection.execute(
+                "CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)"
+            )
             if named:
-                fill(connection, "earlier", NAMES, (dict(zip(NAMES, name, strict=True)) for name in named))
+                fill(
+                    connection,
+                    "earlier",
+                    NAMES,
+                    (dict(zip(NAMES, name, strict=True)) for name in named),
+                )
             listings = collect(
-                connection, settings, recordings, readers, rooms_asked=policies.ask_for_rooms(), cache=cache, clock=clock, known=known, judge=judge,
+                connection,
+                settings,
+                recordings,
+                readers,
+                rooms_asked=policies.ask_for_rooms(),
+                cache=cache,
+                clock=clock,
+                known=known,
+                judge=judge,
                 progress=progress,
-            )  # fmt: skip
+            )
             save_snapshot(connection, half)
-            lockable = {reader.name: reader for reader, listing in zip(readers, _stores(listings), strict=True) if listing.can_lock}
+            lockable = {
+                reader.name: reader
+                for reader, listing in zip(readers, _stores(listings), strict=True)
+                if listing.can_lock
+            }
             if lockable:
                 _read_locks(settings, policies, lockable, half, clock())
-            _see_restored(settings, policies, {reader.name: reader for reader in readers}, half, clock())
+            _see_restored(
+                settings, policies, {reader.name: reader for reader in readers}, half, clock()
+            )
     except (OSError, duckdb.IOException) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        raise RetainerError(f"{out} cannot be written: {reason}", hint="is the disk full or read-only?") from None
+        raise RetainerError(
+            f"{out} cannot be written: {reason}", hint="is the disk full or read-only?"
+        ) from None
     finally:
         connection.close()
     return listings
@@ -116,32 +147,57 @@ def _stores(listings: Sequence[Listing]) -> list[Listing]:
     return [listing for listing in listings if listing.kind == "store"]
 
 
-def _read_locks(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
-    """Look at each copy that is due where a bucket can lock. A lock that could not be read counts as locked."""
+def _read_locks(
+    settings: Settings,
+    policies: Policies,
+    readers: dict[str, StoreReader],
+    snapshot: Path,
+    now: datetime,
+) -> None:
+    """Look at each copy that is due where a bucket can lock. A lock that could not be read counts
+    as locked."""
     due = _decided(
-        settings, policies, snapshot, now,
-        "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN copies USING (asset_no, store) "
+        settings,
+        policies,
+        snapshot,
+        now,
+        "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN "
+        "copies USING (asset_no, store) "
         "WHERE decision = 'delete' OR (decision = 'blocked' AND list_contains(because, 'lock'))",
-    )  # fmt: skip
+    )
     found: list[tuple[str | None, int, str]] = []
     for asset_no, store, keys in due:
         looks = _looks(readers.get(store), keys)
         if looks is not None and all(look is not None and look.seen.lock_read for look in looks):
-            until = max((look.seen.locked_until for look in looks if look and look.seen.locked_until), default=None)
+            until = max(
+                (look.seen.locked_until for look in looks if look and look.seen.locked_until),
+                default=None,
+            )
             found.append((locked_text(until), asset_no, store))
     _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = true", found)
 
 
-def _see_restored(settings: Settings, policies: Policies, readers: dict[str, StoreReader], snapshot: Path, now: datetime) -> None:
-    """Look at the archived copies that something is to be copied from: a listing may not say that they were restored."""
+def _see_restored(
+    settings: Settings,
+    policies: Policies,
+    readers: dict[str, StoreReader],
+    snapshot: Path,
+    now: datetime,
+) -> None:
+    """Look at the archived copies that something is to be copied from: a listing may not say that
+    they were restored."""
     with duckdb.connect(str(snapshot), read_only=True) as facts:
         if not facts.execute("FROM copies WHERE archived LIMIT 1").fetchall():
             return
     frozen = _decided(
-        settings, policies, snapshot, now,
-        "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE archived AND complete AND asset_no IN "
+        settings,
+        policies,
+        snapshot,
+        now,
+        "SELECT asset_no, store, list_transform(objects, lambda o: o.key) FROM copies WHERE "
+        "archived AND complete AND asset_no IN "
         "(SELECT asset_no FROM decided WHERE decision = 'copy')",
-    )  # fmt: skip
+    )
     restored = []
     for asset_no, store, keys in frozen:
         looks = _looks(readers[store], keys)
@@ -150,7 +206,9 @@ def _see_restored(settings: Settings, policies: Policies, readers: dict[str, Sto
     _amend(snapshot, "archived = false", restored)
 
 
-def _decided(settings: Settings, policies: Policies, snapshot: Path, now: datetime, query: str) -> list[tuple[Any, ...]]:
+def _decided(
+    settings: Settings, policies: Policies, snapshot: Path, now: datetime, query: str
+) -> list[tuple[Any, ...]]:
     """What a query finds once a snapshot is decided."""
     connection = open_facts(snapshot, settings)
     try:
@@ -170,7 +228,8 @@ def _looks(reader: StoreReader | None, keys: Sequence[str]) -> list[Look | None]
 
 
 def _amend(snapshot: Path, assignment: str, rows: Sequence[tuple[object, ...]]) -> None:
-    """Write into a snapshot what looks have shown: the assignment's values, then asset and store, by copy."""
+    """Write into a snapshot what looks have shown: the assignment's values, then asset and store,
+    by copy."""
     with duckdb.connect(str(snapshot)) as facts:
         for row in rows:
             facts.execute(f"UPDATE copies SET {assignment} WHERE asset_no = ? AND store = ?", row)
@@ -187,17 +246,31 @@ class Making:
     recent: tuple[Deletes, ...] = ()
     weak: tuple[tuple[str, str], ...] = ()
     state: str | None = None
-    """The state folder's id: what its own journal did is in `recent`, and what others did in the stores' memory."""
+    """The state folder's id: what its own journal did is in `recent`, and what others did in the
+    stores' memory."""
 
 
-def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path) -> None:
-    """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for facts that cannot be read."""
+def make_plan(
+    facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path
+) -> None:
+    """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for
+    facts that cannot be read."""
     connection = open_facts(facts, settings)
     try:
         with whole_facts(facts):
             clauses = decide(connection, policies, making.now, settings.timezone)
-            targets = {store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms}
-            make_lines(connection, targets, [store.name for store in settings.stores if store.lock], making.now, making.only)
+            targets = {
+                store.name: key_sql(store)
+                for store in settings.stores
+                if not store.written_by_100ms
+            }
+            make_lines(
+                connection,
+                targets,
+                [store.name for store in settings.stores if store.lock],
+                making.now,
+                making.only,
+            )
             header = _header(connection, settings, policies, clauses, project, making)
             made = write_plan(connection, header)
         put_in_place(made, out)
@@ -206,18 +279,28 @@ def make_plan(facts: Path, settings: Settings, policies: Policies, project: Path
 
 
 def _header(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, clauses: Sequence[Clause], project: Path, making: Making
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    policies: Policies,
+    clauses: Sequence[Clause],
+    project: Path,
+    making: Making,
 ) -> Header:
     items = list({id(clause.item): clause.item for clause in clauses}.values())
     copies, copy_bytes, deletes, delete_bytes, last = _one(
         connection,
-        f"""SELECT count(*) FILTER (decision = 'copy'), coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
-            count(*) FILTER (decision = 'delete'), coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
-            count(DISTINCT asset_no) FILTER (decision = 'delete' AND asset_no NOT IN (SELECT asset_no FROM staying))
+        f"""SELECT count(*) FILTER (decision = 'copy'),
+            coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
+            count(*) FILTER (decision = 'delete'),
+                coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
+            count(DISTINCT asset_no) FILTER (decision = 'delete'
+                AND asset_no NOT IN (SELECT asset_no FROM staying))
             FROM acting WHERE {ACTIONS}""",
     )
     oldest, newest, incomplete = _one(
-        connection, "SELECT epoch(min(started_at)), epoch(max(finished_at)), NOT coalesce(bool_and(complete), true) FROM listings"
+        connection,
+        "SELECT epoch(min(started_at)), epoch(max(finished_at)), NOT coalesce(bool_and(complete), "
+        "true) FROM listings",
     )
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = _one(
@@ -232,25 +315,46 @@ def _header(
         duckdb=duckdb.__version__,
         policy_digest=policy_digest(policies, settings),
         git_commit=_git(project, "rev-parse", "HEAD"),
-        git_dirty=(lambda told: None if told is None else bool(told))(_git(project, "status", "--porcelain", "--", ".")),
-        scope="a match on names" if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"} else making.scope,
+        git_dirty=(lambda told: None if told is None else bool(told))(
+            _git(project, "status", "--porcelain", "--", ".")
+        ),
+        scope="a match on names"
+        if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"}
+        else making.scope,
         project=project.name,
         items=[
-            ItemState(id=item.id, kind=type(item).__name__.lower(), at=str(item.where), why=item.why, owner=item.owner, digest=item_digest(item),
-                      matches=sure, may_match=maybe)
+            ItemState(
+                id=item.id,
+                kind=type(item).__name__.lower(),
+                at=str(item.where),
+                why=item.why,
+                owner=item.owner,
+                digest=item_digest(item),
+                matches=sure,
+                may_match=maybe,
+            )
             for item, (sure, maybe) in zip(items, _matches(connection, len(items)), strict=True)
         ],
         sources=_sources(connection, making),
         limits=_limits(connection, settings, making),
         clashes=[
-            ClashState(ceiling=items[ceiling - 1].id, keep=items[keep - 1].id, assets=count, lifted=f"clash:{items[ceiling - 1].id}" in making.lifts)
+            ClashState(
+                ceiling=items[ceiling - 1].id,
+                keep=items[keep - 1].id,
+                assets=count,
+                lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
+            )
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
         ],
         undeclared=_undeclared(connection),
         targets=_targets(connection, settings),
         renamed=_renamed(connection, policies),
-        superseded=[Superseded(store=store, assets=count) for store, count in connection.execute(
-            "SELECT store, count(*) FROM copies WHERE superseded GROUP BY store ORDER BY store").fetchall()],
+        superseded=[
+            Superseded(store=store, assets=count)
+            for store, count in connection.execute(
+                "SELECT store, count(*) FROM copies WHERE superseded GROUP BY store ORDER BY store"
+            ).fetchall()
+        ],
         zones=zones_version(),
         customer=_customer(connection),
         uncovered=uncovered,
@@ -268,8 +372,10 @@ def _matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[in
     """Of how many recordings each rule, hold and erasure is certain, and of how many not."""
     rows = connection.execute(f"""
         WITH sizes AS (SELECT cohort_no, count(*) AS size FROM member GROUP BY cohort_no)
-        SELECT item_no, coalesce(sum(size) FILTER (certain), 0)::BIGINT, coalesce(sum(size) FILTER (NOT certain), 0)::BIGINT
-        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN matched USING (item_no) LEFT JOIN sizes USING (cohort_no)
+        SELECT item_no, coalesce(sum(size) FILTER (certain), 0)::BIGINT,
+            coalesce(sum(size) FILTER (NOT certain), 0)::BIGINT
+        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN matched USING (item_no) LEFT
+            JOIN sizes USING (cohort_no)
         GROUP BY item_no ORDER BY item_no
     """).fetchall()
     return [(sure, maybe) for _, sure, maybe in rows]
@@ -277,24 +383,35 @@ def _matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[in
 
 def _renamed(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[Renamed]:
     """The rooms that a rule by name is not certain of, since they were seen under several names."""
-    asked = frozenset().union(*(facts_asked(item.match) for item in policies.items())) & set(NAME_FACTS)
+    asked = frozenset().union(*(facts_asked(item.match) for item in policies.items())) & set(
+        NAME_FACTS
+    )
     found = []
     for what in sorted(asked):
         found += connection.execute(
-            f"SELECT room_id, ?, count(*) FROM assets WHERE {what}s IS NOT NULL GROUP BY room_id ORDER BY room_id", [what]
+            f"SELECT room_id, ?, count(*) FROM assets WHERE {what}s IS NOT NULL GROUP BY room_id "
+            "ORDER BY room_id",
+            [what],
         ).fetchall()
-    return [Renamed(room_id=room_id or "", what=what, assets=count) for room_id, what, count in found]
+    return [
+        Renamed(room_id=room_id or "", what=what, assets=count) for room_id, what, count in found
+    ]
 
 
 def names_of(snapshot: Path) -> dict[tuple[str, str], list[str]]:
-    """The names that each room and its template were seen with, by (room id, room or template): only for eyes that may see them."""
+    """The names that each room and its template were seen with, by (room id, room or template):
+    only for eyes that may see them."""
     with duckdb.connect(str(snapshot), read_only=True) as facts:
-        rows = facts.execute("SELECT room_id, what, list(name ORDER BY name) FROM names GROUP BY room_id, what").fetchall()
+        rows = facts.execute(
+            "SELECT room_id, what, list(name ORDER BY name) FROM names GROUP BY room_id, what"
+        ).fetchall()
     return {(room_id, what): names for room_id, what, names in rows}
 
 
 def _customer(connection: duckdb.DuckDBPyConnection) -> str | None:
-    row = connection.execute("SELECT any_value(customer) FROM listings WHERE kind = 'assets'").fetchone()
+    row = connection.execute(
+        "SELECT any_value(customer) FROM listings WHERE kind = 'assets'"
+    ).fetchone()
     return row[0] if row else None
 
 
@@ -311,21 +428,57 @@ def _utc(seconds: float) -> datetime:
 def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[SourceState]:
     weak = dict(making.weak)
     rows = connection.execute(
-        "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, 0), coalesce(stray_bytes, 0), note, "
-        "identity, customer, skew_seconds, lost_record, coalesce(refused, false) FROM listings ORDER BY kind, name"
+        "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
+        "0), coalesce(stray_bytes, 0), note, "
+        "identity, customer, skew_seconds, lost_record, coalesce(refused, false) FROM listings "
+        "ORDER BY kind, name"
     ).fetchall()
     return [
-        SourceState(name=name, kind=kind, complete=complete, objects=objects, bytes=size, strays=strays, stray_bytes=stray_bytes, note=note,
-                    weak=weak.get(name) if kind == "store" else None, identity=identity, customer=customer,
-                    skew_seconds=None if skew is None else round(skew, 0), lost_record=lost, refused=refused,
-                    lifted=tuple(what for what in ("record", "workspace", "clock") if kind == "store" and f"{what}:{name}" in making.lifts))
-        for name, kind, complete, objects, size, strays, stray_bytes, note, identity, customer, skew, lost, refused in rows
-    ]  # fmt: skip
+        SourceState(
+            name=name,
+            kind=kind,
+            complete=complete,
+            objects=objects,
+            bytes=size,
+            strays=strays,
+            stray_bytes=stray_bytes,
+            note=note,
+            weak=weak.get(name) if kind == "store" else None,
+            identity=identity,
+            customer=customer,
+            skew_seconds=None if skew is None else round(skew, 0),
+            lost_record=lost,
+            refused=refused,
+            lifted=tuple(
+                what
+                for what in ("record", "workspace", "clock")
+                if kind == "store" and f"{what}:{name}" in making.lifts
+            ),
+        )
+        for (
+            name,
+            kind,
+            complete,
+            objects,
+            size,
+            strays,
+            stray_bytes,
+            note,
+            identity,
+            customer,
+            skew,
+            lost,
+            refused,
+        ) in rows
+    ]
 
 
-def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making) -> list[LimitState]:
+def _limits(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making
+) -> list[LimitState]:
     planned = connection.execute(
-        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM acting JOIN names USING (clause_no) WHERE decision = 'delete' "
+        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM acting JOIN names "
+        "USING (clause_no) WHERE decision = 'delete' "
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     held = {
@@ -335,21 +488,35 @@ def _limits(connection: duckdb.DuckDBPyConnection, settings: Settings, making: M
         ).fetchall()
     }
     return [
-        LimitState(name=limit.name, scope=limit.scope, used=limit.used, allowed=limit.allowed, breached=limit.breached,
-                   lifted=f"{limit.name}:{limit.scope}" in making.lifts)
-        for limit in evaluate(settings.limits, (Deletes(*row) for row in planned), _recent(connection, making), held)
-    ]  # fmt: skip
+        LimitState(
+            name=limit.name,
+            scope=limit.scope,
+            used=limit.used,
+            allowed=limit.allowed,
+            breached=limit.breached,
+            lifted=f"{limit.name}:{limit.scope}" in making.lifts,
+        )
+        for limit in evaluate(
+            settings.limits, (Deletes(*row) for row in planned), _recent(connection, making), held
+        )
+    ]
 
 
 def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
-    """What was deleted in the last 24 hours, by the own journal and by what the stores remember of it and of others."""
+    """What was deleted in the last 24 hours, by the own journal and by what the stores remember of
+    it and of others."""
     mine: list[Deletes] = []
     others: list[Deletes] = []
-    for store, text in connection.execute("SELECT name, anchors FROM listings WHERE anchors IS NOT NULL ORDER BY name").fetchall():
+    for store, text in connection.execute(
+        "SELECT name, anchors FROM listings WHERE anchors IS NOT NULL ORDER BY name"
+    ).fetchall():
         try:
             own, rest = deleted_lately(read_anchors(text.encode()), making.now, making.state)
         except ValueError:
-            raise RetainerError(f"what the facts tell of {store} is damaged", hint="gather them anew with `retainer facts`") from None
+            raise RetainerError(
+                f"what the facts tell of {store} is damaged",
+                hint="gather them anew with `retainer facts`",
+            ) from None
         mine += [Deletes(store, *each) for each in own]
         others += [Deletes(store, *each) for each in rest]
     return remembered(making.recent, mine, others)
@@ -360,31 +527,54 @@ def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[
     for store in settings.stores:
         floor = store.storage_class_from if store.storage_class else 0
         copies, small, locked, last = connection.execute(
-            "SELECT count(*), count(*) FILTER (bytes < ?), count(*) FILTER (isfinite(keep_until)), max(keep_until) FILTER (isfinite(keep_until)) "
-            f"FROM acting WHERE {ACTIONS} AND decision = 'copy' AND store = ?", [floor, store.name]
-        ).fetchall()[0]  # fmt: skip
+            "SELECT count(*), count(*) FILTER (bytes < ?), count(*) FILTER (isfinite(keep_until)), "
+            "max(keep_until) FILTER (isfinite(keep_until)) "
+            f"FROM acting WHERE {ACTIONS} AND decision = 'copy' AND store = ?",
+            [floor, store.name],
+        ).fetchall()[0]
         if copies and (store.storage_class or store.lock):
             locked = locked if store.lock else 0
-            found.append(TargetState(
-                name=store.name, storage_class=store.storage_class, floor=floor, small=small, lock=store.lock, locked=locked,
-                unlocked=copies - locked if store.lock else 0, lock_last=write_moment(last.replace(tzinfo=UTC)) if store.lock and last else None,
-            ))  # fmt: skip
+            found.append(
+                TargetState(
+                    name=store.name,
+                    storage_class=store.storage_class,
+                    floor=floor,
+                    small=small,
+                    lock=store.lock,
+                    locked=locked,
+                    unlocked=copies - locked if store.lock else 0,
+                    lock_last=write_moment(last.replace(tzinfo=UTC))
+                    if store.lock and last
+                    else None,
+                )
+            )
     return found
 
 
 def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
     rows = connection.execute("""
         SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
-            count(*) FILTER (asset_no IN (SELECT asset_no FROM acting WHERE decision = 'copy' AND deadline IS NOT NULL))
+            count(*) FILTER (asset_no IN (SELECT asset_no FROM acting WHERE decision = 'copy'
+                AND deadline IS NOT NULL))
         FROM assets WHERE asset_no IN (SELECT asset_no FROM member WHERE lies_elsewhere)
         GROUP BY bucket ORDER BY bucket
     """).fetchall()
-    return [Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk) for bucket, assets, risk in rows]
+    return [
+        Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk)
+        for bucket, assets, risk in rows
+    ]
 
 
 def _git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, errors="replace", timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

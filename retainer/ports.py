@@ -1,4 +1,5 @@
-"""What the stages need from the outside world. Readers and writers are different types: a plan has no object that can write."""
+"""What the stages need from the outside world. Readers and writers are different types: a plan has
+no object that can write."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ ChecksumKind = Literal["crc32c", "crc64nvme"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One object as a listing or a look showed it. Everything that changes an object is given one of these, never a key alone.
+    """One object as a listing or a look showed it. Everything that changes an object is given one
+    of these, never a key alone.
 
-    `key` without the store's prefix; `size` in bytes; `version` is the precondition (S3 ETag, GCS generation, file inode-size-mtime).
-    `locked_until` (UTC) is `datetime.max` for a hold without an end; it is only to be believed when `lock_read`.
+    `key` without the store's prefix; `size` in bytes; `version` is the precondition (S3 ETag, GCS
+    generation, file inode-size-mtime). `locked_until` (UTC) is `datetime.max` for a hold without an
+    end; it is only to be believed when `lock_read`.
     """
 
     key: str
@@ -41,7 +44,8 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """A checksum over all bytes of an object, as base64 of its bytes, the highest first (4 of a CRC32C, 8 of a CRC64NVME)."""
+    """A checksum over all bytes of an object, as base64 of its bytes, the highest first (4 of a
+    CRC32C, 8 of a CRC64NVME)."""
 
     kind: ChecksumKind
     value: str
@@ -52,7 +56,8 @@ class Checksum:
 
     @staticmethod
     def found_in(record: Mapping[str, Any]) -> Checksum:
-        """The one that a catalog's entry or a manifest names. Raises KeyError where there is none."""
+        """The one that a catalog's entry or a manifest names. Raises KeyError where there is
+        none."""
         for kind in get_args(ChecksumKind):
             if value := record.get(kind):
                 return Checksum(kind, value)
@@ -61,7 +66,8 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was counted and computed while bytes went by. `crc32c` as base64 of 4 big-endian bytes, `sha256` as hex."""
+    """What was counted and computed while bytes went by. `crc32c` as base64 of 4 big-endian bytes,
+    `sha256` as hex."""
 
     size: int
     crc32c: str
@@ -74,22 +80,30 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An object looked at by itself: as seen, with the checksum that the store tells, and its metadata.
+    """An object looked at by itself: as seen, with the checksum that the store tells, and its
+    metadata.
 
-    It may be what an uploader claimed; once its conditions are proven, a writer tells none that the store does not compute itself.
+    It may be what an uploader claimed; once its conditions are proven, a writer tells none that the
+    store does not compute itself.
     """
 
     seen: Seen
     checksum: Checksum | None = None
     metadata: Mapping[str, str] | None = None
     told: Checksum | None = None
-    """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and proof enough that bytes are wrong."""
+    """The checksum that is stored with it, whoever computed it: no proof that a copy is right, and
+    proof enough that bytes are wrong."""
     age: timedelta | None = None
     """How long ago it was written, by the store's own clock; None where the store does not say."""
 
     def as_proven(self, conditions: Conditions | None) -> Look:
-        """Without a checksum of which a probe has shown that the store repeats any that it is sent; as it is where there was no probe."""
-        return replace(self, checksum=None) if conditions is not None and not conditions.checksum else self
+        """Without a checksum of which a probe has shown that the store repeats any that it is sent;
+        as it is where there was no probe."""
+        return (
+            replace(self, checksum=None)
+            if conditions is not None and not conditions.checksum
+            else self
+        )
 
 
 class Deletion(Enum):
@@ -109,12 +123,14 @@ class Conditions:
     delete: bool
     batch_delete: bool
     checksum: bool
-    """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else what was written is read back."""
+    """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else
+    what was written is read back."""
     replace: bool = False
-    """Whether a write over just one version goes through for that version, and for no other. Without it and `create` no lock holds here."""
+    """Whether a write over just one version goes through for that version, and for no other.
+    Without it and `create` no lock holds here."""
     copy: bool = False
-    """Whether the call that copies on the server's side does so only where nothing lies, and computes a checksum of what it wrote."""
-
+    """Whether the call that copies on the server's side does so only where nothing lies, and
+    computes a checksum of what it wrote."""
 
     @property
     def lock(self) -> bool:
@@ -136,97 +152,134 @@ class StoreReader(Protocol):
     def name(self) -> str: ...
 
     def list(self, under: str = "") -> Iterator[Seen]:
-        """Every object below the store's prefix and `under`; without `under`, less retainer's own. Raises ListingBroken."""
+        """Every object below the store's prefix and `under`; without `under`, less retainer's own.
+        Raises ListingBroken."""
 
     def can_lock(self) -> bool:
         """Whether objects here may carry locks; True as well where that cannot be found out."""
 
     def look(self, key: str) -> Look | None:
-        """The object with its checksum, metadata and locks; None when it is certainly not there. Raises StoreFailed."""
+        """The object with its checksum, metadata and locks; None when it is certainly not there.
+        Raises StoreFailed."""
 
     def read(self, seen: Seen) -> Iterator[bytes]:
-        """The bytes of just this version, in pieces of at most 1 MiB. Raises StoreFailed when it changed or breaks off."""
+        """The bytes of just this version, in pieces of at most 1 MiB. Raises StoreFailed when it
+        changed or breaks off."""
 
     def unfinished(self) -> Sequence[str]:
-        """Keys whose delete a kill cut short, so that their bytes are still there, moved aside; only folders have such. Raises StoreFailed."""
+        """Keys whose delete a kill cut short, so that their bytes are still there, moved aside;
+        only folders have such. Raises StoreFailed."""
 
     def server_time(self) -> datetime:
-        """The server's clock (UTC), from its `Date`; for folders the newest of what they hold and of this machine's. Raises StoreFailed."""
+        """The server's clock (UTC), from its `Date`; for folders the newest of what they hold and
+        of this machine's. Raises StoreFailed."""
 
 
 class StoreWriter(StoreReader, Protocol):
     """A store that can be changed, always on a condition."""
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None, over: Seen | None = None,
+        self,
+        key: str,
+        chunks: Iterator[bytes],
+        size: int | None,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
+        over: Seen | None = None,
     ) -> Look:
-        """Write an object that does not exist yet from a stream, without touching the disk. `over`: the broken one that it replaces instead.
+        """Write an object that does not exist yet from a stream, without touching the disk. `over`:
+        the broken one that it replaces instead.
 
-        Gives the object with the checksum that the store computed of it, where it is known to do so and told it in its answer.
+        Gives the object with the checksum that the store computed of it, where it is known to do so
+        and told it in its answer.
 
-        At most 64 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each. `lock_until` (UTC) locks it as the store's
-        settings say; look whether it did. `begun` is told of a write that a kill would leave unfinished, before its first byte.
-        Raises KeyTaken when something (else than `over`) is there, and then nothing of it has changed; whatever `chunks` raises goes through, and
-        leaves nothing behind that a listing shows.
+        At most 64 MiB are held in memory, and for more than 70 GiB five parts of a 9,000th each.
+        `lock_until` (UTC) locks it as the store's settings say; look whether it did. `begun` is
+        told of a write that a kill would leave unfinished, before its first byte. Raises KeyTaken
+        when something (else than `over`) is there, and then nothing of it has changed; whatever
+        `chunks` raises goes through, and leaves nothing behind that a listing shows.
         """
 
     def copies_from(self, source: StoreReader) -> bool:
-        """Whether its servers can copy from there by themselves, only where nothing lies, and tell a checksum that they computed of it."""
+        """Whether its servers can copy from there by themselves, only where nothing lies, and tell
+        a checksum that they computed of it."""
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
-        begun: Begun = untold, lock_until: datetime | None = None,
+        self,
+        source: StoreReader,
+        seen: Seen,
+        checksum: Checksum,
+        key: str,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
     ) -> Seen | None:
-        """Copy on the server's side what has this checksum; None where `copies_from` is not so, and where the servers cannot after all or
-        refuse it since its bytes have another. Where they do not compare by themselves, look at what they made: its checksum is of that kind.
+        """Copy on the server's side what has this checksum; None where `copies_from` is not so, and
+        where the servers cannot after all or refuse it since its bytes have another. Where they do
+        not compare by themselves, look at what they made: its checksum is of that kind.
 
         Creates only; raises KeyTaken and StoreFailed (also when the source changed).
         """
 
     def abandon(self, key: str, upload: str) -> None:
-        """Give up the unfinished write of a dead run that `begun` was told of; it may be gone already. Raises StoreFailed."""
+        """Give up the unfinished write of a dead run that `begun` was told of; it may be gone
+        already. Raises StoreFailed."""
 
     def lock(self, seen: Seen, until: datetime) -> None:
-        """Lock an object that lost its lock on the way, as the store's settings say. Raises StoreFailed."""
+        """Lock an object that lost its lock on the way, as the store's settings say. Raises
+        StoreFailed."""
 
     def restore(self, seen: Seen) -> None:
-        """Ask for an archived object to become readable for a week, which takes hours and costs money. Raises StoreFailed."""
+        """Ask for an archived object to become readable for a week, which takes hours and costs
+        money. Raises StoreFailed."""
 
     def delete(self, seen: Seen) -> Deletion:
-        """Delete just this version of the object; on a versioned bucket an older version stays behind. Raises StoreFailed."""
+        """Delete just this version of the object; on a versioned bucket an older version stays
+        behind. Raises StoreFailed."""
 
     def put_back(self, key: str) -> bool:
-        """Undo a delete that `unfinished` tells of; False where another object lies in its place by now. Raises StoreFailed."""
+        """Undo a delete that `unfinished` tells of; False where another object lies in its place by
+        now. Raises StoreFailed."""
 
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
-        """Delete these versions in one call, each on its own condition. Only where `conditions().batch_delete`."""
+        """Delete these versions in one call, each on its own condition. Only where
+        `conditions().batch_delete`."""
 
     def conditions(self) -> Conditions:
-        """What this store honours, found out on a probe object under `_retainer/`. Raises StoreFailed."""
+        """What this store honours, found out on a probe object under `_retainer/`. Raises
+        StoreFailed."""
 
     def impatient(self) -> StoreWriter:
-        """The same store, with what was proven of it, that gives up on a silent server within seconds. Raises StoreFailed."""
+        """The same store, with what was proven of it, that gives up on a silent server within
+        seconds. Raises StoreFailed."""
 
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
-        """Write a new version over just this one (the lock's heartbeat); None when it is another one by now."""
+        """Write a new version over just this one (the lock's heartbeat); None when it is another
+        one by now."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailure:
-    """One object of a batch that was not deleted, or of which nobody knows: a sentence without secrets. `refused`: it certainly was not."""
+    """One object of a batch that was not deleted, or of which nobody knows: a sentence without
+    secrets. `refused`: it certainly was not."""
 
     message: str
     refused: bool = False
 
 
 def read_small(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:
-    """An object that is at most so many bytes long, whole; None when it is certainly not there. Raises StoreFailed."""
+    """An object that is at most so many bytes long, whole; None when it is certainly not there.
+    Raises StoreFailed."""
     look = store.look(key)
     if look is None:
         return None
     if look.seen.size > most:
-        raise StoreFailed(f"read {store.name}:{key}: {look.seen.size} bytes are too many for what it should be")
+        raise StoreFailed(
+            f"read {store.name}:{key}: {look.seen.size} bytes are too many for what it should be"
+        )
     return look, b"".join(store.read(look.seen))
 
 
@@ -251,7 +304,8 @@ class Recordings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """An opened source: its length in bytes where the server gave one, its content type, its bytes, and its address without the query."""
+    """An opened source: its length in bytes where the server gave one, its content type, its bytes,
+    and its address without the query."""
 
     length: int | None
     content_type: str
@@ -263,10 +317,13 @@ class Downloads(Protocol):
     """The bytes of what 100ms lists."""
 
     def open(self, asset_id: str) -> Body:
-        """Ask for a presigned URL and open it. Raises SourceGone on 404 and 410, SourceFailed on everything else.
+        """Ask for a presigned URL and open it. Raises SourceGone on 404 and 410, SourceFailed on
+        everything else.
 
-        A body that breaks off is gone on with where that is safe; else the chunks raise SourceFailed before its length is reached.
+        A body that breaks off is gone on with where that is safe; else the chunks raise
+        SourceFailed before its length is reached.
         """
 
     def open_beside(self, address: str) -> Body:
-        """Open a member of a recording of many objects at its public address, and follow no redirect from there. Raises as `open`."""
+        """Open a member of a recording of many objects at its public address, and follow no
+        redirect from there. Raises as `open`."""

@@ -1,4 +1,5 @@
-"""How long work goes on, on stderr: a live display on a terminal, plain lines elsewhere (which then need not wait for rich to load)."""
+"""How long work goes on, on stderr: a live display on a terminal, plain lines elsewhere (which then
+need not wait for rich to load)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,12 @@ class Gathering:
             print(self._headline, file=sys.stderr)  # noqa: T201
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -65,14 +71,23 @@ class Applying:
         self._failed = 0
         self._guard = threading.Lock()
         self._began = self._told = time.monotonic()
-        self._task = self._live.add_task("applying", total=copy_bytes or None, state="") if self._live else None
+        self._task = (
+            self._live.add_task("applying", total=copy_bytes or None, state="")
+            if self._live
+            else None
+        )
 
     def __enter__(self) -> Applying:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -100,7 +115,10 @@ class Applying:
         else:
             self._line()
         if outcome in ("failed", "skipped"):
-            _say(self._live, f"{outcome}: {action.decision} {action.asset_id} in {action.store}: {sentence}")
+            _say(
+                self._live,
+                f"{outcome}: {action.decision} {action.asset_id} in {action.store}: {sentence}",
+            )
 
     def _line(self) -> None:
         """Without a terminal, a line every ten seconds."""
@@ -110,9 +128,17 @@ class Applying:
                 return
             self._told = now
             rate = self._bytes / max(now - self._began, 0.001)
-        left = f", about {(self._expected - self._bytes) / rate:.0f} s left" if rate and self._expected > self._bytes else ""
-        print(f"{self._ended:,}/{self._total:,} done, {size(self._bytes)} of {size(self._expected)}, {size(rate)}/s{left}, "  # noqa: T201
-              f"{many(self._failed, 'failure')}", file=sys.stderr)  # fmt: skip
+        left = (
+            f", about {(self._expected - self._bytes) / rate:.0f} s left"
+            if rate and self._expected > self._bytes
+            else ""
+        )
+        print(  # noqa: T201
+            f"{self._ended:,}/{self._total:,} done, {size(self._bytes)} of {size(self._expected)}, "
+            f"{size(rate)}/s{left}, "
+            f"{many(self._failed, 'failure')}",
+            file=sys.stderr,
+        )
 
 
 def _say(live: Progress | None, sentence: str, style: str | None = None) -> None:
@@ -127,13 +153,31 @@ def _counters() -> Progress:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.completed:,.0f}")
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.completed:,.0f}"),
+    )
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _bar() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    numbers = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}")
-    return Progress(TextColumn("{task.description}"), BarColumn(), *numbers, console=Console(stderr=True))
+    numbers = (
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), *numbers, console=Console(stderr=True)
+    )

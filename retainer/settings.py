@@ -14,7 +14,15 @@ from retainer.model.calendar import zone_named, zone_names
 from retainer.model.period import Period
 from retainer.model.printable import printable
 from retainer.model.rule import Policies
-from retainer.model.setting import DEFAULT_LAYOUT, LAYOUT_100MS, RESERVED_STORES, DeleteLimits, Settings, Source, Store
+from retainer.model.setting import (
+    DEFAULT_LAYOUT,
+    LAYOUT_100MS,
+    RESERVED_STORES,
+    DeleteLimits,
+    Settings,
+    Source,
+    Store,
+)
 from retainer.policy.diagnostics import Diagnostic, nearest
 from retainer.policy.files import POLICY_FOLDER, policy_files
 from retainer.policy.lint import load_policies
@@ -30,7 +38,8 @@ _LOOKS_LIKE_SETTINGS = re.compile(r"(?i)retainer\.(ya?ml|json)(\.txt)?")
 
 
 def find_root(start: Path) -> Path | None:
-    """The nearest folder upward that holds `retainer.yaml`, or None. What only looks like it ends the search: it would be passed over.
+    """The nearest folder upward that holds `retainer.yaml`, or None. What only looks like it ends
+    the search: it would be passed over.
 
     Raises PoliciesWrong for that.
     """
@@ -38,11 +47,21 @@ def find_root(start: Path) -> Path | None:
         if os.path.lexists(folder / SETTINGS_FILE):
             return folder
         try:
-            alike = next((path for path in sorted(folder.iterdir()) if _LOOKS_LIKE_SETTINGS.fullmatch(path.name)), None)
+            alike = next(
+                (
+                    path
+                    for path in sorted(folder.iterdir())
+                    if _LOOKS_LIKE_SETTINGS.fullmatch(path.name)
+                ),
+                None,
+            )
         except OSError:
             continue  # a folder above that may only be passed through
         if alike:
-            raise PoliciesWrong(f"{alike} is not read: the settings are called {SETTINGS_FILE}", hint=f"rename it to {SETTINGS_FILE}")
+            raise PoliciesWrong(
+                f"{alike} is not read: the settings are called {SETTINGS_FILE}",
+                hint=f"rename it to {SETTINGS_FILE}",
+            )
     return None
 
 
@@ -60,7 +79,11 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 name=name,
                 url=item.url.rstrip("/") if not re.fullmatch(r"file:/*", item.url) else item.url,
                 layout=item.layout,
-                layouts=tuple(dict.fromkeys([*item.layouts, *([DEFAULT_LAYOUT] if item.layout != LAYOUT_100MS else [])])),
+                layouts=tuple(
+                    dict.fromkeys(
+                        [*item.layouts, *([DEFAULT_LAYOUT] if item.layout != LAYOUT_100MS else [])]
+                    )
+                ),
                 region=item.region,
                 endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
                 storage_class=item.storage_class,
@@ -72,25 +95,35 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
             )
             for name, item in file.stores.items()
         ),
-        source=Source(file.source.url.rstrip("/"), tuple(file.source.hosted), file.source.allow_http),
+        source=Source(
+            file.source.url.rstrip("/"), tuple(file.source.hosted), file.source.allow_http
+        ),
         timezone=file.timezone,
-        limits=DeleteLimits(file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes),
+        limits=DeleteLimits(
+            file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes
+        ),
         plan_age_hours=_hours(file.limits.plan_age),
         state=file.state,
     )
     if file.limits.plan_age.forever:
-        wrong.append(document.complain("P208", ("limits", "plan_age"), "a plan cannot last for ever", "the default is 24h"))
+        wrong.append(
+            document.complain(
+                "P208", ("limits", "plan_age"), "a plan cannot last for ever", "the default is 24h"
+            )
+        )
     wrong += list(_mistakes(document, settings))
     return settings, wrong
 
 
 def _hours(age: Period) -> float:
-    """A plan's age in hours; a month counts as 30 days here. One without an end, which is a mistake, as a day."""
+    """A plan's age in hours; a month counts as 30 days here. One without an end, which is a
+    mistake, as a day."""
     return 24.0 if age.forever else age.seconds / 3600 + age.days * 24.0 + age.months * 720.0
 
 
 def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
-    """Settings and policies of a project, with every mistake of every file; check those before using the rest."""
+    """Settings and policies of a project, with every mistake of every file; check those before
+    using the rest."""
     settings, wrong = load_settings(root)
     stores = frozenset(store.name for store in settings.stores) if settings else None
     usable = settings if settings and not any(item.code == "S305" for item in wrong) else Settings()
@@ -105,37 +138,88 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
     except ValueError:
         close = nearest(settings.timezone, zone_names())
         hint = f"did you mean `{close}`?" if close else "IANA names, such as Europe/Berlin"
-        yield document.complain("S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint)
+        yield document.complain(
+            "S305", ("timezone",), f"`{settings.timezone}` is not a time zone", hint
+        )
     try:
         address = urlsplit(settings.source.url)
-        is_address = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        is_address = (
+            address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        )
         is_address = is_address and not re.search(r"\s", settings.source.url)
     except ValueError:
         address, is_address = urlsplit(""), False
     state = Path(os.path.normpath(settings.state.replace("\0", "")))
     if "\0" in settings.state or not settings.state.strip() or state.parts[:1] == (POLICY_FOLDER,):
-        yield document.complain("S311", ("state",), f"`{printable(settings.state)}` is no folder for the record", "the default is .retainer")
+        yield document.complain(
+            "S311",
+            ("state",),
+            f"`{printable(settings.state)}` is no folder for the record",
+            "the default is .retainer",
+        )
     if not is_address:
-        yield document.complain("S310", ("source", "url"), f"`{settings.source.url}` is no address of a server", "the default is https://api.100ms.live/v2")
-    elif address.scheme == "http" and not settings.source.allow_http and not _is_loopback(address.hostname or ""):
-        message = "over http:// anybody on the way reads the token, and can answer in place of 100ms"
-        yield document.complain("S310", ("source", "url"), message, "write https://, or add `allow_http: true` beside it")
+        yield document.complain(
+            "S310",
+            ("source", "url"),
+            f"`{settings.source.url}` is no address of a server",
+            "the default is https://api.100ms.live/v2",
+        )
+    elif (
+        address.scheme == "http"
+        and not settings.source.allow_http
+        and not _is_loopback(address.hostname or "")
+    ):
+        message = (
+            "over http:// anybody on the way reads the token, and can answer in place of 100ms"
+        )
+        yield document.complain(
+            "S310",
+            ("source", "url"),
+            message,
+            "write https://, or add `allow_http: true` beside it",
+        )
     for store in settings.stores:
         if store.endpoint and (reason := _endpoint_mistake(store.endpoint)):
-            yield document.complain("S303", ("stores", store.name, "endpoint"), f"`{store.endpoint}` {reason}", "such as https://s3.example.com")
+            yield document.complain(
+                "S303",
+                ("stores", store.name, "endpoint"),
+                f"`{store.endpoint}` {reason}",
+                "such as https://s3.example.com",
+            )
         if store.region and not re.fullmatch(r"[A-Za-z0-9-]{1,63}", store.region):
-            yield document.complain("S303", ("stores", store.name, "region"), f"`{store.region}` is no region", "such as eu-west-1")
+            yield document.complain(
+                "S303",
+                ("stores", store.name, "region"),
+                f"`{store.region}` is no region",
+                "such as eu-west-1",
+            )
     for number, pattern in enumerate(settings.source.hosted):
         if not re.fullmatch(r"[a-z0-9]+://[^/]+/?", pattern):
             message = f"`{pattern}` names no bucket, so it would never match"
-            yield document.complain("S308", ("source", "hosted", number), message, "write scheme and bucket alone, such as s3://hms-prod-*")
+            yield document.complain(
+                "S308",
+                ("source", "hosted", number),
+                message,
+                "write scheme and bucket alone, such as s3://hms-prod-*",
+            )
     sound = []
     for store in settings.stores:
         here = ("stores", store.name)
         if store.name in RESERVED_STORES:
-            yield document.complain("P210", here, f"`{store.name}` is not a name for a store", "give it another name", key=True)
+            yield document.complain(
+                "P210",
+                here,
+                f"`{store.name}` is not a name for a store",
+                "give it another name",
+                key=True,
+            )
         if reason := _url_mistake(store):
-            yield document.complain("S303", (*here, "url"), f"`{store.url}` {reason}", "s3://bucket/prefix, gs://… or file:///folder")
+            yield document.complain(
+                "S303",
+                (*here, "url"),
+                f"`{store.url}` {reason}",
+                "s3://bucket/prefix, gs://… or file:///folder",
+            )
         else:
             sound.append(store)
             for key, reason in _cannot(store):
@@ -146,23 +230,52 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 continue
             fields = re.findall(r"\{([^}]*)\}", layout)
             if "asset_id" not in fields:
-                yield document.complain("S304", place, "the layout does not contain {asset_id}", f"the default is {DEFAULT_LAYOUT}")
+                yield document.complain(
+                    "S304",
+                    place,
+                    "the layout does not contain {asset_id}",
+                    f"the default is {DEFAULT_LAYOUT}",
+                )
             if set(re.sub(r"\{[^{}]*\}", "", layout)) & set("{}"):
-                yield document.complain("S304", place, "the layout has a brace that is not closed", f"the default is {DEFAULT_LAYOUT}")
+                yield document.complain(
+                    "S304",
+                    place,
+                    "the layout has a brace that is not closed",
+                    f"the default is {DEFAULT_LAYOUT}",
+                )
             for field in fields:
                 if field not in _LAYOUT_FIELDS:
                     close = nearest(field, _LAYOUT_FIELDS)
-                    yield document.complain("S304", place, f"`{{{field}}}` is not a field", f"did you mean `{{{close}}}`?" if close else None)
-            if layout.startswith(("/", "_retainer")) or "//" in layout or ".." in layout.split("/") or layout.endswith("/"):
-                yield document.complain("S304", place, "the layout is not a plain relative key", f"the default is {DEFAULT_LAYOUT}")
+                    yield document.complain(
+                        "S304",
+                        place,
+                        f"`{{{field}}}` is not a field",
+                        f"did you mean `{{{close}}}`?" if close else None,
+                    )
+            if (
+                layout.startswith(("/", "_retainer"))
+                or "//" in layout
+                or ".." in layout.split("/")
+                or layout.endswith("/")
+            ):
+                yield document.complain(
+                    "S304",
+                    place,
+                    "the layout is not a plain relative key",
+                    f"the default is {DEFAULT_LAYOUT}",
+                )
     for number, store in enumerate(sound):
         for other in sound[:number]:
             if _overlap(store, other):
                 message = f"`{store.name}` and `{other.name}` lie inside one another"
-                yield document.complain("S301", ("stores", store.name, "url"), message, "give each a prefix of its own")
+                yield document.complain(
+                    "S301", ("stores", store.name, "url"), message, "give each a prefix of its own"
+                )
         for pattern in settings.source.hosted:
             if _fits(f"{store.scheme}://{store.bucket}", pattern):
-                message = f"`{store.name}` lies in a bucket that `source.hosted` declares as 100ms's own"
+                message = (
+                    f"`{store.name}` lies in a bucket that `source.hosted` declares as 100ms's own"
+                )
                 yield document.complain("S302", ("stores", store.name, "url"), message)
 
 
@@ -178,7 +291,11 @@ def _endpoint_mistake(endpoint: str) -> str | None:
         usable = False
     if not usable or any(letter.isspace() or not letter.isprintable() for letter in endpoint):
         return "is no http or https address"
-    return "has a user, a password or a query" if "@" in parts.netloc or parts.query or parts.fragment else None
+    return (
+        "has a user, a password or a query"
+        if "@" in parts.netloc or parts.query or parts.fragment
+        else None
+    )
 
 
 def _url_mistake(store: Store) -> str | None:
@@ -199,27 +316,53 @@ def _url_mistake(store: Store) -> str | None:
     if any(piece in (".", "..") for piece in parts.path.split("/")) or "//" in parts.path:
         return "has `.`, `..` or `//` in its path"
     if parts.scheme == "file":
-        return None if not parts.netloc and parts.path.strip("/") else "is not an absolute folder (three slashes: file:///folder)"
-    return None if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", parts.netloc) else "has no valid bucket name"
+        return (
+            None
+            if not parts.netloc and parts.path.strip("/")
+            else "is not an absolute folder (three slashes: file:///folder)"
+        )
+    return (
+        None
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", parts.netloc)
+        else "has no valid bucket name"
+    )
 
 
 def _cannot(store: Store) -> Iterator[tuple[str, str]]:
     """Settings that this kind of store does not have, and why."""
-    written = {"storage_class": store.storage_class, "kms_key": store.kms_key, "tags": store.tags, "cache_control": store.cache_control,
-               "lock": store.lock}  # fmt: skip
+    written = {
+        "storage_class": store.storage_class,
+        "kms_key": store.kms_key,
+        "tags": store.tags,
+        "cache_control": store.cache_control,
+        "lock": store.lock,
+    }
     for key in (key for key, value in written.items() if value):
         if store.written_by_100ms:
-            yield key, f"100ms writes to `{store.name}`, retainer does not: `{key}` would never apply"
+            yield (
+                key,
+                f"100ms writes to `{store.name}`, retainer does not: `{key}` would never apply",
+            )
         elif store.scheme == "file":
             yield key, f"a folder has no `{key}`"
         elif store.scheme == "gs" and key == "tags":
             yield key, "objects of Google Cloud Storage have no tags"
-    if wrong := [text for pair in store.tags for text in pair if not re.fullmatch(r"[\w\s+\-=.:/@]{0,256}", text)]:
-        yield "tags", f"`{wrong[0]}` is no text that a tag of S3 can have (letters, digits, spaces and + - = . _ : / @)"
+    if wrong := [
+        text
+        for pair in store.tags
+        for text in pair
+        if not re.fullmatch(r"[\w\s+\-=.:/@]{0,256}", text)
+    ]:
+        yield (
+            "tags",
+            f"`{wrong[0]}` is no text that a tag of S3 can have (letters, digits, spaces and + - = "
+            ". _ : / @)",
+        )
 
 
 def _overlap(one: Store, other: Store) -> bool:
-    """Whether two stores lie inside one another, however their urls are spelt: by links, mounts, ports and names of one server."""
+    """Whether two stores lie inside one another, however their urls are spelt: by links, mounts,
+    ports and names of one server."""
     if one.scheme == other.scheme == "file":
         here, there = _ways(one.prefix), _ways(other.prefix)
         return here[0] in there or there[0] in here
@@ -227,7 +370,8 @@ def _overlap(one: Store, other: Store) -> bool:
 
 
 def _ways(folder: str) -> list[tuple[int, int] | str]:
-    """A folder and those that it lies in, from the inside out: by device and inode where they exist, so that a bind mount is seen too."""
+    """A folder and those that it lies in, from the inside out: by device and inode where they
+    exist, so that a bind mount is seen too."""
     real = Path(os.path.realpath(folder))
     found: list[tuple[int, int] | str] = []
     for path in (real, *real.parents):

@@ -1,4 +1,5 @@
-"""One token for "stop": whoever loops over calls, or waits, asks it; Ctrl-C, SIGTERM and a lost lock say it."""
+"""One token for "stop": whoever loops over calls, or waits, asks it; Ctrl-C, SIGTERM and a lost
+lock say it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import threading
 
 
 class Stopped(BaseException):
-    """The work was asked to end. No `except Exception` takes it for a failure of what it was doing."""
+    """The work was asked to end. No `except Exception` takes it for a failure of what it was
+    doing."""
 
 
 class Stop:

@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all: written beside their place, on the disk, and then renamed."""
+"""Files that are there whole or not at all: written beside their place, on the disk, and then
+renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A new name beside `path`. What is written there takes the place of `path`, unless the block raises. Raises OSError."""
+    """A new name beside `path`. What is written there takes the place of `path`, unless the block
+    raises. Raises OSError."""
     half = path.with_name(f".{uuid.uuid4().hex}.half")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

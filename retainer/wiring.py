@@ -49,8 +49,11 @@ def open_writer(store: Store, stop: Stop | None = None) -> StoreWriter:
             return LocalWriter(store, stop)
 
 
-def open_stores(settings: Settings, needed: set[str], stop: Stop | None = None) -> dict[str, StoreWriter]:
-    """Every declared store that can be opened. One that cannot fails only its own actions, unless nothing at all can be done."""
+def open_stores(
+    settings: Settings, needed: set[str], stop: Stop | None = None
+) -> dict[str, StoreWriter]:
+    """Every declared store that can be opened. One that cannot fails only its own actions, unless
+    nothing at all can be done."""
     opened: dict[str, StoreWriter] = {}
     failure: RetainerError | None = None
     for store in settings.stores:
@@ -63,13 +66,17 @@ def open_stores(settings: Settings, needed: set[str], stop: Stop | None = None) 
     return opened
 
 
-def open_api(settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None) -> HmsApi:
-    """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there are none."""
+def open_api(
+    settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None
+) -> HmsApi:
+    """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
+    are none."""
     return HmsApi(settings.source.url, credentials(), on_wait=on_wait, stop=stop)
 
 
 def open_downloads(settings: Settings, on_wait: Callable[[str], None], stop: Stop) -> Downloads:
-    """The bytes of what 100ms lists; without credentials each of them is refused, and what is copied from stores is not."""
+    """The bytes of what 100ms lists; without credentials each of them is refused, and what is
+    copied from stores is not."""
     try:
         return open_api(settings, on_wait, stop)
     except RetainerError as error:
@@ -82,15 +89,21 @@ def clock_of_100ms(settings: Settings) -> Callable[[], datetime]:
 
 
 def credentials() -> Credentials:
-    """HMS_ACCESS_KEY with HMS_SECRET, or HMS_MANAGEMENT_TOKEN; each may be given as a file by *_FILE."""
-    key, secret, token = (_secret(name) for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN"))
+    """HMS_ACCESS_KEY with HMS_SECRET, or HMS_MANAGEMENT_TOKEN; each may be given as a file by
+    *_FILE."""
+    key, secret, token = (
+        _secret(name) for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN")
+    )
     if key and secret:
         return Credentials(access_key=key, secret=secret)
     if token:
         return Credentials(token=token)
     raise CredentialsRefused(
         "there are no credentials for the 100ms API",
-        hint="set HMS_ACCESS_KEY and HMS_SECRET (or HMS_MANAGEMENT_TOKEN), or plan from a snapshot with --facts FILE",
+        hint=(
+            "set HMS_ACCESS_KEY and HMS_SECRET (or HMS_MANAGEMENT_TOKEN), or plan from a snapshot "
+            "with --facts FILE"
+        ),
     )
 
 
@@ -101,7 +114,10 @@ def _secret(name: str) -> str:
                 return stream.read(64 << 10).strip()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise CredentialsRefused(f"{name}_FILE={path} cannot be read: {reason}", hint="it should hold the secret alone") from None
+            raise CredentialsRefused(
+                f"{name}_FILE={path} cannot be read: {reason}",
+                hint="it should hold the secret alone",
+            ) from None
     return os.environ.get(name, "").strip()
 
 

@@ -1,4 +1,5 @@
-"""A thousand recordings of every type, the faults that strike them, and what must become of each."""
+"""A thousand recordings of every type, the faults that strike them, and what must become of
+each."""
 
 from __future__ import annotations
 
@@ -17,7 +18,17 @@ from retainer.demo.standin import ALWAYS, UPLOADS, Faults, StandIn, sample_asset
 HOSTED = "s3://hms-prod-eu/5f00/"
 STRUCK = ("429", "500", "503", "404", "cut", "cut twice", "html", "json", "no length", "stall")
 """What strikes every tenth of what 100ms hosts: all of it passes."""
-FAULTS = ("rate_429", "rate_500", "drop_rate", "fail_first", "cut_bodies", "html_with_200", "json_error_with_200", "no_length", "stall_after")
+FAULTS = (
+    "rate_429",
+    "rate_500",
+    "drop_rate",
+    "fail_first",
+    "cut_bodies",
+    "html_with_200",
+    "json_error_with_200",
+    "no_length",
+    "stall_after",
+)
 """The fields of `Faults` that this makes use of."""
 
 
@@ -62,10 +73,16 @@ class Recording:
 
 
 def thousand(now: datetime, uploads: str) -> tuple[list[Recording], Faults]:
-    """A thousand recordings, hosted by 100ms or below `uploads`; 50 of them can never be copied whole, besides those that failed at 100ms."""
+    """A thousand recordings, hosted by 100ms or below `uploads`; 50 of them can never be copied
+    whole, besides those that failed at 100ms."""
     rng = random.Random("thousand")
-    recordings = [_sampled(asset, content, uploads, now, rng) for asset, content in sample_assets(910, now)]
-    recordings += [_unzipped(number, recordings[number].asset["room_id"], uploads, now, rng) for number in range(90)]
+    recordings = [
+        _sampled(asset, content, uploads, now, rng) for asset, content in sample_assets(910, now)
+    ]
+    recordings += [
+        _unzipped(number, recordings[number].asset["room_id"], uploads, now, rng)
+        for number in range(90)
+    ]
     faults = Faults(retry_after=0, rate_429=0.1, rate_500=0.1, drop_rate=0.1)
     _strike(recordings, faults)
     _spoil(recordings, faults, now)
@@ -73,7 +90,8 @@ def thousand(now: datetime, uploads: str) -> tuple[list[Recording], Faults]:
 
 
 def serve(recordings: Iterable[Recording], api: StandIn, uploads: str, folder: Path) -> None:
-    """Let 100ms know them all, and lay out in `folder` what it has uploaded to our bucket, below `uploads`."""
+    """Let 100ms know them all, and lay out in `folder` what it has uploaded to our bucket, below
+    `uploads`."""
     for each in recordings:
         if not each.hosted:
             api.add_asset(each.asset, hosted=False, readable=False)
@@ -87,42 +105,66 @@ def serve(recordings: Iterable[Recording], api: StandIn, uploads: str, folder: P
             api.add_asset(each.asset, next(iter(each.there.values()), None), readable=each.readable)
 
 
-def _sampled(asset: dict[str, Any], content: bytes, uploads: str, now: datetime, rng: random.Random) -> Recording:
-    """What the stand-in makes up, and some of it longer than one part of an upload, without thumbnails, or of size null."""
+def _sampled(
+    asset: dict[str, Any], content: bytes, uploads: str, now: datetime, rng: random.Random
+) -> Recording:
+    """What the stand-in makes up, and some of it longer than one part of an upload, without
+    thumbnails, or of size null."""
     age = now - datetime.fromisoformat(asset["created_at"])
     if asset["path"] is None:
-        return Recording(asset, {}, hosted=True, why="waiting" if age < timedelta(days=7) else "none")
+        return Recording(
+            asset, {}, hosted=True, why="waiting" if age < timedelta(days=7) else "none"
+        )
     hosted = not asset["path"].startswith(UPLOADS)
     if rng.random() < 0.005:
         content += rng.randbytes(9 << 20)
     if asset["thumbnails"] and rng.random() < 0.5:
         asset["thumbnails"] = None
-    asset["created_at"] = _stamp(now - age * (0.7 if hosted else 1))  # what 100ms has hosted for 15 days would be lost
+    asset["created_at"] = _stamp(
+        now - age * (0.7 if hosted else 1)
+    )  # what 100ms has hosted for 15 days would be lost
     asset["path"] = asset["path"].replace(f"{UPLOADS}/", uploads)
     asset["size"] = len(content) if asset["size"] else rng.choice((0, None))
     files = {asset["path"].rpartition("/")[2]: content}
     if asset["thumbnails"] and not hosted:
         asset["thumbnails"] = [face.replace(f"{UPLOADS}/", uploads) for face in asset["thumbnails"]]
-        files |= {f"thumbnails/{face.rpartition('/')[2]}": _jpeg(rng) for face in asset["thumbnails"]}
+        files |= {
+            f"thumbnails/{face.rpartition('/')[2]}": _jpeg(rng) for face in asset["thumbnails"]
+        }
     return Recording(asset, files, hosted)
 
 
 def _unzipped(number: int, room: str, uploads: str, now: datetime, rng: random.Random) -> Recording:
-    """A recording in pieces: two in three are hosted, one in thirty is made of whatever a playlist can point to, one in four has thumbnails."""
+    """A recording in pieces: two in three are hosted, one in thirty is made of whatever a playlist
+    can point to, one in four has thumbnails."""
     id, hosted = f"c{number:023x}", number % 3 < 2
     created = now - timedelta(days=rng.uniform(1, 14 if hosted else 400))
-    files = hls.rich() if number % 31 == 0 else {
-        "master.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0/index.m3u8\n",
-        "0/index.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nseg-0.ts\n#EXTINF:2,\nseg-1.ts\n#EXT-X-ENDLIST\n",
-        "0/seg-0.ts": b"G" + rng.randbytes(187), "0/seg-1.ts": b"G" + rng.randbytes(375),
-    }  # fmt: skip
+    files = (
+        hls.rich()
+        if number % 31 == 0
+        else {
+            "master.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0/index.m3u8\n",
+            "0/index.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nseg-0.ts\n#EXTINF:2,\nseg-1.ts\n#EXT-X-ENDLIST\n",
+            "0/seg-0.ts": b"G" + rng.randbytes(187),
+            "0/seg-1.ts": b"G" + rng.randbytes(375),
+        }
+    )
     base = f"{HOSTED if hosted else uploads}hls/{room}/{id}/vod"
     faces = [f"thumbnails/thumbnail-{face}.jpg" for face in (1, 2)] if number % 4 == 0 else []
     asset = {
-        "id": id, "job_id": f"b{id[1:]}", "room_id": room, "session_id": f"d{id[1:]}", "type": "room-vod", "status": "completed",
-        "path": f"{base}/master.m3u8", "size": None, "duration": 60, "created_at": _stamp(created),
-        "thumbnails": [f"{base}/{face}" for face in faces], "metadata": {"num_layers": "4", "max_width": 1920, "max_height": 1080},
-    }  # fmt: skip
+        "id": id,
+        "job_id": f"b{id[1:]}",
+        "room_id": room,
+        "session_id": f"d{id[1:]}",
+        "type": "room-vod",
+        "status": "completed",
+        "path": f"{base}/master.m3u8",
+        "size": None,
+        "duration": 60,
+        "created_at": _stamp(created),
+        "thumbnails": [f"{base}/{face}" for face in faces],
+        "metadata": {"num_layers": "4", "max_width": 1920, "max_height": 1080},
+    }
     return Recording(asset, files | {face: _jpeg(rng) for face in faces}, hosted, unzipped=True)
 
 
@@ -138,7 +180,11 @@ def _strike(recordings: Iterable[Recording], faults: Faults) -> None:
     hosted = [each for each in recordings if each.hosted and each.files]
     for each, fault in zip(hosted[::10], cycle(STRUCK), strict=False):
         name = next(reversed(each.files))
-        id, address = (f"{each.id}/{name}", f"/cdn/{each.id}/{name}") if each.unzipped else (each.id, f"/media/{each.id}")
+        id, address = (
+            (f"{each.id}/{name}", f"/cdn/{each.id}/{name}")
+            if each.unzipped
+            else (each.id, f"/media/{each.id}")
+        )
         match fault:
             case "cut":
                 faults.cut_bodies[id] = (100, 1)
@@ -160,7 +206,11 @@ def _spoil(recordings: Sequence[Recording], faults: Faults, now: datetime) -> No
     """What does not pass. Every fifth is taken, so that all types are among them."""
 
     def kind(*, hosted: bool, unzipped: bool) -> Iterator[Recording]:
-        return (each for each in recordings[::5] if each.files and (each.hosted, each.unzipped) == (hosted, unzipped))
+        return (
+            each
+            for each in recordings[::5]
+            if each.files and (each.hosted, each.unzipped) == (hosted, unzipped)
+        )
 
     single, ours = kind(hosted=True, unzipped=False), kind(hosted=False, unzipped=False)
     for each in _next(single, 6, "lost"):

@@ -1,4 +1,5 @@
-"""Fixtures: real servers (one of each per test process) and stores on them, each test under a prefix of its own."""
+"""Fixtures: real servers (one of each per test process) and stores on them, each test under a
+prefix of its own."""
 
 from __future__ import annotations
 
@@ -27,14 +28,26 @@ from retainer.stores.s3 import S3Writer
 if TYPE_CHECKING:
     from project import Project
 
-settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("ci")
 
 os.environ.update(
-    AWS_ACCESS_KEY_ID=servers.ADMIN[0], AWS_SECRET_ACCESS_KEY=servers.ADMIN[1], AWS_EC2_METADATA_DISABLED="true",
-    AWS_CONFIG_FILE="/dev/null", AWS_SHARED_CREDENTIALS_FILE="/dev/null", NO_COLOR="1",
-)  # fmt: skip
-for name in ("HMS_ACCESS_KEY", "HMS_SECRET", "HMS_MANAGEMENT_TOKEN", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST"):
+    AWS_ACCESS_KEY_ID=servers.ADMIN[0],
+    AWS_SECRET_ACCESS_KEY=servers.ADMIN[1],
+    AWS_EC2_METADATA_DISABLED="true",
+    AWS_CONFIG_FILE="/dev/null",
+    AWS_SHARED_CREDENTIALS_FILE="/dev/null",
+    NO_COLOR="1",
+)
+for name in (
+    "HMS_ACCESS_KEY",
+    "HMS_SECRET",
+    "HMS_MANAGEMENT_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "STORAGE_EMULATOR_HOST",
+):
     os.environ.pop(name, None)
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -46,7 +59,9 @@ def seaweedfs() -> Iterator[str]:
         client = servers.s3_client(endpoint)
         client.create_bucket(Bucket="lab-plain")
         client.create_bucket(Bucket="lab-versioned")
-        client.put_bucket_versioning(Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"})
+        client.put_bucket_versioning(
+            Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"}
+        )
         yield endpoint
 
 
@@ -56,7 +71,9 @@ def moto() -> Iterator[str]:
         client = servers.s3_client(endpoint)
         client.create_bucket(Bucket="lab-plain")
         client.create_bucket(Bucket="lab-versioned")
-        client.put_bucket_versioning(Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"})
+        client.put_bucket_versioning(
+            Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"}
+        )
         yield endpoint
 
 
@@ -69,7 +86,9 @@ def _gcs_buckets(url: str) -> None:
 
 
 def gcs_client(url: str) -> storage.Client:
-    return storage.Client(project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
+    return storage.Client(
+        project="test", credentials=AnonymousCredentials(), client_options={"api_endpoint": url}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -108,18 +127,32 @@ class Lab:
 
 
 SERVERS: dict[str, frozenset[str]] = {
-    "local": frozenset({"versions", "server-side copies", "batch deletes", "checksums", "copies in one call"}),
+    "local": frozenset(
+        {"versions", "server-side copies", "batch deletes", "checksums", "copies in one call"}
+    ),
     "seaweedfs": frozenset({"copies in one call"}),
     "seaweedfs_as_aws": frozenset(),
     "moto": frozenset({"server-side copies", "batch deletes", "checksums", "copies in one call"}),
     "strict_gcs": frozenset({"batch deletes"}),
-    "fake_gcs": frozenset({"batch deletes", "conditional deletes", "versions", "conditional reads", "conditional streamed uploads",
-                           "server-side copies", "copies in one call"}),
-}  # fmt: skip
-"""Every server, and what it is known to lack (../shared/lab.md); everything else of the contract must hold there."""
+    "fake_gcs": frozenset(
+        {
+            "batch deletes",
+            "conditional deletes",
+            "versions",
+            "conditional reads",
+            "conditional streamed uploads",
+            "server-side copies",
+            "copies in one call",
+        }
+    ),
+}
+"""Every server, and what it is known to lack (../shared/lab.md); everything else of the contract
+must hold there."""
 
 
-def make_store(server: str, endpoint: str, folder: Path, *, name: str = "lab", bucket: str = "lab-plain") -> Store:
+def make_store(
+    server: str, endpoint: str, folder: Path, *, name: str = "lab", bucket: str = "lab-plain"
+) -> Store:
     """A store of its own on a server: a fresh prefix, or a fresh folder."""
     prefix = f"t{uuid.uuid4().hex[:12]}"
     if server == "local":
@@ -127,7 +160,12 @@ def make_store(server: str, endpoint: str, folder: Path, *, name: str = "lab", b
         root.mkdir(parents=True)
         return Store(name, f"file://{root}")
     scheme = "gs" if server.endswith("gcs") else "s3"
-    return Store(name, f"{scheme}://{bucket}/{prefix}", region="us-east-1" if scheme == "s3" else None, endpoint=endpoint)
+    return Store(
+        name,
+        f"{scheme}://{bucket}/{prefix}",
+        region="us-east-1" if scheme == "s3" else None,
+        endpoint=endpoint,
+    )
 
 
 def make_writer(store: Store) -> StoreWriter:

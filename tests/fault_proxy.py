@@ -1,7 +1,9 @@
-"""An HTTP proxy that stands in front of a store and spoils what it is told to spoil; everything else goes through byte for byte.
+"""An HTTP proxy that stands in front of a store and spoils what it is told to spoil; everything
+else goes through byte for byte.
 
-But for CopyObject, where it is asked for: SeaweedFS lets the copy have the checksum of its source, whatever kind it is asked for. AWS computes
-that kind of what it wrote. The proxy does so by means of a copy in parts, of which SeaweedFS computes checksums too.
+But for CopyObject, where it is asked for: SeaweedFS lets the copy have the checksum of its source,
+whatever kind it is asked for. AWS computes that kind of what it wrote. The proxy does so by means
+of a copy in parts, of which SeaweedFS computes checksums too.
 """
 
 from __future__ import annotations
@@ -24,14 +26,27 @@ from botocore.exceptions import ClientError
 from retainer.demo.standin import ALWAYS
 
 _HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
-ERROR = '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{}</Code><Message>made by a fault</Message></Error>'
-CODES = {400: "InvalidRequest", 403: "AccessDenied", 404: "NoSuchBucket", 409: "ConditionalRequestConflict", 412: "PreconditionFailed",
-         429: "TooManyRequests", 500: "InternalError", 503: "SlowDown", 507: "InsufficientStorage"}  # fmt: skip
+ERROR = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{}</Code><Message>made by a '
+    "fault</Message></Error>"
+)
+CODES = {
+    400: "InvalidRequest",
+    403: "AccessDenied",
+    404: "NoSuchBucket",
+    409: "ConditionalRequestConflict",
+    412: "PreconditionFailed",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "SlowDown",
+    507: "InsufficientStorage",
+}
 
 
 @dataclass
 class Fault:
-    """What becomes of the first `times` requests of this method in whose path and query the pattern `part` is found."""
+    """What becomes of the first `times` requests of this method in whose path and query the pattern
+    `part` is found."""
 
     method: str
     part: str
@@ -45,7 +60,8 @@ class Fault:
     delay: float = 0.0
     """Seconds between the store's answer and its passing on."""
     cut: int | None = None
-    """The store has done what was asked, but of its answer's body only so many bytes pass on; -1: not even the status."""
+    """The store has done what was asked, but of its answer's body only so many bytes pass on; -1:
+    not even the status."""
     seen: int = 0
 
 
@@ -70,7 +86,9 @@ class FaultProxy:
         if self._server is None:
             self._server = _Server(("127.0.0.1", self._port), self)
             self._port = self._server.server_address[1]
-            threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True, name="fault-proxy").start()
+            threading.Thread(
+                target=self._server.serve_forever, args=(0.01,), daemon=True, name="fault-proxy"
+            ).start()
 
     def down(self) -> None:
         """From now on connections are refused."""
@@ -124,9 +142,17 @@ class _Handler(BaseHTTPRequestHandler):
             body = ERROR.format(CODES[fault.status]).encode() if fault.status else fault.body or b""
             self._answer(fault.status or 200, [("Content-Type", "application/xml")], body)
             return
-        if self.server.proxy.copies and "x-amz-copy-source" in self.headers and "partNumber" not in self.path:
-            status, body = copied_as_aws(self.server.proxy.copies, unquote(self.path.partition("?")[0]), self.headers)
-            self._answer(status, [("Content-Type", "application/xml")], body, fault.cut if fault else None)
+        if (
+            self.server.proxy.copies
+            and "x-amz-copy-source" in self.headers
+            and "partNumber" not in self.path
+        ):
+            status, body = copied_as_aws(
+                self.server.proxy.copies, unquote(self.path.partition("?")[0]), self.headers
+            )
+            self._answer(
+                status, [("Content-Type", "application/xml")], body, fault.cut if fault else None
+            )
             return
         store = http.client.HTTPConnection(self.server.proxy.store, timeout=60)
         store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -143,14 +169,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes, cut: int | None = None) -> None:
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, cut: int | None = None
+    ) -> None:
         if cut != -1:
             self.send_response_only(status)
             told = dict((name.lower(), value) for name, value in headers)
             for name, value in headers:
                 if name.lower() not in _HOP | {"content-length"}:
                     self.send_header(name, value)
-            self.send_header("Content-Length", told.get("content-length", "0") if self.command == "HEAD" else str(len(body)))
+            self.send_header(
+                "Content-Length",
+                told.get("content-length", "0") if self.command == "HEAD" else str(len(body)),
+            )
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body if cut is None else body[:cut])
@@ -161,33 +192,61 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def copied_as_aws(client: Any, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    """What AWS would do and answer: both conditions, and a checksum of the asked-for kind of what was written."""
-    (bucket, key), (source, origin) = path[1:].split("/", 1), unquote(headers["x-amz-copy-source"]).lstrip("/").split("/", 1)
+    """What AWS would do and answer: both conditions, and a checksum of the asked-for kind of what
+    was written."""
+    (bucket, key), (source, origin) = (
+        path[1:].split("/", 1),
+        unquote(headers["x-amz-copy-source"]).lstrip("/").split("/", 1),
+    )
     place = {"Bucket": bucket, "Key": key}
-    metadata = {name.lower().removeprefix("x-amz-meta-"): value for name, value in headers.items() if name.lower().startswith("x-amz-meta-")}
-    condition = {"CopySourceIfMatch": headers["x-amz-copy-source-if-match"]} if "x-amz-copy-source-if-match" in headers else {}
+    metadata = {
+        name.lower().removeprefix("x-amz-meta-"): value
+        for name, value in headers.items()
+        if name.lower().startswith("x-amz-meta-")
+    }
+    condition = (
+        {"CopySourceIfMatch": headers["x-amz-copy-source-if-match"]}
+        if "x-amz-copy-source-if-match" in headers
+        else {}
+    )
     only = {"IfNoneMatch": headers["if-none-match"]} if "if-none-match" in headers else {}
     try:
-        upload = place | {"UploadId": client.create_multipart_upload(
-            **place, Metadata=metadata, ContentType=headers.get("Content-Type", "binary/octet-stream"),
-            ChecksumAlgorithm=headers["x-amz-checksum-algorithm"], ChecksumType="FULL_OBJECT",
-        )["UploadId"]}  # fmt: skip
+        upload = place | {
+            "UploadId": client.create_multipart_upload(
+                **place,
+                Metadata=metadata,
+                ContentType=headers.get("Content-Type", "binary/octet-stream"),
+                ChecksumAlgorithm=headers["x-amz-checksum-algorithm"],
+                ChecksumType="FULL_OBJECT",
+            )["UploadId"]
+        }
         try:
-            part = client.upload_part_copy(**upload, PartNumber=1, CopySource={"Bucket": source, "Key": origin}, **condition)["CopyPartResult"]
-            parts = [{"PartNumber": 1} | {name: value for name, value in part.items() if name != "LastModified"}]
-            done = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **only)
+            part = client.upload_part_copy(
+                **upload, PartNumber=1, CopySource={"Bucket": source, "Key": origin}, **condition
+            )["CopyPartResult"]
+            parts = [
+                {"PartNumber": 1}
+                | {name: value for name, value in part.items() if name != "LastModified"}
+            ]
+            done = client.complete_multipart_upload(
+                **upload, MultipartUpload={"Parts": parts}, **only
+            )
         except ClientError:
             client.abort_multipart_upload(**upload)
             raise
     except ClientError as error:
-        code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+        code, status = (
+            error.response["Error"]["Code"],
+            error.response["ResponseMetadata"]["HTTPStatusCode"],
+        )
         return status, ERROR.format(code).encode()
     return 200, f"<CopyObjectResult><ETag>{done['ETag']}</ETag></CopyObjectResult>".encode()
 
 
 @contextmanager
 def raw_server(answer: bytes) -> Iterator[str]:
-    """A server that knows no HTTP: to every request it says these bytes and hangs up. Yields its address."""
+    """A server that knows no HTTP: to every request it says these bytes and hangs up. Yields its
+    address."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

@@ -1,6 +1,8 @@
-"""Decision cases for the property tests: policies, and many assets whose dates lie a second beside every boundary of those policies.
+"""Decision cases for the property tests: policies, and many assets whose dates lie a second beside
+every boundary of those policies.
 
-A case is a dict in the format of tests/conformance/README.md, plus `timezone`. Assets do not touch each other, so one case asks about many pairs.
+A case is a dict in the format of tests/conformance/README.md, plus `timezone`. Assets do not touch
+each other, so one case asks about many pairs.
 """
 
 from __future__ import annotations
@@ -33,15 +35,59 @@ class Generated(Case):
 
 
 STORES = ("alpha", "beta", "gamma")
-ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/New_York", "America/Sao_Paulo", "Asia/Beirut", "Africa/Cairo", "Australia/Lord_Howe",
-         "America/Nuuk", "Atlantic/Azores", "America/Havana")  # fmt: skip
-"""Half hours, days that begin at 01:00 (Sao Paulo, Beirut, Cairo, Azores) and days whose midnight comes twice (Azores, Havana)."""
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "Asia/Kolkata",
+    "America/New_York",
+    "America/Sao_Paulo",
+    "Asia/Beirut",
+    "Africa/Cairo",
+    "Australia/Lord_Howe",
+    "America/Nuuk",
+    "Atlantic/Azores",
+    "America/Havana",
+)
+"""Half hours, days that begin at 01:00 (Sao Paulo, Beirut, Cairo, Azores) and days whose midnight
+comes twice (Azores, Havana)."""
 
-DAYS = (date(2018, 11, 4), date(2024, 2, 29), date(2025, 3, 1), date(2025, 3, 30), date(2026, 2, 28), date(2026, 3, 8), date(2026, 3, 29),
-        date(2026, 4, 24), date(2026, 5, 1), date(2026, 10, 25), date(2026, 11, 1), date(2026, 11, 22), date(2027, 1, 1))  # fmt: skip
+DAYS = (
+    date(2018, 11, 4),
+    date(2024, 2, 29),
+    date(2025, 3, 1),
+    date(2025, 3, 30),
+    date(2026, 2, 28),
+    date(2026, 3, 8),
+    date(2026, 3, 29),
+    date(2026, 4, 24),
+    date(2026, 5, 1),
+    date(2026, 10, 25),
+    date(2026, 11, 1),
+    date(2026, 11, 22),
+    date(2027, 1, 1),
+)
 """Month ends, leap days, and days on which one of the zones changes its clock."""
 
-PERIODS = ("1h", "36h", "360h", "1d", "7d", "15d", "30d", "2w", "1mo", "90d", "6mo", "1y", "365d", "7y", "P1Y6M", "PT48H", "P30D", "P1M1D")
+PERIODS = (
+    "1h",
+    "36h",
+    "360h",
+    "1d",
+    "7d",
+    "15d",
+    "30d",
+    "2w",
+    "1mo",
+    "90d",
+    "6mo",
+    "1y",
+    "365d",
+    "7y",
+    "P1Y6M",
+    "PT48H",
+    "P30D",
+    "P1M1D",
+)
 AFTERS = ("1h", "1d", "30d", "1mo", "90d", "1y")
 LASTING = [
     {"for": period} | ({"after": after} if after else {})
@@ -53,36 +99,72 @@ LASTING = [
 
 def policies_of(case: Case) -> Policies:
     """The rules, holds and erasures of a case through the YAML reader, which must accept them."""
-    text = json.dumps({"version": 1} | {key: case[key] for key in ("rules", "holds", "erasures") if key in case}, ensure_ascii=False)
+    text = json.dumps(
+        {"version": 1} | {key: case[key] for key in ("rules", "holds", "erasures") if key in case},
+        ensure_ascii=False,
+    )
     document, unread = load_text(text, "generated.yaml")
     policies, wrong = parse_policies(document, case.get("timezone", "UTC"))
     assert not unread + wrong, (unread + wrong, text)
     return policies
 
 
-# ── Policies ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Policies ──────────────────────────────────────────────────────────────────────────────────────
 
 ROOMS = ("sales-1", "sales-22", "Sales-1", "legal-9", "a[b", "it's", "$now", "$local_day", "r]-^")
-GLOBS = ("*", "sales-*", "sales-?", "[Ss]ales-1", "[!s]*", "[^s]*", "*-[0-9]", "*-[9-0]", "*[!9-0]", "legal-9", "a[b", "[]r]*", "it's", "$now",
-         "$local*", "?*'*")  # fmt: skip
+GLOBS = (
+    "*",
+    "sales-*",
+    "sales-?",
+    "[Ss]ales-1",
+    "[!s]*",
+    "[^s]*",
+    "*-[0-9]",
+    "*-[9-0]",
+    "*[!9-0]",
+    "legal-9",
+    "a[b",
+    "[]r]*",
+    "it's",
+    "$now",
+    "$local*",
+    "?*'*",
+)
 IDS = ("r1", "r2", "u1", "$hourly", "o'r")
 PATHS = ("s3://b/rec/x.mp4", "s3://b/rec/y.zip", "gs://c/x", "")
 
 
 def _one_or_many(values: tuple[Any, ...]) -> st.SearchStrategy[Any]:
-    return st.sampled_from(values) | st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True)
+    return st.sampled_from(values) | st.lists(
+        st.sampled_from(values), min_size=1, max_size=3, unique=True
+    )
 
 
-_numbers = st.sampled_from([{"min": 1000}, {"max": 1000}, {"min": 1000, "max": 1000}, {"min": 999.5, "max": 1000.5}, {"max": 0}, {"min": 1001}])
+_numbers = st.sampled_from(
+    [
+        {"min": 1000},
+        {"max": 1000},
+        {"min": 1000, "max": 1000},
+        {"min": 999.5, "max": 1000.5},
+        {"max": 0},
+        {"min": 1001},
+    ]
+)
 
 
 def _created(now: datetime, zone: ZoneInfo) -> st.SearchStrategy[dict[str, str]]:
     day = now.astimezone(zone).date()
-    return st.sampled_from([
-        {"after": (day - timedelta(days=30)).isoformat()}, {"before": (day - timedelta(days=30)).isoformat()}, {"before": day.isoformat()},
-        {"after": write_moment(now - timedelta(days=15))}, {"before": write_moment(now - timedelta(hours=36))},
-        {"after": "2015-01-01", "before": write_moment(now - timedelta(days=8))}, {"after": "2026-03-29T00:00:00+05:30"},
-    ])  # fmt: skip
+    return st.sampled_from(
+        [
+            {"after": (day - timedelta(days=30)).isoformat()},
+            {"before": (day - timedelta(days=30)).isoformat()},
+            {"before": day.isoformat()},
+            {"after": write_moment(now - timedelta(days=15))},
+            {"before": write_moment(now - timedelta(hours=36))},
+            {"after": "2015-01-01", "before": write_moment(now - timedelta(days=8))},
+            {"after": "2026-03-29T00:00:00+05:30"},
+        ]
+    )
 
 
 def _fields(now: datetime, zone: ZoneInfo) -> dict[str, st.SearchStrategy[Any]]:
@@ -100,22 +182,39 @@ def _fields(now: datetime, zone: ZoneInfo) -> dict[str, st.SearchStrategy[Any]]:
         "duration": _numbers,
         "created": _created(now, zone),
         "path": _one_or_many(("s3://b/*", "*.mp4", "gs://c/x", "*")),
-        "metadata": st.sampled_from([{"n": 4}, {"n": "4"}, {"n": [3, "4"]}, {"live": True}, {"a/b": "x"}, {"n": 4, "live": "true"},
-                                     {"user_id": "u1"}]),
-    }  # fmt: skip
+        "metadata": st.sampled_from(
+            [
+                {"n": 4},
+                {"n": "4"},
+                {"n": [3, "4"]},
+                {"live": True},
+                {"a/b": "x"},
+                {"n": 4, "live": "true"},
+                {"user_id": "u1"},
+            ]
+        ),
+    }
 
 
 def matches(now: datetime, zone: ZoneInfo) -> st.SearchStrategy[Any]:
     fields = _fields(now, zone)
-    leaf = st.sampled_from(sorted(fields)).flatmap(lambda name: fields[name].map(lambda value: {name: value}))
+    leaf = st.sampled_from(sorted(fields)).flatmap(
+        lambda name: fields[name].map(lambda value: {name: value})
+    )
     plain = st.just("all") | leaf | st.tuples(leaf, leaf).map(lambda two: two[0] | two[1])
 
     def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         some = st.lists(inner, min_size=1, max_size=3)
-        return inner.map(lambda one: {"not": one}) | some.map(lambda all_: {"any": all_}) | some.map(lambda all_: {"all": all_}) | st.tuples(
-            leaf, inner).map(lambda two: two[0] | {"not": two[1]})  # fmt: skip
+        return (
+            inner.map(lambda one: {"not": one})
+            | some.map(lambda all_: {"any": all_})
+            | some.map(lambda all_: {"all": all_})
+            | st.tuples(leaf, inner).map(lambda two: two[0] | {"not": two[1]})
+        )
 
-    return st.one_of(st.just("all"), st.just("all"), plain, st.recursive(plain, nested, max_leaves=5))
+    return st.one_of(
+        st.just("all"), st.just("all"), plain, st.recursive(plain, nested, max_leaves=5)
+    )
 
 
 _stores = st.sampled_from(STORES)
@@ -123,22 +222,40 @@ _stores = st.sampled_from(STORES)
 
 @st.composite
 def keeps(draw: st.DrawFn, endless: bool = True) -> dict[str, Any]:
-    lasting = draw(st.sampled_from(LASTING if endless else [each for each in LASTING if each["for"] != "forever"]))
-    return {"in": draw(_stores)} | lasting | ({"basis": "legal"} if draw(st.integers(0, 3)) == 0 else {})
+    lasting = draw(
+        st.sampled_from(
+            LASTING if endless else [each for each in LASTING if each["for"] != "forever"]
+        )
+    )
+    return (
+        {"in": draw(_stores)}
+        | lasting
+        | ({"basis": "legal"} if draw(st.integers(0, 3)) == 0 else {})
+    )
 
 
 @st.composite
 def rules(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
     rule: dict[str, Any] = {"match": draw(matches(now, zone))}
-    kind = draw(st.sampled_from(["keep", "keep then delete", "delete", "at_most", "keep and delete", "everything"]))
+    kind = draw(
+        st.sampled_from(
+            ["keep", "keep then delete", "delete", "at_most", "keep and delete", "everything"]
+        )
+    )
     if "keep" in kind or kind == "everything":
-        rule["keep"] = draw(st.lists(keeps(endless="then" not in kind and kind != "everything"), min_size=1, max_size=3))
+        rule["keep"] = draw(
+            st.lists(
+                keeps(endless="then" not in kind and kind != "everything"), min_size=1, max_size=3
+            )
+        )
         if "then" in kind or kind == "everything":
             rule["then"] = "delete"
         elif draw(st.booleans()):
             rule["then"] = "leave"
     if "delete" in kind.replace("then delete", "") or kind == "everything":
-        deletes = st.builds(lambda store, period: {"in": store, "after": period}, _stores, st.sampled_from(PERIODS))
+        deletes = st.builds(
+            lambda store, period: {"in": store, "after": period}, _stores, st.sampled_from(PERIODS)
+        )
         rule["delete"] = draw(st.lists(deletes, min_size=1, max_size=2))
     if kind in ("at_most", "everything"):
         rule["at_most"] = draw(st.sampled_from(PERIODS))
@@ -148,15 +265,28 @@ def rules(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
 @st.composite
 def added_keeps(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
     """A rule that only keeps."""
-    rule = {"id": "added", "match": draw(matches(now, zone)), "keep": draw(st.lists(keeps(), min_size=1, max_size=2))}
+    rule = {
+        "id": "added",
+        "match": draw(matches(now, zone)),
+        "keep": draw(st.lists(keeps(), min_size=1, max_size=2)),
+    }
     return rule | ({"then": "leave"} if draw(st.booleans()) else {})
 
 
 @st.composite
 def holds(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
     day = now.astimezone(zone).date()
-    ends = [None, None, write_moment(now), write_moment(now + timedelta(seconds=1)), write_moment(now - timedelta(seconds=1)), day.isoformat(),
-            (day + timedelta(days=1)).isoformat(), (day + timedelta(days=31)).isoformat(), (day - timedelta(days=400)).isoformat()]  # fmt: skip
+    ends = [
+        None,
+        None,
+        write_moment(now),
+        write_moment(now + timedelta(seconds=1)),
+        write_moment(now - timedelta(seconds=1)),
+        day.isoformat(),
+        (day + timedelta(days=1)).isoformat(),
+        (day + timedelta(days=31)).isoformat(),
+        (day - timedelta(days=400)).isoformat(),
+    ]
     hold = {"why": "a matter", "match": draw(matches(now, zone)), "in": draw(_stores)}
     released = draw(st.sampled_from(ends))
     return hold | ({"released": released} if released else {})
@@ -165,10 +295,12 @@ def holds(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
 @st.composite
 def erasures(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
     requested = draw(st.sampled_from([None, "2026-02-01", "2099-01-01", write_moment(now)]))
-    return {"why": "a request", "match": draw(matches(now, zone))} | ({"requested": requested} if requested else {})
+    return {"why": "a request", "match": draw(matches(now, zone))} | (
+        {"requested": requested} if requested else {}
+    )
 
 
-# ── Facts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Facts ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @cache
@@ -176,14 +308,24 @@ def change_days(zone: ZoneInfo) -> tuple[date, ...]:
     """The days of 2018 to 2030 that are longer or shorter than 24 hours."""
     days = [date(2018, 1, 1) + timedelta(days=number) for number in range(13 * 365)]
     starts = [reference.start_of_day(day, zone) for day in days]
-    return tuple(day for day, start, end in zip(days, starts, starts[1:], strict=False) if end - start != timedelta(days=1))
+    return tuple(
+        day
+        for day, start, end in zip(days, starts, starts[1:], strict=False)
+        if end - start != timedelta(days=1)
+    )
 
 
 @st.composite
 def moments(draw: st.DrawFn, zone: ZoneInfo) -> datetime:
     """A `now`, mostly within a second of the start of a day in the zone."""
-    changes = [day + timedelta(days=number) for day in change_days(zone) for number in (0, 1)] or [*DAYS]
-    day = draw(st.sampled_from(DAYS) | st.sampled_from(changes) | st.dates(date(2016, 1, 1), date(2036, 12, 31)))
+    changes = [day + timedelta(days=number) for day in change_days(zone) for number in (0, 1)] or [
+        *DAYS
+    ]
+    day = draw(
+        st.sampled_from(DAYS)
+        | st.sampled_from(changes)
+        | st.dates(date(2016, 1, 1), date(2036, 12, 31))
+    )
     aside = draw(st.sampled_from([0, 0, 1, -1, 3600, 43_200, 86_399]))
     return reference.start_of_day(day, zone) + timedelta(seconds=aside)
 
@@ -192,13 +334,20 @@ def _earlier(day: date, period: Period) -> date:
     """The day whose date + period is about this day."""
     months = day.year * 12 + day.month - 1 - period.months
     year, month = divmod(months, 12)
-    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1])) - timedelta(days=period.days)
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1])) - timedelta(
+        days=period.days
+    )
 
 
 def _asked_periods(case: Case) -> list[Period]:
     texts = {"15d"}
     for rule in case["rules"]:
-        texts |= {each[key] for each in (*rule.get("keep", ()), *rule.get("delete", ())) for key in ("for", "after") if key in each}
+        texts |= {
+            each[key]
+            for each in (*rule.get("keep", ()), *rule.get("delete", ()))
+            for key in ("for", "after")
+            if key in each
+        }
         texts |= {rule["at_most"]} if "at_most" in rule else set()
     return [period for text in sorted(texts) if not (period := parse_period(text)).forever]
 
@@ -215,8 +364,16 @@ def _dated(random: Random, now: datetime, zone: ZoneInfo, periods: list[Period])
             if period.exact:
                 created = now - timedelta(seconds=period.seconds) + aside
             else:
-                day = _earlier(now.astimezone(zone).date() - timedelta(days=random.choice([1, 1, 0, 2])), period)
-                created = datetime.combine(day, random.choice([time(0), time(10, 30), time(23, 59, 59)]), zone).astimezone(UTC) + aside
+                day = _earlier(
+                    now.astimezone(zone).date() - timedelta(days=random.choice([1, 1, 0, 2])),
+                    period,
+                )
+                created = (
+                    datetime.combine(
+                        day, random.choice([time(0), time(10, 30), time(23, 59, 59)]), zone
+                    ).astimezone(UTC)
+                    + aside
+                )
         case "lapse":
             created = now - timedelta(days=15) + aside
         case "failed":
@@ -224,15 +381,40 @@ def _dated(random: Random, now: datetime, zone: ZoneInfo, periods: list[Period])
         case "any":
             created = now - timedelta(seconds=random.randint(0, 9 * 365 * 86_400))
         case "edge":
-            created = random.choice([now, now + timedelta(minutes=5), datetime(2015, 1, 1, tzinfo=UTC), now + timedelta(days=200)]) + aside
+            created = (
+                random.choice(
+                    [
+                        now,
+                        now + timedelta(minutes=5),
+                        datetime(2015, 1, 1, tzinfo=UTC),
+                        now + timedelta(days=200),
+                    ]
+                )
+                + aside
+            )
         case _:
             return random.choice(
-                [{}, {}, {"created_at": None}, {"created_at": "2026-1-31T10:30:00Z"}, {"created_at": "2026-01-31 10:30:00"},
-                 {"created_at": "2026-01-31T10:30:00"}, {"created_at": 1_700_000_000},
-                 {"created_at": write_moment(now - timedelta(days=400)), "not_known": ["created_at"]}])  # fmt: skip
+                [
+                    {},
+                    {},
+                    {"created_at": None},
+                    {"created_at": "2026-1-31T10:30:00Z"},
+                    {"created_at": "2026-01-31 10:30:00"},
+                    {"created_at": "2026-01-31T10:30:00"},
+                    {"created_at": 1_700_000_000},
+                    {
+                        "created_at": write_moment(now - timedelta(days=400)),
+                        "not_known": ["created_at"],
+                    },
+                ]
+            )
     if random.random() < 0.2:
         created = created.astimezone(ZoneInfo(random.choice(["Asia/Kolkata", "America/New_York"])))
-    return {"created_at": created.isoformat(timespec="microseconds" if created.microsecond else "seconds").replace("+00:00", "Z")}
+    return {
+        "created_at": created.isoformat(
+            timespec="microseconds" if created.microsecond else "seconds"
+        ).replace("+00:00", "Z")
+    }
 
 
 _FACTS: dict[str, tuple[Any, ...]] = {
@@ -247,7 +429,14 @@ _FACTS: dict[str, tuple[Any, ...]] = {
     "size": (0, 999, 1000, 1001, "1000", None),
     "duration": (0, 999.5, 1000, 1001, None),
     "path": (*PATHS, None),
-    "metadata": ({"n": 4}, {"n": "4", "live": True}, {"n": None}, {"user_id": "u1", "a/b": "x"}, {}, None),
+    "metadata": (
+        {"n": 4},
+        {"n": "4", "live": True},
+        {"n": None},
+        {"user_id": "u1", "a/b": "x"},
+        {},
+        None,
+    ),
 }
 
 
@@ -263,8 +452,23 @@ def _facts(random: Random) -> dict[str, Any]:
     return facts
 
 
-_LIES = (*[None] * 5, *[{}] * 6, *[{"state": "partial"}] * 2, {"locked": True}, {"state": "partial", "locked": True})
-_SOURCES = ((), (), (), ("hosted",), ("hosted",), ("hosted",), ("elsewhere",), ("hosted", "elsewhere"))
+_LIES = (
+    *[None] * 5,
+    *[{}] * 6,
+    *[{"state": "partial"}] * 2,
+    {"locked": True},
+    {"state": "partial", "locked": True},
+)
+_SOURCES = (
+    (),
+    (),
+    (),
+    ("hosted",),
+    ("hosted",),
+    ("hosted",),
+    ("elsewhere",),
+    ("hosted", "elsewhere"),
+)
 
 
 @st.composite
@@ -277,14 +481,20 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
         "timezone": timezone,
         "now": write_moment(now),
         "rules": [draw(rules(now, zone)) for _ in range(draw(st.integers(1, 5)))],
-        "holds": draw(st.just([]) | st.just([]) | st.lists(holds(now, zone), min_size=1, max_size=2)),
-        "erasures": draw(st.just([]) | st.just([]) | st.lists(erasures(now, zone), min_size=1, max_size=2)),
+        "holds": draw(
+            st.just([]) | st.just([]) | st.lists(holds(now, zone), min_size=1, max_size=2)
+        ),
+        "erasures": draw(
+            st.just([]) | st.just([]) | st.lists(erasures(now, zone), min_size=1, max_size=2)
+        ),
         "unfinished": draw(st.sampled_from([[], [], [], ["beta"], ["alpha", "gamma"], ["delta"]])),
         "assets": [],
         "copies": [],
     }
     for section, letter in (("rules", "k"), ("holds", "h"), ("erasures", "e")):
-        case[section] = [{"id": f"{letter}{number}"} | item for number, item in enumerate(case[section])]
+        case[section] = [
+            {"id": f"{letter}{number}"} | item for number, item in enumerate(case[section])
+        ]
     random, periods = Random(draw(st.integers(0, 2**64 - 1))), _asked_periods(case)
     for number in range(assets):
         asset = {"id": f"a{number}"} | _facts(random)
@@ -292,7 +502,9 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
         unread = [*asset.get("not_known", []), *dated.pop("not_known", [])]
         case["assets"].append(asset | dated | ({"not_known": unread} if unread else {}))
         lying = [(store, random.choice(_LIES)) for store in STORES]
-        case["copies"] += [{"asset": asset["id"], "in": store} | lies for store, lies in lying if lies is not None]
+        case["copies"] += [
+            {"asset": asset["id"], "in": store} | lies for store, lies in lying if lies is not None
+        ]
         case["copies"] += [{"asset": asset["id"], "in": place} for place in random.choice(_SOURCES)]
     return Generated(case)
 
@@ -305,6 +517,8 @@ def now_of(case: Case) -> datetime:
 
 def only(case: Case, asset_id: str) -> str:
     """The case with one of its assets, as JSON: what a failure shows."""
-    part = case | {"assets": [asset for asset in case["assets"] if asset["id"] == asset_id],
-                   "copies": [copy for copy in case["copies"] if copy["asset"] == asset_id]}  # fmt: skip
+    part = case | {
+        "assets": [asset for asset in case["assets"] if asset["id"] == asset_id],
+        "copies": [copy for copy in case["copies"] if copy["asset"] == asset_id],
+    }
     return json.dumps(part, ensure_ascii=False, default=str)

@@ -1,4 +1,5 @@
-"""Real small HLS recordings, made with PyAV, and a player that is content with nothing less than every frame of them."""
+"""Real small HLS recordings, made with PyAV, and a player that is content with nothing less than
+every frame of them."""
 
 from __future__ import annotations
 
@@ -45,24 +46,35 @@ def _made_once(make: Callable[[], Files]) -> Callable[[], Files]:
 @_made_once
 def simple() -> Files:
     """Two layers of picture and sound in `.ts` segments."""
-    layers = [_muxed(f"layer-{layer}", "seg-%d.ts", video=layer + 1, audio=True) for layer in (0, 1)]
-    return {"master.m3u8": _master("layer-0/index.m3u8", "layer-1/index.m3u8")} | layers[0] | layers[1]
+    layers = [
+        _muxed(f"layer-{layer}", "seg-%d.ts", video=layer + 1, audio=True) for layer in (0, 1)
+    ]
+    return (
+        {"master.m3u8": _master("layer-0/index.m3u8", "layer-1/index.m3u8")} | layers[0] | layers[1]
+    )
 
 
 @_made_once
 def rich() -> Files:
     """Whatever a playlist can point to.
 
-    Variants, silent: `fmp4` with an init section, `encrypted` under a key (a segment's IV is its number), `ranges` of one file, `spaced` with a `%20`
-    in a URI. Renditions: `audio`, with an init section too, and `subtitles`. `iframes` are the key frames of `ranges`, by ranges of the same file.
+    Variants, silent: `fmp4` with an init section, `encrypted` under a key (a segment's IV is its
+    number), `ranges` of one file, `spaced` with a `%20` in a URI. Renditions: `audio`, with an init
+    section too, and `subtitles`. `iframes` are the key frames of `ranges`, by ranges of the same
+    file.
     """
     fmp4 = _muxed("fmp4", "seg-%d.m4s", video=3, hls_segment_type="fmp4")
     audio = _muxed("audio", "seg-%d.m4s", audio=True, hls_segment_type="fmp4")
     ranges = _muxed("ranges", "all.ts", video=4, hls_flags="single_file")
 
-    encrypted = {path: data if path.endswith("m3u8") else _encrypted(path, data) for path, data in _muxed("encrypted", "seg-%d.ts", video=5).items()}
+    encrypted = {
+        path: data if path.endswith("m3u8") else _encrypted(path, data)
+        for path, data in _muxed("encrypted", "seg-%d.ts", video=5).items()
+    }
     keyed = b'#EXT-X-KEY:METHOD=AES-128,URI="keys/1.key"\n#EXTINF'
-    encrypted["encrypted/index.m3u8"] = encrypted["encrypted/index.m3u8"].replace(b"#EXTINF", keyed, 1)
+    encrypted["encrypted/index.m3u8"] = encrypted["encrypted/index.m3u8"].replace(
+        b"#EXTINF", keyed, 1
+    )
     encrypted["encrypted/keys/1.key"] = _KEY
 
     spaced = _muxed("spaced", "seg-%d.ts", video=6)
@@ -71,7 +83,12 @@ def rich() -> Files:
 
     subtitles = {f"subtitles/seg-{number}.vtt": _sentence(number) for number in range(SECONDS)}
     subtitles["subtitles/index.m3u8"] = _media(f"seg-{number}.vtt" for number in range(SECONDS))
-    iframes = {"iframes/index.m3u8": _media(_key_frames(ranges["ranges/index.m3u8"], ranges["ranges/all.ts"]), "#EXT-X-I-FRAMES-ONLY")}
+    iframes = {
+        "iframes/index.m3u8": _media(
+            _key_frames(ranges["ranges/index.m3u8"], ranges["ranges/all.ts"]),
+            "#EXT-X-I-FRAMES-ONLY",
+        )
+    }
 
     master = _master(
         *(f"{variant}/index.m3u8" for variant in ("fmp4", "encrypted", "ranges", "spaced")),
@@ -82,7 +99,9 @@ def rich() -> Files:
             f'#EXT-X-I-FRAME-STREAM-INF:BANDWIDTH=60000,RESOLUTION={_WIDTH}x{_HEIGHT},URI="iframes/index.m3u8"',
         ),
     )
-    return {"master.m3u8": master} | fmp4 | audio | ranges | encrypted | spaced | subtitles | iframes
+    return (
+        {"master.m3u8": master} | fmp4 | audio | ranges | encrypted | spaced | subtitles | iframes
+    )
 
 
 @_made_once
@@ -92,10 +111,12 @@ def thumbnails() -> Files:
 
 
 def played(folder: Path, entry: str = "master.m3u8") -> float:
-    """Seconds of the shortest variant that has pictures, after every playlist was played to its end from nothing but `folder`.
+    """Seconds of the shortest variant that has pictures, after every playlist was played to its end
+    from nothing but `folder`.
 
-    Raises whatever was wrong: a file that is not there, a frame that is broken, anything that is shorter than its playlist says. URIs are read as
-    a web server reads them, `seg%201.ts?x` is `seg 1.ts`; FFmpeg by itself takes them for names as they stand.
+    Raises whatever was wrong: a file that is not there, a frame that is broken, anything that is
+    shorter than its playlist says. URIs are read as a web server reads them, `seg%201.ts?x` is `seg
+    1.ts`; FFmpeg by itself takes them for names as they stand.
     """
 
     def read(uri: str) -> bytes:
@@ -115,7 +136,9 @@ def played(folder: Path, entry: str = "master.m3u8") -> float:
 def served(url: str) -> float:
     """`played`, from a web server, which FFmpeg asks by itself."""
     with httpx.Client(trust_env=False) as client:
-        return _shortest(url, lambda uri: client.get(uri).raise_for_status().content, options=NO_PROXY)
+        return _shortest(
+            url, lambda uri: client.get(uri).raise_for_status().content, options=NO_PROXY
+        )
 
 
 def _shortest(entry: str, read: Callable[[str], bytes], **how: Any) -> float:
@@ -124,12 +147,16 @@ def _shortest(entry: str, read: Callable[[str], bytes], **how: Any) -> float:
     if not variants:
         return _lasted(entry, master, how)["video"]
     renditions = re.findall(r'^#EXT-X-(?:MEDIA|I-FRAME-STREAM-INF):.*URI="(.+?)"', master, re.M)
-    lasted = [_lasted(uri, read(uri).decode(), how) for uri in (urljoin(entry, each) for each in variants + renditions)]
+    lasted = [
+        _lasted(uri, read(uri).decode(), how)
+        for uri in (urljoin(entry, each) for each in variants + renditions)
+    ]
     return min(each["video"] for each in lasted[: len(variants)] if "video" in each)
 
 
 def _lasted(uri: str, playlist: str, how: dict[str, Any]) -> dict[str, float]:
-    """Seconds by type of stream. A key frame or a sentence that stands for a whole piece of time lasts as long as that piece."""
+    """Seconds by type of stream. A key frame or a sentence that stands for a whole piece of time
+    lasts as long as that piece."""
     pieces = [float(each) for each in re.findall(r"^#EXTINF:([\d.]+)", playlist, re.M)]
     sparse = "#EXT-X-I-FRAMES-ONLY" in playlist
     if "#EXT-X-ENDLIST" not in playlist:
@@ -141,7 +168,9 @@ def _lasted(uri: str, playlist: str, how: dict[str, Any]) -> dict[str, float]:
                 raise ValueError(f"{uri}: no codec for {stream}")
             stream.codec_context.options = {"err_detect": "explode"}
         for packet in recording.demux():
-            if packet.is_corrupt and not sparse:  # so a transport stream's demuxer calls the last packet before a gap
+            if (
+                packet.is_corrupt and not sparse
+            ):  # so a transport stream's demuxer calls the last packet before a gap
                 raise ValueError(f"{uri}: {packet} is corrupt")
             for frame in packet.decode():
                 match frame:
@@ -157,7 +186,9 @@ def _lasted(uri: str, playlist: str, how: dict[str, Any]) -> dict[str, float]:
     return lasted
 
 
-def _muxed(folder: str, segments: str, *, video: int = 0, audio: bool = False, **options: str) -> Files:
+def _muxed(
+    folder: str, segments: str, *, video: int = 0, audio: bool = False, **options: str
+) -> Files:
     """A media playlist with what it points to. Each number is another `video`."""
     files: Files = {}
 
@@ -168,13 +199,22 @@ def _muxed(folder: str, segments: str, *, video: int = 0, audio: bool = False, *
 
         def close(self) -> None:
             if not self.closed:
-                files[self.name] = files.get(self.name, b"") + self.getvalue()  # a single file is opened again at the end, and nothing is written
+                files[self.name] = (
+                    files.get(self.name, b"") + self.getvalue()
+                )  # a single file is opened again at the end, and nothing is written
             super().close()
 
-    options |= {"hls_time": "1", "hls_playlist_type": "vod", "hls_segment_filename": f"{folder}/{segments}", "fflags": "+bitexact"}
+    options |= {
+        "hls_time": "1",
+        "hls_playlist_type": "vod",
+        "hls_segment_filename": f"{folder}/{segments}",
+        "fflags": "+bitexact",
+    }
     with av.open(f"{folder}/index.m3u8", "w", format="hls", options=options, io_open=Kept) as out:
         if video:
-            pictures = out.add_stream("libx264", rate=_FPS, width=_WIDTH, height=_HEIGHT, pix_fmt="yuv420p", options=_X264)
+            pictures = out.add_stream(
+                "libx264", rate=_FPS, width=_WIDTH, height=_HEIGHT, pix_fmt="yuv420p", options=_X264
+            )
         if audio:
             sounds = out.add_stream("aac", rate=_RATE, layout="mono")
         for number in range(SECONDS * _FPS):
@@ -201,12 +241,20 @@ def _picture(colour: int, format: str = "yuv420p") -> av.VideoFrame:
 
 def _jpeg(number: int) -> bytes:
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = _WIDTH, _HEIGHT, "yuvj420p", Fraction(1, _FPS)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = (
+        _WIDTH,
+        _HEIGHT,
+        "yuvj420p",
+        Fraction(1, _FPS),
+    )
     return b"".join(bytes(packet) for packet in encoder.encode(_picture(number * 40, "yuvj420p")))
 
 
 def _sentence(number: int) -> bytes:
-    return f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:0\n\n00:00:0{number}.000 --> 00:00:0{number}.900\nSentence {number}\n\n".encode()
+    return (
+        f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:0\n\n00:00:0{number}.000 --> "
+        f"00:00:0{number}.900\nSentence {number}\n\n"
+    ).encode()
 
 
 def _encrypted(path: str, segment: bytes) -> bytes:
@@ -232,14 +280,19 @@ def _key_frames(playlist: bytes, stream: bytes) -> list[str]:
 
 
 def _master(*variants: str, groups: str = "", renditions: tuple[str, ...] = ()) -> bytes:
-    told = (f"#EXT-X-STREAM-INF:BANDWIDTH={400_000 - at * 50_000},RESOLUTION={_WIDTH}x{_HEIGHT}{groups}\n{uri}" for at, uri in enumerate(variants))
+    told = (
+        f"#EXT-X-STREAM-INF:BANDWIDTH={400_000 - at * 50_000},RESOLUTION={_WIDTH}x{_HEIGHT}{groups}\n{uri}"
+        for at, uri in enumerate(variants)
+    )
     return _playlist(*renditions, *told)
 
 
 def _media(pieces: Iterable[str], *tags: str) -> bytes:
     """Each piece lasts one second."""
     usual = ("#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0", "#EXT-X-PLAYLIST-TYPE:VOD")
-    return _playlist(*usual, *tags, *(f"#EXTINF:1.000000,\n{each}" for each in pieces), "#EXT-X-ENDLIST")
+    return _playlist(
+        *usual, *tags, *(f"#EXTINF:1.000000,\n{each}" for each in pieces), "#EXT-X-ENDLIST"
+    )
 
 
 def _playlist(*lines: str) -> bytes:

@@ -1,5 +1,6 @@
-"""`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n, KILL_WHEN=before|after. KILL_COUNT=FILE only counts them.
-KILL_EVENT=name kills it once that event is in the journal, KILL_NAME=name at the first effect of that name.
+"""`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n,
+KILL_WHEN=before|after. KILL_COUNT=FILE only counts them. KILL_EVENT=name kills it once that event
+is in the journal, KILL_NAME=name at the first effect of that name.
 
 An effect is every call that changes a store and every line of the journal.
 """
@@ -16,9 +17,14 @@ import retainer.applying
 import retainer.wiring
 from retainer.journal.file import Journal
 
-AT, WHEN, COUNT = int(os.environ.get("KILL_AT", "0")), os.environ.get("KILL_WHEN", ""), os.environ.get("KILL_COUNT", "")
+AT, WHEN, COUNT = (
+    int(os.environ.get("KILL_AT", "0")),
+    os.environ.get("KILL_WHEN", ""),
+    os.environ.get("KILL_COUNT", ""),
+)
 NAME = os.environ.get("KILL_NAME", "")
-"""The first effect of this name strikes that is not about retainer's own objects, in place of the one with the number."""
+"""The first effect of this name strikes that is not about retainer's own objects, in place of the
+one with the number."""
 EFFECTS = ("create", "copy_within", "delete", "delete_batch", "replace")
 seen: list[str] = []
 
@@ -26,7 +32,9 @@ seen: list[str] = []
 def counted(name: str, call: Any) -> Any:
     def wrapped(*words: Any, **named: Any) -> Any:
         seen.append(name)
-        at = len(seen) == AT or (name == NAME and not any(str(word).startswith("_retainer/") for word in words))
+        at = len(seen) == AT or (
+            name == NAME and not any(str(word).startswith("_retainer/") for word in words)
+        )
         if at and WHEN == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = call(*words, **named)

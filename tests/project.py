@@ -1,4 +1,5 @@
-"""A retainer project on real servers, driven through the command line as a person or a runbook would."""
+"""A retainer project on real servers, driven through the command line as a person or a runbook
+would."""
 
 from __future__ import annotations
 
@@ -34,8 +35,16 @@ ROOM = "60000000000000000000000a"
 POLICY: dict[str, Any] = {
     "version": 1,
     "rules": [
-        {"id": "calls", "match": {"type": ["room-composite", "chat"]}, "keep": [{"in": "vault", "for": "2y"}]},
-        {"id": "raw", "match": {"type": "room-composite"}, "delete": [{"in": "uploads", "after": "30d"}]},
+        {
+            "id": "calls",
+            "match": {"type": ["room-composite", "chat"]},
+            "keep": [{"in": "vault", "for": "2y"}],
+        },
+        {
+            "id": "raw",
+            "match": {"type": "room-composite"},
+            "delete": [{"in": "uploads", "after": "30d"}],
+        },
     ],
 }
 
@@ -51,25 +60,49 @@ class Project:
     root: Path
     api: StandIn
     stores: dict[str, Store]
-    limits: dict[str, Any] = field(default_factory=lambda: {"count": 500, "percent": 100, "bytes": "1TB"})
+    limits: dict[str, Any] = field(
+        default_factory=lambda: {"count": 500, "percent": 100, "bytes": "1TB"}
+    )
     environment: dict[str, str] = field(default_factory=dict)
     impatient: bool = False
-    """Half a second of patience for the 100ms API, where a test needs a listing that fails for good."""
+    """Half a second of patience for the 100ms API, where a test needs a listing that fails for
+    good."""
 
     def write(self, policy: dict[str, Any] = POLICY) -> None:
         stores: dict[str, Any] = {}
         for name, store in self.stores.items():
-            said = {key: getattr(store, key) for key in ("endpoint", "region", "storage_class", "kms_key", "cache_control", "lock")}
-            said |= {"layout": store.layout if store.written_by_100ms else None, "tags": dict(store.tags)}
-            stores[name] = {"url": store.url, "storage_class_from": store.storage_class_from} | {key: value for key, value in said.items() if value}
+            said = {
+                key: getattr(store, key)
+                for key in (
+                    "endpoint",
+                    "region",
+                    "storage_class",
+                    "kms_key",
+                    "cache_control",
+                    "lock",
+                )
+            }
+            said |= {
+                "layout": store.layout if store.written_by_100ms else None,
+                "tags": dict(store.tags),
+            }
+            stores[name] = {"url": store.url, "storage_class_from": store.storage_class_from} | {
+                key: value for key, value in said.items() if value
+            }
         source = {"url": self.api.url, "hosted": ["s3://hms-prod-*"]}
-        settings = {"version": 1, "source": source, "stores": stores, "limits": {"deletes": self.limits}}
+        settings = {
+            "version": 1,
+            "source": source,
+            "stores": stores,
+            "limits": {"deletes": self.limits},
+        }
         (self.root / "policies").mkdir(parents=True, exist_ok=True)
         (self.root / "retainer.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         (self.root / "policies" / "rules.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
 
     def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command as `retainer` does, in this process, which saves a second each; `expect` is its exit code."""
+        """Run a command as `retainer` does, in this process, which saves a second each; `expect` is
+        its exit code."""
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.chdir(self.root)
@@ -83,7 +116,9 @@ class Project:
             with pytest.raises(SystemExit) as ended:
                 main()
         code = int(str(ended.value.code))
-        assert expect is None or code == expect, f"{words} ended with {code}, not {expect}\n{out.getvalue()}\n{err.getvalue()}"
+        assert expect is None or code == expect, (
+            f"{words} ended with {code}, not {expect}\n{out.getvalue()}\n{err.getvalue()}"
+        )
         return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     def command(self, *words: str) -> list[str]:
@@ -91,7 +126,11 @@ class Project:
         return [sys.executable, "-m", "retainer", *words]
 
     def env(self) -> dict[str, str]:
-        return os.environ | {"HMS_ACCESS_KEY": self.api.access_key, "HMS_SECRET": self.api.secret} | self.environment
+        return (
+            os.environ
+            | {"HMS_ACCESS_KEY": self.api.access_key, "HMS_SECRET": self.api.secret}
+            | self.environment
+        )
 
     def plan(self, name: str = "p.plan", *words: str, expect: int | None = 0) -> dict[str, Any]:
         """Make a plan and return it as JSON."""
@@ -123,31 +162,77 @@ class Project:
         return {seen.key: b"".join(writer.read(seen)) for seen in writer.list()}
 
     def journal(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.root / ".retainer" / "journal.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line)
+            for line in (self.root / ".retainer" / "journal.jsonl").read_text().splitlines()
+        ]
 
-    def hosted(self, name: str, content: bytes, *, age: timedelta = timedelta(days=2), kind: str = "room-composite", **more: Any) -> dict[str, Any]:
+    def hosted(
+        self,
+        name: str,
+        content: bytes,
+        *,
+        age: timedelta = timedelta(days=2),
+        kind: str = "room-composite",
+        **more: Any,
+    ) -> dict[str, Any]:
         """A recording that 100ms hosts."""
         end = "csv" if kind == "chat" else "mp4"
-        asset = self._asset(name, content, age, kind, f"s3://hms-prod-eu/5f00/beam/{ROOM}/Rec-{name}.{end}", more)
+        asset = self._asset(
+            name, content, age, kind, f"s3://hms-prod-eu/5f00/beam/{ROOM}/Rec-{name}.{end}", more
+        )
         self.api.add_asset(asset, content)
         return asset
 
-    def hosted_vod(self, name: str, files: Mapping[str, bytes], *, age: timedelta = timedelta(days=2), **more: Any) -> dict[str, Any]:
+    def hosted_vod(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        age: timedelta = timedelta(days=2),
+        **more: Any,
+    ) -> dict[str, Any]:
         """An unzipped recording that 100ms hosts behind a CDN."""
-        asset = self._asset(name, b"", age, "room-vod", f"s3://hms-prod-eu/5f00/hls/{ROOM}/{name}/vod/master.m3u8", {"size": None} | more)
+        asset = self._asset(
+            name,
+            b"",
+            age,
+            "room-vod",
+            f"s3://hms-prod-eu/5f00/hls/{ROOM}/{name}/vod/master.m3u8",
+            {"size": None} | more,
+        )
         self.api.add_asset(asset, files=files)
         return asset
 
-    def uploaded_vod(self, name: str, files: Mapping[str, bytes], *, age: timedelta = timedelta(days=60), **more: Any) -> dict[str, Any]:
-        """An unzipped recording that 100ms has uploaded to our own bucket, in a folder named like it."""
+    def uploaded_vod(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        age: timedelta = timedelta(days=60),
+        **more: Any,
+    ) -> dict[str, Any]:
+        """An unzipped recording that 100ms has uploaded to our own bucket, in a folder named like
+        it."""
         folder = f"hls/{ROOM}/{name}/vod/"
         for path, content in files.items():
-            self.writer("uploads").create(folder + path, iter([content]), len(content), {}, "application/octet-stream")
-        asset = self._asset(name, b"", age, "room-vod", f"{self.stores['uploads'].base}{folder}master.m3u8", {"size": None} | more)
+            self.writer("uploads").create(
+                folder + path, iter([content]), len(content), {}, "application/octet-stream"
+            )
+        asset = self._asset(
+            name,
+            b"",
+            age,
+            "room-vod",
+            f"{self.stores['uploads'].base}{folder}master.m3u8",
+            {"size": None} | more,
+        )
         self.api.add_asset(asset, hosted=False, readable=False)
         return asset
 
-    def uploaded(self, name: str, content: bytes, *, age: timedelta = timedelta(days=60), **more: Any) -> dict[str, Any]:
+    def uploaded(
+        self, name: str, content: bytes, *, age: timedelta = timedelta(days=60), **more: Any
+    ) -> dict[str, Any]:
         """A recording that 100ms has uploaded to our own bucket."""
         store = self.stores["uploads"]
         key = f"beam/{ROOM}/Rec-{name}.mp4"
@@ -156,18 +241,43 @@ class Project:
         self.api.add_asset(asset, content, hosted=False)
         return asset
 
-    def _asset(self, name: str, content: bytes, age: timedelta, kind: str, path: str, more: dict[str, Any]) -> dict[str, Any]:
+    def _asset(
+        self, name: str, content: bytes, age: timedelta, kind: str, path: str, more: dict[str, Any]
+    ) -> dict[str, Any]:
         return {
-            "id": name, "job_id": "b" + name[1:], "room_id": ROOM, "session_id": "5e55" + "0" * 20, "type": kind, "status": "completed",
-            "path": path, "size": len(content), "duration": 60, "created_at": (datetime.now(UTC) - age).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "thumbnails": None, "metadata": None,
-        } | more  # fmt: skip
+            "id": name,
+            "job_id": "b" + name[1:],
+            "room_id": ROOM,
+            "session_id": "5e55" + "0" * 20,
+            "type": kind,
+            "status": "completed",
+            "path": path,
+            "size": len(content),
+            "duration": 60,
+            "created_at": (datetime.now(UTC) - age).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "thumbnails": None,
+            "metadata": None,
+        } | more
 
 
-def make_project(root: Path, api: StandIn, server: str, endpoint: str, *, uploads_server: str | None = None, uploads_endpoint: str = "") -> Project:
-    """A project with `uploads` (layout 100ms) and `vault` on a server, or with uploads on another one."""
+def make_project(
+    root: Path,
+    api: StandIn,
+    server: str,
+    endpoint: str,
+    *,
+    uploads_server: str | None = None,
+    uploads_endpoint: str = "",
+) -> Project:
+    """A project with `uploads` (layout 100ms) and `vault` on a server, or with uploads on another
+    one."""
     root.mkdir(parents=True, exist_ok=True)
-    uploads = make_store(uploads_server or server, uploads_endpoint if uploads_server else endpoint, root / "data", name="uploads")
+    uploads = make_store(
+        uploads_server or server,
+        uploads_endpoint if uploads_server else endpoint,
+        root / "data",
+        name="uploads",
+    )
     stores = {
         "uploads": replace(uploads, layout="100ms"),
         "vault": make_store(server, endpoint, root / "data", name="vault"),

@@ -1,6 +1,8 @@
-"""The decision of DESIGN.md, sections 4 and 5, written a second time: slow, plain, standard library only. The oracle of the property tests.
+"""The decision of DESIGN.md, sections 4 and 5, written a second time: slow, plain, standard library
+only. The oracle of the property tests.
 
-Every function quotes the sentence that it stands for. `# silent:` marks a choice made where the text says nothing, or two things.
+Every function quotes the sentence that it stands for. `# silent:` marks a choice made where the
+text says nothing, or two things.
 """
 
 import calendar
@@ -19,7 +21,9 @@ from zoneinfo import ZoneInfo
 SOURCES = {"hosted", "elsewhere"}  # "`hosted` and `elsewhere` are reserved store names."
 FOREVER = datetime.max.replace(tzinfo=UTC)  # the end of what has no end
 DUE = datetime.min.replace(tzinfo=UTC)  # the end of what counts as due already
-Gap = Enum("Gap", ["ABSENT", "UNREAD"])  # a fact that an asset does not carry; a fact that could not be read
+Gap = Enum(
+    "Gap", ["ABSENT", "UNREAD"]
+)  # a fact that an asset does not carry; a fact that could not be read
 
 
 @dataclass(frozen=True)
@@ -32,26 +36,44 @@ class Decision:
 
 def rfc3339(text: str) -> datetime | None:
     """ "RFC 3339 with a zone"; None for anything else. What is finer than a microsecond is cut."""
-    m = re.fullmatch(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt](?!24)([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-5][0-9])", text)
+    m = re.fullmatch(
+        r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt](?!24)([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-5][0-9])",
+        text,
+    )
     try:  # silent: a blank in place of the T is not accepted
-        return datetime.fromisoformat(f"{m[1]}T{m[2]}.{m[3] or '':0<6.6}{m[4].upper()}").astimezone(UTC) if m else None
+        return (
+            datetime.fromisoformat(f"{m[1]}T{m[2]}.{m[3] or '':0<6.6}{m[4].upper()}").astimezone(
+                UTC
+            )
+            if m
+            else None
+        )
     except (ValueError, OverflowError):
         return None
 
 
 @cache
 def start_of_day(day: date, zone: ZoneInfo) -> datetime:
-    """ "the start of that day in `timezone`": its first instant, though midnight may not exist; of a day left out altogether, that of the next."""
+    """ "the start of that day in `timezone`": its first instant, though midnight may not exist; of a
+    day left out altogether, that of the next."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
-    early, late = (int(midnight.replace(fold=fold).timestamp()) for fold in (1, 0))  # the same; or of two midnights, late is the first one;
-    skipped = bisect_left(range(early, late), True, key=lambda second: datetime.fromtimestamp(second, zone).date() >= day)  # or a gap lies between
+    early, late = (
+        int(midnight.replace(fold=fold).timestamp()) for fold in (1, 0)
+    )  # the same; or of two midnights, late is the first one;
+    skipped = bisect_left(
+        range(early, late),
+        True,
+        key=lambda second: datetime.fromtimestamp(second, zone).date() >= day,
+    )  # or a gap lies between
     return datetime.fromtimestamp(min(early, late) + skipped, UTC)
 
 
 def moment(value: object, zone: ZoneInfo) -> datetime:
     """ "A date alone (`released`, `requested`) is the start of that day in `timezone`." """
     if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        value = date.fromisoformat(value)  # silent: the same for `now` and for the bounds of `created`
+        value = date.fromisoformat(
+            value
+        )  # silent: the same for `now` and for the bounds of `created`
     if isinstance(value, date) and not isinstance(value, datetime):
         return start_of_day(value, zone)
     found = value if isinstance(value, datetime) else rfc3339(str(value))
@@ -61,14 +83,16 @@ def moment(value: object, zone: ZoneInfo) -> datetime:
 
 
 def period_end(created: datetime, period: str, zone: ZoneInfo) -> datetime:
-    """ "a period of days, weeks, months or years ends at the start of the day after `local date + period`, in `timezone`
-    (31 Jan + 1mo ends with 28 Feb; 29 Feb + 1y with 28 Feb); always counted from the original `created_at`, never chained.
-    Hours are exact (to the microsecond)." """
+    """ "a period of days, weeks, months or years ends at the start of the day after `local date +
+    period`, in `timezone` (31 Jan + 1mo ends with 28 Feb; 29 Feb + 1y with 28 Feb); always counted
+    from the original `created_at`, never chained. Hours are exact (to the microsecond)." """
     if period == "forever":
         return FOREVER
     short = re.fullmatch(r"([0-9]+)(h|d|w|mo|y)", period)
     iso = f"P{'T' if short[2] == 'h' else ''}{short[1]}{short[2][0].upper()}" if short else period
-    m = re.fullmatch(r"P(?:T([0-9]+)H|(?=[0-9])(?:([0-9]+)Y)?(?:([0-9]+)M)?(?:([0-9]+)W)?(?:([0-9]+)D)?)", iso)
+    m = re.fullmatch(
+        r"P(?:T([0-9]+)H|(?=[0-9])(?:([0-9]+)Y)?(?:([0-9]+)M)?(?:([0-9]+)W)?(?:([0-9]+)D)?)", iso
+    )
     if m is None:  # silent: PT90M and PT30S are refused here, as `m` is
         raise ValueError(f"not a duration: {period!r}")
     hours, years, months, weeks, days = (int(part or 0) for part in m.groups())
@@ -78,18 +102,29 @@ def period_end(created: datetime, period: str, zone: ZoneInfo) -> datetime:
         local = created.astimezone(zone).date()
         year, month = divmod(12 * (local.year + years) + local.month - 1 + months, 12)
         in_month = date(year, month + 1, min(local.day, calendar.monthrange(year, month + 1)[1]))
-        return start_of_day(in_month + timedelta(days=7 * weeks + days + 1), zone)  # silent: P1M10D adds the months first
+        return start_of_day(
+            in_month + timedelta(days=7 * weeks + days + 1), zone
+        )  # silent: P1M10D adds the months first
     except (OverflowError, ValueError):
         return FOREVER  # silent: an end past the year 9999
 
 
 def trusted_created(asset: dict[str, Any], t: datetime) -> datetime | None:
-    """ "created_at missing, not RFC 3339 with a zone, before 2015, more than 5 minutes in the future": None, untrusted."""
+    """ "created_at missing, not RFC 3339 with a zone, before 2015, more than 5 minutes in the
+    future": None, untrusted."""
     raw = asset.get("created_at")
     found = raw if isinstance(raw, datetime) else rfc3339(raw) if isinstance(raw, str) else None
-    if found is None or found.tzinfo is None or {"created", "created_at"} & set(asset.get("not_known") or []):
+    if (
+        found is None
+        or found.tzinfo is None
+        or {"created", "created_at"} & set(asset.get("not_known") or [])
+    ):
         return None  # silent: a date that `not_known` lists is not trusted
-    return None if found < datetime(2015, 1, 1, tzinfo=UTC) or found - t > timedelta(minutes=5) else found.astimezone(UTC)  # silent: 2015 in UTC
+    return (
+        None
+        if found < datetime(2015, 1, 1, tzinfo=UTC) or found - t > timedelta(minutes=5)
+        else found.astimezone(UTC)
+    )  # silent: 2015 in UTC
 
 
 def all_of(answers: Iterable[bool | None]) -> bool | None:
@@ -107,9 +142,12 @@ def any_of(answers: Iterable[bool | None]) -> bool | None:
 
 
 def text(value: object) -> str | Gap:
-    """ "metadata values compare as text (4 == "4", true == "true")" (the brief). silent: so do all others."""
+    """ "metadata values compare as text (4 == "4", true == "true")" (the brief). silent: so do all
+    others."""
     if value is None:
-        return Gap.ABSENT  # silent: null is absent everywhere but in `size` and `duration`, within `metadata` too
+        return (
+            Gap.ABSENT
+        )  # silent: null is absent everywhere but in `size` and `duration`, within `metadata` too
     if not isinstance(value, str | int | float | date):
         return Gap.UNREAD  # silent: a list or a mapping cannot be compared
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -118,13 +156,24 @@ def text(value: object) -> str | Gap:
 def number(value: object) -> object:
     """ "A fact that could not be read is not certain: `size` or `duration` null or 0" """
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):
-        value = float(value) if "." in value else int(value)  # silent: numbers as strings, which are seen in the wild, are numbers
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else Gap.UNREAD  # silent: below 0 is not read
+        value = (
+            float(value) if "." in value else int(value)
+        )  # silent: numbers as strings, which are seen in the wild, are numbers
+    return (
+        value
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        else Gap.UNREAD
+    )  # silent: below 0 is not read
 
 
 def glob(name: str, pattern: str) -> bool:
-    """ "Globs are the shell's (`* ? [ ]`), with case." `[^x]` becomes the `[!x]` that fnmatch knows; a `[` that nothing closes is itself."""
-    shell = re.sub(r"\[([!^]|(?![!^]))(\]?[^\]]+|\])\]|\[", lambda m: f"[{'!' if m[1] else ''}{m[2]}]" if m[2] else "[[]", pattern)
+    """ "Globs are the shell's (`* ? [ ]`), with case." `[^x]` becomes the `[!x]` that fnmatch knows;
+    a `[` that nothing closes is itself."""
+    shell = re.sub(
+        r"\[([!^]|(?![!^]))(\]?[^\]]+|\])\]|\[",
+        lambda m: f"[{'!' if m[1] else ''}{m[2]}]" if m[2] else "[[]",
+        pattern,
+    )
     return fnmatchcase(name, shell)
 
 
@@ -135,15 +184,20 @@ class Matcher:
     zone: ZoneInfo
 
     def fact(self, name: str) -> object:
-        """ "user_id and peer_id come from the asset's own key of that name, else from its metadata's" (the brief)"""
+        """ "user_id and peer_id come from the asset's own key of that name, else from its
+        metadata's" (the brief)"""
         value = self.asset.get("id" if name == "asset_id" else name)
         if name in (self.asset.get("not_known") or []):
             return Gap.UNREAD
         if name in ("size", "duration"):
-            return number(value) if name in self.asset else Gap.ABSENT  # "A fact that an asset leaves out is absent" (README)
+            return (
+                number(value) if name in self.asset else Gap.ABSENT
+            )  # "A fact that an asset leaves out is absent" (README)
         if value is None and name in ("user_id", "peer_id"):
             return self.metadata(name)
-        return Gap.ABSENT if name == "path" and value == "" else text(value)  # silent: any other empty text is a text
+        return (
+            Gap.ABSENT if name == "path" and value == "" else text(value)
+        )  # silent: any other empty text is a text
 
     def metadata(self, key: object) -> object:
         """ "a metadata key is missing": absent."""
@@ -153,18 +207,33 @@ class Matcher:
         return text({str(name): value for name, value in holder.items()}.get(str(key)))
 
     def leaf(self, found: Any, negated: bool, test: Callable[[Any], bool | None]) -> bool | None:
-        """ "A fact that an asset does not carry [...] is a no, and *not certain* under a `not` (an odd number of them).
-        A fact that could not be read is not certain" """
-        return test(found) if not isinstance(found, Gap) else None if found is Gap.UNREAD or negated else False
+        """ "A fact that an asset does not carry [...] is a no, and *not certain* under a `not` (an
+        odd number of them). A fact that could not be read is not certain" """
+        return (
+            test(found)
+            if not isinstance(found, Gap)
+            else None
+            if found is Gap.UNREAD or negated
+            else False
+        )
 
-    def one_of(self, wanted: Any, found: Any, negated: bool, same: Callable[[Any, Any], bool]) -> bool | None:
+    def one_of(
+        self, wanted: Any, found: Any, negated: bool, same: Callable[[Any, Any], bool]
+    ) -> bool | None:
         """ "a list means "one of" " """
         choices = wanted if isinstance(wanted, list) else [wanted]
-        return self.leaf(found, negated, lambda value: any_of(same(value, text(each)) for each in choices))
+        return self.leaf(
+            found, negated, lambda value: any_of(same(value, text(each)) for each in choices)
+        )
 
     def matches(self, match: Any, negated: bool = False) -> bool | None:
-        """ "`match: all` is the way to say everything." `negated`: an odd number of `not`s stands above."""
-        return True if match == "all" else all_of(self.field(name, wanted, negated) for name, wanted in match.items())
+        """ "`match: all` is the way to say everything." `negated`: an odd number of `not`s stands
+        above."""
+        return (
+            True
+            if match == "all"
+            else all_of(self.field(name, wanted, negated) for name, wanted in match.items())
+        )
 
     def field(self, name: str, wanted: Any, negated: bool) -> bool | None:
         """ "`match` is a closed vocabulary, no code" """
@@ -175,14 +244,30 @@ class Matcher:
                 return any_of(self.matches(each, negated) for each in wanted)
             case "all":
                 return all_of(self.matches(each, negated) for each in wanted)
-            case "size" | "duration":  # "{min,max} inclusive" (the brief); silent: units (`100GB`, `90s`) are not read here
-                return self.leaf(self.fact(name), negated, lambda n: bool(wanted.get("min", n) <= n <= wanted.get("max", n)))
-            case "created":  # "not certain: [...] `created` with an untrusted date", a missing one too; "after <= created_at < before" (the brief)
-                bounds = {"after": DUE, "before": FOREVER} | {key: moment(value, self.zone) for key, value in wanted.items()}
+            case (
+                "size" | "duration"
+                # "{min,max} inclusive" (the brief); silent: units (`100GB`, `90s`) are not read here
+            ):
+                return self.leaf(
+                    self.fact(name),
+                    negated,
+                    lambda n: bool(wanted.get("min", n) <= n <= wanted.get("max", n)),
+                )
+            # "not certain: [...] `created` with an untrusted date", a missing one too; "after <=
+            # created_at < before" (the brief)
+            case "created":
+                bounds = {"after": DUE, "before": FOREVER} | {
+                    key: moment(value, self.zone) for key, value in wanted.items()
+                }
                 created = trusted_created(self.asset, self.t) or Gap.UNREAD
-                return self.leaf(created, negated, lambda at: bool(bounds["after"] <= at < bounds["before"]))
+                return self.leaf(
+                    created, negated, lambda at: bool(bounds["after"] <= at < bounds["before"])
+                )
             case "metadata":
-                return all_of(self.one_of(value, self.metadata(key), negated, eq) for key, value in wanted.items())
+                return all_of(
+                    self.one_of(value, self.metadata(key), negated, eq)
+                    for key, value in wanted.items()
+                )
             case "room" | "template" | "path":
                 return self.one_of(wanted, self.fact(name), negated, glob)
             case "type" | "status" | "room_id" | "session_id" | "asset_id" | "user_id" | "peer_id":
@@ -201,43 +286,76 @@ class Ask:
 
 
 class Pairs:
-    """All pairs of one asset: first what matches and what lies where, then the words of section 5, then its table."""
+    """All pairs of one asset: first what matches and what lies where, then the words of section 5,
+    then its table."""
 
     def __init__(self, case: dict[str, Any], asset: dict[str, Any], zone: ZoneInfo) -> None:
-        """ "Let *t* be now; moments are cut to the second." "any name that occurs is a store" (README)"""
-        # silent: t is cut, the end of a period is cut only when it is shown: else "Hours are exact (to the microsecond)" would say nothing
+        """ "Let *t* be now; moments are cut to the second." "any name that occurs is a store"
+        (README)"""
+        # silent: t is cut, the end of a period is cut only when it is shown: else "Hours are exact
+        # (to the microsecond)" would say nothing
         self.t = moment(case["now"], zone).replace(microsecond=0)
-        self.rules, self.zone, self.matcher = case.get("rules") or [], zone, Matcher(asset, self.t, zone)
+        self.rules, self.zone, self.matcher = (
+            case.get("rules") or [],
+            zone,
+            Matcher(asset, self.t, zone),
+        )
         self.created = trusted_created(asset, self.t)
-        # "hosted only until created_at + 15 days"; "with an untrusted date it is always a source" (the brief)
+        # "hosted only until created_at + 15 days"; "with an untrusted date it is always a source"
+        # (the brief)
         self.in_its_15_days = self.created is None or self.t < self.created + timedelta(days=15)
         self.failed = self.matcher.fact("status") == "failed"
-        # "erasures need a certain yes"; silent: one that is requested later erases now, for `requested` "delays nothing"
-        self.erased = any(self.matcher.matches(each["match"]) is True for each in case.get("erasures") or [])
+        # "erasures need a certain yes"; silent: one that is requested later erases now, for
+        # `requested` "delays nothing"
+        self.erased = any(
+            self.matcher.matches(each["match"]) is True for each in case.get("erasures") or []
+        )
         self.holds = list(self.holds_that_match(case.get("holds") or []))
         self.keeps, self.deletes = list(self.keeps_that_match()), list(self.deletes_that_match())
         here = [copy for copy in case.get("copies") or [] if copy["asset"] == asset["id"]]
         self.there = {copy["in"] for copy in here} - SOURCES
-        self.sources = {copy["in"] for copy in here} & SOURCES  # silent: `state` says nothing of what lies at a source
-        self.complete = self.there - {copy["in"] for copy in here if copy.get("state", "complete") != "complete"}  # silent: given twice: both
-        self.locked = {copy["in"] for copy in here if copy.get("locked", False) is not False}  # "it could not be read: locked"
+        self.sources = {
+            copy["in"] for copy in here
+        } & SOURCES  # silent: `state` says nothing of what lies at a source
+        self.complete = self.there - {
+            copy["in"] for copy in here if copy.get("state", "complete") != "complete"
+        }  # silent: given twice: both
+        self.locked = {
+            copy["in"] for copy in here if copy.get("locked", False) is not False
+        }  # "it could not be read: locked"
         self.unfinished = set(case.get("unfinished") or [])
-        named = {place["in"] for rule in self.rules for key in ("keep", "delete") for place in rule.get(key) or []}
-        seen = {each["in"] for key in ("holds", "copies") for each in case.get(key) or [] if each.get("in")}
+        named = {
+            place["in"]
+            for rule in self.rules
+            for key in ("keep", "delete")
+            for place in rule.get(key) or []
+        }
+        seen = {
+            each["in"]
+            for key in ("holds", "copies")
+            for each in case.get(key) or []
+            if each.get("in")
+        }
         self.stores = (named | seen | self.unfinished) - SOURCES
 
     def end(self, period: str, untrusted: datetime) -> datetime:
-        """Of an untrusted date: "its keeps run and are endless, its deletes count as due" (silent: so does one after `forever`)."""
+        """Of an untrusted date: "its keeps run and are endless, its deletes count as due" (silent:
+        so does one after `forever`)."""
         return untrusted if self.created is None else period_end(self.created, period, self.zone)
 
     def keeps_that_match(self) -> Iterator[Ask]:
-        """ "keeps and holds anything but a certain no"; "Where an erasure matches, only keeps with `basis: legal` count" """
+        """ "keeps and holds anything but a certain no"; "Where an erasure matches, only keeps with
+        `basis: legal` count" """
         for rule in self.rules:
             yes = self.matcher.matches(rule["match"])
             for keep in rule.get("keep") or []:
                 if yes is not False and (keep.get("basis") == "legal" or not self.erased):
-                    start = self.end(keep["after"], untrusted=DUE) if "after" in keep else DUE  # "(or from the start)"
-                    yield Ask(keep["in"], yes is True, start, self.end(keep["for"], untrusted=FOREVER))
+                    start = (
+                        self.end(keep["after"], untrusted=DUE) if "after" in keep else DUE
+                    )  # "(or from the start)"
+                    yield Ask(
+                        keep["in"], yes is True, start, self.end(keep["for"], untrusted=FOREVER)
+                    )
 
     def holds_that_match(self, holds: list[dict[str, Any]]) -> Iterator[Ask]:
         """ "released: 2026-10-01 ends it" """
@@ -245,45 +363,73 @@ class Pairs:
             yes = self.matcher.matches(hold["match"])
             end = FOREVER if hold.get("released") is None else moment(hold["released"], self.zone)
             if yes is not False and end > self.t:
-                yield Ask(hold.get("in"), yes is True, DUE, end)  # silent: a hold without `in` names no store, and freezes all the same
+                yield Ask(
+                    hold.get("in"), yes is True, DUE, end
+                )  # silent: a hold without `in` names no store, and freezes all the same
 
     def deletes_that_match(self) -> Iterator[tuple[str | None, datetime]]:
-        """ "the deletes, `then: delete`s and `at_most`s that match with certainty" (None: in every store)"""
+        """ "the deletes, `then: delete`s and `at_most`s that match with certainty" (None: in every
+        store)"""
         for rule in self.rules:
             if self.matcher.matches(rule["match"]) is True:
-                yield from ((delete["in"], self.end(delete["after"], untrusted=DUE)) for delete in rule.get("delete") or [])
+                yield from (
+                    (delete["in"], self.end(delete["after"], untrusted=DUE))
+                    for delete in rule.get("delete") or []
+                )
                 if rule.get("then") == "delete":
-                    yield from ((keep["in"], self.end(keep["for"], untrusted=DUE)) for keep in rule.get("keep") or [])
+                    yield from (
+                        (keep["in"], self.end(keep["for"], untrusted=DUE))
+                        for keep in rule.get("keep") or []
+                    )
                 if rule.get("at_most"):
                     yield None, self.end(rule["at_most"], untrusted=DUE)
 
     def runs(self, keep: Ask) -> bool:
-        """ "A keep **runs** from the end of its `after` (or from the start) to the end of its `for`. One that has not begun counts as running too,
-        unless a certain keep that runs in another store, or a certain hold, lasts until it begins (its end is not before that start)" """
+        """ "A keep **runs** from the end of its `after` (or from the start) to the end of its `for`.
+        One that has not begun counts as running too, unless a certain keep that runs in another
+        store, or a certain hold, lasts until it begins (its end is not before that start)" """
         if keep.end <= self.t or keep.start <= self.t:
-            return self.t < keep.end  # silent: one that ends before it begins (1mo and 30d, in February) is over at its end
-        running_elsewhere = [other for other in self.keeps if other.store != keep.store and other.start <= self.t < other.end]
-        return not any(other.certain and other.end >= keep.start for other in running_elsewhere + self.holds)
+            return (
+                self.t < keep.end
+                # silent: one that ends before it begins (1mo and 30d, in February) is over at its end
+            )
+        running_elsewhere = [
+            other
+            for other in self.keeps
+            if other.store != keep.store and other.start <= self.t < other.end
+        ]
+        return not any(
+            other.certain and other.end >= keep.start for other in running_elsewhere + self.holds
+        )
 
     def asked(self, store: str) -> list[bool]:
         """Each keep that runs in this store, and each hold that names it: is it certain?"""
-        return [each.certain for each in [keep for keep in self.keeps if self.runs(keep)] + self.holds if each.store == store]
+        return [
+            each.certain
+            for each in [keep for keep in self.keeps if self.runs(keep)] + self.holds
+            if each.store == store
+        ]
 
     def needed(self, store: str) -> bool:
-        """ "**needed** = a certain keep runs there, or a certain hold names it. One that is not certain makes it needed only if
-        it is complete there already, or nothing complete lies in any store." """
-        return any(certain or store in self.complete or not self.complete for certain in self.asked(store))
+        """ "**needed** = a certain keep runs there, or a certain hold names it. One that is not
+        certain makes it needed only if it is complete there already, or nothing complete lies in
+        any store." """
+        return any(
+            certain or store in self.complete or not self.complete for certain in self.asked(store)
+        )
 
     def open(self, store: str) -> bool:
         """ "**open** = a keep or hold, certain or not, runs there, and it is not complete." """
         return bool(self.asked(store)) and store not in self.complete
 
     def keep_until(self, store: str) -> datetime:
-        """ "`keep_until` = the latest end of all keeps that match there." None of these: it is past."""
+        """ "`keep_until` = the latest end of all keeps that match there." None of these: it is
+        past."""
         return max((keep.end for keep in self.keeps if keep.store == store), default=DUE)
 
     def delete_from(self, store: str) -> datetime | None:
-        """ "`delete_from` = the later of `keep_until` and the earliest end of the deletes, [...]. None of these: never." """
+        """ "`delete_from` = the later of `keep_until` and the earliest end of the deletes, [...].
+        None of these: never." """
         ends = [end for place, end in self.deletes if place in (None, store)]
         return max(min(ends), self.keep_until(store)) if ends else None
 
@@ -292,44 +438,81 @@ class Pairs:
         return any(each.store == store for each in self.keeps + self.holds)
 
     def is_pair(self, store: str) -> bool:
-        """ "where something of it lies, or that a keep [...] or a hold names; for an erased asset also every store whose listing did not finish" """
-        return store in self.there or self.named(store) or (self.erased and store in self.unfinished)
+        """ "where something of it lies, or that a keep [...] or a hold names; for an erased asset
+        also every store whose listing did not finish" """
+        return (
+            store in self.there or self.named(store) or (self.erased and store in self.unfinished)
+        )
 
     def source(self, store: str) -> str | None:
-        """ "another store's complete copy, else 100ms (hosted only until created_at + 15 days)"; elsewhere: "past day 15 it is still tried" """
+        """ "another store's complete copy, else 100ms (hosted only until created_at + 15 days)";
+        elsewhere: "past day 15 it is still tried" """
         if self.complete - {store}:
             return "store"
         readable = self.sources if self.in_its_15_days else self.sources - {"hosted"}
         return "100ms" if readable and not self.failed else None
 
     def deadline(self, store: str) -> datetime | str:
-        """ "created_at + 15 days - 48 h when only 100ms has it (an asset without a trusted date: now; elsewhere and past day 15: none)" """
+        """ "created_at + 15 days - 48 h when only 100ms has it (an asset without a trusted date:
+        now; elsewhere and past day 15: none)" """
         if self.source(store) == "store" or not self.in_its_15_days:
             return "none"
-        return self.t if self.created is None else (self.created + timedelta(days=15, hours=-48)).replace(microsecond=0)
+        return (
+            self.t
+            if self.created is None
+            else (self.created + timedelta(days=15, hours=-48)).replace(microsecond=0)
+        )
 
     def until(self, store: str) -> datetime | str:
-        """ "never ends under a hold that names it or an untrusted date, else `delete_from`, else `keep_until`; when erased: `keep_until`" """
+        """ "never ends under a hold that names it or an untrusted date, else `delete_from`, else
+        `keep_until`; when erased: `keep_until`" """
         end = (None if self.erased else self.delete_from(store)) or self.keep_until(store)
-        endless = any(hold.store == store for hold in self.holds) or self.created is None or end == FOREVER
+        endless = (
+            any(hold.store == store for hold in self.holds)
+            or self.created is None
+            or end == FOREVER
+        )
         return "forever" if endless else end.replace(microsecond=0)
 
     def unknown_or_copied(self, store: str) -> Decision | None:
-        """ "The first that applies, in the order unknown (the listing), copy, waiting / none, lost / unknown" [...]"""
-        if store in self.unfinished and store not in self.there and (self.named(store) or self.erased):
-            return Decision("unknown")  # "the store's listing did not finish, nothing was seen there, and [...]"
+        """ "The first that applies, in the order unknown (the listing), copy, waiting / none, lost /
+        unknown" [...]"""
+        if (
+            store in self.unfinished
+            and store not in self.there
+            and (self.named(store) or self.erased)
+        ):
+            return Decision(
+                "unknown"
+            )  # "the store's listing did not finish, nothing was seen there, and [...]"
         if not self.needed(store) or store in self.complete:
-            return None  # silent: "needed, no source" is read as "needed, not complete there, no source"
+            # silent: "needed, no source" is read as "needed, not complete there, no source"
+            return None
         if self.source(store):
             return Decision("copy", deadline=self.deadline(store))
-        if self.failed:  # "waiting until 7 days old or if its age is not trusted [...], none after that"
-            return Decision("waiting" if self.created is None or self.t < self.created + timedelta(days=7) else "none")
-        return Decision("unknown" if self.unfinished else "lost")  # "needed, no source, and every listing finished. Otherwise **unknown**"
+        if (
+            self.failed
+        ):  # "waiting until 7 days old or if its age is not trusted [...], none after that"
+            return Decision(
+                "waiting"
+                if self.created is None or self.t < self.created + timedelta(days=7)
+                else "none"
+            )
+        return Decision(
+            "unknown" if self.unfinished else "lost"
+        )  # "needed, no source, and every listing finished. Otherwise **unknown**"
 
     def kept(self, store: str) -> bool:
-        """Of a store where something is: "needed and complete; or something is there and t < `keep_until`; or, not erased, t < `delete_from`" """
-        not_due = not self.erased and self.t < (self.delete_from(store) or DUE)  # silent: "never" is unmanaged, not kept
-        return (self.needed(store) and store in self.complete) or self.t < self.keep_until(store) or not_due
+        """Of a store where something is: "needed and complete; or something is there and t <
+        `keep_until`; or, not erased, t < `delete_from`" """
+        not_due = not self.erased and self.t < (
+            self.delete_from(store) or DUE
+        )  # silent: "never" is unmanaged, not kept
+        return (
+            (self.needed(store) and store in self.complete)
+            or self.t < self.keep_until(store)
+            or not_due
+        )
 
     def blocked(self, store: str) -> frozenset[str]:
         """The row "blocked", reason by reason."""
@@ -338,8 +521,11 @@ class Pairs:
             "hold": bool(self.holds),  # "any hold that may match freezes every copy"
             "lock": store in self.locked,
             "untrusted-time": self.created is None and not self.erased,  # "not for an erasure"
-            "unknown": not self.erased and Decision("unknown") in map(self.unknown_or_copied, others),  # "not for an erasure"
-            "unsatisfied": any(self.open(other) for other in others),  # "another store is open for it; for an erasure too"
+            "unknown": not self.erased
+            and Decision("unknown") in map(self.unknown_or_copied, others),  # "not for an erasure"
+            "unsatisfied": any(
+                self.open(other) for other in others
+            ),  # "another store is open for it; for an erasure too"
         }
         return frozenset(reason for reason, stands in reasons.items() if stands)
 
@@ -352,38 +538,59 @@ class Pairs:
             return Decision("keep", until=self.until(store))
         if not self.erased and self.delete_from(store) is None:
             return Decision("unmanaged")  # "something is there and no delete names it"
-        reasons = self.blocked(store)  # "something is there, it is not kept, t >= `delete_from` or erased"
+        reasons = self.blocked(
+            store
+        )  # "something is there, it is not kept, t >= `delete_from` or erased"
         return Decision("blocked", because=reasons) if reasons else Decision("delete")
 
     def decide_source(self, place: str) -> Decision:
-        """ "it lies hosted: 100ms deletes it on created_at + 15 days (`until`; none without a trusted date)"; elsewhere is "unmanaged" """
-        end = "forever" if self.created is None else (self.created + timedelta(days=15)).replace(microsecond=0)
+        """ "it lies hosted: 100ms deletes it on created_at + 15 days (`until`; none without a
+        trusted date)"; elsewhere is "unmanaged" """
+        end = (
+            "forever"
+            if self.created is None
+            else (self.created + timedelta(days=15)).replace(microsecond=0)
+        )
         hosted = Decision("lapses", until=end) if self.in_its_15_days else Decision("none")
         return Decision("unmanaged") if place == "elsewhere" else hosted
 
 
 def decide(case: dict[str, Any], timezone: str) -> dict[tuple[str, str], Decision]:
-    """ "Every (asset, store) pair appears in exactly one decision"; what lies hosted or elsewhere "has a row of its own" """
+    """ "Every (asset, store) pair appears in exactly one decision"; what lies hosted or elsewhere
+    "has a row of its own" """
     rows: dict[tuple[str, str], Decision] = {}
     for asset in case.get("assets") or []:
         pairs = Pairs(case, asset, ZoneInfo(timezone))
-        rows |= {(asset["id"], store): pairs.decide(store) for store in pairs.stores if pairs.is_pair(store)}
+        rows |= {
+            (asset["id"], store): pairs.decide(store)
+            for store in pairs.stores
+            if pairs.is_pair(store)
+        }
         rows |= {(asset["id"], place): pairs.decide_source(place) for place in pairs.sources}
     return rows
 
 
 def failures(case: dict[str, Any], timezone: str) -> list[str]:
-    """ "An expectation checks the fields it names"; "with `exactly: true` [...]: then every pair other than `none` must be named" (README)"""
+    """ "An expectation checks the fields it names"; "with `exactly: true` [...]: then every pair
+    other than `none` must be named" (README)"""
     rows, wrong = decide(case, timezone), []
     for row in case["expect"]:
         got = rows.get((row["asset"], row["in"]), Decision("none"))
         same = got.is_ == row["is"] and got.because == frozenset(row.get("because", got.because))
         for name in {"until", "deadline"} & set(row):
-            same = same and getattr(got, name) == (row[name] if row[name] in ("forever", "none") else moment(row[name], ZoneInfo(timezone)))
+            same = same and getattr(got, name) == (
+                row[name]
+                if row[name] in ("forever", "none")
+                else moment(row[name], ZoneInfo(timezone))
+            )
         if not same or row["asset"] not in [asset["id"] for asset in case["assets"]]:
             wrong.append(f"expected {row}, got {got}")
-    unnamed = {pair for pair, got in rows.items() if got.is_ != "none"} - {(row["asset"], row["in"]) for row in case["expect"]}
-    return wrong + [f"{pair} is not named, got {rows[pair]}" for pair in sorted(unnamed) if case.get("exactly")]
+    unnamed = {pair for pair, got in rows.items() if got.is_ != "none"} - {
+        (row["asset"], row["in"]) for row in case["expect"]
+    }
+    return wrong + [
+        f"{pair} is not named, got {rows[pair]}" for pair in sorted(unnamed) if case.get("exactly")
+    ]
 
 
 if __name__ == "__main__":
@@ -391,8 +598,19 @@ if __name__ == "__main__":
 
     import yaml
 
-    files = [(path.name, yaml.safe_load(path.read_text())) for path in sorted(Path("/work/shared/conformance").glob("*.yaml"))]
-    results = [(name, test["name"], failures(test, file.get("timezone", "UTC"))) for name, file in files for test in file["tests"]]
+    files = [
+        (path.name, yaml.safe_load(path.read_text()))
+        for path in sorted(Path("/work/shared/conformance").glob("*.yaml"))
+    ]
+    results = [
+        (name, test["name"], failures(test, file.get("timezone", "UTC")))
+        for name, file in files
+        for test in file["tests"]
+    ]
     bad = [f"{name}: {test}: {problem}" for name, test, problems in results for problem in problems]
-    print(*bad, f"{len(results)} cases, {sum(bool(problems) for _, _, problems in results)} failed", sep="\n")
+    print(
+        *bad,
+        f"{len(results)} cases, {sum(bool(problems) for _, _, problems in results)} failed",
+        sep="\n",
+    )
     raise SystemExit(bool(bad) or not results)

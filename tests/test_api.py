@@ -1,4 +1,5 @@
-"""The 100ms client against the stand-in over real HTTP: everything that is listed comes, or the listing says that it broke."""
+"""The 100ms client against the stand-in over real HTTP: everything that is listed comes, or the
+listing says that it broke."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ import jwt
 import pytest
 
 from retainer.demo.standin import ALWAYS, ERROR_BODY, HOSTED, Faults, StandIn
-from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone
+from retainer.errors import (
+    CredentialsRefused,
+    ListingBroken,
+    RetainerError,
+    SourceFailed,
+    SourceGone,
+)
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
 from retainer.sources.api import RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS, Credentials, HmsApi
@@ -45,7 +52,8 @@ class Witness(StandIn):
 
 
 class Lab:
-    """The stand-in and its clients, at one clock that `at` moves. Nobody really sleeps: `slept` tells for how long they would have."""
+    """The stand-in and its clients, at one clock that `at` moves. Nobody really sleeps: `slept`
+    tells for how long they would have."""
 
     def __init__(self) -> None:
         self.at = NOW
@@ -55,10 +63,17 @@ class Lab:
         self.told: list[str] = []
         self.clients: list[HmsApi] = []
 
-    def client(self, credentials: Credentials | None = None, *, url: str | None = None, **options: Any) -> HmsApi:
+    def client(
+        self, credentials: Credentials | None = None, *, url: str | None = None, **options: Any
+    ) -> HmsApi:
         credentials = credentials or Credentials(access_key=self.server.access_key, secret=SECRET)
         api = HmsApi(
-            url or self.server.url, credentials, clock=lambda: self.at.timestamp(), sleep=self.slept.append, on_wait=self.told.append, **options
+            url or self.server.url,
+            credentials,
+            clock=lambda: self.at.timestamp(),
+            sleep=self.slept.append,
+            on_wait=self.told.append,
+            **options,
         )
         self.clients.append(api)
         return api
@@ -75,7 +90,13 @@ class Lab:
 
 
 def an_asset(id: str = "a1", **facts: Any) -> dict[str, Any]:
-    usual = {"type": "chat", "status": "completed", "room_id": "r1", "path": f"{HOSTED}/a.mp4", "size": len(BODY)}
+    usual = {
+        "type": "chat",
+        "status": "completed",
+        "room_id": "r1",
+        "path": f"{HOSTED}/a.mp4",
+        "size": len(BODY),
+    }
     return {"id": id, **usual, "created_at": "2026-11-20T00:00:00Z", **facts}
 
 
@@ -102,7 +123,8 @@ def lab() -> Iterator[Lab]:
 
 @contextlib.contextmanager
 def fails(kind: type[RetainerError]) -> Iterator[list[RetainerError]]:
-    """It fails just so, with a sentence, and nothing that is told of it, to whatever depth, contains a secret."""
+    """It fails just so, with a sentence, and nothing that is told of it, to whatever depth,
+    contains a secret."""
     caught: list[RetainerError] = []
     with pytest.raises(kind) as info:
         yield caught
@@ -111,8 +133,18 @@ def fails(kind: type[RetainerError]) -> Iterator[list[RetainerError]]:
     assert type(error) is kind
     assert error.message
     assert error.hint is None or error.hint
-    told = "\n".join([error.message, error.hint or "", str(error), repr(error), *traceback.format_exception_only(error)])
-    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+    told = "\n".join(
+        [
+            error.message,
+            error.hint or "",
+            str(error),
+            repr(error),
+            *traceback.format_exception_only(error),
+        ]
+    )
+    while error.__cause__ is not None or (
+        error.__context__ is not None and not error.__suppress_context__
+    ):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
         told += f"\n{error}\n{error!r}"
     assert not _LEAKS.search(told), told
@@ -123,7 +155,8 @@ Answer = tuple[int, dict[str, str], bytes | Iterator[bytes | threading.Event]]
 
 @contextlib.contextmanager
 def scripted(answer: Callable[[str, Any], Answer]) -> Iterator[str]:
-    """A server that answers what the script says, for what the stand-in never does; its base. Without a Content-Length of its own it adds one.
+    """A server that answers what the script says, for what the stand-in never does; its base.
+    Without a Content-Length of its own it adds one.
 
     A body of pieces stalls at an event until that is set.
     """
@@ -168,10 +201,12 @@ def whole(body: Body) -> bytes:
     return b"".join(body.chunks)
 
 
-# ── Pages ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Pages ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("count, calls", [(0, 1), (1, 1), (99, 1), (100, 2), (101, 2), (200, 3), (250, 3)])
+@pytest.mark.parametrize(
+    "count, calls", [(0, 1), (1, 1), (99, 1), (100, 2), (101, 2), (200, 3), (250, 3)]
+)
 def test_every_asset_of_a_type_comes_page_by_page(lab: Lab, count: int, calls: int) -> None:
     ids = lab.fill(count)
     lab.fill(7, "summary")
@@ -180,7 +215,9 @@ def test_every_asset_of_a_type_comes_page_by_page(lab: Lab, count: int, calls: i
     assert lab.asked("/recording-assets") == calls
 
 
-def test_pages_are_as_large_as_100ms_allows_and_each_begins_where_the_last_one_ended(lab: Lab) -> None:
+def test_pages_are_as_large_as_100ms_allows_and_each_begins_where_the_last_one_ended(
+    lab: Lab,
+) -> None:
     lab.fill(250)
     list(lab.client().assets("chat"))
     assert {each.query["limit"] for each in lab.server.requests} == {"100"}
@@ -240,7 +277,13 @@ def test_a_smaller_page_than_asked_for_is_a_full_one_when_the_answer_says_so() -
         return said({"limit": 2, "data": [{"id": id} for id in ids], "last": last})
 
     with scripted(answer) as base:
-        assert [row["id"] for row in HmsApi(base, Credentials(token="t")).rooms()] == ["a", "b", "c", "d", "e"]
+        assert [row["id"] for row in HmsApi(base, Credentials(token="t")).rooms()] == [
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+        ]
 
 
 FULL = [{"id": str(number)} for number in range(100)]
@@ -249,20 +292,33 @@ FULL = [{"id": str(number)} for number in range(100)]
 @pytest.mark.parametrize(
     "page, says",
     [
-        ({"limit": 100, "data": FULL, "last": "same"}, "circle"), ({"limit": 100, "data": FULL}, "without `last`"),
-        ({"limit": 100, "data": FULL, "last": ""}, "without `last`"), ({"limit": 100, "data": FULL, "last": 7}, "without `last`"),
-        ({"data": FULL}, "without `last`"), ({"limit": 100}, "no list of rows"), ({"limit": 100, "data": "x", "last": ""}, "no list of rows"),
-        ({"limit": 100, "data": {"a": 1}, "last": ""}, "no list of rows"), ({}, "no list of rows"), ([], "not a JSON object"),
+        ({"limit": 100, "data": FULL, "last": "same"}, "circle"),
+        ({"limit": 100, "data": FULL}, "without `last`"),
+        ({"limit": 100, "data": FULL, "last": ""}, "without `last`"),
+        ({"limit": 100, "data": FULL, "last": 7}, "without `last`"),
+        ({"data": FULL}, "without `last`"),
+        ({"limit": 100}, "no list of rows"),
+        ({"limit": 100, "data": "x", "last": ""}, "no list of rows"),
+        ({"limit": 100, "data": {"a": 1}, "last": ""}, "no list of rows"),
+        ({}, "no list of rows"),
+        ([], "not a JSON object"),
         (7, "not a JSON object"),
     ],
-)  # fmt: skip
+)
 def test_a_list_that_cannot_be_followed_to_its_end_breaks(lab: Lab, page: Any, says: str) -> None:
     with scripted(lambda *_: said(page)) as base, fails(ListingBroken) as caught:
         list(lab.client(url=base).rooms())
     assert says in caught[0].message
 
 
-@pytest.mark.parametrize("page", [{"limit": 100, "data": None, "last": ""}, {"limit": 100, "data": [], "last": ""}, {"data": []}])
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"limit": 100, "data": None, "last": ""},
+        {"limit": 100, "data": [], "last": ""},
+        {"data": []},
+    ],
+)
 def test_an_empty_list_is_an_empty_list(lab: Lab, page: Any) -> None:
     with scripted(lambda *_: said(page)) as base:
         assert list(lab.client(url=base).rooms()) == []
@@ -279,7 +335,7 @@ def test_cursors_that_go_round_in_a_longer_circle_break_the_list(lab: Lab) -> No
         list(lab.client(url=base).rooms())
 
 
-# ── Tokens ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Tokens ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_token_is_minted_with_the_claims_that_100ms_documents(lab: Lab) -> None:
@@ -295,7 +351,11 @@ def test_a_token_is_minted_with_the_claims_that_100ms_documents(lab: Lab) -> Non
 
 def test_a_token_is_used_again_until_it_is_renewed_before_its_end(lab: Lab) -> None:
     api = lab.client()
-    for seconds in (0, TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS + 1):
+    for seconds in (
+        0,
+        TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS,
+        TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS + 1,
+    ):
         lab.at = NOW + timedelta(seconds=seconds)
         api.first_page()
     first, second, third = lab.server.tokens
@@ -324,7 +384,15 @@ def test_threads_share_one_token(lab: Lab) -> None:
 def test_every_token_has_an_id_of_its_own(lab: Lab) -> None:
     for _ in range(2):
         lab.client().first_page()
-    assert len({jwt.decode(token, options={"verify_signature": False})["jti"] for token in lab.server.tokens}) == 2
+    assert (
+        len(
+            {
+                jwt.decode(token, options={"verify_signature": False})["jti"]
+                for token in lab.server.tokens
+            }
+        )
+        == 2
+    )
 
 
 def test_a_token_that_the_server_refuses_is_replaced_once(lab: Lab) -> None:
@@ -354,9 +422,20 @@ def test_a_ready_made_token_that_has_ended_is_told_as_such(lab: Lab) -> None:
     assert (len(lab.server.requests), lab.slept) == (1, [])
 
 
-@pytest.mark.parametrize("call", [lambda api: list(api.assets("chat")), lambda api: list(api.rooms()), lambda api: api.first_page(),
-    lambda api: api.open("a1"), lambda api: api.server_time()], ids=["assets", "rooms", "first page", "open", "time"])  # fmt: skip
-def test_a_wrong_secret_is_refused_without_being_told(lab: Lab, call: Callable[[HmsApi], Any]) -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda api: list(api.assets("chat")),
+        lambda api: list(api.rooms()),
+        lambda api: api.first_page(),
+        lambda api: api.open("a1"),
+        lambda api: api.server_time(),
+    ],
+    ids=["assets", "rooms", "first page", "open", "time"],
+)
+def test_a_wrong_secret_is_refused_without_being_told(
+    lab: Lab, call: Callable[[HmsApi], Any]
+) -> None:
     lab.server.secret = "another-secret-than-the-one-that-the-client-has"
     with fails(CredentialsRefused) as caught:
         call(lab.client())
@@ -378,8 +457,16 @@ def test_credentials_that_lack_a_right_are_refused(lab: Lab) -> None:
     assert (len(lab.server.requests), lab.slept) == (1, [])
 
 
-@pytest.mark.parametrize("credentials", [Credentials(), Credentials(access_key="k"), Credentials(token="ü"), Credentials(token="eyJhbGci\neyJh")],
-    ids=["none", "no secret", "not ASCII", "two lines"])  # fmt: skip
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials(),
+        Credentials(access_key="k"),
+        Credentials(token="ü"),
+        Credentials(token="eyJhbGci\neyJh"),
+    ],
+    ids=["none", "no secret", "not ASCII", "two lines"],
+)
 def test_credentials_that_cannot_be_sent_are_refused(lab: Lab, credentials: Credentials) -> None:
     with fails(CredentialsRefused):
         lab.client(credentials).first_page()
@@ -387,12 +474,15 @@ def test_credentials_that_cannot_be_sent_are_refused(lab: Lab, credentials: Cred
 
 
 def test_credentials_do_not_show_themselves() -> None:
-    shown = f"{Credentials('key', SECRET, 'token')!r} {Credentials('key', SECRET, 'token')} {[Credentials('key', SECRET)]}"
+    shown = (
+        f"{Credentials('key', SECRET, 'token')!r} {Credentials('key', SECRET, 'token')} "
+        f"{[Credentials('key', SECRET)]}"
+    )
     assert SECRET not in shown
     assert "token" not in shown
 
 
-# ── Patience ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Patience ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("header", [False, True], ids=["in its text", "in its header"])
@@ -408,18 +498,31 @@ def test_a_429_is_waited_out_for_as_long_as_it_asks(lab: Lab, header: bool) -> N
 @pytest.mark.parametrize(
     "text, header, low, high",
     [
-        ("rate limit exceeded, retry after 45 seconds", None, 45, 46), ("retry after 45 seconds", "7", 7, 8), ("", "7", 7, 8), ("", "0", 0, 0),
-        ("Retry after 1.5s", None, 1.5, 2.5), ("retry after 500 ms", None, 0.5, 1), ("retry after 500 milliseconds", None, 0.5, 1),
-        ("retry after 2 minutes", None, 120, 121), ("retry after 2 min", None, 120, 121), ("retry after 2m", None, 120, 121),
-        ("retry after 30", None, 30, 31), ("slow down", None, 0.25, 0.5), ("", "Sun, 22 Nov 2026 12:00:30 GMT", 0.25, 0.5), ("", "soon", 0.25, 0.5),
+        ("rate limit exceeded, retry after 45 seconds", None, 45, 46),
+        ("retry after 45 seconds", "7", 7, 8),
+        ("", "7", 7, 8),
+        ("", "0", 0, 0),
+        ("Retry after 1.5s", None, 1.5, 2.5),
+        ("retry after 500 ms", None, 0.5, 1),
+        ("retry after 500 milliseconds", None, 0.5, 1),
+        ("retry after 2 minutes", None, 120, 121),
+        ("retry after 2 min", None, 120, 121),
+        ("retry after 2m", None, 120, 121),
+        ("retry after 30", None, 30, 31),
+        ("slow down", None, 0.25, 0.5),
+        ("", "Sun, 22 Nov 2026 12:00:30 GMT", 0.25, 0.5),
+        ("", "soon", 0.25, 0.5),
         ("", "-5", 0.25, 0.5),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_patience_that_is_asked_for_is_read_from_header_or_text(
     lab: Lab, status: int, text: str, header: str | None, low: float, high: float
 ) -> None:
-    answers = [said({"message": text}, status, **({"Retry_After": header} if header else {})), said({"data": []})]
+    answers = [
+        said({"message": text}, status, **({"Retry_After": header} if header else {})),
+        said({"data": []}),
+    ]
     with scripted(lambda *_: answers.pop(0)) as base:
         list(lab.client(url=base).rooms())
     assert len(lab.slept) == 1
@@ -458,7 +561,9 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(lab: Lab, status: int)
     assert len(list(lab.client().assets("chat"))) == 3
     assert len(lab.slept) == 3
     if status != 429:
-        assert [low <= pause <= 2 * low for pause, low in zip(lab.slept, (0.25, 0.5, 1.0), strict=True)] == [True] * 3
+        assert [
+            low <= pause <= 2 * low for pause, low in zip(lab.slept, (0.25, 0.5, 1.0), strict=True)
+        ] == [True] * 3
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 410, 418])
@@ -526,12 +631,24 @@ def test_answers_that_are_always_cut_break_the_list(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, {"Content-Type": "text/html"}, b"<html>Back in a moment</html>"), (200, {}, b""), (200, {}, b'{"data": [{"id": "\xff"}]}'),
-        (200, {"Content-Encoding": "gzip"}, b"this is no gzip"), (302, {"Location": "/elsewhere"}, b""),
-        (200, {"Content-Length": "1000"}, b'{"data": []}'), (204, {}, b""),
+        (200, {"Content-Type": "text/html"}, b"<html>Back in a moment</html>"),
+        (200, {}, b""),
+        (200, {}, b'{"data": [{"id": "\xff"}]}'),
+        (200, {"Content-Encoding": "gzip"}, b"this is no gzip"),
+        (302, {"Location": "/elsewhere"}, b""),
+        (200, {"Content-Length": "1000"}, b'{"data": []}'),
+        (204, {}, b""),
     ],
-    ids=["HTML", "nothing", "not UTF-8", "broken gzip", "a redirect", "less than its length", "no content"],
-)  # fmt: skip
+    ids=[
+        "HTML",
+        "nothing",
+        "not UTF-8",
+        "broken gzip",
+        "a redirect",
+        "less than its length",
+        "no content",
+    ],
+)
 def test_an_answer_that_is_no_list_breaks_the_list(lab: Lab, answer: Answer) -> None:
     with scripted(lambda *_: answer) as base, fails(ListingBroken):
         list(lab.client(url=base, retry_budget=20.0).rooms())
@@ -566,7 +683,13 @@ def test_a_bad_day_loses_nothing(lab: Lab) -> None:
     lab.faults.repeat_rows, lab.faults.cut_lists = 3, 4
     api = lab.client()
     with ThreadPoolExecutor(9) as pool:
-        found = dict(zip(kinds, pool.map(lambda kind: {row["id"] for row in api.assets(kind)}, kinds), strict=True))
+        found = dict(
+            zip(
+                kinds,
+                pool.map(lambda kind: {row["id"] for row in api.assets(kind)}, kinds),
+                strict=True,
+            )
+        )
     assert found == kinds
 
 
@@ -575,10 +698,13 @@ def test_a_pause_is_told_with_its_reason_and_length(lab: Lab) -> None:
     lab.faults.retry_after = 20
     list(lab.client().rooms())
     told = [re.sub(r"[0-9.]+ s$", "N s", each) for each in lab.told]
-    assert told == ["100ms /rooms: it answered 429; again in N s", "100ms /rooms: it answered 500; again in N s"]
+    assert told == [
+        "100ms /rooms: it answered 429; again in N s",
+        "100ms /rooms: it answered 500; again in N s",
+    ]
 
 
-# ── The server's clock ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The server's clock ────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_servers_time_is_asked_for_when_it_is_not_known(lab: Lab) -> None:
@@ -595,7 +721,7 @@ def test_the_servers_time_comes_with_every_answer(lab: Lab) -> None:
     assert len(lab.server.requests) == 2
 
 
-# ── The bytes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The bytes ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -679,8 +805,12 @@ def test_a_url_that_ends_in_the_middle_is_asked_for_again(recorded: Lab) -> None
     assert (recorded.asked("/presigned-url"), recorded.asked("/media/")) == (3, 3)
 
 
-@pytest.mark.parametrize(("status", "error"), [(404, SourceGone), (410, SourceGone), (400, SourceFailed)])
-def test_a_recording_that_goes_away_in_the_middle_fails_as_what_it_is(recorded: Lab, status: int, error: type[RetainerError]) -> None:
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, SourceGone), (410, SourceGone), (400, SourceFailed)]
+)
+def test_a_recording_that_goes_away_in_the_middle_fails_as_what_it_is(
+    recorded: Lab, status: int, error: type[RetainerError]
+) -> None:
     recorded.faults.cut_bodies = {"a1": (100, 1)}
     chunks = recorded.client().open("a1").chunks
     next(chunks)
@@ -707,7 +837,9 @@ def test_another_file_in_the_middle_is_never_joined_to_the_first(recorded: Lab) 
     assert "another file" in caught[0].message
 
 
-def test_a_body_that_stalls_is_gone_on_with_on_a_new_connection(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_stalls_is_gone_on_with_on_a_new_connection(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("retainer.sources.connections.STALL_SECONDS", 0.3)
     over = threading.Event()
     piece = b"x" * (1 << 20)
@@ -716,7 +848,11 @@ def test_a_body_that_stalls_is_gone_on_with_on_a_new_connection(lab: Lab, monkey
         if "presigned" in path:
             return said({"url": f"{base}/file?X-Signature=0123"})
         if headers.get("Range") == f"bytes={len(piece)}-":
-            return 206, {"Content-Range": f"bytes {len(piece)}-{len(piece) + 3}/{len(piece) + 4}"}, b"wide"
+            return (
+                206,
+                {"Content-Range": f"bytes {len(piece)}-{len(piece) + 3}/{len(piece) + 4}"},
+                b"wide",
+            )
         return 200, {"Content-Length": str(len(piece) + 4), "ETag": '"1"'}, iter([piece, over])
 
     with scripted(answer) as base:
@@ -736,7 +872,9 @@ def test_without_a_strong_etag_nothing_is_joined(lab: Lab, sent: dict[str, str])
     assert "names nothing to go on from" in caught[0].message
 
 
-@pytest.mark.parametrize("window", [None, "bytes 4-8/9", "bytes 5-8/10", "bytes 5-7/9", "bytes */9", "5-8/9"])
+@pytest.mark.parametrize(
+    "window", [None, "bytes 4-8/9", "bytes 5-8/10", "bytes 5-7/9", "bytes */9", "5-8/9"]
+)
 def test_a_part_that_is_not_just_what_is_missing_is_refused(lab: Lab, window: str | None) -> None:
     def answer(path: str, headers: Any) -> Answer:
         if "presigned" in path:
@@ -764,7 +902,9 @@ def test_a_chunked_body_that_never_ends_properly_fails(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("fault", ["html_with_200", "json_error_with_200"])
-def test_what_comes_with_a_200_is_not_judged_here_but_its_type_is_told(recorded: Lab, fault: str) -> None:
+def test_what_comes_with_a_200_is_not_judged_here_but_its_type_is_told(
+    recorded: Lab, fault: str
+) -> None:
     setattr(recorded.faults, fault, {"a1": 1})
     body = recorded.client().open("a1")
     assert body.content_type in ("text/html", "application/json")
@@ -825,7 +965,9 @@ def test_a_url_that_is_never_valid_fails(recorded: Lab) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 416, 429, 500, 503])
-def test_a_store_that_answers_otherwise_fails_and_is_not_called_gone(recorded: Lab, status: int) -> None:
+def test_a_store_that_answers_otherwise_fails_and_is_not_called_gone(
+    recorded: Lab, status: int
+) -> None:
     recorded.faults.fail_first = {"/media/": [status] * 20}
     with fails(SourceFailed) as caught:
         recorded.client().open("a1")
@@ -860,7 +1002,11 @@ def test_a_redirect_is_followed(recorded: Lab) -> None:
     def answer(path: str, _: Any) -> Answer:
         if "presigned" in path:
             return said({"url": f"{base}/first?X-Signature=0123"})
-        return (302, {"Location": "/second?X-Signature=4567"}, b"") if "first" in path else (200, {}, BODY)
+        return (
+            (302, {"Location": "/second?X-Signature=4567"}, b"")
+            if "first" in path
+            else (200, {}, BODY)
+        )
 
     with scripted(answer) as base:
         assert whole(recorded.client(url=base).open("a1")) == BODY
@@ -868,7 +1014,11 @@ def test_a_redirect_is_followed(recorded: Lab) -> None:
 
 def test_a_redirect_without_end_fails(lab: Lab) -> None:
     def answer(path: str, _: Any) -> Answer:
-        return said({"url": f"{base}/file?X-Signature=0123"}) if "presigned" in path else (302, {"Location": path}, b"")
+        return (
+            said({"url": f"{base}/file?X-Signature=0123"})
+            if "presigned" in path
+            else (302, {"Location": path}, b"")
+        )
 
     with scripted(answer) as base, fails(SourceFailed):
         lab.client(url=base).open("a1")
@@ -882,10 +1032,19 @@ def closed_port() -> str:
 @pytest.mark.parametrize(
     "url",
     [
-        None, "", 7, "file:///etc/passwd", "ftp://x/y", "javascript:1", "http://", "https://[x?X-Signature=0123", "http://a b/?X-Signature=0123",
-        "http://x:99999/?X-Signature=0123", "http://127.0.0.1:1/\n?X-Signature=0123",
+        None,
+        "",
+        7,
+        "file:///etc/passwd",
+        "ftp://x/y",
+        "javascript:1",
+        "http://",
+        "https://[x?X-Signature=0123",
+        "http://a b/?X-Signature=0123",
+        "http://x:99999/?X-Signature=0123",
+        "http://127.0.0.1:1/\n?X-Signature=0123",
     ],
-)  # fmt: skip
+)
 def test_a_presigned_url_that_is_none_fails(lab: Lab, url: Any) -> None:
     with scripted(lambda *_: said({"id": "a1", "url": url})) as base, fails(SourceFailed):
         lab.client(url=base).open("a1")
@@ -893,7 +1052,10 @@ def test_a_presigned_url_that_is_none_fails(lab: Lab, url: Any) -> None:
 
 def test_a_store_that_is_not_there_fails_without_telling_the_url(lab: Lab) -> None:
     gone = closed_port()
-    with scripted(lambda *_: said({"url": f"{gone}/media/a1?X-Signature=0123"})) as base, fails(SourceFailed) as caught:
+    with (
+        scripted(lambda *_: said({"url": f"{gone}/media/a1?X-Signature=0123"})) as base,
+        fails(SourceFailed) as caught,
+    ):
         lab.client(url=base).open("a1")
     assert "connection" in caught[0].message
 
@@ -908,15 +1070,21 @@ def test_an_id_of_any_letters_opens_its_own_bytes(lab: Lab, id: str) -> None:
     assert whole(lab.client().open(id)) == f"the bytes of {id}".encode()
 
 
-# ── the way there ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the way there ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_proxies_of_the_environment_are_asked_and_those_hosts_that_need_none_are_not(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxies_of_the_environment_are_asked_and_those_hosts_that_need_none_are_not(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, str | None]] = []
 
     def answer(path: str, headers: Any) -> Answer:
         asked.append((path.partition("?")[0], headers.get("Proxy-Authorization")))
-        return (200, {}, BODY) if "/media" in path else said({"url": "http://bucket.invalid/media?X-Signature=0123"})
+        return (
+            (200, {}, BODY)
+            if "/media" in path
+            else said({"url": "http://bucket.invalid/media?X-Signature=0123"})
+        )
 
     with scripted(answer) as base:
         monkeypatch.setenv("http_proxy", base.replace("//", "//me:top%2Fsecret@"))
@@ -925,26 +1093,46 @@ def test_the_proxies_of_the_environment_are_asked_and_those_hosts_that_need_none
         assert asked == []
         assert whole(lab.client(url="http://api.invalid/v2").open("a1")) == BODY
     password = "Basic " + base64.b64encode(b"me:top/secret").decode()
-    assert asked == [("http://api.invalid/v2/recording-assets/a1/presigned-url", password), ("http://bucket.invalid/media", password)]
+    assert asked == [
+        ("http://api.invalid/v2/recording-assets/a1/presigned-url", password),
+        ("http://bucket.invalid/media", password),
+    ]
 
 
-@pytest.mark.parametrize("form", ["http_proxy=http://{}", "http_proxy={}", "http_proxy=HTTP://{}", "all_proxy=http://{}", "ALL_PROXY={}"])
-def test_a_proxy_may_be_named_in_many_ways(lab: Lab, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [
+        "http_proxy=http://{}",
+        "http_proxy={}",
+        "http_proxy=HTTP://{}",
+        "all_proxy=http://{}",
+        "ALL_PROXY={}",
+    ],
+)
+def test_a_proxy_may_be_named_in_many_ways(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     with scripted(lambda *_: (200, {}, BODY)) as base:
         name, _, value = form.partition("=")
         monkeypatch.setenv(name, value.format(base.partition("://")[2]))
         assert whole(lab.client().open_beside("http://bucket.invalid/media")) == BODY
 
 
-@pytest.mark.parametrize("value", ["socks5://me:secret@127.0.0.1:1080", "http://[secret", "http://proxy:secret"])
-def test_a_proxy_that_cannot_be_used_is_told_and_not_passed_by(lab: Lab, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["socks5://me:secret@127.0.0.1:1080", "http://[secret", "http://proxy:secret"]
+)
+def test_a_proxy_that_cannot_be_used_is_told_and_not_passed_by(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("https_proxy", value)
     with fails(SourceFailed) as caught:
         lab.client()
     assert "proxy for https" in caught[0].message and "secret" not in caught[0].message
 
 
-def test_certificates_that_cannot_be_read_are_told(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_that_cannot_be_read_are_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file")
     with fails(SourceFailed) as caught:
         lab.client()
@@ -957,8 +1145,12 @@ def test_the_signature_of_a_segments_address_is_not_told(lab: Lab) -> None:
     assert "seg 1.ts" in caught[0].message and "secret" not in caught[0].message
 
 
-@pytest.mark.parametrize("url", ["api.100ms.live/v2", "ftp://api.100ms.live", "http://", "http://[api"])
-def test_what_is_no_address_of_a_server_is_told_as_that_and_not_tried_again(lab: Lab, url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["api.100ms.live/v2", "ftp://api.100ms.live", "http://", "http://[api"]
+)
+def test_what_is_no_address_of_a_server_is_told_as_that_and_not_tried_again(
+    lab: Lab, url: str
+) -> None:
     with fails(SourceFailed) as caught:
         lab.client(url=url).first_page()
     assert "`url` in retainer.yaml" in caught[0].message

@@ -26,18 +26,23 @@ ERASED = {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id":
 
 
 def path_of(project: Project, store: str, name: str) -> Path:
-    files = (path for path in Path(project.stores[store].prefix).rglob("*") if path.is_file() and "_retainer" not in path.parts)
+    files = (
+        path
+        for path in Path(project.stores[store].prefix).rglob("*")
+        if path.is_file() and "_retainer" not in path.parts
+    )
     (path,) = [path for path in files if name in str(path)]
     return path
 
 
 @pytest.fixture
 def due(local: Project) -> Project:
-    """B lies complete in the vault and is due in uploads; C is there to stay, so that nothing empties a store."""
+    """B lies complete in the vault and is due in uploads; C is there to stay, so that nothing
+    empties a store."""
     return local.copied_and_due(B, C)
 
 
-# ── deletes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── deletes ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_without_approval_nothing_is_deleted_and_the_exit_code_says_so(due: Project) -> None:
@@ -78,11 +83,21 @@ def test_a_delete_whose_witness_is_gone_or_changed_is_skipped(due: Project, harm
 
 @pytest.mark.parametrize(
     ("match", "deleted"),
-    [({"asset_id": B}, 0), ({"asset_id": C}, 1), ({"room": "x-*"}, 0), ({"metadata": {"colour": "red"}}, 0), ({"type": "chat"}, 1),
-     ({"created": {"before": "2020-01-01"}}, 1)],
-)  # fmt: skip
-def test_what_a_hold_newer_than_the_plan_may_cover_is_skipped(due: Project, match: dict[str, Any], deleted: int) -> None:
-    due.write(POLICY | {"holds": [{"id": "LIT-1", "why": "a matter", "match": match, "in": "vault"}]})
+    [
+        ({"asset_id": B}, 0),
+        ({"asset_id": C}, 1),
+        ({"room": "x-*"}, 0),
+        ({"metadata": {"colour": "red"}}, 0),
+        ({"type": "chat"}, 1),
+        ({"created": {"before": "2020-01-01"}}, 1),
+    ],
+)
+def test_what_a_hold_newer_than_the_plan_may_cover_is_skipped(
+    due: Project, match: dict[str, Any], deleted: int
+) -> None:
+    due.write(
+        POLICY | {"holds": [{"id": "LIT-1", "why": "a matter", "match": match, "in": "vault"}]}
+    )
     done = due.apply("p.plan", "--approve-deletes", "1")
     assert done["deleted"] == deleted
     assert deleted or "LIT-1 is newer than the plan" in done["skipped"][0]["cause"]
@@ -114,28 +129,44 @@ def test_a_breached_limit_holds_the_deletes_back_and_lets_the_copies_run(local: 
 def test_deletes_of_the_last_24_hours_count_towards_the_limit(due: Project) -> None:
     due.apply("p.plan", "--approve-deletes", "1")
     due.limits = {"count": 1, "percent": 100, "bytes": "1TB"}
-    due.write(POLICY | {"erasures": [{"id": "DSR-2", "why": "a request", "match": {"asset_id": C}}]})
+    due.write(
+        POLICY | {"erasures": [{"id": "DSR-2", "why": "a request", "match": {"asset_id": C}}]}
+    )
     due.uploaded("d" * 24, video(9), age=timedelta(days=1))
-    used = {limit["scope"]: limit["used"] for limit in due.plan("n.plan", expect=4)["header"]["limits"] if limit["name"] == "count"}
+    used = {
+        limit["scope"]: limit["used"]
+        for limit in due.plan("n.plan", expect=4)["header"]["limits"]
+        if limit["name"] == "count"
+    }
     assert used["store:uploads"] == 2
 
 
 def test_a_clash_is_shown_and_holds_the_deletes_back(due: Project) -> None:
-    due.write(POLICY | {"rules": [*POLICY["rules"], {"id": "ceiling", "match": {"type": "room-composite"}, "at_most": "90d"}]})
+    due.write(
+        POLICY
+        | {
+            "rules": [
+                *POLICY["rules"],
+                {"id": "ceiling", "match": {"type": "room-composite"}, "at_most": "90d"},
+            ]
+        }
+    )
     text = due.run("plan", "--out", "p.plan", expect=4).stdout
     assert "Clash: calls keeps 2 recordings longer than ceiling allows" in text
     due.apply("p.plan", "--approve-deletes", "1", expect=4)
     assert len(due.content("uploads")) == 2
 
 
-# ── plans that are refused ──────────────────────────────────────────────────────────────────────────────────────────
+# ── plans that are refused ────────────────────────────────────────────────────────────────────────
 
 
 def test_an_edited_plan_is_refused_wherever_a_byte_was_flipped(due: Project) -> None:
     whole = (due.root / "p.plan").read_bytes()
     refused = 0
     for place in range(0, len(whole), max(1, len(whole) // 150)):
-        (due.root / "bad.plan").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        (due.root / "bad.plan").write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
         with pytest.raises(PlanRefused):
             read_plan(due.root / "bad.plan")
         refused += 1
@@ -168,7 +199,9 @@ def test_a_plan_from_old_facts_has_expired(due: Project) -> None:
     settings = (due.root / "retainer.yaml").read_text()
     (due.root / "retainer.yaml").write_text(settings + "\n".join(["", ""]).replace("\n\n", "\n"))
     due.run("facts", "--out", "facts.duckdb")
-    text = (due.root / "retainer.yaml").read_text().replace("limits:\n", "limits:\n  plan_age: PT1S\n")
+    text = (
+        (due.root / "retainer.yaml").read_text().replace("limits:\n", "limits:\n  plan_age: PT1S\n")
+    )
     (due.root / "retainer.yaml").write_text(text)
     due.plan("old.plan", "--facts", "facts.duckdb")
     time.sleep(1.2)
@@ -177,7 +210,9 @@ def test_a_plan_from_old_facts_has_expired(due: Project) -> None:
 
 def test_a_finished_plan_is_refused(due: Project) -> None:
     due.apply("p.plan", "--approve-deletes", "1")
-    assert "applied already" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=5).stderr
+    assert (
+        "applied already" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=5).stderr
+    )
 
 
 def test_only_the_plan_that_was_reviewed_is_applied(due: Project) -> None:
@@ -187,30 +222,47 @@ def test_only_the_plan_that_was_reviewed_is_applied(due: Project) -> None:
     due.apply("p.plan", "--fingerprint", found[1], "--approve-deletes", "1")
 
 
-# ── one at a time ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── one at a time ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_store_that_another_run_has_locked_is_left_alone(due: Project) -> None:
-    content = b'{"owner": "other", "host": "elsewhere", "heartbeat": "%s"}' % datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-    due.writer("uploads").create("_retainer/lock", iter([content]), len(content), {}, "application/json")
-    assert "another apply holds uploads (run other on elsewhere" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=6).stderr
+    content = (
+        b'{"owner": "other", "host": "elsewhere", "heartbeat": "%s"}'
+        % datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    )
+    due.writer("uploads").create(
+        "_retainer/lock", iter([content]), len(content), {}, "application/json"
+    )
+    assert (
+        "another apply holds uploads (run other on elsewhere"
+        in due.run("apply", "p.plan", "--approve-deletes", "1", expect=6).stderr
+    )
     assert len(due.content("uploads")) == 2
 
 
 def test_a_dead_lock_expires(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Held, "is_dead", True)  # no server can be made to say that it wrote something 10 minutes ago
+    monkeypatch.setattr(
+        Held, "is_dead", True
+    )  # no server can be made to say that it wrote something 10 minutes ago
     content = b'{"owner": "other", "host": "elsewhere"}'
-    due.writer("uploads").create("_retainer/lock", iter([content]), len(content), {}, "application/json")
+    due.writer("uploads").create(
+        "_retainer/lock", iter([content]), len(content), {}, "application/json"
+    )
     assert due.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
     assert list(due.writer("uploads").list("_retainer/lock")) == []
 
 
-# ── faults of the source ────────────────────────────────────────────────────────────────────────────────────────────
+# ── faults of the source ──────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("html_with_200", "an HTML page"), ("json_error_with_200", "a JSON error"), ("cut_bodies", "it broke off"), ("no_length", "")],
+    [
+        ("html_with_200", "an HTML page"),
+        ("json_error_with_200", "a JSON error"),
+        ("cut_bodies", "it broke off"),
+        ("no_length", ""),
+    ],
 )
 def test_nothing_false_is_recorded(local: Project, fault: str, words: str) -> None:
     local.hosted(A, video(1, 50_000), size=0)
@@ -234,8 +286,13 @@ def test_a_body_that_is_cut_once_is_copied_whole_in_the_end(local: Project) -> N
     assert list(local.content("vault").values()) == [content]
 
 
-@pytest.mark.parametrize(("content", "size", "words"), [(video(1), 1_000_000, "counts as partial"), (b"", 0, "no byte came")])
-def test_a_recording_shorter_than_its_record_or_empty_is_no_copy(local: Project, content: bytes, size: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "size", "words"),
+    [(video(1), 1_000_000, "counts as partial"), (b"", 0, "no byte came")],
+)
+def test_a_recording_shorter_than_its_record_or_empty_is_no_copy(
+    local: Project, content: bytes, size: int, words: str
+) -> None:
     local.hosted(A, content, size=size)
     local.plan()
     assert words in local.apply(expect=7)["failed"][0]["cause"]
@@ -261,7 +318,7 @@ def test_a_broken_listing_is_exit_8_and_copies_go_on(local: Project) -> None:
     assert local.apply()["copied"] == 1
 
 
-# ── interruption, and what is never told ────────────────────────────────────────────────────────────────────────────
+# ── interruption, and what is never told ──────────────────────────────────────────────────────────
 
 
 def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
@@ -270,7 +327,9 @@ def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
     local.plan()
     local.api.faults.bytes_per_second = 150_000
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(local.command("apply", "p.plan"), cwd=local.root, env=local.env(), text=True, **pipes)
+    process = subprocess.Popen(
+        local.command("apply", "p.plan"), cwd=local.root, env=local.env(), text=True, **pipes
+    )
     journal = local.root / ".retainer" / "journal.jsonl"
     for _ in range(600):  # until the first copy is under way
         if journal.exists() and '"intent"' in journal.read_text():
@@ -287,37 +346,74 @@ def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
 
 
 def test_no_name_secret_or_signed_url_is_in_a_plan_a_journal_or_an_output(local: Project) -> None:
-    local.api.add_room({"id": "6" + "0" * 22 + "a", "name": "dr-jekyll-and-mr-hyde", "template": "secret-template"})
-    local.write(POLICY | {"rules": [*POLICY["rules"], {"id": "r", "match": {"room": "dr-*"}, "keep": [{"in": "vault", "for": "5y"}]}]})
+    local.api.add_room(
+        {"id": "6" + "0" * 22 + "a", "name": "dr-jekyll-and-mr-hyde", "template": "secret-template"}
+    )
+    local.write(
+        POLICY
+        | {
+            "rules": [
+                *POLICY["rules"],
+                {"id": "r", "match": {"room": "dr-*"}, "keep": [{"in": "vault", "for": "5y"}]},
+            ]
+        }
+    )
     local.hosted(A, video(1), metadata={"host": "Henry Jekyll"})
     local.hosted(B, video(2))
     local.api.faults.html_with_200 = {B: ALWAYS}
-    said = local.run("plan", "--out", "p.plan").stdout + local.run("show", "p.plan", "--format", "json").stdout
+    said = (
+        local.run("plan", "--out", "p.plan").stdout
+        + local.run("show", "p.plan", "--format", "json").stdout
+    )
     done = local.run("apply", "p.plan", expect=7)
     said += done.stdout + done.stderr + local.run("explain", A).stdout
-    kept = (local.root / "p.plan").read_bytes() + (local.root / ".retainer" / "journal.jsonl").read_bytes() + said.encode()
+    kept = (
+        (local.root / "p.plan").read_bytes()
+        + (local.root / ".retainer" / "journal.jsonl").read_bytes()
+        + said.encode()
+    )
     for secret in ("jekyll", "Jekyll", "secret-template", "X-Signature", local.api.secret, "eyJ"):
         assert secret.encode() not in kept
 
 
-# ── what a review found ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── what a review found ───────────────────────────────────────────────────────────────────────────
 
 
 def shared(local: Project) -> None:
-    """B and D name one object of the upload bucket; both are complete in the vault and due there."""
+    """B and D name one object of the upload bucket; both are complete in the vault and due
+    there."""
     local.uploaded(B, video(1))
     local.uploaded(C, video(2), age=timedelta(days=2))
-    twin = local._asset("d" * 24, video(1), timedelta(days=70), "room-composite", f"{local.stores['uploads'].base}beam/{ROOM}/Rec-{B}.mp4", {})
+    twin = local._asset(
+        "d" * 24,
+        video(1),
+        timedelta(days=70),
+        "room-composite",
+        f"{local.stores['uploads'].base}beam/{ROOM}/Rec-{B}.mp4",
+        {},
+    )
     local.api.add_asset(twin, video(1), hosted=False)
     local.plan("copies.plan")
     local.apply("copies.plan")
 
 
-def test_an_object_that_two_recordings_name_goes_only_when_both_may_go_today(local: Project) -> None:
+def test_an_object_that_two_recordings_name_goes_only_when_both_may_go_today(
+    local: Project,
+) -> None:
     shared(local)
     plan = local.plan()
-    assert sorted(row["asset_id"] for row in plan["rows"] if row["decision"] == "delete") == [B, "d" * 24]
-    local.write(POLICY | {"holds": [{"id": "LIT-1", "why": "a matter", "match": {"asset_id": "d" * 24}, "in": "vault"}]})
+    assert sorted(row["asset_id"] for row in plan["rows"] if row["decision"] == "delete") == [
+        B,
+        "d" * 24,
+    ]
+    local.write(
+        POLICY
+        | {
+            "holds": [
+                {"id": "LIT-1", "why": "a matter", "match": {"asset_id": "d" * 24}, "in": "vault"}
+            ]
+        }
+    )
     done = local.apply("p.plan", "--approve-deletes", "2")
     assert done["deleted"] == 0
     assert any("has an object in common" in skipped["cause"] for skipped in done["skipped"])
@@ -362,7 +458,10 @@ def test_two_plans_made_at_once_cannot_delete_more_than_the_limit_together(local
 
 def test_a_store_that_cannot_be_used_fails_its_own_actions_alone(local: Project) -> None:
     local.stores["cold"] = make_store("local", "", local.root / "data", name="cold")
-    rules = [*POLICY["rules"], {"id": "cold", "match": {"type": "room-composite"}, "keep": [{"in": "cold", "for": "1y"}]}]
+    rules = [
+        *POLICY["rules"],
+        {"id": "cold", "match": {"type": "room-composite"}, "keep": [{"in": "cold", "for": "1y"}]},
+    ]
     local.write(POLICY | {"rules": rules})
     local.hosted(A, video(1))
     local.plan()
@@ -371,11 +470,15 @@ def test_a_store_that_cannot_be_used_fails_its_own_actions_alone(local: Project)
     assert (done["copied"], [failed["store"] for failed in done["failed"]]) == (1, ["cold"])
 
 
-def test_a_journal_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_be_written_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path, "run", "plan", lambda: datetime.now(UTC))
     journal.write("one")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(
+            os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         with pytest.raises(RetainerError):
             journal.write("two")
     journal.write("three")
@@ -396,6 +499,14 @@ def test_a_line_that_was_edited_stops_whoever_needs_the_journal(tmp_path: Path) 
 
 def test_a_name_with_half_a_character_ends_no_plan(local: Project) -> None:
     local.api.add_room({"id": ROOM, "name": "half \ud83d", "template": "t"})
-    local.write(POLICY | {"rules": [*POLICY["rules"], {"id": "r", "match": {"room": "x-*"}, "keep": [{"in": "vault", "for": "5y"}]}]})
+    local.write(
+        POLICY
+        | {
+            "rules": [
+                *POLICY["rules"],
+                {"id": "r", "match": {"room": "x-*"}, "keep": [{"in": "vault", "for": "5y"}]},
+            ]
+        }
+    )
     local.hosted(A, video(1), session_id="\ud83d")
     assert pairs(local.plan())[A, "vault"] == "copy"

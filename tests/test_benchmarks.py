@@ -1,4 +1,5 @@
-"""The benchmark that needs no download still runs: the tables that it fills have changed under it once."""
+"""The benchmark that needs no download still runs: the tables that it fills have changed under it
+once."""
 
 from __future__ import annotations
 
@@ -14,6 +15,15 @@ pytestmark = pytest.mark.slow
 
 def test_the_plan_benchmark_runs_with_few_assets() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "plan_a_million.py"
-    done = subprocess.run([sys.executable, str(script), "--assets", "2000", "--rounds", "1"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(script), "--assets", "2000", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.splitlines()[-1])) == {"read_seconds", "plan_seconds", "ratio", "peak_MiB"}
+    assert set(json.loads(done.stdout.splitlines()[-1])) == {
+        "read_seconds",
+        "plan_seconds",
+        "ratio",
+        "peak_MiB",
+    }

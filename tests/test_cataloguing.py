@@ -1,4 +1,5 @@
-"""`catalog rebuild`, `adopt` and `verify`: what is known of objects comes from themselves, is marked where it is inferred, and is checked."""
+"""`catalog rebuild`, `adopt` and `verify`: what is known of objects comes from themselves, is
+marked where it is inferred, and is checked."""
 
 from __future__ import annotations
 
@@ -65,7 +66,11 @@ def catalog_of(project: Project) -> list[dict[str, Any]]:
 
 def path_of(project: Project, end: str, store: str = "vault") -> Path:
     root = Path(project.stores[store].prefix)
-    (path,) = (path for path in root.rglob("*") if path.as_posix().endswith(end) and "_retainer" not in path.parts)
+    (path,) = (
+        path
+        for path in root.rglob("*")
+        if path.as_posix().endswith(end) and "_retainer" not in path.parts
+    )
     return path
 
 
@@ -78,32 +83,56 @@ def rot(path: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-# ── made anew ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── made anew ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("server", [name for name in SERVERS if name != "fake_gcs"])
-def test_a_lost_catalog_is_made_again_from_the_objects_alone(server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
+def test_a_lost_catalog_is_made_again_from_the_objects_alone(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
     project = filled(make_project(tmp_path / "project", api, server, endpoint_of(server, request)))
     before = {row["asset_id"]: row for row in project.plan()["rows"] if row["store"] == "vault"}
     lose_the_catalog(project)
     assert pairs(project.plan("lost.plan"))[A, "vault"] == "copy"
     census = json.loads(project.run("catalog", "rebuild", "vault", "--format", "json").stdout)
-    assert (census["recorded"], census["unknown"], census["failed"]) == (2 + len(hls.simple()), 0, [])
-    after = {row["asset_id"]: row for row in project.plan("after.plan")["rows"] if row["store"] == "vault"}
-    assert {name: (row["decision"], row["until"]) for name, row in after.items()} == {name: ("keep", before[name]["until"]) for name in (A, B)}
+    assert (census["recorded"], census["unknown"], census["failed"]) == (
+        2 + len(hls.simple()),
+        0,
+        [],
+    )
+    after = {
+        row["asset_id"]: row
+        for row in project.plan("after.plan")["rows"]
+        if row["store"] == "vault"
+    }
+    assert {name: (row["decision"], row["until"]) for name, row in after.items()} == {
+        name: ("keep", before[name]["until"]) for name in (A, B)
+    }
 
 
-def test_a_claim_that_a_server_repeats_is_not_taken_for_a_checksum_of_its_own(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
-    """moto keeps any checksum that it is sent: what a member's bytes are only they themselves tell."""
+def test_a_claim_that_a_server_repeats_is_not_taken_for_a_checksum_of_its_own(
+    request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    """moto keeps any checksum that it is sent: what a member's bytes are only they themselves
+    tell."""
     project = filled(make_project(tmp_path / "project", api, "moto", endpoint_of("moto", request)))
     lose_the_catalog(project)
     store, client = project.stores["vault"], servers.s3_client(endpoint_of("moto", request))
-    (key,) = (store.prefix + seen.key for seen in project.writer("vault").list() if seen.key.endswith("layer-0/index.m3u8"))
+    (key,) = (
+        store.prefix + seen.key
+        for seen in project.writer("vault").list()
+        if seen.key.endswith("layer-0/index.m3u8")
+    )
     head = client.head_object(Bucket=store.bucket, Key=key, ChecksumMode="ENABLED")
     claim = {"ChecksumAlgorithm": "CRC32C", "ChecksumCRC32C": head["ChecksumCRC32C"]}
     client.put_object(Bucket=store.bucket, Key=key, Body=b"x" * head["ContentLength"], **claim)
-    assert client.head_object(Bucket=store.bucket, Key=key, ChecksumMode="ENABLED")["ChecksumCRC32C"] == head["ChecksumCRC32C"]
-    census = json.loads(project.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout)
+    assert (
+        client.head_object(Bucket=store.bucket, Key=key, ChecksumMode="ENABLED")["ChecksumCRC32C"]
+        == head["ChecksumCRC32C"]
+    )
+    census = json.loads(
+        project.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout
+    )
     assert "is not what its manifest says" in census["failed"][0]["cause"]
 
 
@@ -113,7 +142,9 @@ def test_what_100ms_forgot_is_still_known_after_a_rebuild(vault: Project) -> Non
     vault.api._rows["recording-assets"].clear()
     vault.api._listings.clear()
     rows = {row["asset_id"]: row for row in vault.plan()["rows"]}
-    assert {name: (row["decision"], row["store"], row["rule"]) for name, row in rows.items()} == dict.fromkeys((A, B), ("keep", "vault", "all"))
+    assert {
+        name: (row["decision"], row["store"], row["rule"]) for name, row in rows.items()
+    } == dict.fromkeys((A, B), ("keep", "vault", "all"))
 
 
 def test_a_damaged_part_is_removed_and_the_store_can_be_planned_again(vault: Project) -> None:
@@ -140,11 +171,15 @@ def test_what_does_not_explain_itself_is_counted_and_left_alone(vault: Project) 
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed"])
-def test_a_copy_of_many_objects_that_is_not_what_its_manifest_says_is_not_recorded(vault: Project, harm: str) -> None:
+def test_a_copy_of_many_objects_that_is_not_what_its_manifest_says_is_not_recorded(
+    vault: Project, harm: str
+) -> None:
     member = path_of(vault, "layer-0/index.m3u8")
     member.unlink() if harm == "gone" else member.write_bytes(b"other")
     lose_the_catalog(vault)
-    census = json.loads(vault.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout)
+    census = json.loads(
+        vault.run("catalog", "rebuild", "vault", "--format", "json", expect=7).stdout
+    )
     assert "is not what its manifest says" in census["failed"][0]["cause"]
     assert pairs(vault.plan())[B, "vault"] == "copy"
 
@@ -153,16 +188,36 @@ def test_a_store_that_nobody_declared_is_wrong_usage(vault: Project) -> None:
     assert "did you mean `vault`?" in vault.run("verify", "vualt", expect=64).stderr
 
 
-# ── recognised ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── recognised ────────────────────────────────────────────────────────────────────────────────────
 
-PEER, STREAM, TRACK = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "123")
+PEER, STREAM, TRACK = (
+    f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "123"
+)
 SHAPES = {
-    f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1704153600.mp4": {"type": "room-composite", "room_id": ROOM},
-    f"hls/{ROOM}/2024-01-02/1704153600/file-recording/Rec-{ROOM}-1704153600-0.mp4": {"type": "room-composite", "room_id": ROOM},
-    f"hls/{ROOM}/2024-01-02/1704153600/vod/Rec-{ROOM}-1704153600.zip": {"type": "room-vod", "room_id": ROOM},
+    f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1704153600.mp4": {
+        "type": "room-composite",
+        "room_id": ROOM,
+    },
+    f"hls/{ROOM}/2024-01-02/1704153600/file-recording/Rec-{ROOM}-1704153600-0.mp4": {
+        "type": "room-composite",
+        "room_id": ROOM,
+    },
+    f"hls/{ROOM}/2024-01-02/1704153600/vod/Rec-{ROOM}-1704153600.zip": {
+        "type": "room-vod",
+        "room_id": ROOM,
+    },
     f"chat/{ROOM}/2024-01-02/Rec-{ROOM}-1704153600.csv": {"type": "chat", "room_id": ROOM},
-    f"{ROOM}/2024-01-02/{SESSION}/Rec-{SESSION}-1704153600.mp4": {"type": "room-composite-legacy", "room_id": ROOM, "session_id": SESSION},
-    f"{ROOM}/2024-01-02/{SESSION}/{PEER}/{STREAM}/{TRACK}.webm": {"type": "track", "room_id": ROOM, "session_id": SESSION, "peer_id": PEER},
+    f"{ROOM}/2024-01-02/{SESSION}/Rec-{SESSION}-1704153600.mp4": {
+        "type": "room-composite-legacy",
+        "room_id": ROOM,
+        "session_id": SESSION,
+    },
+    f"{ROOM}/2024-01-02/{SESSION}/{PEER}/{STREAM}/{TRACK}.webm": {
+        "type": "track",
+        "room_id": ROOM,
+        "session_id": SESSION,
+        "peer_id": PEER,
+    },
 }
 
 
@@ -174,39 +229,81 @@ def test_a_documented_path_tells_type_room_session_and_peer(shape: str, before: 
 
 @pytest.mark.parametrize(
     "key",
-    ["", "notes.txt", f"beam/{ROOM}/Rec-{ROOM}-1.mp4", f"beam/{ROOM}/2024-01-02/Rec-{SESSION}-1.mp4", f"xbeam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4",
-     f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4.part", f"beam/{ROOM.upper()}/2024-01-02/Rec-{ROOM.upper()}-1.mp4"],
-)  # fmt: skip
+    [
+        "",
+        "notes.txt",
+        f"beam/{ROOM}/Rec-{ROOM}-1.mp4",
+        f"beam/{ROOM}/2024-01-02/Rec-{SESSION}-1.mp4",
+        f"xbeam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4",
+        f"beam/{ROOM}/2024-01-02/Rec-{ROOM}-1.mp4.part",
+        f"beam/{ROOM.upper()}/2024-01-02/Rec-{ROOM.upper()}-1.mp4",
+    ],
+)
 def test_any_other_path_tells_nothing(key: str) -> None:
     assert recognised(key) is None
 
 
 @pytest.mark.parametrize("store", ["uploads", "vault"])
-def test_what_lies_there_already_is_adopted_as_inferred_and_no_object_is_changed(local: Project, store: str) -> None:
+def test_what_lies_there_already_is_adopted_as_inferred_and_no_object_is_changed(
+    local: Project, store: str
+) -> None:
     for key in SHAPES:
-        local.writer(store).create(key, iter([video(len(key))]), len(video(len(key))), {}, "video/mp4")
+        local.writer(store).create(
+            key, iter([video(len(key))]), len(video(len(key))), {}, "video/mp4"
+        )
     local.writer(store).create("notes.txt", iter([b"a person's"]), 10, {}, "text/plain")
     before = local.content(store)
-    local.write({"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "keep": [{"in": store, "for": "2y"}], "then": "delete"}]}
-                if store == "vault" else
-                {"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "delete": [{"in": store, "after": "30d"}]}]})  # fmt: skip
+    local.write(
+        {
+            "version": 1,
+            "rules": [
+                {
+                    "id": "old",
+                    "match": {"room_id": ROOM},
+                    "keep": [{"in": store, "for": "2y"}],
+                    "then": "delete",
+                }
+            ],
+        }
+        if store == "vault"
+        else {
+            "version": 1,
+            "rules": [
+                {"id": "old", "match": {"room_id": ROOM}, "delete": [{"in": store, "after": "30d"}]}
+            ],
+        }
+    )
     census = json.loads(local.run("adopt", store, "--format", "json").stdout)
-    assert (census["looked"], census["recorded"], census["unknown"]) == (len(SHAPES) + 1, len(SHAPES), 1)
+    assert (census["looked"], census["recorded"], census["unknown"]) == (
+        len(SHAPES) + 1,
+        len(SHAPES),
+        1,
+    )
     assert local.content(store) == before
     rows = local.plan()["rows"]
     # A path tells no date: nothing goes for its age.
     assert [(row["decision"], row.get("because")) for row in rows] == (
-        [("keep", None)] if store == "vault" else [("blocked", "untrusted-time")]) * len(SHAPES)  # fmt: skip
+        [("keep", None)] if store == "vault" else [("blocked", "untrusted-time")]
+    ) * len(SHAPES)
     assert json.loads(local.run("adopt", store, "--format", "json").stdout)["recorded"] == 0
-    local.write({"version": 1, "rules": [{"id": "old", "match": {"room_id": ROOM}, "keep": [{"in": "vault", "for": "2y"}]}],
-                 "erasures": [{"id": "DSR-1", "why": "a request", "match": {"session_id": SESSION}}]})  # fmt: skip
+    local.write(
+        {
+            "version": 1,
+            "rules": [
+                {"id": "old", "match": {"room_id": ROOM}, "keep": [{"in": "vault", "for": "2y"}]}
+            ],
+            "erasures": [{"id": "DSR-1", "why": "a request", "match": {"session_id": SESSION}}],
+        }
+    )
     erased = local.plan("erase.plan", expect=None)
     assert sum(row["decision"] == "delete" for row in erased["rows"]) == 2
 
 
 def test_what_100ms_still_knows_is_left_to_a_plan(local: Project) -> None:
     key, _, _, other, *_ = SHAPES
-    asset = local._asset(A, video(1), timedelta(days=2), "room-composite", local.stores["uploads"].base + key, {})
+    asset = local._asset(
+        A, video(1), timedelta(days=2), "room-composite", local.stores["uploads"].base + key, {}
+    )
     local.api.add_asset(asset, video(1), hosted=False)
     for store in ("uploads", "vault"):
         for name in (key, other):
@@ -219,7 +316,13 @@ def test_a_copy_that_carries_its_record_is_adopted_with_its_date(vault: Project)
     (seen,) = (seen for seen in vault.writer("vault").list() if seen.key.endswith(f"Rec-{A}.mp4"))
     look = vault.writer("vault").look(seen.key)
     assert look is not None
-    vault.writer("vault").create(f"moved/Rec-{A}.mp4", vault.writer("vault").read(seen), seen.size, look.metadata or {}, "video/mp4")
+    vault.writer("vault").create(
+        f"moved/Rec-{A}.mp4",
+        vault.writer("vault").read(seen),
+        seen.size,
+        look.metadata or {},
+        "video/mp4",
+    )
     vault.writer("vault").delete(seen)
     assert pairs(vault.plan())[A, "vault"] == "copy"
     assert json.loads(vault.run("adopt", "vault", "--format", "json").stdout)["recorded"] == 1
@@ -232,24 +335,42 @@ def test_nothing_is_adopted_while_100ms_cannot_be_listed_whole(local: Project) -
     local.run("adopt", "vault", expect=8)
 
 
-# ── read back ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── read back ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_copies_that_are_what_was_recorded_pass(vault: Project) -> None:
     text = vault.run("verify", "vault").stdout
     objects = 2 + len(hls.simple())
     assert f"verified: {objects} objects in vault" in text
-    assert vault.journal()[-1]["of"] == {"what": f"verify {objects} of {objects} objects", "finished": True}
+    assert vault.journal()[-1]["of"] == {
+        "what": f"verify {objects} of {objects} objects",
+        "finished": True,
+    }
 
 
-@pytest.mark.parametrize("rotten", [f"Rec-{A}.mp4", "layer-0/index.m3u8", "master.m3u8", "manifest.json"])
+@pytest.mark.parametrize(
+    "rotten", [f"Rec-{A}.mp4", "layer-0/index.m3u8", "master.m3u8", "manifest.json"]
+)
 @pytest.mark.parametrize("source", ["100ms", "another store"])
-def test_what_rots_is_found_is_partial_from_then_on_and_is_repaired(local: Project, rotten: str, source: str) -> None:
+def test_what_rots_is_found_is_partial_from_then_on_and_is_repaired(
+    local: Project, rotten: str, source: str
+) -> None:
     if source == "another store":
         from conftest import make_store
 
         local.stores["cold"] = make_store("local", "", local.root / "data", name="cold")
-        local.write(ALL | {"rules": [{"id": "all", "match": "all", "keep": [{"in": "vault", "for": "2y"}, {"in": "cold", "for": "2y"}]}]})
+        local.write(
+            ALL
+            | {
+                "rules": [
+                    {
+                        "id": "all",
+                        "match": "all",
+                        "keep": [{"in": "vault", "for": "2y"}, {"in": "cold", "for": "2y"}],
+                    }
+                ]
+            }
+        )
         local.hosted(A, video(1))
         local.hosted_vod(B, hls.simple())
         local.plan()
@@ -274,7 +395,8 @@ def test_what_rots_is_found_is_partial_from_then_on_and_is_repaired(local: Proje
 def test_what_an_s3_copied_by_itself_is_compared_recorded_and_verified_by_its_own_crc64nvme(
     seaweedfs: str, tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Most of what lies on AWS has that checksum alone, so that nothing need be read to compare a copy."""
+    """Most of what lies on AWS has that checksum alone, so that nothing need be read to compare a
+    copy."""
     project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
     project.write(ALL)
     project.uploaded(A, video(1))
@@ -282,7 +404,9 @@ def test_what_an_s3_copied_by_itself_is_compared_recorded_and_verified_by_its_ow
     uploads, client = project.stores["uploads"], servers.s3_client(seaweedfs)
     for key, content in project.content("uploads").items():
         crc = base64.b64encode(anycrc.Model("CRC64-NVME").calc(content).to_bytes(8, "big")).decode()
-        client.put_object(Bucket=uploads.bucket, Key=uploads.prefix + key, Body=content, ChecksumCRC64NVME=crc)
+        client.put_object(
+            Bucket=uploads.bucket, Key=uploads.prefix + key, Body=content, ChecksumCRC64NVME=crc
+        )
     project.plan()
     monkeypatch.setattr("retainer.apply.copy.THROUGH_HERE", 0)
     whole: list[str] = []
@@ -295,18 +419,34 @@ def test_what_an_s3_copied_by_itself_is_compared_recorded_and_verified_by_its_ow
     with monkeypatch.context() as patch:
         patch.setattr(S3Reader, "read", noted)
         assert project.apply()["copied"] == 2
-    assert {key for key in whole if not key.endswith((".m3u8", ".parquet")) and not key.startswith("_retainer/")} == set()
+    assert {
+        key
+        for key in whole
+        if not key.endswith((".m3u8", ".parquet")) and not key.startswith("_retainer/")
+    } == set()
     entries = {row["key"]: row for row in catalog_of(project)}
-    copies = [row for row in entries.values() if not row["key"].endswith((".m3u8", "manifest.json"))]
+    copies = [
+        row for row in entries.values() if not row["key"].endswith((".m3u8", "manifest.json"))
+    ]
     assert len(copies) > 2 and all(row["crc64nvme"] and row["crc32c"] is None for row in copies)
 
     assert "broken" not in project.run("verify", "vault").stdout
     lose_the_catalog(project)
-    assert json.loads(project.run("catalog", "rebuild", "vault", "--format", "json").stdout)["recorded"] == len(entries)
-    assert {row["key"]: row["crc64nvme"] for row in catalog_of(project)} == {key: row["crc64nvme"] for key, row in entries.items()}
+    assert json.loads(project.run("catalog", "rebuild", "vault", "--format", "json").stdout)[
+        "recorded"
+    ] == len(entries)
+    assert {row["key"]: row["crc64nvme"] for row in catalog_of(project)} == {
+        key: row["crc64nvme"] for key, row in entries.items()
+    }
     (recording,) = (row["key"] for row in copies if row["asset_id"] == A)
-    monkeypatch.setattr(S3Reader, "read", lambda self, seen: iter([b"x" * seen.size]) if seen.key == recording else read(self, seen))
-    assert json.loads(project.run("verify", "vault", "--format", "json", expect=1).stdout)["broken"] == [recording]
+    monkeypatch.setattr(
+        S3Reader,
+        "read",
+        lambda self, seen: iter([b"x" * seen.size]) if seen.key == recording else read(self, seen),
+    )
+    assert json.loads(project.run("verify", "vault", "--format", "json", expect=1).stdout)[
+        "broken"
+    ] == [recording]
 
 
 def test_a_repair_replaces_only_the_version_that_was_found_broken(vault: Project) -> None:
@@ -326,7 +466,9 @@ def test_a_sample_reads_so_many_percent(vault: Project) -> None:
     assert census["looked"] == -(-objects * 20 // 100)
 
 
-def test_what_cannot_be_read_is_told_and_is_not_broken_for_that(vault: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_told_and_is_not_broken_for_that(
+    vault: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer.errors import StoreFailed
     from retainer.stores.local import LocalReader
 
@@ -339,6 +481,9 @@ def test_what_cannot_be_read_is_told_and_is_not_broken_for_that(vault: Project, 
 
     monkeypatch.setattr(LocalReader, "read", failing)
     census = json.loads(vault.run("verify", "vault", "--format", "json", expect=7).stdout)
-    assert (census["broken"], [trouble["cause"] for trouble in census["failed"]]) == ([], ["the disk does not answer"])
+    assert (census["broken"], [trouble["cause"] for trouble in census["failed"]]) == (
+        [],
+        ["the disk does not answer"],
+    )
     monkeypatch.undo()
     assert pairs(vault.plan())[A, "vault"] == "keep"

@@ -18,13 +18,28 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def retainer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "retainer", *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "retainer", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_the_demo_tells_its_story_and_ends_with_an_empty_plan(tmp_path: Path) -> None:
     done = retainer(tmp_path, "demo", "--folder", "new")
     assert done.returncode == 0, done.stderr
-    for part in ("At risk", "erasure", "copied 13 recordings", "deleted 4 copies", "Nothing is copied.", "Next: nothing.", "Try next"):
+    for part in (
+        "At risk",
+        "erasure",
+        "copied 13 recordings",
+        "deleted 4 copies",
+        "Nothing is copied.",
+        "Next: nothing.",
+        "Try next",
+    ):
         assert part in done.stdout
     assert retainer(tmp_path, "demo", "--folder", "new").returncode == 1
 
@@ -35,7 +50,11 @@ def test_init_writes_a_start_that_is_valid_and_changes_nothing_that_exists(tmp_p
     (tmp_path / "retainer.yaml").write_text("mine")
     retainer(tmp_path, "init")
     assert (tmp_path / "retainer.yaml").read_text() == "mine"
-    assert (tmp_path / "policies" / "recordings.yaml").read_text().startswith("# yaml-language-server: $schema=")
+    assert (
+        (tmp_path / "policies" / "recordings.yaml")
+        .read_text()
+        .startswith("# yaml-language-server: $schema=")
+    )
     assert "$defs" in json.loads((tmp_path / ".retainer" / "schema.json").read_text())
 
 
@@ -44,7 +63,9 @@ def test_what_init_writes_is_the_repositorys_own(tmp_path: Path) -> None:
 
 
 def test_every_mistake_is_shown_with_its_line_underlined(local: Project) -> None:
-    (local.root / "policies" / "bad.yml").write_text("version: 1\nrules:\n  - id: x\n    filter: {type: room-compsite}\n")
+    (local.root / "policies" / "bad.yml").write_text(
+        "version: 1\nrules:\n  - id: x\n    filter: {type: room-compsite}\n"
+    )
     done = local.run("validate", expect=10)
     assert "error[P101] policies/bad.yml:4:5: unknown key `filter`" in done.stderr
     assert "    filter: {type: room-compsite}\n      |     ^^^^^^" in done.stderr
@@ -56,14 +77,39 @@ def test_every_code_is_explained(code: str, local: Project) -> None:
     assert local.run("help", code).stdout.startswith(f"{code}: ")
 
 
-@pytest.mark.parametrize("command", ["", "init", "validate", "facts", "plan", "show", "apply", "explain", "test", "demo", "schema", "help"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "init",
+        "validate",
+        "facts",
+        "plan",
+        "show",
+        "apply",
+        "explain",
+        "test",
+        "demo",
+        "schema",
+        "help",
+    ],
+)
 def test_every_command_has_help_with_an_example(command: str, local: Project) -> None:
     text = local.run(*filter(None, [command]), "--help").stdout
     assert "Example" in text or command == "demo"
 
 
-@pytest.mark.parametrize("words", [["plan", "--as-of", "soon"], ["plan", "--only", "{typ: chat}"], ["apply"], ["nothing"], ["help", "P999"],
-                                   ["plan", "--fail-if-at-risk", "1y"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "--as-of", "soon"],
+        ["plan", "--only", "{typ: chat}"],
+        ["apply"],
+        ["nothing"],
+        ["help", "P999"],
+        ["plan", "--fail-if-at-risk", "1y"],
+    ],
+)
 def test_wrong_usage_is_64_with_a_sentence(words: list[str], local: Project) -> None:
     done = local.run(*words, expect=64)
     assert done.stderr.strip() and "Traceback" not in done.stderr
@@ -115,14 +161,21 @@ def test_explain_tells_what_won_and_what_changes_next(local: Project) -> None:
     text = local.run("explain", "a" * 24).stdout
     assert "rule calls (policies/rules.yaml:3): yes" in text
     assert "copy in vault by" in text and "lost in vault" in text
-    later = json.loads(local.run("explain", "a" * 24, "--as-of", "2040-01-01", "--format", "json").stdout)
+    later = json.loads(
+        local.run("explain", "a" * 24, "--as-of", "2040-01-01", "--format", "json").stdout
+    )
     assert later["format_version"] == "1.0" and later["next_at"] is None
 
 
 def test_policy_tests_run_like_plans(local: Project, tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
-    case = {"name": "n", "now": "2026-11-22T00:00:00Z", "assets": [{"id": "a", "type": "chat", "created_at": "2026-11-20T00:00:00Z"}],
-            "copies": [{"asset": "a", "in": "hosted"}], "expect": [{"asset": "a", "in": "vault", "is": "copy"}]}  # fmt: skip
+    case = {
+        "name": "n",
+        "now": "2026-11-22T00:00:00Z",
+        "assets": [{"id": "a", "type": "chat", "created_at": "2026-11-20T00:00:00Z"}],
+        "copies": [{"asset": "a", "in": "hosted"}],
+        "expect": [{"asset": "a", "in": "vault", "is": "copy"}],
+    }
     path.write_text(json.dumps({"version": 1, "tests": [case]}))
     assert "1 passed, 0 failed" in local.run("test", str(path)).stdout
     case["expect"][0]["is"] = "keep"

@@ -1,4 +1,5 @@
-"""Every case of conformance/ comes out as it says, through the reader, the rules and the SQL that `retainer test` uses."""
+"""Every case of conformance/ comes out as it says, through the reader, the rules and the SQL that
+`retainer test` uses."""
 
 from __future__ import annotations
 
@@ -33,8 +34,12 @@ def _outcomes(path: Path, decider: Decider) -> list[Outcome]:
 def test_every_case_of_a_file_comes_out_as_it_says(path: Path, decider: Decider) -> None:
     outcomes = _outcomes(path, decider)
     assert outcomes
-    assert not [(outcome.name, outcome.place, outcome.failures) for outcome in outcomes if outcome.failures]
-    assert [outcome.name for outcome in outcomes] == [test["name"] for test in yaml.safe_load(path.read_text())["tests"]]
+    assert not [
+        (outcome.name, outcome.place, outcome.failures) for outcome in outcomes if outcome.failures
+    ]
+    assert [outcome.name for outcome in outcomes] == [
+        test["name"] for test in yaml.safe_load(path.read_text())["tests"]
+    ]
 
 
 def test_no_case_is_left_out() -> None:
@@ -44,18 +49,34 @@ def test_no_case_is_left_out() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_reference_that_the_laws_are_compared_with_passes_them_too(path: Path) -> None:
     file = yaml.safe_load(path.read_text())
-    assert not [problem for test in file["tests"] for problem in reference.failures(test, file.get("timezone", "UTC"))]
+    assert not [
+        problem
+        for test in file["tests"]
+        for problem in reference.failures(test, file.get("timezone", "UTC"))
+    ]
 
 
 def test_an_expectation_that_is_wrong_is_noticed(decider: Decider, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text((FOLDER / "elsewhere.yaml").read_text().replace("deadline: none", "deadline: '2026-02-13T10:30:00Z'"))
+    wrong.write_text(
+        (FOLDER / "elsewhere.yaml")
+        .read_text()
+        .replace("deadline: none", "deadline: '2026-02-13T10:30:00Z'")
+    )
     outcomes = _outcomes(wrong, decider)
-    assert [outcome.failures for outcome in outcomes] == [(), ("a in vault: deadline is none, expected 2026-02-13T10:30:00Z",)]
+    assert [outcome.failures for outcome in outcomes] == [
+        (),
+        ("a in vault: deadline is none, expected 2026-02-13T10:30:00Z",),
+    ]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared folder lies beside the repository only where the project is built")
+@pytest.mark.skipif(
+    not SHARED.is_dir(),
+    reason="the shared folder lies beside the repository only where the project is built",
+)
 def test_the_cases_are_those_of_the_shared_folder_byte_for_byte() -> None:
-    here, there = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (FOLDER, SHARED))
+    here, there = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (FOLDER, SHARED)
+    )
     assert here.keys() == there.keys()
     assert [name for name in here if here[name] != there[name]] == []

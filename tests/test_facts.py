@@ -1,4 +1,5 @@
-"""From rows as 100ms and the stores give them to facts: what could not be read is not known, and what did not finish says so."""
+"""From rows as 100ms and the stores give them to facts: what could not be read is not known, and
+what did not finish says so."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ from hypothesis import strategies as st
 
 from retainer import database as duck
 from retainer.database import fill
-from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, StoreFailed
+from retainer.errors import (
+    CredentialsRefused,
+    ListingBroken,
+    RetainerError,
+    SourceFailed,
+    StoreFailed,
+)
 from retainer.inventory.collect import Listing, collect, locked_text
 from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
 from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
@@ -40,25 +47,59 @@ Row = dict[str, Any]
 
 
 def an_asset(id: str = "a1", **facts: Any) -> Row:
-    usual = {"type": "chat", "status": "completed", "room_id": "r1", "session_id": "s1", "job_id": "j1", "path": "s3://hms-prod-eu/x/a.csv",
-             "size": 5, "duration": 60, "created_at": "2026-11-20T00:00:00Z", "thumbnails": None, "metadata": {}}  # fmt: skip
+    usual = {
+        "type": "chat",
+        "status": "completed",
+        "room_id": "r1",
+        "session_id": "s1",
+        "job_id": "j1",
+        "path": "s3://hms-prod-eu/x/a.csv",
+        "size": 5,
+        "duration": 60,
+        "created_at": "2026-11-20T00:00:00Z",
+        "thumbnails": None,
+        "metadata": {},
+    }
     return {"id": id, **usual, **facts}
 
 
 def an_object(key: str, store: str = "vault", **facts: Any) -> Row:
-    return {"store": store, "key": key, "size": 5, "version": "v1", "storage_class": None, "locked_until": None, "lock_read": True, **facts}
+    return {
+        "store": store,
+        "key": key,
+        "size": 5,
+        "version": "v1",
+        "storage_class": None,
+        "locked_until": None,
+        "lock_read": True,
+        **facts,
+    }
 
 
 def an_entry(id: str = "a1", **facts: Any) -> Row:
     """What the catalog holds of the copy of an asset."""
     row, _ = read_asset(an_asset(id))
     assert row is not None
-    copy = {"store": "vault", "key": KEY.format(id), "object_size": 5, "version": "v1", "copied_at": "2026-11-21 00:00:00"}
+    copy = {
+        "store": "vault",
+        "key": KEY.format(id),
+        "object_size": 5,
+        "version": "v1",
+        "copied_at": "2026-11-21 00:00:00",
+    }
     return dict.fromkeys(CATALOG) | row | {"room": "sales-1", "template": "default"} | copy | facts
 
 
 def a_listing(name: str, kind: str = "store", **facts: Any) -> Row:
-    return {"name": name, "kind": kind, "complete": True, "can_lock": False, "strays": 0, "stray_bytes": 0, **facts}
+    return {
+        "name": name,
+        "kind": kind,
+        "complete": True,
+        "can_lock": False,
+        "strays": 0,
+        "stray_bytes": 0,
+        **facts,
+    }
 
 
 FINISHED = (a_listing("vault"), a_listing("uploads"), a_listing("100ms chat", "assets"))
@@ -80,7 +121,9 @@ class Facts:
     def of(cls, connection: duckdb.DuckDBPyConnection) -> Facts:
         assets = {row["asset_id"]: row for row in rows_of(connection, "assets")}
         numbers = {row["asset_no"]: id for id, row in assets.items()}
-        copies = {(numbers[row["asset_no"]], row["store"]): row for row in rows_of(connection, "copies")}
+        copies = {
+            (numbers[row["asset_no"]], row["store"]): row for row in rows_of(connection, "copies")
+        }
         assert len(copies) == len(rows_of(connection, "copies"))
         return cls(assets, copies, {row["name"]: row for row in rows_of(connection, "listings")})
 
@@ -103,7 +146,13 @@ def assembled(
         stage(connection)
         staged = [row for row, _ in map(read_asset, assets) if row is not None]
         listed = [dict.fromkeys(STAGES["listings"]) | row for row in listings]
-        for table, rows in {"staged_assets": staged, "objects": objects, "catalog": catalog, "rooms": rooms, "listings": listed}.items():
+        for table, rows in {
+            "staged_assets": staged,
+            "objects": objects,
+            "catalog": catalog,
+            "rooms": rooms,
+            "listings": listed,
+        }.items():
             fill(connection, table, STAGES[table], rows)
         assemble(connection, project)
         return Facts.of(connection)
@@ -111,7 +160,7 @@ def assembled(
         connection.close()
 
 
-# ── One asset as 100ms gives it ────────────────────────────────────────────────────────────────────────────────────────
+# ── One asset as 100ms gives it ───────────────────────────────────────────────────────────────────
 
 
 def read(**facts: Any) -> tuple[Row, list[str]]:
@@ -121,14 +170,46 @@ def read(**facts: Any) -> tuple[Row, list[str]]:
 
 
 def test_an_asset_is_read_as_100ms_documents_it() -> None:
-    row, told = read(created_at="2023-03-02T07:44:27.010516042Z", metadata={"resolution": {"width": 1280}, "layer": 0})
+    row, told = read(
+        created_at="2023-03-02T07:44:27.010516042Z",
+        metadata={"resolution": {"width": 1280}, "layer": 0},
+    )
     assert told == []
-    assert {name: row[name] for name in ("asset_id", "type", "status", "room_id", "session_id", "job_id", "path", "size", "duration")} == {
-        "asset_id": "a1", "type": "chat", "status": "completed", "room_id": "r1", "session_id": "s1", "job_id": "j1",
-        "path": "s3://hms-prod-eu/x/a.csv", "size": 5, "duration": 60}  # fmt: skip
-    assert (row["created_at"], row["created_text"]) == ("2023-03-02 07:44:27.010516", "2023-03-02T07:44:27.010516042Z")
+    assert {
+        name: row[name]
+        for name in (
+            "asset_id",
+            "type",
+            "status",
+            "room_id",
+            "session_id",
+            "job_id",
+            "path",
+            "size",
+            "duration",
+        )
+    } == {
+        "asset_id": "a1",
+        "type": "chat",
+        "status": "completed",
+        "room_id": "r1",
+        "session_id": "s1",
+        "job_id": "j1",
+        "path": "s3://hms-prod-eu/x/a.csv",
+        "size": 5,
+        "duration": 60,
+    }
+    assert (row["created_at"], row["created_text"]) == (
+        "2023-03-02 07:44:27.010516",
+        "2023-03-02T07:44:27.010516042Z",
+    )
     assert json.loads(row["metadata"]) == {"resolution": {"width": 1280}, "layer": 0}
-    assert (row["not_known"], row["thumbnails"], row["known_by"], row["settled"]) == (None, None, "api", True)
+    assert (row["not_known"], row["thumbnails"], row["known_by"], row["settled"]) == (
+        None,
+        None,
+        "api",
+        True,
+    )
 
 
 @pytest.mark.parametrize("id", [None, "", 7, ["a"], {"a": 1}, True, "x" * 201])
@@ -151,7 +232,11 @@ def test_a_text_that_is_null_or_empty_is_absent(fact: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [7, True, ["a"], {"a": 1}, 1.5])
 def test_a_text_of_the_wrong_kind_is_not_known(fact: str, value: Any) -> None:
     row, told = read(**{fact: value})
-    assert (row[fact], row["not_known"], told) == (None, [fact], [f"its {fact} is of the wrong kind"])
+    assert (row[fact], row["not_known"], told) == (
+        None,
+        [fact],
+        [f"its {fact} is of the wrong kind"],
+    )
 
 
 @pytest.mark.parametrize("fact", ["type", "status"])
@@ -160,7 +245,21 @@ def test_a_type_or_status_of_nothing_is_not_known(fact: str, value: Any) -> None
     assert read(**{fact: value})[0]["not_known"] == [fact]
 
 
-@pytest.mark.parametrize("fact", ["type", "status", "room_id", "session_id", "path", "size", "duration", "metadata", "created_at", "thumbnails"])
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "type",
+        "status",
+        "room_id",
+        "session_id",
+        "path",
+        "size",
+        "duration",
+        "metadata",
+        "created_at",
+        "thumbnails",
+    ],
+)
 def test_a_key_that_is_left_out_is_absent(fact: str) -> None:
     raw = an_asset()
     del raw[fact]
@@ -174,13 +273,43 @@ def test_a_type_that_nobody_knew_of_is_read() -> None:
 
 
 @pytest.mark.parametrize("fact", ["size", "duration"])
-@pytest.mark.parametrize("value", [None, 0, "0", -1, "-1", "big", "", "nan", "inf", float("nan"), float("inf"), True, [5], {"a": 5}, 2**62, 1e300])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        0,
+        "0",
+        -1,
+        "-1",
+        "big",
+        "",
+        "nan",
+        "inf",
+        float("nan"),
+        float("inf"),
+        True,
+        [5],
+        {"a": 5},
+        2**62,
+        1e300,
+    ],
+)
 def test_a_number_that_is_none_or_nought_is_not_known(fact: str, value: Any) -> None:
     row, told = read(**{fact: value})
     assert (row[fact], row["not_known"], told) == (None, [fact], [])
 
 
-@pytest.mark.parametrize("value, size", [(5, 5), ("5", 5), (5.0, 5), ("4000000000", 4 * 10**9), (2**53 + 1, 2**53 + 1), (2**62 - 1, 2**62 - 1)])
+@pytest.mark.parametrize(
+    "value, size",
+    [
+        (5, 5),
+        ("5", 5),
+        (5.0, 5),
+        ("4000000000", 4 * 10**9),
+        (2**53 + 1, 2**53 + 1),
+        (2**62 - 1, 2**62 - 1),
+    ],
+)
 def test_a_size_is_read_also_as_text(value: Any, size: int) -> None:
     assert read(size=value)[0]["size"] == size
 
@@ -193,11 +322,14 @@ def test_a_duration_is_read_also_as_text_and_with_a_fraction(value: Any, duratio
 @pytest.mark.parametrize(
     "text, moment",
     [
-        ("2023-03-02T07:44:27.010516042Z", "2023-03-02 07:44:27.010516"), ("2023-03-02T07:44:27Z", "2023-03-02 07:44:27.000000"),
-        ("2023-03-02t07:44:27z", "2023-03-02 07:44:27.000000"), ("2023-03-02T07:44:27+05:30", "2023-03-02 02:14:27.000000"),
-        ("2023-03-02T07:44:27.9999999Z", "2023-03-02 07:44:27.999999"), ("2024-02-29T00:00:00-01:00", "2024-02-29 01:00:00.000000"),
+        ("2023-03-02T07:44:27.010516042Z", "2023-03-02 07:44:27.010516"),
+        ("2023-03-02T07:44:27Z", "2023-03-02 07:44:27.000000"),
+        ("2023-03-02t07:44:27z", "2023-03-02 07:44:27.000000"),
+        ("2023-03-02T07:44:27+05:30", "2023-03-02 02:14:27.000000"),
+        ("2023-03-02T07:44:27.9999999Z", "2023-03-02 07:44:27.999999"),
+        ("2024-02-29T00:00:00-01:00", "2024-02-29 01:00:00.000000"),
     ],
-)  # fmt: skip
+)
 def test_a_date_is_read_to_the_microsecond_in_utc(text: str, moment: str) -> None:
     row, told = read(created_at=text)
     assert (row["created_at"], row["created_text"], told) == (moment, text, [])
@@ -205,10 +337,25 @@ def test_a_date_is_read_to_the_microsecond_in_utc(text: str, moment: str) -> Non
 
 @pytest.mark.parametrize(
     "value",
-    ["2023-03-02", "2023-03-02T07:44:27", "2023-03-02 07:44:27Z", "02/03/2023", "", "now", "2023-02-29T00:00:00Z", "2023-03-02T24:00:00Z",
-     "2016-12-31T23:59:60Z", "2023-03-02T07:44:27+25:00", "2023-03-02T07:44:27.Z", "٢٠٢٣-03-02T07:44:27Z", "0001-01-01T00:00:00+01:00", 1677743067,
-     ["2023-03-02T07:44:27Z"], True],
-)  # fmt: skip
+    [
+        "2023-03-02",
+        "2023-03-02T07:44:27",
+        "2023-03-02 07:44:27Z",
+        "02/03/2023",
+        "",
+        "now",
+        "2023-02-29T00:00:00Z",
+        "2023-03-02T24:00:00Z",
+        "2016-12-31T23:59:60Z",
+        "2023-03-02T07:44:27+25:00",
+        "2023-03-02T07:44:27.Z",
+        "٢٠٢٣-03-02T07:44:27Z",
+        "0001-01-01T00:00:00+01:00",
+        1677743067,
+        ["2023-03-02T07:44:27Z"],
+        True,
+    ],
+)
 def test_a_date_that_is_none_is_told_and_never_guessed(value: Any) -> None:
     row, told = read(created_at=value)
     assert (row["created_at"], told) == (None, ["its created_at is not a date with a zone"])
@@ -221,7 +368,9 @@ def test_no_date_at_all_is_nothing_to_tell() -> None:
 
 @pytest.mark.parametrize("year", ["0001", "0999", "9999"])
 def test_a_date_far_away_reaches_the_tables_as_it_is(year: str) -> None:
-    assert assembled([an_asset(created_at=f"{year}-06-01T00:00:00Z")]).assets["a1"]["created_at"] == datetime(int(year), 6, 1)  # noqa: DTZ001
+    assert assembled([an_asset(created_at=f"{year}-06-01T00:00:00Z")]).assets["a1"][
+        "created_at"
+    ] == datetime(int(year), 6, 1)  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("metadata", [{}, {"num_layers": "4"}, {"a": {"b": [1, None]}}])
@@ -230,11 +379,16 @@ def test_metadata_is_kept_as_json(metadata: Row) -> None:
 
 
 def test_metadata_that_is_null_is_absent() -> None:
-    assert read(metadata=None) == (read(metadata=None)[0] | {"metadata": None, "not_known": None}, [])
+    assert read(metadata=None) == (
+        read(metadata=None)[0] | {"metadata": None, "not_known": None},
+        [],
+    )
 
 
 @pytest.mark.parametrize("metadata", ["none", [1], 7, True, ""])
-def test_metadata_that_is_no_mapping_is_not_known_and_neither_are_the_ids_it_could_hold(metadata: Any) -> None:
+def test_metadata_that_is_no_mapping_is_not_known_and_neither_are_the_ids_it_could_hold(
+    metadata: Any,
+) -> None:
     row, told = read(metadata=metadata)
     assert row["metadata"] is None
     assert set(row["not_known"]) == {"metadata", "user_id", "peer_id"}
@@ -262,7 +416,9 @@ def test_a_user_or_peer_of_nothing_is_absent(fact: str) -> None:
     assert read(metadata={fact: ""})[0]["not_known"] is None
 
 
-@pytest.mark.parametrize("thumbnails, paths", [(None, None), ([], None), (["x.jpg"], ["x.jpg"]), ("x.jpg", ["x.jpg"])])
+@pytest.mark.parametrize(
+    "thumbnails, paths", [(None, None), ([], None), (["x.jpg"], ["x.jpg"]), ("x.jpg", ["x.jpg"])]
+)
 def test_thumbnails_are_noticed(thumbnails: Any, paths: list[str] | None) -> None:
     assert read(thumbnails=thumbnails)[0]["thumbnails"] == paths
 
@@ -270,17 +426,30 @@ def test_thumbnails_are_noticed(thumbnails: Any, paths: list[str] | None) -> Non
 @pytest.mark.parametrize("thumbnails", [7, {"a": 1}, ["x.jpg", 7], [["x.jpg"]], ["\ud800"]])
 def test_thumbnails_of_the_wrong_kind_are_not_known(thumbnails: Any) -> None:
     row, told = read(thumbnails=thumbnails)
-    assert (row["thumbnails"], row["not_known"], told) == (None, ["thumbnails"], ["its thumbnails is of the wrong kind"])
+    assert (row["thumbnails"], row["not_known"], told) == (
+        None,
+        ["thumbnails"],
+        ["its thumbnails is of the wrong kind"],
+    )
 
 
 def test_what_is_told_of_an_asset_holds_none_of_its_values() -> None:
-    broken = {"type": ["secret"], "status": {"secret": 1}, "path": ["secret"], "metadata": "secret", "user_id": ["secret"], "created_at": "secret"}
+    broken = {
+        "type": ["secret"],
+        "status": {"secret": 1},
+        "path": ["secret"],
+        "metadata": "secret",
+        "user_id": ["secret"],
+        "created_at": "secret",
+    }
     assert "secret" not in " ".join(read(**broken)[1])
 
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -293,12 +462,21 @@ def test_no_row_makes_reading_fail(raw: Row) -> None:
     assert all(isinstance(each, str) for each in told)
 
 
-# ── What is there, and what it is ──────────────────────────────────────────────────────────────────────────────────────
+# ── What is there, and what it is ─────────────────────────────────────────────────────────────────
 
 
 def test_an_asset_has_the_number_of_its_place_in_the_order_of_ids() -> None:
-    facts = assembled([an_asset("b"), an_asset("é"), an_asset("B"), an_asset("a"), an_asset("10"), an_asset("9")])
-    assert [id for id, _ in sorted(facts.assets.items(), key=lambda item: item[1]["asset_no"])] == ["10", "9", "B", "a", "b", "é"]
+    facts = assembled(
+        [an_asset("b"), an_asset("é"), an_asset("B"), an_asset("a"), an_asset("10"), an_asset("9")]
+    )
+    assert [id for id, _ in sorted(facts.assets.items(), key=lambda item: item[1]["asset_no"])] == [
+        "10",
+        "9",
+        "B",
+        "a",
+        "b",
+        "é",
+    ]
     assert sorted(row["asset_no"] for row in facts.assets.values()) == [1, 2, 3, 4, 5, 6]
 
 
@@ -307,36 +485,62 @@ def test_a_row_that_is_repeated_is_kept_once() -> None:
 
 
 SOME_ROWS = [
-    an_asset("a"), an_asset("a", status="failed"), an_asset("a", size=7, path=None), an_asset("b", type="summary"), an_asset("b", type="track"),
+    an_asset("a"),
+    an_asset("a", status="failed"),
+    an_asset("a", size=7, path=None),
+    an_asset("b", type="summary"),
+    an_asset("b", type="track"),
     an_asset("c", room_id="r2"),
-]  # fmt: skip
-SOME_OBJECTS = [an_object(KEY.format(id)) for id in "abcd"] + [an_object("x/a.csv", "uploads"), an_object("left/over", size=9)]
+]
+SOME_OBJECTS = [an_object(KEY.format(id)) for id in "abcd"] + [
+    an_object("x/a.csv", "uploads"),
+    an_object("left/over", size=9),
+]
 SOME_ENTRIES = [
-    an_entry("a"), an_entry("b", version="v0"), an_entry("b"), an_entry("d", copied_at="2026-11-22 00:00:00"), an_entry("d", room="old"),
+    an_entry("a"),
+    an_entry("b", version="v0"),
+    an_entry("b"),
+    an_entry("d", copied_at="2026-11-22 00:00:00"),
+    an_entry("d", room="old"),
     an_entry("d", store="cold", room="new", copied_at="2026-11-23 00:00:00"),
-]  # fmt: skip
+]
 SOME_ROOMS = [{"room_id": "r1", "room": name, "template": None} for name in ("x", "y", None)]
 
 
-@given(st.permutations(SOME_ROWS), st.permutations(SOME_OBJECTS), st.permutations(SOME_ENTRIES), st.permutations(SOME_ROOMS))
+@given(
+    st.permutations(SOME_ROWS),
+    st.permutations(SOME_OBJECTS),
+    st.permutations(SOME_ENTRIES),
+    st.permutations(SOME_ROOMS),
+)
 @settings(max_examples=6)
-def test_the_order_of_the_rows_is_of_no_account(rows: list[Row], objects: list[Row], entries: list[Row], rooms: list[Row]) -> None:
-    assert assembled(rows, objects, entries, rooms) == assembled(SOME_ROWS, SOME_OBJECTS, SOME_ENTRIES, SOME_ROOMS)
+def test_the_order_of_the_rows_is_of_no_account(
+    rows: list[Row], objects: list[Row], entries: list[Row], rooms: list[Row]
+) -> None:
+    assert assembled(rows, objects, entries, rooms) == assembled(
+        SOME_ROWS, SOME_OBJECTS, SOME_ENTRIES, SOME_ROOMS
+    )
 
 
 def test_an_asset_has_the_names_of_its_room_and_template() -> None:
-    asset = assembled([an_asset()], rooms=[{"room_id": "r1", "room": "sales-1", "template": "default"}]).assets["a1"]
+    asset = assembled(
+        [an_asset()], rooms=[{"room_id": "r1", "room": "sales-1", "template": "default"}]
+    ).assets["a1"]
     assert (asset["room"], asset["template"], asset["not_known"]) == ("sales-1", "default", None)
 
 
 def test_a_room_that_the_list_did_not_give_is_not_known() -> None:
-    asset = assembled([an_asset(size=0)], rooms=[{"room_id": "r2", "room": "x", "template": "y"}]).assets["a1"]
+    asset = assembled(
+        [an_asset(size=0)], rooms=[{"room_id": "r2", "room": "x", "template": "y"}]
+    ).assets["a1"]
     assert (asset["room"], asset["template"]) == (None, None)
     assert set(asset["not_known"]) == {"size", "room", "template"}
 
 
 def test_a_room_without_a_name_has_none() -> None:
-    asset = assembled([an_asset()], rooms=[{"room_id": "r1", "room": None, "template": None}]).assets["a1"]
+    asset = assembled(
+        [an_asset()], rooms=[{"room_id": "r1", "room": None, "template": None}]
+    ).assets["a1"]
     assert (asset["room"], asset["not_known"]) == (None, None)
 
 
@@ -345,33 +549,61 @@ def test_an_asset_without_a_room_has_none() -> None:
 
 
 def test_an_asset_whose_room_could_not_be_read_has_a_room_that_is_not_known() -> None:
-    assert set(assembled([an_asset(room_id=7)]).assets["a1"]["not_known"]) == {"room_id", "room", "template"}
+    assert set(assembled([an_asset(room_id=7)]).assets["a1"]["not_known"]) == {
+        "room_id",
+        "room",
+        "template",
+    }
 
 
 def test_what_the_api_says_counts_over_what_the_catalog_remembers() -> None:
-    facts = assembled([an_asset(status="failed")], catalog=[an_entry(), an_entry("b")], rooms=[{"room_id": "r1", "room": "now", "template": None}])
-    assert (facts.assets["a1"]["status"], facts.assets["a1"]["room"], facts.assets["a1"]["known_by"]) == ("failed", "now", "api")
+    facts = assembled(
+        [an_asset(status="failed")],
+        catalog=[an_entry(), an_entry("b")],
+        rooms=[{"room_id": "r1", "room": "now", "template": None}],
+    )
+    assert (
+        facts.assets["a1"]["status"],
+        facts.assets["a1"]["room"],
+        facts.assets["a1"]["known_by"],
+    ) == ("failed", "now", "api")
     assert (facts.assets["b"]["status"], facts.assets["b"]["known_by"]) == ("completed", "catalog")
 
 
 def test_an_asset_that_the_api_forgot_is_what_the_catalog_remembers() -> None:
-    entry = an_entry(metadata='{"layer": 0}', user_id="u", peer_id="p", size=5, not_known=["duration"])
+    entry = an_entry(
+        metadata='{"layer": 0}', user_id="u", peer_id="p", size=5, not_known=["duration"]
+    )
     asset = assembled(catalog=[entry], objects=[an_object(KEY.format("a1"))]).assets["a1"]
     remembered = set(entry) & set(asset) - {"created_at", "settled", "known_by"}
     assert remembered >= {"type", "room", "template", "user_id", "size", "metadata", "not_known"}
     assert {name: asset[name] for name in remembered} == {name: entry[name] for name in remembered}
-    assert (asset["created_at"], asset["known_by"], asset["settled"]) == (datetime(2026, 11, 20), "catalog", True)  # noqa: DTZ001
+    assert (asset["created_at"], asset["known_by"], asset["settled"]) == (
+        datetime(2026, 11, 20),  # noqa: DTZ001
+        "catalog",
+        True,
+    )
 
 
 def test_of_several_entries_the_one_copied_last_is_remembered() -> None:
-    entries = [an_entry(copied_at=f"2026-11-{day} 00:00:00", key=f"k{day}", room=f"room-{day}") for day in (10, 12, 11)]
+    entries = [
+        an_entry(copied_at=f"2026-11-{day} 00:00:00", key=f"k{day}", room=f"room-{day}")
+        for day in (10, 12, 11)
+    ]
     assert assembled(catalog=entries).assets["a1"]["room"] == "room-12"
 
 
 def test_an_asset_that_an_unfinished_listing_did_not_show_is_not_settled() -> None:
-    listings = [a_listing("vault"), a_listing("100ms chat", "assets"), a_listing("100ms track", "assets", complete=False)]
+    listings = [
+        a_listing("vault"),
+        a_listing("100ms chat", "assets"),
+        a_listing("100ms track", "assets", complete=False),
+    ]
     facts = assembled([an_asset("seen")], catalog=[an_entry("unseen")], listings=listings)
-    assert {id: row["settled"] for id, row in facts.assets.items()} == {"seen": True, "unseen": False}
+    assert {id: row["settled"] for id, row in facts.assets.items()} == {
+        "seen": True,
+        "unseen": False,
+    }
 
 
 def test_a_store_whose_listing_did_not_finish_leaves_the_assets_settled() -> None:
@@ -380,16 +612,40 @@ def test_a_store_whose_listing_did_not_finish_leaves_the_assets_settled() -> Non
 
 
 def test_a_copy_of_which_the_catalog_knows_everything_is_complete() -> None:
-    copy = assembled([an_asset()], [an_object(KEY.format("a1"))], [an_entry()]).copies["a1", "vault"]
-    assert (copy["complete"], copy["bytes"], copy["shared"], copy["locked_until"], copy["lock_read"]) == (True, 5, None, None, True)
-    assert copy["objects"] == [{"key": KEY.format("a1"), "size": 5, "version": "v1", "complete": True}]
+    copy = assembled([an_asset()], [an_object(KEY.format("a1"))], [an_entry()]).copies[
+        "a1", "vault"
+    ]
+    assert (
+        copy["complete"],
+        copy["bytes"],
+        copy["shared"],
+        copy["locked_until"],
+        copy["lock_read"],
+    ) == (True, 5, None, None, True)
+    assert copy["objects"] == [
+        {"key": KEY.format("a1"), "size": 5, "version": "v1", "complete": True}
+    ]
 
 
 @pytest.mark.parametrize(
-    "entries", [[], [an_entry(object_size=6)], [an_entry(version="v0")], [an_entry(store="cold")], [an_entry(key="elsewhere")],
-                [an_entry(), an_entry(version="v0", copied_at="2026-11-22 00:00:00")]],
-    ids=["none", "another size", "another version", "another store", "another key", "a newer one of another version"],
-)  # fmt: skip
+    "entries",
+    [
+        [],
+        [an_entry(object_size=6)],
+        [an_entry(version="v0")],
+        [an_entry(store="cold")],
+        [an_entry(key="elsewhere")],
+        [an_entry(), an_entry(version="v0", copied_at="2026-11-22 00:00:00")],
+    ],
+    ids=[
+        "none",
+        "another size",
+        "another version",
+        "another store",
+        "another key",
+        "a newer one of another version",
+    ],
+)
 def test_an_object_without_its_own_entry_is_a_partial_copy(entries: list[Row]) -> None:
     copy = assembled([an_asset()], [an_object(KEY.format("a1"))], entries).copies["a1", "vault"]
     assert (copy["complete"], copy["objects"][0]["complete"]) == (False, False)
@@ -400,16 +656,26 @@ def test_an_entry_whose_object_is_not_listed_is_no_copy() -> None:
 
 
 def test_an_entry_says_whose_its_object_is_whatever_its_key() -> None:
-    copies = assembled([an_asset("a1"), an_asset("b1")], [an_object(KEY.format("b1"))], [an_entry("a1", key=KEY.format("b1"))]).copies
+    copies = assembled(
+        [an_asset("a1"), an_asset("b1")],
+        [an_object(KEY.format("b1"))],
+        [an_entry("a1", key=KEY.format("b1"))],
+    ).copies
     assert list(copies) == [("a1", "vault")]
 
 
 def test_an_object_of_no_known_asset_is_a_stray_and_is_counted() -> None:
-    strays = [an_object(KEY.format("nobody"), size=7), an_object("notes.txt", size=9), an_object("x", "uploads", size=3)]
+    strays = [
+        an_object(KEY.format("nobody"), size=7),
+        an_object("notes.txt", size=9),
+        an_object("x", "uploads", size=3),
+    ]
     facts = assembled([an_asset()], [an_object(KEY.format("a1")), *strays])
     assert list(facts.copies) == [("a1", "vault")]
-    assert {name: (facts.listings[name]["strays"], facts.listings[name]["stray_bytes"]) for name in ("vault", "uploads")} == {
-        "vault": (2, 16), "uploads": (1, 3)}  # fmt: skip
+    assert {
+        name: (facts.listings[name]["strays"], facts.listings[name]["stray_bytes"])
+        for name in ("vault", "uploads")
+    } == {"vault": (2, 16), "uploads": (1, 3)}
 
 
 def test_a_store_of_known_objects_alone_has_no_strays() -> None:
@@ -417,7 +683,17 @@ def test_a_store_of_known_objects_alone_has_no_strays() -> None:
     assert (facts.listings["vault"]["strays"], facts.listings["vault"]["stray_bytes"]) == (0, 0)
 
 
-ODD_KEYS = [KEY.format("%FF"), KEY.format("%C3"), KEY.format("%00"), KEY.format("%"), KEY.format("%ZZ"), "\n", "é" * 300, "a//b", "'"]
+ODD_KEYS = [
+    KEY.format("%FF"),
+    KEY.format("%C3"),
+    KEY.format("%00"),
+    KEY.format("%"),
+    KEY.format("%ZZ"),
+    "\n",
+    "é" * 300,
+    "a//b",
+    "'",
+]
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
@@ -426,28 +702,63 @@ def test_a_key_that_nobody_would_make_is_a_stray_like_any_other(key: str) -> Non
 
 
 def test_a_lock_on_an_object_is_a_lock_on_the_copy() -> None:
-    objects = [an_object(KEY.format("a1"), locked_until="2027-01-01 00:00:00"), an_object(KEY.format("b1"), locked_until="infinity", lock_read=False)]
+    objects = [
+        an_object(KEY.format("a1"), locked_until="2027-01-01 00:00:00"),
+        an_object(KEY.format("b1"), locked_until="infinity", lock_read=False),
+    ]
     copies = assembled([an_asset("a1"), an_asset("b1")], objects).copies
     assert copies["a1", "vault"]["locked_until"] == datetime(2027, 1, 1)  # noqa: DTZ001
-    assert (copies["b1", "vault"]["locked_until"], copies["b1", "vault"]["lock_read"]) == (NO_END, False)
+    assert (copies["b1", "vault"]["locked_until"], copies["b1", "vault"]["lock_read"]) == (
+        NO_END,
+        False,
+    )
 
 
 def test_two_objects_of_one_asset_are_one_copy_with_the_strictest_lock() -> None:
-    store = Store("vault", "s3://acme-vault", layout="{asset_id}/{filename}", layouts=(DEFAULT_LAYOUT,))
+    store = Store(
+        "vault", "s3://acme-vault", layout="{asset_id}/{filename}", layouts=(DEFAULT_LAYOUT,)
+    )
     objects = [
         an_object("a1/a.csv", locked_until="2027-01-01 00:00:00"),
         an_object(KEY.format("a1"), size=6, locked_until="infinity", lock_read=False),
     ]
-    facts = assembled([an_asset("a1")], objects, [an_entry("a1", object_size=6)], project=Settings(stores=(store,)))
+    facts = assembled(
+        [an_asset("a1")],
+        objects,
+        [an_entry("a1", object_size=6)],
+        project=Settings(stores=(store,)),
+    )
     copy = facts.copies["a1", "vault"]
-    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (True, 11, NO_END, False)
-    assert [(each["key"], each["complete"]) for each in copy["objects"]] == [("a1/a.csv", False), (KEY.format("a1"), True)]
+    assert (copy["complete"], copy["bytes"], copy["locked_until"], copy["lock_read"]) == (
+        True,
+        11,
+        NO_END,
+        False,
+    )
+    assert [(each["key"], each["complete"]) for each in copy["objects"]] == [
+        ("a1/a.csv", False),
+        (KEY.format("a1"), True),
+    ]
 
 
-def test_a_copy_under_an_old_layout_is_still_known_and_one_under_a_forgotten_layout_is_a_stray() -> None:
-    objects = [an_object("new/a1"), an_object("old/b1/x.mp4"), an_object(KEY.format("c1")), an_object("forgotten/a1")]
-    store = Store("vault", "s3://acme-vault", layout="new/{asset_id}", layouts=("old/{asset_id}/{filename}", DEFAULT_LAYOUT))
-    facts = assembled([an_asset("a1"), an_asset("b1"), an_asset("c1")], objects, project=Settings(stores=(store,)))
+def test_a_copy_under_an_old_layout_is_still_known_and_one_under_a_forgotten_layout_is_a_stray() -> (
+    None
+):
+    objects = [
+        an_object("new/a1"),
+        an_object("old/b1/x.mp4"),
+        an_object(KEY.format("c1")),
+        an_object("forgotten/a1"),
+    ]
+    store = Store(
+        "vault",
+        "s3://acme-vault",
+        layout="new/{asset_id}",
+        layouts=("old/{asset_id}/{filename}", DEFAULT_LAYOUT),
+    )
+    facts = assembled(
+        [an_asset("a1"), an_asset("b1"), an_asset("c1")], objects, project=Settings(stores=(store,))
+    )
     assert set(facts.copies) == {("a1", "vault"), ("b1", "vault"), ("c1", "vault")}
     assert facts.listings["vault"]["strays"] == 1
 
@@ -456,72 +767,148 @@ def in_uploads(id: str = "a1", key: str = "beam/a.mp4", **facts: Any) -> Row:
     return an_asset(id, path=f"s3://acme-raw/rec/{key}", type="room-composite", **facts)
 
 
-@pytest.mark.parametrize("told, complete", [(5, True), ("5", True), (0, True), (None, True), ("big", True), (6, False), (4, False)])
-def test_what_100ms_uploaded_is_complete_with_the_size_that_the_record_gives_if_it_gives_one(told: Any, complete: bool) -> None:
-    copy = assembled([in_uploads(size=told)], [an_object("beam/a.mp4", "uploads")]).copies["a1", "uploads"]
+@pytest.mark.parametrize(
+    "told, complete",
+    [(5, True), ("5", True), (0, True), (None, True), ("big", True), (6, False), (4, False)],
+)
+def test_what_100ms_uploaded_is_complete_with_the_size_that_the_record_gives_if_it_gives_one(
+    told: Any, complete: bool
+) -> None:
+    copy = assembled([in_uploads(size=told)], [an_object("beam/a.mp4", "uploads")]).copies[
+        "a1", "uploads"
+    ]
     assert (copy["complete"], copy["bytes"], copy["objects"]) == (
-        complete, 5, [{"key": "beam/a.mp4", "size": 5, "version": "v1", "complete": complete}])  # fmt: skip
+        complete,
+        5,
+        [{"key": "beam/a.mp4", "size": 5, "version": "v1", "complete": complete}],
+    )
 
 
 def test_an_empty_object_is_no_complete_copy() -> None:
     objects = [an_object("beam/a.mp4", "uploads", size=0), an_object(KEY.format("b1"), size=0)]
-    copies = assembled([in_uploads(size=0), an_asset("b1", size=0)], objects, [an_entry("b1", object_size=0)]).copies
-    assert {key: copy["complete"] for key, copy in copies.items()} == {("a1", "uploads"): False, ("b1", "vault"): False}
+    copies = assembled(
+        [in_uploads(size=0), an_asset("b1", size=0)], objects, [an_entry("b1", object_size=0)]
+    ).copies
+    assert {key: copy["complete"] for key, copy in copies.items()} == {
+        ("a1", "uploads"): False,
+        ("b1", "vault"): False,
+    }
 
 
 @pytest.mark.parametrize("told, complete", [(4, True), (5, True), (6, False), (None, True)])
 def test_a_copy_smaller_than_the_record_says_is_not_complete(told: Any, complete: bool) -> None:
-    assert assembled([an_asset(size=told)], [an_object(KEY.format("a1"))], [an_entry()]).copies["a1", "vault"]["complete"] is complete
+    assert (
+        assembled([an_asset(size=told)], [an_object(KEY.format("a1"))], [an_entry()]).copies[
+            "a1", "vault"
+        ]["complete"]
+        is complete
+    )
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_while_a_list_of_assets_is_unfinished_another_owner_of_an_upload_may_be_unseen(finished: bool) -> None:
-    listings = [a_listing("vault"), a_listing("uploads"), a_listing("100ms chat", "assets"), a_listing("100ms track", "assets", complete=finished)]
-    copies = assembled([in_uploads(), an_asset("b1")], [an_object("beam/a.mp4", "uploads"), an_object(KEY.format("b1"))], listings=listings).copies
-    assert {store: copy["owners_known"] for (_, store), copy in copies.items()} == {"uploads": finished, "vault": True}
+def test_while_a_list_of_assets_is_unfinished_another_owner_of_an_upload_may_be_unseen(
+    finished: bool,
+) -> None:
+    listings = [
+        a_listing("vault"),
+        a_listing("uploads"),
+        a_listing("100ms chat", "assets"),
+        a_listing("100ms track", "assets", complete=finished),
+    ]
+    copies = assembled(
+        [in_uploads(), an_asset("b1")],
+        [an_object("beam/a.mp4", "uploads"), an_object(KEY.format("b1"))],
+        listings=listings,
+    ).copies
+    assert {store: copy["owners_known"] for (_, store), copy in copies.items()} == {
+        "uploads": finished,
+        "vault": True,
+    }
 
 
 def test_what_100ms_did_not_upload_is_no_copy() -> None:
-    facts = assembled([in_uploads()], [an_object("beam/b.mp4", "uploads"), an_object("beam/a.mp4", "vault")])
+    facts = assembled(
+        [in_uploads()], [an_object("beam/b.mp4", "uploads"), an_object("beam/a.mp4", "vault")]
+    )
     assert facts.copies == {}
     assert facts.listings["uploads"]["strays"] == 1
 
 
 def test_a_path_in_another_bucket_or_prefix_is_no_copy_in_uploads() -> None:
-    paths = ["s3://acme-raw/recordings/x", "s3://acme-raw/x", "gs://acme-raw/rec/x", "s3://acme-raw2/rec/x", "x", ""]
-    assert assembled([an_asset(f"a{n}", path=path) for n, path in enumerate(paths)], [an_object("x", "uploads")]).copies == {}
+    paths = [
+        "s3://acme-raw/recordings/x",
+        "s3://acme-raw/x",
+        "gs://acme-raw/rec/x",
+        "s3://acme-raw2/rec/x",
+        "x",
+        "",
+    ]
+    assert (
+        assembled(
+            [an_asset(f"a{n}", path=path) for n, path in enumerate(paths)],
+            [an_object("x", "uploads")],
+        ).copies
+        == {}
+    )
 
 
 def test_a_key_that_two_assets_name_is_shared_by_both() -> None:
     objects = [an_object("beam/a.mp4", "uploads"), an_object("beam/b.mp4", "uploads")]
-    facts = assembled([in_uploads("a1"), in_uploads("a2", size=6), in_uploads("b1", key="beam/b.mp4")], objects)
-    assert {id: copy["shared"] for (id, _), copy in facts.copies.items()} == {"a1": "beam/a.mp4", "a2": "beam/a.mp4", "b1": None}
-    assert {id: copy["complete"] for (id, _), copy in facts.copies.items()} == {"a1": True, "a2": False, "b1": True}
+    facts = assembled(
+        [in_uploads("a1"), in_uploads("a2", size=6), in_uploads("b1", key="beam/b.mp4")], objects
+    )
+    assert {id: copy["shared"] for (id, _), copy in facts.copies.items()} == {
+        "a1": "beam/a.mp4",
+        "a2": "beam/a.mp4",
+        "b1": None,
+    }
+    assert {id: copy["complete"] for (id, _), copy in facts.copies.items()} == {
+        "a1": True,
+        "a2": False,
+        "b1": True,
+    }
     assert facts.listings["uploads"]["strays"] == 0
 
 
 def test_a_key_that_a_remembered_asset_names_too_is_shared() -> None:
-    facts = assembled([in_uploads("a1")], [an_object("beam/a.mp4", "uploads")], [an_entry("a2", path="s3://acme-raw/rec/beam/a.mp4")])
-    assert {id: copy["shared"] for (id, _), copy in facts.copies.items()} == {"a1": "beam/a.mp4", "a2": "beam/a.mp4"}
+    facts = assembled(
+        [in_uploads("a1")],
+        [an_object("beam/a.mp4", "uploads")],
+        [an_entry("a2", path="s3://acme-raw/rec/beam/a.mp4")],
+    )
+    assert {id: copy["shared"] for (id, _), copy in facts.copies.items()} == {
+        "a1": "beam/a.mp4",
+        "a2": "beam/a.mp4",
+    }
 
 
 @pytest.mark.parametrize(
     "facts, many",
     [
-        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip"}, False), ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/A.ZIP"}, False),
-        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/master.m3u8"}, True), ({"type": "room-vod", "path": None}, True),
-        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip", "thumbnails": ["t.jpg"]}, True), ({"type": "chat", "path": None}, False),
-        ({"type": "room-composite", "thumbnails": ["t.jpg"]}, True), ({"type": "whiteboard"}, False),
+        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip"}, False),
+        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/A.ZIP"}, False),
+        ({"type": "room-vod", "path": "s3://acme-raw/rec/vod/master.m3u8"}, True),
+        ({"type": "room-vod", "path": None}, True),
+        (
+            {"type": "room-vod", "path": "s3://acme-raw/rec/vod/a.zip", "thumbnails": ["t.jpg"]},
+            True,
+        ),
+        ({"type": "chat", "path": None}, False),
+        ({"type": "room-composite", "thumbnails": ["t.jpg"]}, True),
+        ({"type": "whiteboard"}, False),
     ],
-)  # fmt: skip
+)
 def test_unzipped_hls_and_thumbnails_are_many_objects(facts: Row, many: bool) -> None:
     assert assembled([an_asset(**facts)]).assets["a1"]["many"] is many
 
 
 @pytest.mark.parametrize("type", [None, 7])
 def test_of_an_asset_of_unknown_type_everything_is_still_said_with_yes_or_no(type: Any) -> None:
-    facts = assembled([an_asset(type=type), in_uploads("b1") | {"type": type}], [an_object(KEY.format("a1")), an_object("beam/a.mp4", "uploads")],
-        [an_entry()])  # fmt: skip
+    facts = assembled(
+        [an_asset(type=type), in_uploads("b1") | {"type": type}],
+        [an_object(KEY.format("a1")), an_object("beam/a.mp4", "uploads")],
+        [an_entry()],
+    )
     assert [row["many"] for row in facts.assets.values()].count(None) == 0
     assert [copy["complete"] for copy in facts.copies.values()].count(None) == 0
 
@@ -536,37 +923,75 @@ def placed(facts: Facts, store: str, id: str = "a1") -> tuple[bool, list[str]]:
     return copy["complete"], [each["key"] for each in copy["objects"]]
 
 
-def test_an_unzipped_recording_in_an_upload_bucket_is_the_folder_beside_its_path_and_no_neighbour_with_a_longer_name() -> None:
-    keys = ["hls/1709/0/seg.ts", "hls/1709/0/index.m3u8", "hls/1709/master.m3u8", "hls/17091/master.m3u8", "hls/170", "hls/1709.txt", "seg.ts"]
+def test_an_unzipped_recording_in_an_upload_bucket_is_the_folder_beside_its_path_and_no_neighbour_with_a_longer_name() -> (
+    None
+):
+    keys = [
+        "hls/1709/0/seg.ts",
+        "hls/1709/0/index.m3u8",
+        "hls/1709/master.m3u8",
+        "hls/17091/master.m3u8",
+        "hls/170",
+        "hls/1709.txt",
+        "seg.ts",
+    ]
     facts = assembled([an_asset(**VOD)], [an_object(key, "uploads") for key in keys])
-    assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/0/index.m3u8", "hls/1709/0/seg.ts"])
+    assert placed(facts, "uploads") == (
+        True,
+        ["hls/1709/master.m3u8", "hls/1709/0/index.m3u8", "hls/1709/0/seg.ts"],
+    )
     assert facts.copies["a1", "uploads"]["folder"] == "hls/1709/"
     assert facts.listings["uploads"]["strays"] == 4
 
 
 def test_a_master_playlist_alone_is_no_complete_recording() -> None:
-    facts = assembled([an_asset(**VOD)], [an_object("hls/1709/master.m3u8", "uploads"), an_object("hls/1709/empty", "uploads", size=0)])
+    facts = assembled(
+        [an_asset(**VOD)],
+        [
+            an_object("hls/1709/master.m3u8", "uploads"),
+            an_object("hls/1709/empty", "uploads", size=0),
+        ],
+    )
     assert placed(facts, "uploads")[0] is False
 
 
 def test_a_recording_at_the_root_of_an_upload_bucket_does_not_own_the_bucket() -> None:
     asset = an_asset(**VOD | {"path": "s3://acme-raw/rec/master.m3u8"})
-    facts = assembled([asset], [an_object(key, "uploads") for key in ("master.m3u8", "seg.ts", "a/b.ts")])
+    facts = assembled(
+        [asset], [an_object(key, "uploads") for key in ("master.m3u8", "seg.ts", "a/b.ts")]
+    )
     assert placed(facts, "uploads") == (False, ["master.m3u8"])
 
 
 def test_what_is_another_recordings_own_path_is_not_taken_along() -> None:
     other = an_asset("b1", path="s3://acme-raw/rec/hls/1709/chat.csv")
-    facts = assembled([an_asset(**VOD), other], [an_object(f"hls/1709/{name}", "uploads") for name in ("master.m3u8", "0.ts", "chat.csv")])
+    facts = assembled(
+        [an_asset(**VOD), other],
+        [an_object(f"hls/1709/{name}", "uploads") for name in ("master.m3u8", "0.ts", "chat.csv")],
+    )
     assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/0.ts"])
-    assert (placed(facts, "uploads", "b1"), facts.copies["b1", "uploads"]["shared"]) == ((True, ["hls/1709/chat.csv"]), None)
+    assert (placed(facts, "uploads", "b1"), facts.copies["b1", "uploads"]["shared"]) == (
+        (True, ["hls/1709/chat.csv"]),
+        None,
+    )
 
 
 def test_thumbnails_belong_to_a_recording_also_where_it_is_zipped() -> None:
     faces = [f"s3://acme-raw/rec/hls/faces/{number}.jpg" for number in (1, 2)]
-    asset = an_asset(**VOD | {"path": "s3://acme-raw/rec/hls/1709/a.zip", "thumbnails": faces, "size": 5})
-    facts = assembled([asset], [an_object(key, "uploads") for key in ("hls/faces/1.jpg", "hls/faces/2.jpg", "hls/1709/a.zip", "hls/1709/x")])
-    assert placed(facts, "uploads") == (True, ["hls/1709/a.zip", "hls/faces/1.jpg", "hls/faces/2.jpg"])
+    asset = an_asset(
+        **VOD | {"path": "s3://acme-raw/rec/hls/1709/a.zip", "thumbnails": faces, "size": 5}
+    )
+    facts = assembled(
+        [asset],
+        [
+            an_object(key, "uploads")
+            for key in ("hls/faces/1.jpg", "hls/faces/2.jpg", "hls/1709/a.zip", "hls/1709/x")
+        ],
+    )
+    assert placed(facts, "uploads") == (
+        True,
+        ["hls/1709/a.zip", "hls/faces/1.jpg", "hls/faces/2.jpg"],
+    )
 
 
 def test_recordings_that_share_an_object_also_by_way_of_others_are_bound_together() -> None:
@@ -574,17 +999,40 @@ def test_recordings_that_share_an_object_also_by_way_of_others_are_bound_togethe
         paths = [f"s3://acme-raw/rec/faces/{face}.jpg" for face in faces]
         return an_asset(id, **VOD | {"path": f"s3://acme-raw/rec/{id}.zip", "thumbnails": paths})
 
-    objects = [an_object(key, "uploads") for key in ("a1.zip", "b1.zip", "c1.zip", "d1.zip", *(f"faces/{face}.jpg" for face in range(1, 5)))]
-    facts = assembled([sharing("a1", 1), sharing("b1", 1, 2), sharing("c1", 2, 3), sharing("d1", 4)], objects)
-    assert [facts.copies[id, "uploads"]["shared"] for id in ("a1", "b1", "c1", "d1")] == ["faces/1.jpg"] * 3 + [None]
+    objects = [
+        an_object(key, "uploads")
+        for key in (
+            "a1.zip",
+            "b1.zip",
+            "c1.zip",
+            "d1.zip",
+            *(f"faces/{face}.jpg" for face in range(1, 5)),
+        )
+    ]
+    facts = assembled(
+        [sharing("a1", 1), sharing("b1", 1, 2), sharing("c1", 2, 3), sharing("d1", 4)], objects
+    )
+    assert [facts.copies[id, "uploads"]["shared"] for id in ("a1", "b1", "c1", "d1")] == [
+        "faces/1.jpg"
+    ] * 3 + [None]
 
 
 def test_of_two_recordings_in_one_folder_and_of_nested_ones_all_are_bound_together() -> None:
     inner = an_asset("b1", **VOD | {"path": "s3://acme-raw/rec/hls/1709/in/master.m3u8"})
-    facts = assembled([an_asset(**VOD), inner], [an_object(f"hls/1709/{name}", "uploads") for name in ("master.m3u8", "in/master.m3u8", "in/0.ts")])
+    facts = assembled(
+        [an_asset(**VOD), inner],
+        [
+            an_object(f"hls/1709/{name}", "uploads")
+            for name in ("master.m3u8", "in/master.m3u8", "in/0.ts")
+        ],
+    )
     assert placed(facts, "uploads") == (True, ["hls/1709/master.m3u8", "hls/1709/in/0.ts"])
     assert placed(facts, "uploads", "b1") == (True, ["hls/1709/in/master.m3u8", "hls/1709/in/0.ts"])
-    assert facts.copies["a1", "uploads"]["shared"] == facts.copies["b1", "uploads"]["shared"] == "hls/1709/in/0.ts"
+    assert (
+        facts.copies["a1", "uploads"]["shared"]
+        == facts.copies["b1", "uploads"]["shared"]
+        == "hls/1709/in/0.ts"
+    )
 
 
 MEMBERS = ("master.m3u8", "0/index.m3u8", "0/seg.ts", "manifest.json")
@@ -594,46 +1042,84 @@ def a_copied_folder(**changed: Any) -> list[Row]:
     """Catalog entries of a copy of many objects."""
     mark = {"manifest": f"{FOLDER}manifest.json", "manifest_crc32c": "AAAAAA=="}
     facts = {name: value for name, value in (read_asset(an_asset(**VOD))[0] or {}).items()}
-    entries = [an_entry("a1", **dict.fromkeys(facts), **mark) | {"asset_id": "a1", "key": FOLDER + name} for name in MEMBERS[:-1]]
-    return [*entries, an_entry("a1", **facts, **mark) | {"key": mark["manifest"], "members": 3} | changed]
+    entries = [
+        an_entry("a1", **dict.fromkeys(facts), **mark) | {"asset_id": "a1", "key": FOLDER + name}
+        for name in MEMBERS[:-1]
+    ]
+    return [
+        *entries,
+        an_entry("a1", **facts, **mark) | {"key": mark["manifest"], "members": 3} | changed,
+    ]
 
 
 @pytest.mark.parametrize(
     "missing, changed, complete",
-    [(None, {}, True), *((name, {}, False) for name in MEMBERS), (None, {"members": 4}, False), (None, {"version": "v0"}, False)],
+    [
+        (None, {}, True),
+        *((name, {}, False) for name in MEMBERS),
+        (None, {"members": 4}, False),
+        (None, {"version": "v0"}, False),
+    ],
 )
-def test_a_copy_of_many_objects_is_complete_with_its_manifest_and_all_that_it_lists(missing: str | None, changed: Row, complete: bool) -> None:
+def test_a_copy_of_many_objects_is_complete_with_its_manifest_and_all_that_it_lists(
+    missing: str | None, changed: Row, complete: bool
+) -> None:
     objects = [an_object(FOLDER + name) for name in MEMBERS if name != missing]
     facts = assembled([an_asset(**VOD)], objects, a_copied_folder(**changed))
-    assert placed(facts, "vault") == (complete, [FOLDER + name for name in MEMBERS if name != missing])
+    assert placed(facts, "vault") == (
+        complete,
+        [FOLDER + name for name in MEMBERS if name != missing],
+    )
     assert facts.copies["a1", "vault"]["folder"] == (FOLDER if complete else None)
     assert all(each["complete"] is complete for each in facts.copies["a1", "vault"]["objects"])
 
 
 def test_what_nobody_has_catalogued_in_a_recordings_folder_belongs_to_it_and_is_partial() -> None:
-    facts = assembled([an_asset(**VOD)], [an_object(FOLDER + name) for name in ("0/1/2/seg.ts", "master.m3u8", "manifest.json")])
-    assert placed(facts, "vault") == (False, [FOLDER + name for name in ("master.m3u8", "0/1/2/seg.ts", "manifest.json")])
+    facts = assembled(
+        [an_asset(**VOD)],
+        [an_object(FOLDER + name) for name in ("0/1/2/seg.ts", "master.m3u8", "manifest.json")],
+    )
+    assert placed(facts, "vault") == (
+        False,
+        [FOLDER + name for name in ("master.m3u8", "0/1/2/seg.ts", "manifest.json")],
+    )
 
 
 def test_a_member_of_an_older_manifest_does_not_make_the_newer_one_whole() -> None:
     entries = a_copied_folder()
     entries[0]["manifest_crc32c"] = "BBBBBB=="
-    assert placed(assembled([an_asset(**VOD)], [an_object(FOLDER + name) for name in MEMBERS], entries), "vault")[0] is False
+    assert (
+        placed(
+            assembled([an_asset(**VOD)], [an_object(FOLDER + name) for name in MEMBERS], entries),
+            "vault",
+        )[0]
+        is False
+    )
 
 
-def test_one_file_alone_is_no_copy_of_playlists_and_segments_but_thumbnails_may_appear_after_the_copy() -> None:
+def test_one_file_alone_is_no_copy_of_playlists_and_segments_but_thumbnails_may_appear_after_the_copy() -> (
+    None
+):
     assets = [an_asset("b1", **VOD), an_asset("c1", thumbnails=["t"])]
-    copies = assembled(assets, [an_object(KEY.format(id)) for id in ("b1", "c1")], [an_entry("b1"), an_entry("c1")]).copies
+    copies = assembled(
+        assets, [an_object(KEY.format(id)) for id in ("b1", "c1")], [an_entry("b1"), an_entry("c1")]
+    ).copies
     assert (copies["b1", "vault"]["complete"], copies["c1", "vault"]["complete"]) == (False, True)
 
 
 @pytest.mark.parametrize(
-    "name", ["file-recording/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600-0.mp4", "vod/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600.zip",
-             "6544d1e2-f3a4-45c6-87e8-f90100000000.webm"]
-)  # fmt: skip
+    "name",
+    [
+        "file-recording/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600-0.mp4",
+        "vod/Rec-6544d1e2f3a4b5c6d7e8f901-1704153600.zip",
+        "6544d1e2-f3a4-45c6-87e8-f90100000000.webm",
+    ],
+)
 def test_what_is_named_like_a_recording_of_its_own_is_not_taken_along(name: str) -> None:
     keys = ["hls/1709/master.m3u8", "hls/1709/0.ts", f"hls/1709/{name}"]
-    assert placed(assembled([an_asset(**VOD)], [an_object(key, "uploads") for key in keys]), "uploads") == (True, keys[:2])
+    assert placed(
+        assembled([an_asset(**VOD)], [an_object(key, "uploads") for key in keys]), "uploads"
+    ) == (True, keys[:2])
 
 
 @pytest.mark.parametrize("path", ["beam/day/Rec-1.mp4", "beam/day/Rec-1.zip?x=y", "beam/day/Rec-1"])
@@ -651,16 +1137,22 @@ def test_an_inferred_recording_gives_way_to_the_one_that_100ms_names() -> None:
     path = "s3://acme-raw/rec/beam/a.mp4"
     entry = an_entry("inferred-1", store="uploads", key="beam/a.mp4", path=path, inferred="path")
     facts = assembled([in_uploads("b1")], [an_object("beam/a.mp4", "uploads")], [entry])
-    assert set(facts.copies) == {("b1", "uploads")} and facts.copies["b1", "uploads"]["shared"] is None
+    assert (
+        set(facts.copies) == {("b1", "uploads")} and facts.copies["b1", "uploads"]["shared"] is None
+    )
 
 
 def test_a_recording_of_many_objects_is_remembered_by_its_manifest() -> None:
     facts = assembled([], [an_object(FOLDER + name) for name in MEMBERS], a_copied_folder())
     assert placed(facts, "vault")[0] is True
-    assert (facts.assets["a1"]["type"], facts.assets["a1"]["many"], facts.assets["a1"]["known_by"]) == ("room-vod", True, "catalog")
+    assert (
+        facts.assets["a1"]["type"],
+        facts.assets["a1"]["many"],
+        facts.assets["a1"]["known_by"],
+    ) == ("room-vod", True, "catalog")
 
 
-# ── Where it lies ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Where it lies ─────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="module")
@@ -675,48 +1167,110 @@ def asked(database: duckdb.DuckDBPyConnection, sql: str, rows: Sequence[Row]) ->
     columns = list(rows[0])
     unnested = ", ".join(f'unnest(?::VARCHAR[]) AS "{name}"' for name in columns)
     values = [[row[name] for row in rows] for name in columns]
-    return [row[0] for row in database.execute(f"SELECT {sql} FROM (SELECT {unnested})", values).fetchall()]
+    return [
+        row[0]
+        for row in database.execute(f"SELECT {sql} FROM (SELECT {unnested})", values).fetchall()
+    ]
 
 
 LAYOUTS = [
-    DEFAULT_LAYOUT, "{asset_id}", "{asset_id}/{filename}", "{type}/{asset_id}/{filename}", "a.b+(c)[d]^$|*?/{asset_id}",
-    "it's/{room_id}/{session_id}/{asset_id}", "{yyyy}-{mm}-{dd}/{asset_id}/x.bin", "x y/{asset_id}/{asset_id}", "aufnahmen-ü/{asset_id}",
+    DEFAULT_LAYOUT,
+    "{asset_id}",
+    "{asset_id}/{filename}",
+    "{type}/{asset_id}/{filename}",
+    "a.b+(c)[d]^$|*?/{asset_id}",
+    "it's/{room_id}/{session_id}/{asset_id}",
+    "{yyyy}-{mm}-{dd}/{asset_id}/x.bin",
+    "x y/{asset_id}/{asset_id}",
+    "aufnahmen-ü/{asset_id}",
     "with\\backslash/{asset_id}",
-]  # fmt: skip
+]
 TEXTS = st.one_of(
-    st.none(), st.text(max_size=12), st.sampled_from(["..", ".", "/", "%2F", "a/b", "a.b", "", "room-composite", "s3://b/a/Rec-1.mp4?x=/y"])
+    st.none(),
+    st.text(max_size=12),
+    st.sampled_from(
+        ["..", ".", "/", "%2F", "a/b", "a.b", "", "room-composite", "s3://b/a/Rec-1.mp4?x=/y"]
+    ),
 )
 IDS = st.one_of(
-    st.text(min_size=1, max_size=200), st.text(alphabet="ab/.%-_~? '\\{}", min_size=1, max_size=10),
-    st.sampled_from(["65f0aa11bb22cc33dd44ee55", "..", ".", "%2F", "%", "a/b", "%252F", "ü", "😀", " ", "manifest.json", "_retainer"]),
-)  # fmt: skip
+    st.text(min_size=1, max_size=200),
+    st.text(alphabet="ab/.%-_~? '\\{}", min_size=1, max_size=10),
+    st.sampled_from(
+        [
+            "65f0aa11bb22cc33dd44ee55",
+            "..",
+            ".",
+            "%2F",
+            "%",
+            "a/b",
+            "%252F",
+            "ü",
+            "😀",
+            " ",
+            "manifest.json",
+            "_retainer",
+        ]
+    ),
+)
 PLACED = st.fixed_dictionaries(
     {
-        "asset_id": IDS, "type": TEXTS, "room_id": TEXTS, "session_id": TEXTS, "path": TEXTS,
-        "created": st.sampled_from([None, "2026-01-31 23:59:59.999999", "2015-01-01 00:00:00"]), "many": st.just(False),
+        "asset_id": IDS,
+        "type": TEXTS,
+        "room_id": TEXTS,
+        "session_id": TEXTS,
+        "path": TEXTS,
+        "created": st.sampled_from([None, "2026-01-31 23:59:59.999999", "2015-01-01 00:00:00"]),
+        "many": st.just(False),
     }
-)  # fmt: skip
+)
 
 
 @given(st.lists(PLACED, min_size=1, max_size=25))
-@example([{"asset_id": "a-b", "type": "x/y", "room_id": "..", "session_id": "%", "path": "s3://b/../..", "created": None, "many": False}])
+@example(
+    [
+        {
+            "asset_id": "a-b",
+            "type": "x/y",
+            "room_id": "..",
+            "session_id": "%",
+            "path": "s3://b/../..",
+            "created": None,
+            "many": False,
+        }
+    ]
+)
 @settings(max_examples=25)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(database: duckdb.DuckDBPyConnection, layout: str, rows: list[Row]) -> None:
+def test_a_key_is_read_back_as_the_asset_that_it_was_made_for(
+    database: duckdb.DuckDBPyConnection, layout: str, rows: list[Row]
+) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
     keys = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), rows)
-    assert asked(database, f"{assets_of_key_sql(store)}[1]", [{"key": key} for key in keys]) == [row["asset_id"] for row in rows]
+    assert asked(database, f"{assets_of_key_sql(store)}[1]", [{"key": key} for key in keys]) == [
+        row["asset_id"] for row in rows
+    ]
     for key in keys:
         assert key
         assert not key.startswith("/")
         assert not any(piece in ("", ".", "..") for piece in key.split("/"))
 
 
-@pytest.mark.parametrize("layout", ["{asset_id}-{filename}", "{type}-{asset_id}", "{room_id}_{asset_id}"])
-def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database: duckdb.DuckDBPyConnection, layout: str) -> None:
+@pytest.mark.parametrize(
+    "layout", ["{asset_id}-{filename}", "{type}-{asset_id}", "{room_id}_{asset_id}"]
+)
+def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(
+    database: duckdb.DuckDBPyConnection, layout: str
+) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
     ids = ["65f0aa11bb22cc33dd44ee55", "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "a_b"]
-    usual = {"type": "room-composite", "room_id": "r_1", "session_id": "s1", "path": "s3://b/Rec-1.mp4", "created": None, "many": False}
+    usual = {
+        "type": "room-composite",
+        "room_id": "r_1",
+        "session_id": "s1",
+        "path": "s3://b/Rec-1.mp4",
+        "created": None,
+        "many": False,
+    }
     rows = [{"asset_id": id, **usual} for id in ids]
     keys = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), rows)
     assert asked(database, f"{assets_of_key_sql(store)}[1]", [{"key": key} for key in keys]) == ids
@@ -742,21 +1296,47 @@ def test_a_key_is_read_back_also_where_the_id_has_no_folder_of_its_own(database:
         ({"many": True}, "room-composite/2026/01/02/r1/a1/"),
     ],
 )
-def test_the_key_of_a_copy_says_what_it_is_of(database: duckdb.DuckDBPyConnection, facts: Row, key: str) -> None:
-    usual = {"asset_id": "a1", "type": "room-composite", "room_id": "r1", "session_id": "s1", "path": "s3://b/x/Rec-1.mp4", "created": "2026-01-02",
-             "many": False}  # fmt: skip
-    assert asked(database, key_sql(VAULT).replace("created", "created::TIMESTAMP"), [usual | facts]) == [key]
+def test_the_key_of_a_copy_says_what_it_is_of(
+    database: duckdb.DuckDBPyConnection, facts: Row, key: str
+) -> None:
+    usual = {
+        "asset_id": "a1",
+        "type": "room-composite",
+        "room_id": "r1",
+        "session_id": "s1",
+        "path": "s3://b/x/Rec-1.mp4",
+        "created": "2026-01-02",
+        "many": False,
+    }
+    assert asked(
+        database, key_sql(VAULT).replace("created", "created::TIMESTAMP"), [usual | facts]
+    ) == [key]
 
 
 @pytest.mark.parametrize("key", ["notes.txt", "chat/2026/01/02/r1/a1", "chat/2026/01/02/r1//x"])
-def test_a_key_that_no_layout_makes_is_nobodys(database: duckdb.DuckDBPyConnection, key: str) -> None:
+def test_a_key_that_no_layout_makes_is_nobodys(
+    database: duckdb.DuckDBPyConnection, key: str
+) -> None:
     assert set(asked(database, assets_of_key_sql(VAULT), [{"key": key}])[0]) == {None}
 
 
-@pytest.mark.parametrize("layout", ["{type}/{room_id}/{asset_id}/{filename}", "{asset_id}-{filename}", "{type}/{asset_id}"])
-def test_a_member_is_read_back_as_the_asset_whose_folder_it_is_in(database: duckdb.DuckDBPyConnection, layout: str) -> None:
+@pytest.mark.parametrize(
+    "layout",
+    ["{type}/{room_id}/{asset_id}/{filename}", "{asset_id}-{filename}", "{type}/{asset_id}"],
+)
+def test_a_member_is_read_back_as_the_asset_whose_folder_it_is_in(
+    database: duckdb.DuckDBPyConnection, layout: str
+) -> None:
     store = Store("vault", "s3://acme-vault", layout=layout)
-    row = {"asset_id": "a1", "type": "room-vod", "room_id": "r1", "session_id": "s1", "path": "s3://b/m.m3u8", "created": None, "many": True}
+    row = {
+        "asset_id": "a1",
+        "type": "room-vod",
+        "room_id": "r1",
+        "session_id": "s1",
+        "path": "s3://b/m.m3u8",
+        "created": None,
+        "many": True,
+    }
     (folder,) = asked(database, key_sql(store).replace("created", "created::TIMESTAMP"), [row])
     assert folder.endswith("/")
     for name in ("master.m3u8", "layer-0/seg 1.ts", "a/b/c/d/e"):
@@ -770,29 +1350,59 @@ def test_the_regex_of_a_layout_takes_its_letters_literally() -> None:
 @pytest.mark.parametrize(
     "path, place",
     [
-        ("s3://acme-raw/rec/beam/a.mp4", None), ("s3://acme-raw/record/a.mp4", "elsewhere"), ("s3://acme-raw/a.mp4", "elsewhere"),
-        ("s3://hms-prod-eu/x/a.mp4", "hosted"), ("s3://hms-prod-/a.mp4", "hosted"), ("s3://hms-prod-eu", "hosted"),
+        ("s3://acme-raw/rec/beam/a.mp4", None),
+        ("s3://acme-raw/record/a.mp4", "elsewhere"),
+        ("s3://acme-raw/a.mp4", "elsewhere"),
+        ("s3://hms-prod-eu/x/a.mp4", "hosted"),
+        ("s3://hms-prod-/a.mp4", "hosted"),
+        ("s3://hms-prod-eu", "hosted"),
         ("gs://hms-prod-eu/x", "elsewhere"),
-        ("s3://not-hms-prod-eu/x", "elsewhere"), ("s3://acme-other/hms-prod-eu", "elsewhere"), ("oss://bucket/x", "elsewhere"),
-        ("azure://bucket/x", "elsewhere"), ("a.mp4", "elsewhere"), ("", "elsewhere"), (None, "elsewhere"), ("s3:///x", "elsewhere"),
+        ("s3://not-hms-prod-eu/x", "elsewhere"),
+        ("s3://acme-other/hms-prod-eu", "elsewhere"),
+        ("oss://bucket/x", "elsewhere"),
+        ("azure://bucket/x", "elsewhere"),
+        ("a.mp4", "elsewhere"),
+        ("", "elsewhere"),
+        (None, "elsewhere"),
+        ("s3:///x", "elsewhere"),
     ],
-)  # fmt: skip
-def test_a_path_lies_hosted_declared_or_elsewhere(database: duckdb.DuckDBPyConnection, path: str | None, place: str | None) -> None:
+)
+def test_a_path_lies_hosted_declared_or_elsewhere(
+    database: duckdb.DuckDBPyConnection, path: str | None, place: str | None
+) -> None:
     assert asked(database, place_sql(PROJECT), [{"path": path}]) == [place]
 
 
-@pytest.mark.parametrize("hosted, path, place", [("s3://hms-?", "s3://hms-a/x", "hosted"), ("s3://hms-?", "s3://hms-ab/x", "elsewhere"),
-    ("s3://hms-[ab]", "s3://hms-a/x", "hosted"), ("s3://hms-[!a]", "s3://hms-a/x", "elsewhere"), ("s3://hms/", "s3://hms/x", "hosted"),
-    ("s3://it's", "s3://it's/x", "hosted"), ("gs://*", "gs://any/x", "hosted"), ("s3://HMS", "s3://hms/x", "elsewhere")])  # fmt: skip
-def test_a_hosted_bucket_is_named_by_a_shell_pattern(database: duckdb.DuckDBPyConnection, hosted: str, path: str, place: str) -> None:
-    assert asked(database, place_sql(Settings(source=Source(hosted=(hosted,)))), [{"path": path}]) == [place]
+@pytest.mark.parametrize(
+    "hosted, path, place",
+    [
+        ("s3://hms-?", "s3://hms-a/x", "hosted"),
+        ("s3://hms-?", "s3://hms-ab/x", "elsewhere"),
+        ("s3://hms-[ab]", "s3://hms-a/x", "hosted"),
+        ("s3://hms-[!a]", "s3://hms-a/x", "elsewhere"),
+        ("s3://hms/", "s3://hms/x", "hosted"),
+        ("s3://it's", "s3://it's/x", "hosted"),
+        ("gs://*", "gs://any/x", "hosted"),
+        ("s3://HMS", "s3://hms/x", "elsewhere"),
+    ],
+)
+def test_a_hosted_bucket_is_named_by_a_shell_pattern(
+    database: duckdb.DuckDBPyConnection, hosted: str, path: str, place: str
+) -> None:
+    assert asked(
+        database, place_sql(Settings(source=Source(hosted=(hosted,)))), [{"path": path}]
+    ) == [place]
 
 
-def test_nothing_declared_means_that_everything_lies_elsewhere(database: duckdb.DuckDBPyConnection) -> None:
-    assert asked(database, place_sql(Settings()), [{"path": "s3://hms-prod-eu/x"}, {"path": None}]) == ["elsewhere", "elsewhere"]
+def test_nothing_declared_means_that_everything_lies_elsewhere(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    assert asked(
+        database, place_sql(Settings()), [{"path": "s3://hms-prod-eu/x"}, {"path": None}]
+    ) == ["elsewhere", "elsewhere"]
 
 
-# ── Asking for it all ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Asking for it all ─────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
@@ -877,7 +1487,9 @@ def raising(rows: Iterable[Any]) -> Iterator[Any]:
 def a_part(*entries: Row, folder: Path, now: datetime = NOW) -> tuple[str, bytes]:
     """A part of a catalog: its key in the store, and its bytes."""
     connection, file = connect(), folder / "part.parquet"
-    connection.execute(f"CREATE TABLE part ({', '.join(f'{name} {kind}' for name, kind in CATALOG.items())})")
+    connection.execute(
+        f"CREATE TABLE part ({', '.join(f'{name} {kind}' for name, kind in CATALOG.items())})"
+    )
     fill(connection, "part", CATALOG, entries)
     connection.execute(f"COPY part TO '{file}' (FORMAT parquet, COMPRESSION uncompressed)")
     connection.close()
@@ -898,14 +1510,24 @@ def gather(tmp_path: Path) -> Gather:
     """Collect from these fakes, with a clock that goes on by a second at every look."""
 
     def gatherer(
-        recordings: FakeRecordings | None = None, *readers: FakeReader, rooms: bool = True, project: Settings = PROJECT, **options: Any
+        recordings: FakeRecordings | None = None,
+        *readers: FakeReader,
+        rooms: bool = True,
+        project: Settings = PROJECT,
+        **options: Any,
     ) -> Gathered:
         connection, seconds = connect(), iter(range(10**6))
         try:
             listings = collect(
-                connection, project, recordings or FakeRecordings(), readers, rooms_asked=rooms, cache=tmp_path / "cache",
-                clock=lambda: NOW + timedelta(seconds=next(seconds)), **options,
-            )  # fmt: skip
+                connection,
+                project,
+                recordings or FakeRecordings(),
+                readers,
+                rooms_asked=rooms,
+                cache=tmp_path / "cache",
+                clock=lambda: NOW + timedelta(seconds=next(seconds)),
+                **options,
+            )
             return Gathered(Facts.of(connection), {each.name: each for each in listings})
         finally:
             connection.close()
@@ -918,13 +1540,29 @@ def told(gathered: Gathered) -> str:
 
 
 def test_every_type_and_every_store_and_the_rooms_are_asked(gather: Gather) -> None:
-    recordings = FakeRecordings({"chat": [an_asset()]}, [{"id": "r1", "name": "sales-1", "template": "default"}])
-    found = gather(recordings, FakeReader("vault", {KEY.format("a1"): b"12345"}), FakeReader("uploads"))
+    recordings = FakeRecordings(
+        {"chat": [an_asset()]}, [{"id": "r1", "name": "sales-1", "template": "default"}]
+    )
+    found = gather(
+        recordings, FakeReader("vault", {KEY.format("a1"): b"12345"}), FakeReader("uploads")
+    )
     assert set(recordings.asked) == {*ASSET_TYPES, "rooms"}
-    assert set(found.facts.listings) == {*(f"100ms {kind}" for kind in ASSET_TYPES), "100ms types", "100ms rooms", "vault", "uploads"}
+    assert set(found.facts.listings) == {
+        *(f"100ms {kind}" for kind in ASSET_TYPES),
+        "100ms types",
+        "100ms rooms",
+        "vault",
+        "uploads",
+    }
     assert all(row["complete"] and row["note"] is None for row in found.facts.listings.values())
-    assert (found.facts.assets["a1"]["room"], found.facts.copies["a1", "vault"]["bytes"]) == ("sales-1", 5)
-    assert (found.facts.listings["vault"]["objects"], found.facts.listings["vault"]["bytes"]) == (1, 5)
+    assert (found.facts.assets["a1"]["room"], found.facts.copies["a1", "vault"]["bytes"]) == (
+        "sales-1",
+        5,
+    )
+    assert (found.facts.listings["vault"]["objects"], found.facts.listings["vault"]["bytes"]) == (
+        1,
+        5,
+    )
 
 
 def test_rooms_are_not_asked_for_when_nobody_looks_at_their_names(gather: Gather) -> None:
@@ -949,23 +1587,38 @@ def test_a_type_that_the_first_page_shows_is_asked_for_and_told(gather: Gather) 
 
 
 @pytest.mark.parametrize("error", [ListingBroken("no list"), SourceFailed("no list")])
-def test_a_first_page_that_cannot_be_read_leaves_the_types_unknown_and_nothing_settled(gather: Gather, tmp_path: Path, error: Exception) -> None:
+def test_a_first_page_that_cannot_be_read_leaves_the_types_unknown_and_nothing_settled(
+    gather: Gather, tmp_path: Path, error: Exception
+) -> None:
     key, part = a_part(an_entry("forgotten"), folder=tmp_path)
-    found = gather(FakeRecordings({"chat": [an_asset("a1")]}, first=error), FakeReader("vault", {key: part}))
+    found = gather(
+        FakeRecordings({"chat": [an_asset("a1")]}, first=error), FakeReader("vault", {key: part})
+    )
     row = found.facts.listings["100ms types"]
     assert (row["kind"], row["complete"]) == ("assets", False)
     assert "no list" in row["note"]
-    assert {id: row["settled"] for id, row in found.facts.assets.items()} == {"a1": True, "forgotten": False}
+    assert {id: row["settled"] for id, row in found.facts.assets.items()} == {
+        "a1": True,
+        "forgotten": False,
+    }
 
 
 @pytest.mark.parametrize("type", [["chat"], {"a": 1}, "\ud800", True, 1.5])
-def test_a_first_page_with_a_type_that_is_none_leaves_the_rest_alone(gather: Gather, type: Any) -> None:
-    found = gather(FakeRecordings({"chat": [an_asset("a1")]}, first=[an_asset(type=type), an_asset(type="whiteboard")]))
+def test_a_first_page_with_a_type_that_is_none_leaves_the_rest_alone(
+    gather: Gather, type: Any
+) -> None:
+    found = gather(
+        FakeRecordings(
+            {"chat": [an_asset("a1")]}, first=[an_asset(type=type), an_asset(type="whiteboard")]
+        )
+    )
     assert "a1" in found.facts.assets
     assert "100ms whiteboard" in found.facts.listings
 
 
-def test_an_asset_of_a_type_that_was_not_asked_for_is_not_settled(gather: Gather, tmp_path: Path) -> None:
+def test_an_asset_of_a_type_that_was_not_asked_for_is_not_settled(
+    gather: Gather, tmp_path: Path
+) -> None:
     key, part = a_part(an_entry(type="whiteboard"), folder=tmp_path)
     found = gather(FakeRecordings(), FakeReader("vault", {key: part}))
     assert found.facts.assets["a1"]["known_by"] == "catalog"
@@ -973,7 +1626,14 @@ def test_an_asset_of_a_type_that_was_not_asked_for_is_not_settled(gather: Gather
 
 
 def test_a_listing_that_breaks_is_unfinished_and_keeps_what_came(gather: Gather) -> None:
-    found = gather(FakeRecordings({"chat": [an_asset("a1"), an_asset("a2"), ListingBroken("it broke")], "track": [an_asset("b1", type="track")]}))
+    found = gather(
+        FakeRecordings(
+            {
+                "chat": [an_asset("a1"), an_asset("a2"), ListingBroken("it broke")],
+                "track": [an_asset("b1", type="track")],
+            }
+        )
+    )
     assert set(found.facts.assets) == {"a1", "a2", "b1"}
     row = found.facts.listings["100ms chat"]
     assert (row["complete"], row["objects"], row["note"]) == (False, 2, "it broke")
@@ -984,20 +1644,37 @@ def test_a_listing_that_breaks_is_unfinished_and_keeps_what_came(gather: Gather)
 def test_a_store_whose_listing_breaks_is_unfinished_and_keeps_what_came(gather: Gather) -> None:
     broken = FakeReader("vault", {KEY.format("a1"): b"12345"}, breaks=ListingBroken("it broke"))
     found = gather(FakeRecordings({"chat": [an_asset("a1")]}), broken, FakeReader("uploads"))
-    assert (found.facts.listings["vault"]["complete"], found.facts.listings["vault"]["note"]) == (False, "it broke")
+    assert (found.facts.listings["vault"]["complete"], found.facts.listings["vault"]["note"]) == (
+        False,
+        "it broke",
+    )
     assert ("a1", "vault") in found.facts.copies
     assert found.facts.listings["uploads"]["complete"] is True
 
 
 def test_rooms_whose_listing_breaks_are_not_known(gather: Gather) -> None:
     assets = [an_asset("a1", room_id="r1"), an_asset("a2", room_id="r2")]
-    found = gather(FakeRecordings({"chat": assets}, [{"id": "r1", "name": "x", "template": "y"}, ListingBroken("it broke")]))
+    found = gather(
+        FakeRecordings(
+            {"chat": assets},
+            [{"id": "r1", "name": "x", "template": "y"}, ListingBroken("it broke")],
+        )
+    )
     assert (found.facts.assets["a1"]["room"], found.facts.assets["a1"]["not_known"]) == ("x", None)
     assert set(found.facts.assets["a2"]["not_known"]) == {"room", "template"}
     assert found.facts.listings["100ms rooms"]["complete"] is False
 
 
-@pytest.mark.parametrize("room", [{}, {"id": 7, "name": "x"}, {"id": "r1", "name": 7}, {"id": "r1", "name": "x", "template": []}, {"id": None}])
+@pytest.mark.parametrize(
+    "room",
+    [
+        {},
+        {"id": 7, "name": "x"},
+        {"id": "r1", "name": 7},
+        {"id": "r1", "name": "x", "template": []},
+        {"id": None},
+    ],
+)
 def test_a_room_that_cannot_be_read_is_not_known(gather: Gather, room: Row) -> None:
     found = gather(FakeRecordings({"chat": [an_asset()]}, [room]))
     assert set(found.facts.assets["a1"]["not_known"]) == {"room", "template"}
@@ -1011,32 +1688,54 @@ def test_a_row_without_an_id_makes_its_listing_unfinished(gather: Gather, row: R
     listing = found.facts.listings["100ms chat"]
     assert (listing["complete"], listing["objects"], listing["strays"]) == (False, 2, 1)
     assert "its id is not text" in listing["note"]
-    assert all(each["complete"] for name, each in found.facts.listings.items() if name != "100ms chat")
+    assert all(
+        each["complete"] for name, each in found.facts.listings.items() if name != "100ms chat"
+    )
 
 
-def test_a_row_that_is_partly_unreadable_is_told_and_leaves_its_listing_finished(gather: Gather) -> None:
-    listing = gather(FakeRecordings({"chat": [an_asset("a1", path=7, created_at="soon")]})).facts.listings["100ms chat"]
+def test_a_row_that_is_partly_unreadable_is_told_and_leaves_its_listing_finished(
+    gather: Gather,
+) -> None:
+    listing = gather(
+        FakeRecordings({"chat": [an_asset("a1", path=7, created_at="soon")]})
+    ).facts.listings["100ms chat"]
     assert (listing["complete"], listing["strays"]) == (True, 1)
-    assert listing["note"] == "asset a1: its path is of the wrong kind, its created_at is not a date with a zone"
+    assert (
+        listing["note"]
+        == "asset a1: its path is of the wrong kind, its created_at is not a date with a zone"
+    )
 
 
 def test_a_thousand_unreadable_rows_are_counted_and_five_are_told(gather: Gather) -> None:
-    listing = gather(FakeRecordings({"chat": [an_asset(f"a{n}", path=7) for n in range(1000)]})).facts.listings["100ms chat"]
+    listing = gather(
+        FakeRecordings({"chat": [an_asset(f"a{n}", path=7) for n in range(1000)]})
+    ).facts.listings["100ms chat"]
     assert (listing["strays"], listing["note"].count("asset ")) == (1000, 5)
 
 
 def test_a_row_that_a_list_repeats_is_kept_once(gather: Gather) -> None:
-    found = gather(FakeRecordings({"chat": [an_asset("a1"), an_asset("a2"), an_asset("a1")], "track": [an_asset("a2")]}))
+    found = gather(
+        FakeRecordings(
+            {"chat": [an_asset("a1"), an_asset("a2"), an_asset("a1")], "track": [an_asset("a2")]}
+        )
+    )
     assert set(found.facts.assets) == {"a1", "a2"}
 
 
-def test_which_of_two_rows_of_one_asset_counts_does_not_depend_on_their_order(gather: Gather) -> None:
+def test_which_of_two_rows_of_one_asset_counts_does_not_depend_on_their_order(
+    gather: Gather,
+) -> None:
     one, other = an_asset("a1", status="completed"), an_asset("a1", status="failed", path=None)
-    assert gather(FakeRecordings({"chat": [one, other]})).facts.assets == gather(FakeRecordings({"chat": [other, one]})).facts.assets
+    assert (
+        gather(FakeRecordings({"chat": [one, other]})).facts.assets
+        == gather(FakeRecordings({"chat": [other, one]})).facts.assets
+    )
 
 
 @pytest.mark.parametrize("fact", ["id", "path", "created_at", "type"])
-def test_a_row_of_text_that_is_no_unicode_leaves_the_others_alone(gather: Gather, fact: str) -> None:
+def test_a_row_of_text_that_is_no_unicode_leaves_the_others_alone(
+    gather: Gather, fact: str
+) -> None:
     """JSON can spell half a surrogate pair (`"\\ud800"`), and no table can hold it."""
     row = an_asset() | {fact: "a\ud800"}
     assert "a2" in gather(FakeRecordings({"chat": [row, an_asset("a2")]})).facts.assets
@@ -1044,36 +1743,53 @@ def test_a_row_of_text_that_is_no_unicode_leaves_the_others_alone(gather: Gather
 
 def test_a_key_that_is_no_unicode_leaves_the_others_alone(gather: Gather) -> None:
     """A file's name need not be UTF-8; Python then gives it with half a surrogate pair."""
-    found = gather(FakeRecordings({"chat": [an_asset("a1")]}), FakeReader("vault", {KEY.format("a1"): b"12345", "x\udcff": b""}))
+    found = gather(
+        FakeRecordings({"chat": [an_asset("a1")]}),
+        FakeReader("vault", {KEY.format("a1"): b"12345", "x\udcff": b""}),
+    )
     assert ("a1", "vault") in found.facts.copies
 
 
 @pytest.mark.parametrize("metadata", [{"layer": float("nan")}, {"k": "\ud800"}, {"k": 10**400}])
-def test_metadata_that_json_does_not_know_can_still_be_asked_about(gather: Gather, metadata: Row, tmp_path: Path) -> None:
-    kept = gather(FakeRecordings({"chat": [an_asset(metadata=metadata)]})).facts.assets["a1"]["metadata"]
+def test_metadata_that_json_does_not_know_can_still_be_asked_about(
+    gather: Gather, metadata: Row, tmp_path: Path
+) -> None:
+    kept = gather(FakeRecordings({"chat": [an_asset(metadata=metadata)]})).facts.assets["a1"][
+        "metadata"
+    ]
     with connect() as connection:
-        assert connection.execute("SELECT ? IS NULL OR json_extract_string(?, '/x') IS NULL", [kept, kept]).fetchone() == (True,)
+        assert connection.execute(
+            "SELECT ? IS NULL OR json_extract_string(?, '/x') IS NULL", [kept, kept]
+        ).fetchone() == (True,)
 
 
 @pytest.mark.parametrize("where", ["assets", "rooms", "first page"])
 def test_credentials_that_100ms_refuses_stop_everything(gather: Gather, where: str) -> None:
     refused = CredentialsRefused("no")
     recordings = FakeRecordings(
-        {"chat": [refused] if where == "assets" else []}, [refused] if where == "rooms" else [], refused if where == "first page" else []
+        {"chat": [refused] if where == "assets" else []},
+        [refused] if where == "rooms" else [],
+        refused if where == "first page" else [],
     )
     with pytest.raises(CredentialsRefused):
         gather(recordings, FakeReader())
 
 
 @pytest.mark.parametrize("where", ["store", "catalog", "locks"])
-def test_credentials_that_a_store_refuses_leave_the_others_alone(gather: Gather, where: str) -> None:
+def test_credentials_that_a_store_refuses_leave_the_others_alone(
+    gather: Gather, where: str
+) -> None:
     refused = CredentialsRefused("no")
     reader = FakeReader(locks=refused if where == "locks" else False)
-    reader.breaks, reader.catalog_breaks = refused if where == "store" else None, refused if where == "catalog" else None
+    reader.breaks, reader.catalog_breaks = (
+        refused if where == "store" else None,
+        refused if where == "catalog" else None,
+    )
     found = gather(FakeRecordings({"chat": [an_asset("a1")]}), reader, FakeReader("uploads"))
-    assert [(found.facts.listings[name]["complete"], found.facts.listings[name]["refused"]) for name in ("vault", "uploads")] == [
-        (False, True), (True, False),
-    ]  # fmt: skip
+    assert [
+        (found.facts.listings[name]["complete"], found.facts.listings[name]["refused"])
+        for name in ("vault", "uploads")
+    ] == [(False, True), (True, False)]
 
 
 def test_progress_tells_every_row_of_every_listing(gather: Gather) -> None:
@@ -1083,44 +1799,79 @@ def test_progress_tells_every_row_of_every_listing(gather: Gather) -> None:
         seen[name] = seen.get(name, 0) + rows
 
     content = {KEY.format(f"a{n}"): b"" for n in range(130)}
-    gather(FakeRecordings({"chat": [an_asset(f"a{n}") for n in range(250)]}), FakeReader("vault", content), progress=progress)
+    gather(
+        FakeRecordings({"chat": [an_asset(f"a{n}") for n in range(250)]}),
+        FakeReader("vault", content),
+        progress=progress,
+    )
     assert (seen["100ms chat"], seen["vault"], seen["100ms track"]) == (250, 130, 0)
 
 
-# ── Locks ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Locks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("can, read", [(False, True), (True, False)])
-def test_where_a_bucket_can_lock_a_listing_says_nothing_of_locks(gather: Gather, can: bool, read: bool) -> None:
-    found = gather(FakeRecordings({"chat": [an_asset()]}), FakeReader("vault", {KEY.format("a1"): b"12345"}, locks=can))
-    assert (found.facts.listings["vault"]["can_lock"], found.facts.copies["a1", "vault"]["lock_read"]) == (can, read)
+def test_where_a_bucket_can_lock_a_listing_says_nothing_of_locks(
+    gather: Gather, can: bool, read: bool
+) -> None:
+    found = gather(
+        FakeRecordings({"chat": [an_asset()]}),
+        FakeReader("vault", {KEY.format("a1"): b"12345"}, locks=can),
+    )
+    assert (
+        found.facts.listings["vault"]["can_lock"],
+        found.facts.copies["a1", "vault"]["lock_read"],
+    ) == (can, read)
 
 
 def test_where_nobody_can_say_whether_a_bucket_locks_its_locks_are_not_read(gather: Gather) -> None:
-    reader = FakeReader("vault", {KEY.format("a1"): b"12345"}, locks=StoreFailed("it did not answer"))
+    reader = FakeReader(
+        "vault", {KEY.format("a1"): b"12345"}, locks=StoreFailed("it did not answer")
+    )
     found = gather(FakeRecordings({"chat": [an_asset()]}), reader)
     assert found.facts.listings["vault"]["complete"] is False
     assert found.facts.copies["a1", "vault"]["lock_read"] is False
 
 
 def test_a_hold_without_an_end_is_a_lock_for_ever(gather: Gather) -> None:
-    reader = FakeReader("vault", {KEY.format("a1"): b"12345"}, locked_until=NO_END.replace(tzinfo=UTC))
-    assert gather(FakeRecordings({"chat": [an_asset()]}), reader).facts.copies["a1", "vault"]["locked_until"] == NO_END
+    reader = FakeReader(
+        "vault", {KEY.format("a1"): b"12345"}, locked_until=NO_END.replace(tzinfo=UTC)
+    )
+    assert (
+        gather(FakeRecordings({"chat": [an_asset()]}), reader).facts.copies["a1", "vault"][
+            "locked_until"
+        ]
+        == NO_END
+    )
 
 
-@pytest.mark.parametrize("until, text", [(None, None), (NO_END, "infinity"), (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05")])
-def test_the_end_of_a_lock_is_written_as_the_tables_read_it(until: datetime | None, text: str | None) -> None:
+@pytest.mark.parametrize(
+    "until, text",
+    [
+        (None, None),
+        (NO_END, "infinity"),
+        (datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC), "2027-01-02 03:04:05"),
+    ],
+)
+def test_the_end_of_a_lock_is_written_as_the_tables_read_it(
+    until: datetime | None, text: str | None
+) -> None:
     assert locked_text(until) == text
 
 
-# ── Catalogs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Catalogs ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_catalog_says_what_a_copy_is(gather: Gather, tmp_path: Path) -> None:
     key, part = a_part(an_entry("a1"), an_entry("a2"), folder=tmp_path)
-    reader = FakeReader("vault", {key: part, KEY.format("a1"): b"12345", KEY.format("a2"): b"12345"})
+    reader = FakeReader(
+        "vault", {key: part, KEY.format("a1"): b"12345", KEY.format("a2"): b"12345"}
+    )
     found = gather(FakeRecordings({"chat": [an_asset("a1")]}), reader)
-    assert {id: row["known_by"] for id, row in found.facts.assets.items()} == {"a1": "api", "a2": "catalog"}
+    assert {id: row["known_by"] for id, row in found.facts.assets.items()} == {
+        "a1": "api",
+        "a2": "catalog",
+    }
     assert all(copy["complete"] for copy in found.facts.copies.values())
     assert found.facts.listings["vault"]["complete"] is True
     assert found.facts.listings["vault"]["objects"] == 2
@@ -1128,7 +1879,11 @@ def test_a_catalog_says_what_a_copy_is(gather: Gather, tmp_path: Path) -> None:
 
 def test_the_parts_of_a_catalog_are_read_together(gather: Gather, tmp_path: Path) -> None:
     parts = dict(a_part(an_entry(id), folder=tmp_path) for id in ("a1", "a2", "a3"))
-    assert set(gather(FakeRecordings(), FakeReader("vault", parts)).facts.assets) == {"a1", "a2", "a3"}
+    assert set(gather(FakeRecordings(), FakeReader("vault", parts)).facts.assets) == {
+        "a1",
+        "a2",
+        "a3",
+    }
 
 
 def test_a_part_that_was_read_before_is_not_read_again(gather: Gather, tmp_path: Path) -> None:
@@ -1147,9 +1902,16 @@ def test_a_part_that_is_gone_from_the_store_is_forgotten(gather: Gather, tmp_pat
 def test_the_parts_of_two_stores_are_kept_apart(gather: Gather, tmp_path: Path) -> None:
     key, part = a_part(an_entry(), folder=tmp_path)
     other = Settings(stores=(VAULT, Store("cold", "s3://acme-cold")))
-    found = gather(FakeRecordings({"chat": [an_asset()]}), FakeReader("vault", {key: part, KEY.format("a1"): b"12345"}),
-        FakeReader("cold", {KEY.format("a1"): b"12345"}), project=other)  # fmt: skip
-    assert {store: copy["complete"] for (_, store), copy in found.facts.copies.items()} == {"vault": True, "cold": False}
+    found = gather(
+        FakeRecordings({"chat": [an_asset()]}),
+        FakeReader("vault", {key: part, KEY.format("a1"): b"12345"}),
+        FakeReader("cold", {KEY.format("a1"): b"12345"}),
+        project=other,
+    )
+    assert {store: copy["complete"] for (_, store), copy in found.facts.copies.items()} == {
+        "vault": True,
+        "cold": False,
+    }
 
 
 def damaged(part: tuple[str, bytes]) -> dict[str, bytes]:
@@ -1160,16 +1922,35 @@ def damaged(part: tuple[str, bytes]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "spoil",
     [
-        damaged, lambda part: {part[0]: part[1][:-1]}, lambda part: {part[0]: b""}, lambda part: {f"{CATALOG_PREFIX}notes.txt": b"hello"},
-        lambda part: {part[0] + ".bak": part[1]}, lambda part: {part[0].replace("2026", "x"): part[1]},
+        damaged,
+        lambda part: {part[0]: part[1][:-1]},
+        lambda part: {part[0]: b""},
+        lambda part: {f"{CATALOG_PREFIX}notes.txt": b"hello"},
+        lambda part: {part[0] + ".bak": part[1]},
+        lambda part: {part[0].replace("2026", "x"): part[1]},
         lambda part: {f"{CATALOG_PREFIX}a/b.parquet": part[1]},
         lambda part: {CATALOG_PREFIX + part_name(b"no parquet", NOW): b"no parquet"},
     ],
-    ids=["a flipped bit", "a byte less", "emptied", "a note", "a name with an end", "a name without a date", "a folder", "whole, and no table"],
-)  # fmt: skip
-def test_a_damaged_or_foreign_part_makes_its_store_unfinished(gather: Gather, tmp_path: Path, spoil: Callable[[Any], dict[str, bytes]]) -> None:
+    ids=[
+        "a flipped bit",
+        "a byte less",
+        "emptied",
+        "a note",
+        "a name with an end",
+        "a name without a date",
+        "a folder",
+        "whole, and no table",
+    ],
+)
+def test_a_damaged_or_foreign_part_makes_its_store_unfinished(
+    gather: Gather, tmp_path: Path, spoil: Callable[[Any], dict[str, bytes]]
+) -> None:
     spoilt = spoil(a_part(an_entry("a2"), folder=tmp_path))
-    found = gather(FakeRecordings({"chat": [an_asset()]}), FakeReader("vault", {**spoilt, KEY.format("a1"): b"12345"}), FakeReader("uploads"))
+    found = gather(
+        FakeRecordings({"chat": [an_asset()]}),
+        FakeReader("vault", {**spoilt, KEY.format("a1"): b"12345"}),
+        FakeReader("uploads"),
+    )
     row = found.facts.listings["vault"]
     assert row["complete"] is False
     assert "catalog" in row["note"]
@@ -1181,22 +1962,42 @@ def test_a_part_of_other_columns_makes_its_store_unfinished(gather: Gather, tmp_
     file = tmp_path / "x.parquet"
     with connect() as connection:
         connection.execute(f"COPY (SELECT 'a1' AS asset_id) TO '{file}' (FORMAT parquet)")
-    found = gather(FakeRecordings(), FakeReader("vault", {CATALOG_PREFIX + part_name(file.read_bytes(), NOW): file.read_bytes()}))
+    found = gather(
+        FakeRecordings(),
+        FakeReader(
+            "vault", {CATALOG_PREFIX + part_name(file.read_bytes(), NOW): file.read_bytes()}
+        ),
+    )
     assert found.facts.listings["vault"]["complete"] is False
 
 
 @pytest.mark.parametrize(
-    "broken", [{"catalog_breaks": ListingBroken("it broke")}, {"reading": StoreFailed("it broke")}, {"locks": StoreFailed("it broke")}],
+    "broken",
+    [
+        {"catalog_breaks": ListingBroken("it broke")},
+        {"reading": StoreFailed("it broke")},
+        {"locks": StoreFailed("it broke")},
+    ],
     ids=["listing it", "reading it", "asking for locks"],
-)  # fmt: skip
-def test_a_catalog_that_cannot_be_read_makes_its_store_unfinished_and_keeps_its_objects(gather: Gather, tmp_path: Path, broken: Row) -> None:
+)
+def test_a_catalog_that_cannot_be_read_makes_its_store_unfinished_and_keeps_its_objects(
+    gather: Gather, tmp_path: Path, broken: Row
+) -> None:
     key, part = a_part(an_entry("a1"), folder=tmp_path)
-    found = gather(FakeRecordings({"chat": [an_asset()]}), FakeReader("vault", {key: part, KEY.format("a1"): b"12345"}, **broken))
-    assert (found.facts.listings["vault"]["complete"], found.facts.listings["vault"]["note"]) == (False, "it broke")
+    found = gather(
+        FakeRecordings({"chat": [an_asset()]}),
+        FakeReader("vault", {key: part, KEY.format("a1"): b"12345"}, **broken),
+    )
+    assert (found.facts.listings["vault"]["complete"], found.facts.listings["vault"]["note"]) == (
+        False,
+        "it broke",
+    )
     assert ("a1", "vault") in found.facts.copies
 
 
-def test_a_part_that_was_damaged_on_this_machine_is_not_believed(gather: Gather, tmp_path: Path) -> None:
+def test_a_part_that_was_damaged_on_this_machine_is_not_believed(
+    gather: Gather, tmp_path: Path
+) -> None:
     key, part = a_part(an_entry("asset-one"), folder=tmp_path)
     reader = FakeReader("vault", {key: part})
     gather(FakeRecordings(), reader)
@@ -1206,7 +2007,7 @@ def test_a_part_that_was_damaged_on_this_machine_is_not_believed(gather: Gather,
     assert "asset-two" not in found.facts.assets
 
 
-# ── Snapshots ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Snapshots ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def saved(path: Path, **facts: Any) -> Facts:
@@ -1216,7 +2017,12 @@ def saved(path: Path, **facts: Any) -> Facts:
         rows = [read_asset(raw)[0] for raw in facts.get("assets", [])]
         fill(connection, "staged_assets", STAGES["staged_assets"], [row for row in rows if row])
         for table in ("objects", "catalog", "listings"):
-            fill(connection, table, STAGES[table], [dict.fromkeys(STAGES[table]) | row for row in facts.get(table, [])])
+            fill(
+                connection,
+                table,
+                STAGES[table],
+                [dict.fromkeys(STAGES[table]) | row for row in facts.get(table, [])],
+            )
         assemble(connection, PROJECT)
         path.parent.mkdir(exist_ok=True)
         save_snapshot(connection, path)
@@ -1233,10 +2039,19 @@ def opened(path: Path, table: str, project: Settings = PROJECT) -> list[Row]:
 
 EVERYTHING = {
     "assets": [
-        an_asset("a1"), in_uploads("a2"), an_asset("a3", path="oss://x/y", created_at="soon", size=0), an_asset("a4", status="failed", path=None)],
-    "objects": [an_object(KEY.format("a1"), locked_until="infinity"), an_object("beam/a.mp4", "uploads"), an_object("stray")],
-    "catalog": [an_entry("a1"), an_entry("a5")], "listings": FINISHED,
-}  # fmt: skip
+        an_asset("a1"),
+        in_uploads("a2"),
+        an_asset("a3", path="oss://x/y", created_at="soon", size=0),
+        an_asset("a4", status="failed", path=None),
+    ],
+    "objects": [
+        an_object(KEY.format("a1"), locked_until="infinity"),
+        an_object("beam/a.mp4", "uploads"),
+        an_object("stray"),
+    ],
+    "catalog": [an_entry("a1"), an_entry("a5")],
+    "listings": FINISHED,
+}
 
 
 def test_a_snapshot_holds_the_facts_as_they_were(tmp_path: Path) -> None:
@@ -1257,7 +2072,10 @@ def test_a_snapshot_says_that_it_holds_names(tmp_path: Path) -> None:
 
 def test_an_opened_snapshot_shows_what_lies_hosted_and_elsewhere(tmp_path: Path) -> None:
     saved(tmp_path / "f", **EVERYTHING)
-    lies = {row["asset_id"]: (row["lies_hosted"], row["lies_elsewhere"]) for row in opened(tmp_path / "f", "assets")}
+    lies = {
+        row["asset_id"]: (row["lies_hosted"], row["lies_elsewhere"])
+        for row in opened(tmp_path / "f", "assets")
+    }
     assert {id for id, (hosted, _) in lies.items() if hosted} == {"a1"}
     assert {id for id, (_, elsewhere) in lies.items() if elsewhere} == {"a3"}
 
@@ -1271,7 +2089,9 @@ def test_a_snapshot_follows_a_change_of_what_is_hosted(tmp_path: Path) -> None:
 
 def test_stores_have_the_order_in_which_they_are_declared(tmp_path: Path) -> None:
     saved(tmp_path / "f")
-    stores = {row["store"]: (row["scheme"], row["rank"]) for row in opened(tmp_path / "f", "stores")}
+    stores = {
+        row["store"]: (row["scheme"], row["rank"]) for row in opened(tmp_path / "f", "stores")
+    }
     assert stores == {"vault": ("s3", 0), "uploads": ("s3", 1)}
 
 
@@ -1299,17 +2119,37 @@ def a_database(path: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     "make, says",
     [
-        (lambda path: None, "there is no snapshot"), (lambda path: path.write_text("hello"), "cannot be read as a snapshot"),
-        (lambda path: path.write_bytes(b""), ""), (lambda path: path.write_bytes(bytes(20_000)), "cannot be read as a snapshot"),
+        (lambda path: None, "there is no snapshot"),
+        (lambda path: path.write_text("hello"), "cannot be read as a snapshot"),
+        (lambda path: path.write_bytes(b""), ""),
+        (lambda path: path.write_bytes(bytes(20_000)), "cannot be read as a snapshot"),
         (lambda path: path.mkdir(), "there is no snapshot"),
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
-        (lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"), "this retainer reads format 3"),
-        (lambda path: a_database(path, "CREATE TABLE about (format INT)"), "this retainer reads format 3"),
+        (
+            lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"),
+            "this retainer reads format 3",
+        ),
+        (
+            lambda path: a_database(path, "CREATE TABLE about (format INT)"),
+            "this retainer reads format 3",
+        ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],
-    ids=["nothing", "text", "empty", "noughts", "a folder", "another database", "another format", "no format", "half of one"],
-)  # fmt: skip
-def test_a_file_that_is_no_snapshot_is_refused(tmp_path: Path, make: Callable[[Path], Any], says: str) -> None:
+    ids=[
+        "nothing",
+        "text",
+        "empty",
+        "noughts",
+        "a folder",
+        "another database",
+        "another format",
+        "no format",
+        "half of one",
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_refused(
+    tmp_path: Path, make: Callable[[Path], Any], says: str
+) -> None:
     make(tmp_path / "f")
     with pytest.raises(RetainerError) as refused:
         open_facts(tmp_path / "f", PROJECT)

@@ -1,4 +1,5 @@
-"""What lies in a bucket already: short objects are read and written from here, long ones copied by the servers, and neither without proof."""
+"""What lies in a bucket already: short objects are read and written from here, long ones copied by
+the servers, and neither without proof."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def key_of(project: Project, name: str) -> str:
 
 def put_as(project: Project, key: str, content: bytes, **more: Any) -> None:
     uploads = project.stores["uploads"]
-    servers.s3_client(uploads.endpoint or "").put_object(Bucket=uploads.bucket, Key=uploads.prefix + key, Body=content, **more)
+    servers.s3_client(uploads.endpoint or "").put_object(
+        Bucket=uploads.bucket, Key=uploads.prefix + key, Body=content, **more
+    )
 
 
 @pytest.mark.parametrize("size", [SHORT, LONG, LONGER])
@@ -65,20 +68,33 @@ def test_what_somebody_put_in_the_copys_place_is_left_there(
 @pytest.mark.parametrize(("kind", "wrong"), [("CRC32C", "AAAAAA=="), ("CRC64NVME", "AAAAAAAAAAA=")])
 @pytest.mark.parametrize("beside", ["a copy", "a delete"])
 def test_what_does_not_have_the_checksum_that_is_stored_with_it_is_not_copied(
-    beside: str, kind: str, wrong: str, size: int, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+    beside: str,
+    kind: str,
+    wrong: str,
+    size: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    api: StandIn,
 ) -> None:
-    """moto keeps whatever checksum it is told, as a disk keeps that of bytes which it has lost. A plan with deletes there finds that out."""
+    """moto keeps whatever checksum it is told, as a disk keeps that of bytes which it has lost. A
+    plan with deletes there finds that out."""
     project = made("moto", request, tmp_path, api)
     for name, seed in ((A, 1), (B, 2)):
         project.uploaded(name, video(seed, size))
     if beside == "a delete":
-        project.write(ALL | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": B}}]})
+        project.write(
+            ALL | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": B}}]}
+        )
     key = key_of(project, A)
     put_as(project, key, video(1, size), ChecksumAlgorithm=kind, **{f"Checksum{kind}": wrong})
-    done = project.apply("p.plan", "--approve-deletes", str(project.plan(expect=None)["header"]["deletes"]), expect=7)
+    done = project.apply(
+        "p.plan", "--approve-deletes", str(project.plan(expect=None)["header"]["deletes"]), expect=7
+    )
     assert (done["copied"], done["deleted"]) == ((1, 0) if beside == "a copy" else (0, 1))
     assert "do not have the checksum that is stored with them" in done["failed"][0]["cause"]
-    assert list(project.content("vault").values()) == ([video(2, size)] if beside == "a copy" else [])
+    assert list(project.content("vault").values()) == (
+        [video(2, size)] if beside == "a copy" else []
+    )
 
     put_as(project, key, video(1, size))
     project.plan(expect=None)
@@ -86,11 +102,20 @@ def test_what_does_not_have_the_checksum_that_is_stored_with_it_is_not_copied(
     assert video(1, size) in project.content("vault").values()
 
 
-@pytest.mark.parametrize(("server", "said"), [
-    ("seaweedfs", "do not have the checksum that is stored with them"), ("seaweedfs_as_aws", "has another checksum than uploads:"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        ("seaweedfs", "do not have the checksum that is stored with them"),
+        ("seaweedfs_as_aws", "has another checksum than uploads:"),
+    ],
+)
 def test_a_copy_by_servers_of_what_has_another_checksum_does_not_stay(
-    server: str, said: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
+    server: str,
+    said: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    api: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In parts it is not even made: the server is told the checksum that must come."""
     project = made(server, request, tmp_path, api)
@@ -100,7 +125,11 @@ def test_a_copy_by_servers_of_what_has_another_checksum_does_not_stay(
 
     def damaged(self: S3Reader, key: str) -> Look | None:
         found = look(self, key)
-        return replace(found, checksum=wrong, told=wrong) if found and A in key and self.name == "uploads" else found
+        return (
+            replace(found, checksum=wrong, told=wrong)
+            if found and A in key and self.name == "uploads"
+            else found
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(S3Reader, "look", damaged)
@@ -122,13 +151,19 @@ def test_a_wrong_copy_by_the_servers_is_told_as_theirs(
 
     monkeypatch.setattr(S3Writer, "copy_within", wrong)
     done = project.apply(expect=7)
-    assert (done["copied"], "has another checksum than uploads:" in done["failed"][0]["cause"]) == (0, True)
+    assert (done["copied"], "has another checksum than uploads:" in done["failed"][0]["cause"]) == (
+        0,
+        True,
+    )
     assert project.content("vault") == {}
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "moto", "strict_gcs"])
-def test_an_error_that_was_saved_as_a_recording_is_not_copied(server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> None:
-    """Two of five files of one public archive were such bodies. 100ms's own record says that they are recordings."""
+def test_an_error_that_was_saved_as_a_recording_is_not_copied(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    """Two of five files of one public archive were such bodies. 100ms's own record says that they
+    are recordings."""
     project = made(server, request, tmp_path, api)
     project.uploaded(A, b'{"code": 403, "message": "Token expired", "details": []}')
     project.uploaded(B, video(2))
@@ -143,14 +178,17 @@ def test_an_error_that_was_saved_as_a_recording_is_not_copied(server: str, reque
 def test_what_must_be_read_to_be_compared_is_judged_before_anything_is_written(
     summed: bool, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
 ) -> None:
-    """A page too long to be read where the store tells its checksum: then the servers copy it, and nobody looks at it."""
+    """A page too long to be read where the store tells its checksum: then the servers copy it, and
+    nobody looks at it."""
     project = made("seaweedfs", request, tmp_path, api)
     page = b"<!DOCTYPE html><html>" + bytes(LONG)
     project.uploaded(A, page)
     if not summed:
         uploads, key = project.writer("uploads"), key_of(project, A)
         assert isinstance(uploads, S3Writer)
-        uploads._client.put_object(Bucket=uploads.store.bucket, Key=uploads.store.prefix + key, Body=page)
+        uploads._client.put_object(
+            Bucket=uploads.store.bucket, Key=uploads.store.prefix + key, Body=page
+        )
     project.plan()
     project.apply(expect=0 if summed else 7)
     assert list(project.content("vault").values()) == ([page] if summed else [])
@@ -163,7 +201,9 @@ def test_what_is_stored_compressed_is_copied_as_it_is_stored(
 ) -> None:
     project = made(server, request, tmp_path, api)
     numbers = random.Random(1)
-    stored = gzip.compress(b"".join(b"peer,name,%d\n" % numbers.getrandbits(40) for _ in range(lines)), mtime=0)
+    stored = gzip.compress(
+        b"".join(b"peer,name,%d\n" % numbers.getrandbits(40) for _ in range(lines)), mtime=0
+    )
     uploads, key = project.stores["uploads"], f"chat/{ROOM}/Chat-{A}.csv"
     if server.endswith("gcs"):
         blob = gcs_client(uploads.endpoint or "").bucket(uploads.bucket).blob(uploads.prefix + key)
@@ -171,7 +211,11 @@ def test_what_is_stored_compressed_is_copied_as_it_is_stored(
         blob.upload_from_string(stored, content_type="text/csv")
     else:
         put_as(project, key, stored, ContentEncoding="gzip", ContentType="text/csv")
-    api.add_asset(project._asset(A, stored, timedelta(days=60), "chat", uploads.base + key, {}), stored, hosted=False)
+    api.add_asset(
+        project._asset(A, stored, timedelta(days=60), "chat", uploads.base + key, {}),
+        stored,
+        hosted=False,
+    )
     project.plan()
     assert project.apply()["copied"] == 1
     assert list(project.content("vault").values()) == [stored]
@@ -181,7 +225,9 @@ def test_an_error_that_was_saved_as_a_segment_fails_its_recording(local: Project
     local.write(ALL)
     segment = next(name for name in hls.simple() if name.endswith(".ts"))
     local.uploaded_vod(A, hls.simple() | {segment: b'{"code": 403, "message": "Token expired"}'})
-    local.uploaded_vod(B, hls.simple() | {"notes.json": b'{"error": "none", "by": "somebody"}'})  # no member, so anything may be in it
+    local.uploaded_vod(
+        B, hls.simple() | {"notes.json": b'{"error": "none", "by": "somebody"}'}
+    )  # no member, so anything may be in it
     local.plan()
     done = local.apply(expect=7)
     assert done["copied"] == 1
@@ -191,7 +237,11 @@ def test_an_error_that_was_saved_as_a_segment_fails_its_recording(local: Project
 def test_encrypted_segments_may_begin_like_anything(local: Project) -> None:
     local.write(ALL)
     index = b'#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXT-X-KEY:METHOD=AES-128,URI="1.key"\n#EXTINF:6,\nseg-0.m4s\n#EXT-X-ENDLIST\n'
-    files = {"master.m3u8": index, "1.key": random.Random(1).randbytes(16), "seg-0.m4s": random.Random(2).randbytes(999)}
+    files = {
+        "master.m3u8": index,
+        "1.key": random.Random(1).randbytes(16),
+        "seg-0.m4s": random.Random(2).randbytes(999),
+    }
     local.uploaded_vod(A, files)
     local.hosted_vod(B, files)
     local.plan()
@@ -211,10 +261,17 @@ def test_a_playlist_that_is_not_as_it_was_stored_fails_its_recording(
         content = b"".join(read(self, seen))
         lines = content.splitlines(keepends=True)
         shorter = b"".join(line for line in lines if line not in lines[-3:-1])
-        yield shorter if self.name == "uploads" and seen.key.endswith("layer-0/index.m3u8") else content
+        yield (
+            shorter
+            if self.name == "uploads" and seen.key.endswith("layer-0/index.m3u8")
+            else content
+        )
 
     monkeypatch.setattr(S3Reader, "read", fewer)
-    assert "do not have the checksum that is stored with them" in project.apply(expect=7)["failed"][0]["cause"]
+    assert (
+        "do not have the checksum that is stored with them"
+        in project.apply(expect=7)["failed"][0]["cause"]
+    )
 
 
 @pytest.mark.parametrize("size", [SHORT, LONG])

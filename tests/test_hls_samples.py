@@ -37,21 +37,30 @@ def test_a_sample_plays_to_its_end_from_the_cdn(sample: Sample, api: StandIn) ->
     assert hls.served(cdn(api, sample())) == pytest.approx(hls.SECONDS)
 
 
-@pytest.mark.parametrize("sample, streams", [(hls.simple, {"video": 2, "audio": 2}), (hls.rich, {"video": 4, "audio": 1, "subtitle": 1})])
-def test_ffmpeg_finds_by_itself_what_a_master_names(sample: Sample, streams: dict[str, int], api: StandIn) -> None:
+@pytest.mark.parametrize(
+    "sample, streams",
+    [(hls.simple, {"video": 2, "audio": 2}), (hls.rich, {"video": 4, "audio": 1, "subtitle": 1})],
+)
+def test_ffmpeg_finds_by_itself_what_a_master_names(
+    sample: Sample, streams: dict[str, int], api: StandIn
+) -> None:
     with av.open(cdn(api, sample()), options=hls.NO_PROXY) as recording:
         found = [stream.type for stream in recording.streams]
     assert {type: found.count(type) for type in found} == streams
 
 
 def test_a_media_playlist_plays_without_a_master(tmp_path: Path, api: StandIn) -> None:
-    assert hls.played(laid(hls.simple(), tmp_path), "layer-1/index.m3u8") == pytest.approx(hls.SECONDS)
+    assert hls.played(laid(hls.simple(), tmp_path), "layer-1/index.m3u8") == pytest.approx(
+        hls.SECONDS
+    )
     assert hls.served(cdn(api, hls.simple(), "layer-1/index.m3u8")) == pytest.approx(hls.SECONDS)
 
 
 @SAMPLES
 @pytest.mark.parametrize("left", [None, 0, 0.5], ids=["missing", "empty", "half"])
-def test_each_file_is_missed_when_it_is_not_whole(sample: Sample, left: float | None, tmp_path: Path) -> None:
+def test_each_file_is_missed_when_it_is_not_whole(
+    sample: Sample, left: float | None, tmp_path: Path
+) -> None:
     files, unnoticed = sample(), []
     laid(files, tmp_path)
     for path, data in files.items():
@@ -67,7 +76,15 @@ def test_each_file_is_missed_when_it_is_not_whole(sample: Sample, left: float | 
 
 
 @pytest.mark.parametrize(
-    "path", ["fmp4/init.mp4", "audio/seg-1.m4s", "encrypted/keys/1.key", "ranges/all.ts", "spaced/seg 1.ts", "subtitles/seg-1.vtt"]
+    "path",
+    [
+        "fmp4/init.mp4",
+        "audio/seg-1.m4s",
+        "encrypted/keys/1.key",
+        "ranges/all.ts",
+        "spaced/seg 1.ts",
+        "subtitles/seg-1.vtt",
+    ],
 )
 def test_a_file_that_the_cdn_does_not_give_or_cuts_is_missed(path: str, api: StandIn) -> None:
     files = hls.rich()
@@ -83,7 +100,10 @@ def test_nothing_is_played_from_outside_the_folder(tmp_path: Path, api: StandIn)
     (tmp_path / "far.ts").write_bytes(files["layer-0/seg-1.ts"])
     segment = cdn(api, files, "layer-0/seg-1.ts")
     for far in (segment, segment.removeprefix("http:"), "..%2F..%2Ffar.ts"):
-        folder = laid(files | {playlist: files[playlist].replace(b"seg-1.ts", far.encode())}, tmp_path / "recording")
+        folder = laid(
+            files | {playlist: files[playlist].replace(b"seg-1.ts", far.encode())},
+            tmp_path / "recording",
+        )
         with pytest.raises(REFUSALS):
             hls.played(folder)
     assert api.requests == []
@@ -93,7 +113,12 @@ def test_a_query_on_a_uri_is_no_part_of_a_name(tmp_path: Path, api: StandIn) -> 
     files = hls.rich()
     for path in files:
         if path.endswith("/index.m3u8"):
-            files[path] = files[path].replace(b".ts\n", b".ts?v=1\n").replace(b".m4s\n", b".m4s?v=1\n").replace(b'.key"', b'.key?v=1"')
+            files[path] = (
+                files[path]
+                .replace(b".ts\n", b".ts?v=1\n")
+                .replace(b".m4s\n", b".m4s?v=1\n")
+                .replace(b'.key"', b'.key?v=1"')
+            )
     assert hls.played(laid(files, tmp_path)) == pytest.approx(hls.SECONDS)
     assert hls.served(cdn(api, files)) == pytest.approx(hls.SECONDS)
 

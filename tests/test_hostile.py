@@ -1,4 +1,5 @@
-"""What strangers found: hostile text, answers and files, each with the right value (issue 11; reviews of 2026-11-28)."""
+"""What strangers found: hostile text, answers and files, each with the right value (issue 11;
+reviews of 2026-11-28)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from project import POLICY, ROOM, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.journal.file import open_intents, read_journal, recent_deletes
-from retainer.model.anchors import ANCHORS_BYTES, Anchor, deleted_lately, read_anchors, write_anchors
+from retainer.model.anchors import (
+    ANCHORS_BYTES,
+    Anchor,
+    deleted_lately,
+    read_anchors,
+    write_anchors,
+)
 from retainer.model.calendar import changes, start_of_day, zone_named, zone_names
 from retainer.model.moment import read_http_date
 from retainer.model.printable import printable, shown
@@ -41,17 +48,29 @@ def hold(**match: Any) -> dict[str, Any]:
     return POLICY | {"holds": [{"id": "LIT-1", "why": "court", "match": match, "in": "vault"}]}
 
 
-# ── holds that are newer than the plan ──────────────────────────────────────────────────────────────────────────────
+# ── holds that are newer than the plan ────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
-def test_a_newer_hold_by_date_holds_in_every_zone_that_a_machine_may_be_in(due: Project, zone: str) -> None:
-    (row,) = [each for each in due.plan("q.plan")["rows"] if (each["asset_id"], each["store"]) == (A, "uploads")]
+def test_a_newer_hold_by_date_holds_in_every_zone_that_a_machine_may_be_in(
+    due: Project, zone: str
+) -> None:
+    (row,) = [
+        each
+        for each in due.plan("q.plan")["rows"]
+        if (each["asset_id"], each["store"]) == (A, "uploads")
+    ]
     created = datetime.fromisoformat(row["created"])
     around = [f"{created + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%SZ}" for minutes in (-1, 1)]
     due.write(hold(created=dict(zip(("after", "before"), around, strict=True))))
-    done = subprocess.run(due.command("apply", "q.plan", "--approve-deletes", "1"), cwd=due.root, env=due.env() | {"TZ": zone}, check=False,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        due.command("apply", "q.plan", "--approve-deletes", "1"),
+        cwd=due.root,
+        env=due.env() | {"TZ": zone},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert "is newer than the plan and" in done.stdout and len(due.content("uploads")) == 2
 
 
@@ -60,8 +79,20 @@ def test_a_newer_hold_on_what_a_plan_cuts_off_of_a_path_holds(local: Project) ->
     local.uploaded(B, video(2), age=timedelta(days=2))
     local.plan("copies.plan")
     local.apply("copies.plan")
-    local.api.add_asset({**local._asset(A, video(1), timedelta(days=60), "room-composite",
-                                        local.stores["uploads"].base + f"beam/{ROOM}/Rec-{A}.mp4?case=7", {})}, video(1), hosted=False)  # fmt: skip
+    local.api.add_asset(
+        {
+            **local._asset(
+                A,
+                video(1),
+                timedelta(days=60),
+                "room-composite",
+                local.stores["uploads"].base + f"beam/{ROOM}/Rec-{A}.mp4?case=7",
+                {},
+            )
+        },
+        video(1),
+        hosted=False,
+    )
     plan = local.plan("q.plan")
     local.write(hold(path="*case=7"))
     done = local.apply("q.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None)
@@ -69,7 +100,19 @@ def test_a_newer_hold_on_what_a_plan_cuts_off_of_a_path_holds(local: Project) ->
 
 
 def test_a_warning_in_a_policy_stops_no_delete(due: Project) -> None:
-    due.write(POLICY | {"rules": [*POLICY["rules"], {"id": "x", "match": {"room": "board, legal"}, "keep": [{"in": "vault", "for": "1y"}]}]})
+    due.write(
+        POLICY
+        | {
+            "rules": [
+                *POLICY["rules"],
+                {
+                    "id": "x",
+                    "match": {"room": "board, legal"},
+                    "keep": [{"in": "vault", "for": "1y"}],
+                },
+            ]
+        }
+    )
     plan = due.plan("q.plan")
     assert due.apply_all("q.plan", plan)["deleted"] == 1
 
@@ -80,12 +123,19 @@ def test_an_id_holds_in_whatever_unicode_form_it_is_written(local: Project) -> N
     local.uploaded(B, video(2), age=timedelta(days=2))
     local.plan("copies.plan")
     local.apply("copies.plan")
-    for match in ({"user_id": "jose\u0301"}, {"user_id": "jos\u00e9"}, {"metadata": {"class\u00e9": "x"}}, {"metadata": {"classe\u0301": "x"}}):
+    for match in (
+        {"user_id": "jose\u0301"},
+        {"user_id": "jos\u00e9"},
+        {"metadata": {"class\u00e9": "x"}},
+        {"metadata": {"classe\u0301": "x"}},
+    ):
         local.write(hold(**match))
         assert pairs(local.plan("q.plan"))[A, "uploads"] == "blocked", match
 
 
-def test_limits_that_become_smaller_while_a_run_copies_are_kept(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_that_become_smaller_while_a_run_copies_are_kept(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer.apply import run as running
 
     delete_all = running.Run._delete_all
@@ -99,12 +149,25 @@ def test_limits_that_become_smaller_while_a_run_copies_are_kept(due: Project, mo
     assert due.apply("p.plan", "--approve-deletes", "1", expect=7)["deleted"] == 0
 
 
-# ── killed in the middle ────────────────────────────────────────────────────────────────────────────────────────────
+# ── killed in the middle ──────────────────────────────────────────────────────────────────────────
 
 
-def test_what_a_killed_delete_moved_aside_is_put_back_where_a_hold_covers_it_by_now(due: Project) -> None:
-    child = "import os, pathlib, sys\nunlink = pathlib.Path.unlink\ndef dying(self, *words, **named):\n    os.kill(os.getpid(), 9) if '/going/' in str(self) else None\n    return unlink(self, *words, **named)\npathlib.Path.unlink = dying\nsys.argv = ['retainer', 'apply', 'p.plan', '--approve-deletes', '1']\nfrom retainer.cli import main\nmain()\n"  # noqa: E501
-    subprocess.run([*due.command()[:1], "-c", child], cwd=due.root, env=due.env(), check=False, capture_output=True)
+def test_what_a_killed_delete_moved_aside_is_put_back_where_a_hold_covers_it_by_now(
+    due: Project,
+) -> None:
+    child = (
+        "import os, pathlib, sys\nunlink = pathlib.Path.unlink\ndef dying(self, *words, "
+        "**named):\n    os.kill(os.getpid(), 9) if '/going/' in str(self) else None\n    return "
+        "unlink(self, *words, **named)\npathlib.Path.unlink = dying\nsys.argv = ['retainer', "
+        "'apply', 'p.plan', '--approve-deletes', '1']\nfrom retainer.cli import main\nmain()\n"
+    )
+    subprocess.run(
+        [*due.command()[:1], "-c", child],
+        cwd=due.root,
+        env=due.env(),
+        check=False,
+        capture_output=True,
+    )
     due.write(hold(asset_id=A))
     due.hosted(C, video(3))
     assert pairs(due.plan("q.plan"))[A, "uploads"] == "blocked"
@@ -119,12 +182,17 @@ def test_a_delete_in_two_halves_counts_once(tmp_path: Path) -> None:
 
     now = datetime.now(UTC)
     common = {"row": 1, "store": "vault", "rule": "r", "asset": A}
-    halves = [Entry(now, "r1", "p", "deleted", common | {"bytes": 3, "partial": True}), Entry(now, "r2", "p", "deleted", common | {"bytes": 4})]
+    halves = [
+        Entry(now, "r1", "p", "deleted", common | {"bytes": 3, "partial": True}),
+        Entry(now, "r2", "p", "deleted", common | {"bytes": 4}),
+    ]
     assert recent_deletes(halves, now) == {("vault", "r"): (1, 7)}
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_an_object_of_a_batch_whose_fate_was_not_told_is_looked_at(seaweedfs: str, tmp_path: Path, api: StandIn, silent: bool) -> None:
+def test_an_object_of_a_batch_whose_fate_was_not_told_is_looked_at(
+    seaweedfs: str, tmp_path: Path, api: StandIn, silent: bool
+) -> None:
     with FaultProxy(seaweedfs) as proxy:
         project = make_project(tmp_path / "project", api, "seaweedfs", proxy.url)
         for number in range(3):
@@ -141,7 +209,9 @@ def test_an_object_of_a_batch_whose_fate_was_not_told_is_looked_at(seaweedfs: st
             from retainer.ports import StoreFailure
 
             outcomes = together(self, batch)
-            outcomes[0] = StoreFailure("S3 answered nothing" if silent else "S3 answered InternalError")
+            outcomes[0] = StoreFailure(
+                "S3 answered nothing" if silent else "S3 answered InternalError"
+            )
             return outcomes
 
         with pytest.MonkeyPatch.context() as patch:
@@ -149,7 +219,7 @@ def test_an_object_of_a_batch_whose_fate_was_not_told_is_looked_at(seaweedfs: st
             assert project.apply_all("p.plan", plan)["deleted"] == 3
 
 
-# ── memory of journals ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── memory of journals ────────────────────────────────────────────────────────────────────────────
 
 
 def anchor(minutes: int, *lately: Any) -> Anchor:
@@ -169,12 +239,16 @@ def test_what_was_deleted_within_the_day_is_never_forgotten() -> None:
 
     now = datetime(2026, 11, 28, 12, tzinfo=UTC)
     told = Lately("2026-11-28T01:00:00Z", "r", 3, 30)
-    anchors = {f"{number:032x}": anchor(number) for number in range(100)} | {"f" * 32: anchor(9_000, told)}
+    anchors = {f"{number:032x}": anchor(number) for number in range(100)} | {
+        "f" * 32: anchor(9_000, told)
+    }
     assert deleted_lately(read_anchors(write_anchors(anchors, now)), now, None)[1] == [("r", 3, 30)]
 
 
 @pytest.mark.parametrize("quiet", [("apply", "q.plan"), ("verify", "vault")])
-def test_a_lost_record_is_not_forgotten_by_a_run_that_deletes_nothing(due: Project, quiet: tuple[str, ...]) -> None:
+def test_a_lost_record_is_not_forgotten_by_a_run_that_deletes_nothing(
+    due: Project, quiet: tuple[str, ...]
+) -> None:
     (due.root / ".retainer").rename(due.root / "away")
     due.hosted(C, video(3))
     due.plan("q.plan", expect=4)
@@ -191,7 +265,11 @@ def test_a_lifted_record_forgets_no_delete_of_the_day(due: Project) -> None:
     due.apply("q.plan", expect=None)
     (due.root / ".retainer" / "journal.jsonl").unlink()
     plan = due.plan("r.plan", "--lift", "record:vault", "--lift", "record:uploads", expect=4)
-    assert [limit["used"] for limit in plan["header"]["limits"] if (limit["name"], limit["scope"]) == ("count", "store:uploads")] == [2]
+    assert [
+        limit["used"]
+        for limit in plan["header"]["limits"]
+        if (limit["name"], limit["scope"]) == ("count", "store:uploads")
+    ] == [2]
 
 
 def test_a_damaged_memory_can_be_lifted_and_is_written_anew(due: Project) -> None:
@@ -216,26 +294,37 @@ def test_a_store_that_is_not_the_right_one_is_not_written_to_at_all(due: Project
     assert list(uploads.iterdir()) == []
 
 
-def test_a_store_that_was_never_written_to_and_is_empty_by_now_is_not_taken_for_the_one_that_was_planned(due: Project) -> None:
+def test_a_store_that_was_never_written_to_and_is_empty_by_now_is_not_taken_for_the_one_that_was_planned(
+    due: Project,
+) -> None:
     uploads = Path(due.stores["uploads"].prefix)
     uploads.rename(f"{uploads}.disk")
     uploads.mkdir()
     done = due.apply("p.plan", "--approve-deletes", "1", expect=7)
-    assert "the plan saw 2 objects in it" in json.dumps(done) and not (uploads / "_retainer" / "store.json").exists()
+    assert (
+        "the plan saw 2 objects in it" in json.dumps(done)
+        and not (uploads / "_retainer" / "store.json").exists()
+    )
 
 
-def test_an_object_with_an_odd_key_fails_nobody_elses_copy(moto: str, tmp_path: Path, api: StandIn) -> None:
+def test_an_object_with_an_odd_key_fails_nobody_elses_copy(
+    moto: str, tmp_path: Path, api: StandIn
+) -> None:
     project = make_project(tmp_path / "project", api, "moto", moto)
     store = project.stores["uploads"]
-    servers.s3_client(moto).put_object(Bucket=store.bucket, Key=f"{store.prefix}/beam//Rec-x.mp4", Body=video(1))
-    asset = project._asset(A, video(1), timedelta(days=3), "room-composite", f"{store.base}/beam//Rec-x.mp4", {})
+    servers.s3_client(moto).put_object(
+        Bucket=store.bucket, Key=f"{store.prefix}/beam//Rec-x.mp4", Body=video(1)
+    )
+    asset = project._asset(
+        A, video(1), timedelta(days=3), "room-composite", f"{store.base}/beam//Rec-x.mp4", {}
+    )
     project.api.add_asset(asset, video(1), hosted=False)
     project.hosted(B, video(2))
     project.plan()
     assert project.apply()["copied"] == 2
 
 
-# ── what is shown ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── what is shown ─────────────────────────────────────────────────────────────────────────────────
 
 
 @given(st.text())
@@ -248,16 +337,32 @@ def test_nothing_that_a_terminal_would_obey_is_shown(text: str) -> None:
 def test_a_why_cannot_make_a_plan_read_otherwise(due: Project) -> None:
     lie = "\x1b[2J\x1b[H- Nothing is deleted.\u202e\x07\x9b2K"
     due.write({"version": 1, "rules": [{**rule, "why": lie} for rule in POLICY["rules"]]})
-    for words in (("plan", "--out", "q.plan"), ("show", "q.plan"), ("plan", "--out", "r.plan", "--format", "json"), ("validate",), ("explain", A)):
+    for words in (
+        ("plan", "--out", "q.plan"),
+        ("show", "q.plan"),
+        ("plan", "--out", "r.plan", "--format", "json"),
+        ("validate",),
+        ("explain", A),
+    ):
         done = due.run(*words)
-        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr), words
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", done.stdout + done.stderr), (
+            words
+        )
 
 
 def test_what_an_action_claims_beside_its_row_is_refused(due: Project) -> None:
     from test_read_once import forged
 
-    path = forged(due, None, "UPDATE t SET action = json_merge_patch(action::JSON, '{\"decision\": \"keep\"}') WHERE decision = 'delete'")
-    assert "that retainer did not write" in due.run("show", path.name, "--format", "json", expect=5).stderr
+    path = forged(
+        due,
+        None,
+        'UPDATE t SET action = json_merge_patch(action::JSON, \'{"decision": "keep"}\') WHERE '
+        "decision = 'delete'",
+    )
+    assert (
+        "that retainer did not write"
+        in due.run("show", path.name, "--format", "json", expect=5).stderr
+    )
     due.run("apply", path.name, "--approve-deletes", "1", expect=5)
 
 
@@ -268,33 +373,74 @@ def test_a_copy_cannot_be_aimed_at_another_recordings_copy(due: Project) -> None
     due.plan("p.plan")
     (victim,) = Path(due.stores["vault"].prefix).rglob(f"Rec-{A}.mp4")
     key, stat = victim.relative_to(due.stores["vault"].prefix).as_posix(), victim.stat()
-    broken = {"target": key, "broken": [{"key": key, "size": stat.st_size, "version": f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}"}]}
-    path = forged(due, None, f"UPDATE t SET action = json_merge_patch(action::JSON, '{json.dumps(broken)}') WHERE decision = 'copy'")
+    broken = {
+        "target": key,
+        "broken": [
+            {
+                "key": key,
+                "size": stat.st_size,
+                "version": f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}",
+            }
+        ],
+    }
+    path = forged(
+        due,
+        None,
+        f"UPDATE t SET action = json_merge_patch(action::JSON, '{json.dumps(broken)}') WHERE "
+        "decision = 'copy'",
+    )
     before = victim.read_bytes()
     due.run("apply", path.name, expect=5)
     assert victim.read_bytes() == before
 
 
-# ── the network ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the network ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("address, local", [
-    ("http://127.0.0.1/x", True), ("http://169.254.169.254/latest", True), ("http://10.1.2.3", True), ("http://[::1]/", True),
-    ("http://[fd00::1]/", True), ("https://8.8.8.8/", False), ("http://0.0.0.0/", True), ("http://100.64.0.1/", True),
-])  # fmt: skip
-def test_an_address_on_this_machine_or_in_a_private_network_is_known(address: str, local: bool) -> None:
+@pytest.mark.parametrize(
+    "address, local",
+    [
+        ("http://127.0.0.1/x", True),
+        ("http://169.254.169.254/latest", True),
+        ("http://10.1.2.3", True),
+        ("http://[::1]/", True),
+        ("http://[fd00::1]/", True),
+        ("https://8.8.8.8/", False),
+        ("http://0.0.0.0/", True),
+        ("http://100.64.0.1/", True),
+    ],
+)
+def test_an_address_on_this_machine_or_in_a_private_network_is_known(
+    address: str, local: bool
+) -> None:
     assert is_local(address) is local
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1\\@8.8.8.8/x", "http://8.8.8.8 /x", "http://8.8.8.8\t/x", "http://[::1", "http:///x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1\\@8.8.8.8/x",
+        "http://8.8.8.8 /x",
+        "http://8.8.8.8\t/x",
+        "http://[::1",
+        "http:///x",
+    ],
+)
 def test_an_address_that_readers_take_for_two_hosts_is_none(address: str) -> None:
     assert host_of(address) is None
 
 
-@pytest.mark.parametrize("text, moment", [
-    ("Sat, 28 Nov 2026 10:00:00 GMT", "10:00"), ("Sat, 28 Nov 2026 10:00:00 -0000", "10:00"), ("Sat, 28 Nov 2026 10:00:00", "10:00"),
-    ("soon", None), ("", None), (None, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, moment",
+    [
+        ("Sat, 28 Nov 2026 10:00:00 GMT", "10:00"),
+        ("Sat, 28 Nov 2026 10:00:00 -0000", "10:00"),
+        ("Sat, 28 Nov 2026 10:00:00", "10:00"),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
 def test_a_date_of_http_is_utc_or_none(text: Any, moment: str | None) -> None:
     found = read_http_date(text)
     assert (f"{found:%H:%M}" if found else None) == moment
@@ -331,7 +477,7 @@ def test_a_body_that_is_longer_than_its_record_ends_at_once(local: Project) -> N
     assert done["copied"] == 0 and "more than 3000 bytes came" in done["failed"][0]["cause"]
 
 
-# ── stop ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── stop ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_stop_ends_every_wait() -> None:
@@ -347,11 +493,20 @@ def test_stop_ends_every_wait() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("words", [("plan",), ("apply", "p.plan")])
-def test_a_command_that_waits_for_100ms_ends_within_seconds(local: Project, number: int, words: tuple[str, ...]) -> None:
+def test_a_command_that_waits_for_100ms_ends_within_seconds(
+    local: Project, number: int, words: tuple[str, ...]
+) -> None:
     local.hosted(A, video(1))
     local.plan()
     local.api.faults.rate_429, local.api.faults.retry_after = 1.0, 45
-    process = subprocess.Popen(local.command(*words), cwd=local.root, env=local.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        local.command(*words),
+        cwd=local.root,
+        env=local.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     time.sleep(3)
     process.send_signal(number)
     began = time.monotonic()
@@ -360,20 +515,30 @@ def test_a_command_that_waits_for_100ms_ends_within_seconds(local: Project, numb
     assert "Traceback" not in err and ("interrupted" in err or "stopping" in err)
 
 
-# ── calendars and matches ───────────────────────────────────────────────────────────────────────────────────────────
+# ── calendars and matches ─────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("zone, day, begins", [
-    ("Antarctica/Casey", date(2023, 3, 9), "2023-03-08 13:00"), ("Antarctica/Vostok", date(2023, 12, 18), "2023-12-17 17:00"),
-    ("America/Sao_Paulo", date(2018, 11, 4), "2018-11-04 03:00"), ("America/Havana", date(2025, 11, 2), "2025-11-02 04:00"),
-    ("America/Havana", date(2025, 3, 9), "2025-03-09 05:00"), ("Pacific/Apia", date(2011, 12, 30), "2011-12-30 10:00"),
-    ("Africa/Cairo", date(2024, 4, 26), "2024-04-25 22:00"), ("UTC", date(2026, 1, 1), "2026-01-01 00:00"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "zone, day, begins",
+    [
+        ("Antarctica/Casey", date(2023, 3, 9), "2023-03-08 13:00"),
+        ("Antarctica/Vostok", date(2023, 12, 18), "2023-12-17 17:00"),
+        ("America/Sao_Paulo", date(2018, 11, 4), "2018-11-04 03:00"),
+        ("America/Havana", date(2025, 11, 2), "2025-11-02 04:00"),
+        ("America/Havana", date(2025, 3, 9), "2025-03-09 05:00"),
+        ("Pacific/Apia", date(2011, 12, 30), "2011-12-30 10:00"),
+        ("Africa/Cairo", date(2024, 4, 26), "2024-04-25 22:00"),
+        ("UTC", date(2026, 1, 1), "2026-01-01 00:00"),
+    ],
+)
 def test_a_day_begins_at_its_first_instant(zone: str, day: date, begins: str) -> None:
     assert f"{start_of_day(day, zone_named(zone)):%Y-%m-%d %H:%M}" == begins
 
 
-@pytest.mark.parametrize("name", ["localtime", "posix/Europe/Berlin", "right/Europe/Berlin", "Nowhere", "../etc/passwd", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["localtime", "posix/Europe/Berlin", "right/Europe/Berlin", "Nowhere", "../etc/passwd", ""],
+)
 def test_what_the_package_does_not_have_is_no_zone(name: str) -> None:
     with pytest.raises(ValueError, match="is not a time zone"):
         zone_named(name)
@@ -381,14 +546,24 @@ def test_what_the_package_does_not_have_is_no_zone(name: str) -> None:
 
 @given(st.sampled_from(sorted(zone_names())), st.integers(0, 12 * 365))
 def test_an_instant_lies_in_the_day_that_the_offsets_say(name: str, day: int) -> None:
-    zone, moment = zone_named(name), datetime(2015, 1, 2, 3, 15, tzinfo=UTC) + timedelta(days=day, hours=day % 24)
-    offset = [shift for since, shift in changes(zone, datetime(2015, 1, 1, tzinfo=UTC), datetime(2028, 1, 1, tzinfo=UTC)) if since <= moment][-1]
+    zone, moment = (
+        zone_named(name),
+        datetime(2015, 1, 2, 3, 15, tzinfo=UTC) + timedelta(days=day, hours=day % 24),
+    )
+    offset = [
+        shift
+        for since, shift in changes(
+            zone, datetime(2015, 1, 1, tzinfo=UTC), datetime(2028, 1, 1, tzinfo=UTC)
+        )
+        if since <= moment
+    ][-1]
     assert (moment + offset).date() == moment.astimezone(zone).date()
 
 
 @pytest.mark.slow
 def test_many_rules_decide_as_a_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worlds of the laws, with every match looked at by itself, and with those that name something joined by what they name."""
+    """The worlds of the laws, with every match looked at by itself, and with those that name
+    something joined by what they name."""
     from test_laws import examples, rows_of
 
     for example in examples(60):
@@ -399,14 +574,17 @@ def test_many_rules_decide_as_a_few_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_locks_that_hold_on_ceph_take_a_bare_etag(moto: str, tmp_path: Path) -> None:
-    """Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes; here a server that does so is played to the writer."""
+    """Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes; here a server
+    that does so is played to the writer."""
     writer = make_writer(make_store("moto", moto, tmp_path))
     put = writer._client.put_object  # type: ignore[attr-defined]
 
     def as_ceph(**words: Any) -> Any:
         tag = words.pop("IfMatch", None)
         if tag is not None:
-            words["IfMatch"] = '"00000000000000000000000000000000"' if tag.startswith('"') else f'"{tag}"'
+            words["IfMatch"] = (
+                '"00000000000000000000000000000000"' if tag.startswith('"') else f'"{tag}"'
+            )
         return put(**words)
 
     writer._client.put_object = as_ceph  # type: ignore[attr-defined]
@@ -414,5 +592,3 @@ def test_locks_that_hold_on_ceph_take_a_bare_etag(moto: str, tmp_path: Path) -> 
     seen = writer.create("_retainer/lock", iter([b"one"]), 3, {}, "application/json").seen
     renewed = writer.replace(seen, b"two")
     assert renewed is not None and writer.replace(seen, b"three") is None
-
-

@@ -1,4 +1,5 @@
-"""A SIGKILL before and after every effect of a small run, each followed by a resume: nothing lost, nothing done twice."""
+"""A SIGKILL before and after every effect of a small run, each followed by a resume: nothing lost,
+nothing done twice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,14 @@ EFFECTS = 37
 def small_run(root: Path, api: StandIn) -> Project:
     """Two copies from 100ms, one between folders, and two deletes for an erasure, in one plan."""
     project = make_project(root, api, "local", "")
-    project.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"session_id": "5e55" + "e" * 20}}]})
+    project.write(
+        POLICY
+        | {
+            "erasures": [
+                {"id": "DSR-1", "why": "a request", "match": {"session_id": "5e55" + "e" * 20}}
+            ]
+        }
+    )
     for name, content in HOSTED.items():
         project.hosted(name, content)
     project.uploaded(OLD, video(3))
@@ -43,8 +51,15 @@ def small_run(root: Path, api: StandIn) -> Project:
 
 def killed(project: Project, **how: str) -> int:
     child = str(Path(__file__).parent / "kill_child.py")
-    done = subprocess.run([sys.executable, child, "apply", "p.plan", "--approve-deletes", "2"], cwd=project.root, env=project.env() | how,
-                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, child, "apply", "p.plan", "--approve-deletes", "2"],
+        cwd=project.root,
+        env=project.env() | how,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     return done.returncode
 
 
@@ -59,12 +74,20 @@ def test_there_are_as_many_effects_as_are_killed_below(tmp_path: Path, api: Stan
 @pytest.mark.parametrize(
     ("at", "when"),
     [(at, "before") for at in range(1, EFFECTS + 1)]
-    + [pytest.param(at, "after", marks=[pytest.mark.slow] if at % 3 else []) for at in range(1, EFFECTS + 1)],
+    + [
+        pytest.param(at, "after", marks=[pytest.mark.slow] if at % 3 else [])
+        for at in range(1, EFFECTS + 1)
+    ],
 )
-def test_a_kill_loses_nothing_and_repeats_nothing(at: int, when: str, tmp_path: Path, api: StandIn) -> None:
+def test_a_kill_loses_nothing_and_repeats_nothing(
+    at: int, when: str, tmp_path: Path, api: StandIn
+) -> None:
     project = small_run(tmp_path / "project", api)
     assert killed(project, KILL_AT=str(at), KILL_WHEN=when) == -signal.SIGKILL
-    ended = any(entry.event == "end" and entry.particulars["finished"] for entry in read_journal(project.root / ".retainer"))
+    ended = any(
+        entry.event == "end" and entry.particulars["finished"]
+        for entry in read_journal(project.root / ".retainer")
+    )
     project.apply("p.plan", "--approve-deletes", "2", expect=5 if ended else 0)
 
     vault = {key.split("/")[5]: content for key, content in project.content("vault").items()}
@@ -72,11 +95,20 @@ def test_a_kill_loses_nothing_and_repeats_nothing(at: int, when: str, tmp_path: 
     assert [key.rpartition("Rec-")[2] for key in project.content("uploads")] == [f"{OLD}.mp4"]
 
     entries = read_journal(project.root / ".retainer")
-    assert all(count == 1 for count in Counter(each.particulars["row"] for each in entries if each.event in ("copied", "deleted")).values())
+    assert all(
+        count == 1
+        for count in Counter(
+            each.particulars["row"] for each in entries if each.event in ("copied", "deleted")
+        ).values()
+    )
     assert not any(each.event in ("failed", "skipped") for each in entries)
 
-    after = pairs(project.plan("after.plan", expect=4))  # the one delete that waited for its copy would empty the store
-    assert {pair: decision for pair, decision in after.items() if decision not in ("lapses", "keep")} == {(OLD, "uploads"): "delete"}
+    after = pairs(
+        project.plan("after.plan", expect=4)
+    )  # the one delete that waited for its copy would empty the store
+    assert {
+        pair: decision for pair, decision in after.items() if decision not in ("lapses", "keep")
+    } == {(OLD, "uploads"): "delete"}
     assert sum(decision == "keep" for decision in after.values()) == 3
 
 
@@ -90,19 +122,28 @@ def test_what_a_dead_run_left_half_uploaded_is_given_up_and_nothing_else(
     project.hosted(name, content)
     project.plan()
     vault, client = project.stores["vault"], servers.s3_client(endpoint)
-    foreign = client.create_multipart_upload(Bucket=vault.bucket, Key=vault.prefix + "somebody-elses")["UploadId"]
+    foreign = client.create_multipart_upload(
+        Bucket=vault.bucket, Key=vault.prefix + "somebody-elses"
+    )["UploadId"]
 
     def open_uploads() -> set[str]:
-        return {each["UploadId"] for each in client.list_multipart_uploads(Bucket=vault.bucket, Prefix=vault.prefix).get("Uploads", ())}
+        return {
+            each["UploadId"]
+            for each in client.list_multipart_uploads(Bucket=vault.bucket, Prefix=vault.prefix).get(
+                "Uploads", ()
+            )
+        }
 
     assert killed(project, KILL_EVENT="upload") == -signal.SIGKILL
     assert len(open_uploads() - {foreign}) == 1
     assert project.apply()["copied"] == 1
     assert open_uploads() == {foreign}
     assert list(project.content("vault").values()) == [content]
-    assert [entry.event for entry in read_journal(project.root / ".retainer") if entry.event in ("upload", "abandoned", "copied")] == [
-        "upload", "abandoned", "upload", "copied",
-    ]  # fmt: skip
+    assert [
+        entry.event
+        for entry in read_journal(project.root / ".retainer")
+        if entry.event in ("upload", "abandoned", "copied")
+    ] == ["upload", "abandoned", "upload", "copied"]
 
 
 def test_an_upload_is_left_over_until_it_became_a_copy_or_was_given_up() -> None:
@@ -113,10 +154,16 @@ def test_an_upload_is_left_over_until_it_became_a_copy_or_was_given_up() -> None
         return entry(run, "upload", row=row, store="vault", key=f"k{row}", upload=name)
 
     before = [
-        upload("r1", 0, "u0"), entry("r1", "copied", row=0, record={}), upload("r1", 1, "u1"),
-        upload("r1", 2, "u2"), upload("r1", 2, "u3"), entry("r1", "copied", row=2, record={}),
-        upload("r2", 1, "u4"), upload("r2", 5, "u5"), entry("r3", "abandoned", upload="u5"),
-    ]  # fmt: skip
+        upload("r1", 0, "u0"),
+        entry("r1", "copied", row=0, record={}),
+        upload("r1", 1, "u1"),
+        upload("r1", 2, "u2"),
+        upload("r1", 2, "u3"),
+        entry("r1", "copied", row=2, record={}),
+        upload("r2", 1, "u4"),
+        upload("r2", 5, "u5"),
+        entry("r3", "abandoned", upload="u5"),
+    ]
     assert left_over(before) == [LeftOver("vault", "k1", "u1"), LeftOver("vault", "k1", "u4")]
 
 

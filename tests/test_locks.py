@@ -1,4 +1,5 @@
-"""Object Lock, holds and retention on real servers: what is locked is seen to be locked, is never deleted, and is freed in its time."""
+"""Object Lock, holds and retention on real servers: what is locked is seen to be locked, is never
+deleted, and is freed in its time."""
 
 from __future__ import annotations
 
@@ -50,7 +51,11 @@ def lock(server: str, store: Store, key: str, how: str) -> datetime | None:
         if how == "hold":
             client.put_object_legal_hold(Bucket=store.bucket, Key=name, LegalHold={"Status": "ON"})
         elif how == "retention":
-            client.put_object_retention(Bucket=store.bucket, Key=name, Retention={"Mode": "GOVERNANCE", "RetainUntilDate": LATER})
+            client.put_object_retention(
+                Bucket=store.bucket,
+                Key=name,
+                Retention={"Mode": "GOVERNANCE", "RetainUntilDate": LATER},
+            )
     return {"hold": FOREVER, "retention": LATER, "none": None}[how]
 
 
@@ -60,15 +65,27 @@ def locking(request: pytest.FixtureRequest) -> tuple[str, Store, StoreWriter]:
     endpoint = endpoint_of(server, request)
     scheme = "gs" if server == "strict_gcs" else "s3"
     bucket = locking_bucket(server, endpoint)
-    store = Store("vault", f"{scheme}://{bucket}/rec", region=None if scheme == "gs" else "us-east-1", endpoint=endpoint)
+    store = Store(
+        "vault",
+        f"{scheme}://{bucket}/rec",
+        region=None if scheme == "gs" else "us-east-1",
+        endpoint=endpoint,
+    )
     return server, store, make_writer(store)
 
 
 @pytest.mark.parametrize("how", ["hold", "retention", "none"])
-def test_a_look_tells_until_when_an_object_is_locked(locking: tuple[str, Store, StoreWriter], how: str) -> None:
+def test_a_look_tells_until_when_an_object_is_locked(
+    locking: tuple[str, Store, StoreWriter], how: str
+) -> None:
     server, store, writer = locking
     if (server, how) == ("moto", "none"):
-        pytest.skip(reason="moto answers 500 where an object has no retention, which is no word that it is free")
+        pytest.skip(
+            reason=(
+                "moto answers 500 where an object has no retention, which is no word that it is "
+                "free"
+            )
+        )
     writer.create("a.mp4", iter([b"abc"]), 3, {}, "video/mp4")
     until = lock(server, store, "a.mp4", how)
     look = writer.look("a.mp4")
@@ -76,14 +93,20 @@ def test_a_look_tells_until_when_an_object_is_locked(locking: tuple[str, Store, 
     assert (look.seen.locked_until, look.seen.lock_read) == (until, True)
 
 
-def test_a_lock_whose_end_cannot_be_read_is_none_that_was_read(locking: tuple[str, Store, StoreWriter], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_whose_end_cannot_be_read_is_none_that_was_read(
+    locking: tuple[str, Store, StoreWriter], monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, _, writer = locking
     if server == "strict_gcs":
         pytest.skip(reason="its client reads the time")
     writer.create("a.mp4", iter([b"abc"]), 3, {}, "video/mp4")
     client = writer._client  # type: ignore[attr-defined]
     head = client.head_object
-    monkeypatch.setattr(client, "head_object", lambda **asked: head(**asked) | {"ObjectLockRetainUntilDate": "next year"})
+    monkeypatch.setattr(
+        client,
+        "head_object",
+        lambda **asked: head(**asked) | {"ObjectLockRetainUntilDate": "next year"},
+    )
     look = writer.look("a.mp4")
     assert look is not None and (look.seen.locked_until, look.seen.lock_read) == (None, False)
 
@@ -92,7 +115,9 @@ def test_a_lock_whose_end_cannot_be_read_is_none_that_was_read(locking: tuple[st
 def test_a_plan_deletes_only_what_is_not_locked_and_says_so(
     server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
 ) -> None:
-    project = on_locking_bucket(make_project(tmp_path / "project", api, server, endpoint_of(server, request)), server)
+    project = on_locking_bucket(
+        make_project(tmp_path / "project", api, server, endpoint_of(server, request)), server
+    )
     how = {"a" * 24: "hold", "b" * 24: "retention", "c" * 24: "none"}
     for seed, name in enumerate(how):
         project.uploaded(name, video(seed))
@@ -104,18 +129,23 @@ def test_a_plan_deletes_only_what_is_not_locked_and_says_so(
         lock(server, project.stores["uploads"], keys[name], lock_of_it)
 
     plan = project.plan("2.plan")
-    assert {name: decision for (name, store), decision in pairs(plan).items() if store == "uploads"} == {
-        "a" * 24: "blocked", "b" * 24: "blocked", "c" * 24: "delete", "d" * 24: "keep",
-    }  # fmt: skip
+    assert {
+        name: decision for (name, store), decision in pairs(plan).items() if store == "uploads"
+    } == {"a" * 24: "blocked", "b" * 24: "blocked", "c" * 24: "delete", "d" * 24: "keep"}
     assert {row["because"] for row in plan["rows"] if row["decision"] == "blocked"} == {"lock"}
     assert project.apply_all("2.plan", plan)["deleted"] == 1
-    assert set(project.content("uploads")) == {keys[name] for name in ("a" * 24, "b" * 24, "d" * 24)}
+    assert set(project.content("uploads")) == {
+        keys[name] for name in ("a" * 24, "b" * 24, "d" * 24)
+    }
 
 
 def test_a_delete_of_what_was_locked_since_the_plan_fails_and_harms_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
 ) -> None:
-    project = on_locking_bucket(make_project(tmp_path / "project", api, "strict_gcs", endpoint_of("strict_gcs", request)), "strict_gcs")
+    project = on_locking_bucket(
+        make_project(tmp_path / "project", api, "strict_gcs", endpoint_of("strict_gcs", request)),
+        "strict_gcs",
+    )
     for seed, name in enumerate(("a" * 24, "b" * 24)):
         project.uploaded(name, video(seed))
     project.uploaded("d" * 24, video(9), age=timedelta(days=3))
@@ -124,7 +154,9 @@ def test_a_delete_of_what_was_locked_since_the_plan_fails_and_harms_nothing(
     plan = project.plan("2.plan")
     key = next(key for key in project.content("uploads") if "a" * 24 in key)
     lock("strict_gcs", project.stores["uploads"], key, "hold")
-    done: dict[str, Any] = project.apply("2.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None)
+    done: dict[str, Any] = project.apply(
+        "2.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None
+    )
     assert done["deleted"] == 1
     assert key in project.content("uploads")
 

@@ -1,4 +1,5 @@
-"""Recordings of many objects (HLS, thumbnails): copied whole or not at all, playable afterwards, deleted by explicit keys in the right order."""
+"""Recordings of many objects (HLS, thumbnails): copied whole or not at all, playable afterwards,
+deleted by explicit keys in the right order."""
 
 from __future__ import annotations
 
@@ -23,8 +24,16 @@ A, B, C = "a" * 24, "b" * 24, "c" * 24
 POLICY: dict[str, Any] = {
     "version": 1,
     "rules": [
-        {"id": "all", "match": {"type": ["room-vod", "room-composite"]}, "keep": [{"in": "vault", "for": "2y"}]},
-        {"id": "raw", "match": {"type": ["room-vod", "room-composite"]}, "delete": [{"in": "uploads", "after": "30d"}]},
+        {
+            "id": "all",
+            "match": {"type": ["room-vod", "room-composite"]},
+            "keep": [{"in": "vault", "for": "2y"}],
+        },
+        {
+            "id": "raw",
+            "match": {"type": ["room-vod", "room-composite"]},
+            "delete": [{"in": "uploads", "after": "30d"}],
+        },
     ],
 }
 
@@ -52,7 +61,7 @@ def without_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name != "manifest.json"}
 
 
-# ── whole, and playable ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── whole, and playable ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -81,8 +90,15 @@ def test_a_manifest_lists_every_member_with_size_and_checksum(vods: Project) -> 
     vods.apply()
     manifest = json.loads(folder_of(vods, "vault", A)["manifest.json"])
     listed = {member["name"]: (member["size"], member["sha256"]) for member in manifest["members"]}
-    assert listed == {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in hls.rich().items()}
-    assert (manifest["entry"], manifest["asset_id"], manifest["record"]["room_id"]) == ("master.m3u8", A, ROOM)
+    assert listed == {
+        name: (len(content), hashlib.sha256(content).hexdigest())
+        for name, content in hls.rich().items()
+    }
+    assert (manifest["entry"], manifest["asset_id"], manifest["record"]["room_id"]) == (
+        "master.m3u8",
+        A,
+        ROOM,
+    )
 
 
 @pytest.mark.parametrize("server", ["local", "seaweedfs", "strict_gcs"])
@@ -93,20 +109,33 @@ def test_a_recording_in_our_own_bucket_is_its_folder_and_goes_after_its_copy_was
     project.write(POLICY)
     faces = [f"{project.stores['uploads'].base}hls/faces/{A}/{name}" for name in ("1.jpg", "2.jpg")]
     for face, content in zip(faces, hls.thumbnails().values(), strict=True):
-        project.writer("uploads").create(face.removeprefix(project.stores["uploads"].base), iter([content]), len(content), {}, "image/jpeg")
+        project.writer("uploads").create(
+            face.removeprefix(project.stores["uploads"].base),
+            iter([content]),
+            len(content),
+            {},
+            "image/jpeg",
+        )
     project.uploaded_vod(A, hls.rich(), thumbnails=faces)
-    project.uploaded_vod(A[:-1], {"master.m3u8": b"#EXTM3U neighbour"}, status="failed")  # a shorter name
+    project.uploaded_vod(
+        A[:-1], {"master.m3u8": b"#EXTM3U neighbour"}, status="failed"
+    )  # a shorter name
     project.uploaded(C, video(3))
     before = project.content("uploads")
     project.plan()
     assert project.apply()["copied"] == 2
     assert without_manifest(folder_of(project, "vault", A)) == hls.rich() | {
-        f"thumbnails/{n}.jpg": content for n, content in enumerate(hls.thumbnails().values(), 1)}  # fmt: skip
+        f"thumbnails/{n}.jpg": content for n, content in enumerate(hls.thumbnails().values(), 1)
+    }
     plan = project.plan("second.plan", expect=None)
     assert pairs(plan)[A, "uploads"] == pairs(plan)[C, "uploads"] == "delete"
-    project.plan("second.plan", "--lift", "empty:store:uploads", "--only", "{type: room-vod}", expect=None)
+    project.plan(
+        "second.plan", "--lift", "empty:store:uploads", "--only", "{type: room-vod}", expect=None
+    )
     assert project.apply("second.plan", "--approve-deletes", "1")["deleted"] == 1
-    assert set(before) - set(project.content("uploads")) == {key for key in before if f"/{A}/" in key}
+    assert set(before) - set(project.content("uploads")) == {
+        key for key in before if f"/{A}/" in key
+    }
     assert pairs(project.plan("third.plan", expect=None))[A, "vault"] == "keep"
 
 
@@ -119,7 +148,18 @@ def test_a_copy_is_made_of_another_stores_copy_and_of_nothing_else(vods: Project
     from retainer.model.setting import Store
 
     vods.stores["cold"] = Store("cold", f"file://{cold}")
-    vods.write(POLICY | {"rules": [{"id": "two", "match": "all", "keep": [{"in": "vault", "for": "2y"}, {"in": "cold", "for": "2y"}]}]})
+    vods.write(
+        POLICY
+        | {
+            "rules": [
+                {
+                    "id": "two",
+                    "match": "all",
+                    "keep": [{"in": "vault", "for": "2y"}, {"in": "cold", "for": "2y"}],
+                }
+            ]
+        }
+    )
     vods.api.faults.fail_first["/cdn/"] = [404] * 100
     plan = vods.plan()
     assert [row["source"] for row in plan["rows"] if row["decision"] == "copy"] == ["vault"]
@@ -128,11 +168,19 @@ def test_a_copy_is_made_of_another_stores_copy_and_of_nothing_else(vods: Project
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_thumbnails_are_copied_where_they_can_be_read_and_named_where_they_cannot(vods: Project, zipped: bool) -> None:
+def test_thumbnails_are_copied_where_they_can_be_read_and_named_where_they_cannot(
+    vods: Project, zipped: bool
+) -> None:
     base = f"s3://hms-prod-eu/5f00/hls/{A}/vod"
-    faces = [f"{base}/thumbnails/thumbnail-1.jpg", f"{base}/thumbnails/gone.jpg", "s3://another-bucket/x.jpg"]
+    faces = [
+        f"{base}/thumbnails/thumbnail-1.jpg",
+        f"{base}/thumbnails/gone.jpg",
+        "s3://another-bucket/x.jpg",
+    ]
     if zipped:
-        vods.hosted(A, b"PK\x03\x04" + bytes(100), kind="room-vod", path=f"{base}/Rec.zip", thumbnails=faces)
+        vods.hosted(
+            A, b"PK\x03\x04" + bytes(100), kind="room-vod", path=f"{base}/Rec.zip", thumbnails=faces
+        )
     else:
         files = hls.simple() | {"thumbnails/thumbnail-1.jpg": next(iter(hls.thumbnails().values()))}
         vods.hosted_vod(A, files, path=f"{base}/master.m3u8", thumbnails=faces)
@@ -146,7 +194,9 @@ def test_thumbnails_are_copied_where_they_can_be_read_and_named_where_they_canno
     assert pairs(vods.plan())[A, "vault"] == "keep"
 
 
-def test_absolute_addresses_and_queries_become_relative_in_the_copy_and_it_plays(vods: Project, tmp_path: Path) -> None:
+def test_absolute_addresses_and_queries_become_relative_in_the_copy_and_it_plays(
+    vods: Project, tmp_path: Path
+) -> None:
     files = hls.simple()
     asset = vods.hosted_vod(A, files)
     host = vods.api.url.removesuffix("/v2")
@@ -161,13 +211,17 @@ def test_absolute_addresses_and_queries_become_relative_in_the_copy_and_it_plays
     vods.plan()
     vods.apply()
     copied = folder_of(vods, "vault", A)
-    assert b"secret" not in b"".join(copied.values()) and host.encode() not in b"".join(copied.values())
+    assert b"secret" not in b"".join(copied.values()) and host.encode() not in b"".join(
+        copied.values()
+    )
     assert hls.played(laid_out(copied, tmp_path / "copy")) >= hls.SECONDS - 0.2
-    (changed,) = [member for member in json.loads(copied["manifest.json"])["members"] if "was" in member]
+    (changed,) = [
+        member for member in json.loads(copied["manifest.json"])["members"] if "was" in member
+    ]
     assert changed["name"] == index
 
 
-# ── not whole: an error for this recording alone ────────────────────────────────────────────────────────────────────
+# ── not whole: an error for this recording alone ──────────────────────────────────────────────────
 
 
 def broken(change: Callable[[dict[str, bytes]], None]) -> dict[str, bytes]:
@@ -190,20 +244,55 @@ SEGMENT = b"#EXTINF:1.0,\n"
 BROKEN: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "a missing segment": (_without_a_segment, "gone from 100ms (404)"),
     "no end tag": (lambda files: _index(files, b"#EXT-X-ENDLIST", b""), "has no end"),
-    "a loop": (lambda files: _index(files, b"#EXT-X-ENDLIST", SEGMENT + b"index.m3u8\n#EXT-X-ENDLIST"), "a loop"),
-    "a loop by way of the master": (lambda files: files.update({next(n for n in files if n.endswith("index.m3u8")): files["master.m3u8"]}), "a loop"),
-    "another host": (lambda files: _index(files, b"#EXT-X-ENDLIST", SEGMENT + b"http://10.0.0.1/x.ts\n#EXT-X-ENDLIST"), "leads to another host"),
-    "a file": (lambda files: _index(files, b"#EXT-X-ENDLIST", SEGMENT + b"file:///etc/passwd\n#EXT-X-ENDLIST"), "a file on this machine"),
-    "a page instead of a playlist": (lambda files: files.update({"master.m3u8": b"<html>oops</html>"}), "an HTML page"),
-    "a page instead of a segment": (lambda files: files.update({next(n for n in files if n.endswith(".ts")): b"<html>oops</html>"}), "an HTML page"),
+    "a loop": (
+        lambda files: _index(files, b"#EXT-X-ENDLIST", SEGMENT + b"index.m3u8\n#EXT-X-ENDLIST"),
+        "a loop",
+    ),
+    "a loop by way of the master": (
+        lambda files: files.update(
+            {next(n for n in files if n.endswith("index.m3u8")): files["master.m3u8"]}
+        ),
+        "a loop",
+    ),
+    "another host": (
+        lambda files: _index(
+            files, b"#EXT-X-ENDLIST", SEGMENT + b"http://10.0.0.1/x.ts\n#EXT-X-ENDLIST"
+        ),
+        "leads to another host",
+    ),
+    "a file": (
+        lambda files: _index(
+            files, b"#EXT-X-ENDLIST", SEGMENT + b"file:///etc/passwd\n#EXT-X-ENDLIST"
+        ),
+        "a file on this machine",
+    ),
+    "a page instead of a playlist": (
+        lambda files: files.update({"master.m3u8": b"<html>oops</html>"}),
+        "an HTML page",
+    ),
+    "a page instead of a segment": (
+        lambda files: files.update(
+            {next(n for n in files if n.endswith(".ts")): b"<html>oops</html>"}
+        ),
+        "an HTML page",
+    ),
     "a json error instead of a segment": (
-        lambda files: files.update({next(n for n in files if n.endswith(".ts")): b'{"code":404,"message":"no"}'}), "a JSON error"),
-    "an empty segment": (lambda files: files.update({next(n for n in files if n.endswith(".ts")): b""}), "no byte came"),
-}  # fmt: skip
+        lambda files: files.update(
+            {next(n for n in files if n.endswith(".ts")): b'{"code":404,"message":"no"}'}
+        ),
+        "a JSON error",
+    ),
+    "an empty segment": (
+        lambda files: files.update({next(n for n in files if n.endswith(".ts")): b""}),
+        "no byte came",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(vods: Project, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
+    vods: Project, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("retainer.apply.run.TRIES", 1)
     change, sentence = BROKEN[what]
     vods.hosted_vod(A, broken(change))
@@ -222,7 +311,9 @@ def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(vods: Projec
 
 
 @pytest.mark.parametrize("lost", ["a segment", "the end"])
-def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_no_source(vods: Project, lost: str) -> None:
+def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_no_source(
+    vods: Project, lost: str
+) -> None:
     files = hls.simple()
     if lost == "a segment":
         _without_a_segment(files)
@@ -231,49 +322,71 @@ def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_no_source(vods: P
     vods.uploaded_vod(A, files)
     vods.plan()
     done = vods.apply(expect=7)
-    assert ("name 1 objects that are not there" if lost == "a segment" else "has no end") in done["failed"][0]["cause"]
+    assert ("name 1 objects that are not there" if lost == "a segment" else "has no end") in done[
+        "failed"
+    ][0]["cause"]
     assert vods.plan(expect=None)["header"]["deletes"] == 0
     assert folder_of(vods, "vault", A) == {}
 
 
-# ── repaired, resumed, deleted in order ─────────────────────────────────────────────────────────────────────────────
+# ── repaired, resumed, deleted in order ───────────────────────────────────────────────────────────
 
 
 def path_of(project: Project, store: str, end: str) -> Path:
-    (path,) = (path for path in Path(project.stores[store].prefix).rglob("*") if path.as_posix().endswith(end) and "_retainer" not in path.parts)
+    (path,) = (
+        path
+        for path in Path(project.stores[store].prefix).rglob("*")
+        if path.as_posix().endswith(end) and "_retainer" not in path.parts
+    )
     return path
 
 
 @pytest.mark.parametrize("lost", ["layer-0/index.m3u8", "manifest.json", "master.m3u8"])
-def test_a_copy_that_lost_an_object_is_partial_and_only_that_is_written_again(vods: Project, lost: str) -> None:
+def test_a_copy_that_lost_an_object_is_partial_and_only_that_is_written_again(
+    vods: Project, lost: str
+) -> None:
     vods.hosted_vod(A, hls.simple())
     vods.plan()
     vods.apply()
     whole = folder_of(vods, "vault", A)
-    inodes = {path: path.stat().st_ino for path in Path(vods.stores["vault"].prefix).rglob("*") if path.is_file()}
+    inodes = {
+        path: path.stat().st_ino
+        for path in Path(vods.stores["vault"].prefix).rglob("*")
+        if path.is_file()
+    }
     lost_path = path_of(vods, "vault", f"{A}/{lost}")
     lost_path.unlink()
     plan = vods.plan("repair.plan")
     assert pairs(plan)[A, "vault"] == "copy"
     assert vods.apply("repair.plan")["copied"] == 1
     assert folder_of(vods, "vault", A) == whole
-    assert all(path.stat().st_ino == inode for path, inode in inodes.items() if path.exists() and path != lost_path and "_retainer" not in path.parts)
+    assert all(
+        path.stat().st_ino == inode
+        for path, inode in inodes.items()
+        if path.exists() and path != lost_path and "_retainer" not in path.parts
+    )
     assert pairs(vods.plan())[A, "vault"] == "keep"
 
 
-def test_the_master_playlist_goes_first_and_the_manifest_last(vods: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_master_playlist_goes_first_and_the_manifest_last(
+    vods: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer.stores.local import LocalWriter
 
     vods.hosted_vod(A, hls.rich())
     vods.hosted_vod(B, hls.simple())
     vods.plan()
     vods.apply()
-    vods.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
+    vods.write(
+        POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]}
+    )
     plan = vods.plan("erase.plan")
     assert plan["header"]["last_copies"] == 1
     gone: list[str] = []
     delete = LocalWriter.delete
-    monkeypatch.setattr(LocalWriter, "delete", lambda self, seen: (gone.append(seen.key), delete(self, seen))[1])
+    monkeypatch.setattr(
+        LocalWriter, "delete", lambda self, seen: (gone.append(seen.key), delete(self, seen))[1]
+    )
     assert vods.apply("erase.plan", "--approve-deletes", "1")["deleted"] == 1
     names = [key.partition(f"/{A}/")[2] for key in gone if f"/{A}/" in key]
     assert (names[0], names[-1]) == ("master.m3u8", "manifest.json")
@@ -287,11 +400,15 @@ def erase_one_of_two(project: Project) -> None:
     project.hosted_vod(B, hls.simple())
     project.plan()
     project.apply()
-    project.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
+    project.write(
+        POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]}
+    )
     project.plan("erase.plan")
 
 
-def test_a_member_that_changed_since_the_plan_survives_and_the_summary_says_so(vods: Project) -> None:
+def test_a_member_that_changed_since_the_plan_survives_and_the_summary_says_so(
+    vods: Project,
+) -> None:
     erase_one_of_two(vods)
     path_of(vods, "vault", f"{A}/layer-0/index.m3u8").write_bytes(b"somebody's own")
     done = vods.apply("erase.plan", "--approve-deletes", "1")
@@ -314,17 +431,28 @@ def test_a_delete_waits_for_every_object_of_its_witness(vods: Project, lost: str
     vods.uploaded(C, video(1))
     vods.plan()
     vods.apply()
-    vods.plan("due.plan", "--only", "{type: room-vod}", "--lift", "empty:store:uploads", expect=None)
+    vods.plan(
+        "due.plan", "--only", "{type: room-vod}", "--lift", "empty:store:uploads", expect=None
+    )
     path_of(vods, "vault", f"{A}/{lost}").unlink()
     done = vods.apply("due.plan", "--approve-deletes", "1")
-    assert done["deleted"] == 0 and "makes it safe is not there any more" in done["skipped"][0]["cause"]
+    assert (
+        done["deleted"] == 0
+        and "makes it safe is not there any more" in done["skipped"][0]["cause"]
+    )
 
 
 def effects_of(project: Project, plan: str, deletes: int, **how: str) -> int:
     child = str(Path(__file__).parent / "kill_child.py")
     words = ["--approve-deletes", str(deletes)] if deletes else []
-    return subprocess.run([sys.executable, child, "apply", plan, *words], cwd=project.root, env=project.env() | how, capture_output=True,
-                          timeout=60, check=False).returncode  # fmt: skip
+    return subprocess.run(
+        [sys.executable, child, "apply", plan, *words],
+        cwd=project.root,
+        env=project.env() | how,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    ).returncode
 
 
 TINY = {
@@ -337,7 +465,9 @@ TINY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("event", ["copy", "delete"])
-def test_a_kill_at_any_effect_of_many_objects_loses_nothing(event: str, when: str, tmp_path: Path, api: StandIn) -> None:
+def test_a_kill_at_any_effect_of_many_objects_loses_nothing(
+    event: str, when: str, tmp_path: Path, api: StandIn
+) -> None:
     """One project is made, and copied to a fresh folder for every effect."""
     project = make_project(tmp_path / "project", api, "local", "")
     project.write(POLICY)
@@ -346,21 +476,33 @@ def test_a_kill_at_any_effect_of_many_objects_loses_nothing(event: str, when: st
     project.plan()
     if event == "delete":
         project.apply()
-        project.write(POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]})
+        project.write(
+            POLICY | {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": A}}]}
+        )
         project.plan()
     deletes = 1 if event == "delete" else 0
-    shutil.copytree(tmp_path / "project", tmp_path / "fresh", symlinks=True, copy_function=shutil.copy2)
+    shutil.copytree(
+        tmp_path / "project", tmp_path / "fresh", symlinks=True, copy_function=shutil.copy2
+    )
     effects_of(project, "p.plan", deletes, KILL_COUNT=str(tmp_path / "effects"))
     names = (tmp_path / "effects").read_text().split()
-    assert names.count("create") >= 2 * (len(TINY) + 1) if event == "copy" else names.count("delete") >= len(TINY) + 1
+    assert (
+        names.count("create") >= 2 * (len(TINY) + 1)
+        if event == "copy"
+        else names.count("delete") >= len(TINY) + 1
+    )
     step = 3  # every third effect; the single-file run in test_kill.py goes through all of its own
     for at in range(1 if when == "before" else 2, len(names) + 1, step):
         for path in (tmp_path / "project" / "data", tmp_path / "project" / ".retainer"):
             shutil.rmtree(path)
             shutil.copytree(tmp_path / "fresh" / path.name, path, copy_function=shutil.copy2)
         if event == "delete":
-            project.plan()  # a copied file is another file: its inode changed, so it is planned again
-        if effects_of(project, "p.plan", deletes, KILL_AT=str(at), KILL_WHEN=when) == -signal.SIGKILL:
+            # a copied file is another file: its inode changed, so it is planned again
+            project.plan()
+        if (
+            effects_of(project, "p.plan", deletes, KILL_AT=str(at), KILL_WHEN=when)
+            == -signal.SIGKILL
+        ):
             project.apply("p.plan", *(["--approve-deletes", "1"] if deletes else []), expect=None)
         after = pairs(project.plan("after.plan", expect=None))
         assert after[B, "vault"] == "keep", (at, when)
@@ -373,11 +515,23 @@ def test_a_kill_at_any_effect_of_many_objects_loses_nothing(event: str, when: st
 
 @pytest.mark.parametrize(
     ("kind", "name", "expected"),
-    [("room-composite", "x.bin", "mp4"), ("room-vod", "a.zip", "zip"), ("room-vod", "a.mp4", "mp4"), ("room-vod", "a", "zip"), ("track", "a", "webm"),
-     ("transcript", "a.srt", "srt"), ("transcript", "a.json", "json"), ("transcript", "a", "file"), ("whiteboard", "a.png", "png"),
-     (None, "l0/0.ts", "file"), (None, "a.vtt", "vtt")],
-)  # fmt: skip
-def test_what_bytes_must_be_follows_from_the_type_or_the_name(kind: str | None, name: str, expected: str) -> None:
+    [
+        ("room-composite", "x.bin", "mp4"),
+        ("room-vod", "a.zip", "zip"),
+        ("room-vod", "a.mp4", "mp4"),
+        ("room-vod", "a", "zip"),
+        ("track", "a", "webm"),
+        ("transcript", "a.srt", "srt"),
+        ("transcript", "a.json", "json"),
+        ("transcript", "a", "file"),
+        ("whiteboard", "a.png", "png"),
+        (None, "l0/0.ts", "file"),
+        (None, "a.vtt", "vtt"),
+    ],
+)
+def test_what_bytes_must_be_follows_from_the_type_or_the_name(
+    kind: str | None, name: str, expected: str
+) -> None:
     assert kind_of(kind, name) == expected
     if expected in ("mp4", "zip", "webm", "png", "vtt", "json"):
         assert not_a_recording(expected, "", b"\0\0\0\0nothing") == "it does not begin like one"

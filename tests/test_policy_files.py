@@ -1,4 +1,5 @@
-"""What lies under policies/ is a policy or a mistake: what is passed over protects nothing (issue 11, read once, 2)."""
+"""What lies under policies/ is a policy or a mistake: what is passed over protects nothing (issue
+11, read once, 2)."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ REFUSED: dict[str, Place] = {
     "an editor's copy": text("holds.yaml~"),
     "no end": text("holds"),
     "a name with an escape": text("\x1b[2Jholds.yaml"),
-    "a name that is no UTF-8": lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff.yaml")).write_text(HOLD),
+    "a name that is no UTF-8": lambda folder: Path(
+        os.fsdecode(os.fsencode(folder) + b"/\xff.yaml")
+    ).write_text(HOLD),
 }
 READ: dict[str, Place] = {
     "a file": text("holds.yaml"),
@@ -58,20 +61,37 @@ READ: dict[str, Place] = {
     "a file in a folder": text("legal/holds.yml"),
     "a file in a hidden folder": text(".legal/holds.yaml"),
     "a folder that is named like a file": text("holds.yaml/x.yaml"),
-    "a link to a file elsewhere": lambda folder: ((folder.parent / "else.yaml").write_text(HOLD), (folder / "holds.yaml").symlink_to("../else.yaml")),
+    "a link to a file elsewhere": lambda folder: (
+        (folder.parent / "else.yaml").write_text(HOLD),
+        (folder / "holds.yaml").symlink_to("../else.yaml"),
+    ),
 }
-PASSED_OVER = ("README", "README.md", "readme.txt", "why.md", "CODEOWNERS", ".gitignore", ".holds.yaml.swp")
+PASSED_OVER = (
+    "README",
+    "README.md",
+    "readme.txt",
+    "why.md",
+    "CODEOWNERS",
+    ".gitignore",
+    ".holds.yaml.swp",
+)
 
 
 def mistakes(root: Path) -> list[str]:
-    return [each.code for each in load_policies(root, policy_files(root), "UTC", None)[1] if not each.is_warning]
+    return [
+        each.code
+        for each in load_policies(root, policy_files(root), "UTC", None)[1]
+        if not each.is_warning
+    ]
 
 
 @pytest.mark.parametrize("place", REFUSED.values(), ids=REFUSED)
 def test_what_is_not_read_is_a_mistake(tmp_path: Path, place: Place) -> None:
     folder = tmp_path / "policies"
     folder.mkdir()
-    (folder / "rules.yaml").write_text("version: 1\nrules:\n  - { id: r, match: all, keep: [{ in: vault, for: 1y }] }\n")
+    (folder / "rules.yaml").write_text(
+        "version: 1\nrules:\n  - { id: r, match: all, keep: [{ in: vault, for: 1y }] }\n"
+    )
     place(folder)
     assert mistakes(tmp_path) == ["P215"]
 
@@ -103,11 +123,15 @@ def test_a_kubernetes_configmap_is_read_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
-@pytest.mark.parametrize("what, mode", [("legal", 0o700), ("legal/holds.yaml", 0o600)], ids=["folder", "file"])
+@pytest.mark.parametrize(
+    "what, mode", [("legal", 0o700), ("legal/holds.yaml", 0o600)], ids=["folder", "file"]
+)
 def test_what_this_user_may_not_read_is_a_mistake(tmp_path: Path, what: str, mode: int) -> None:
     text("policies/legal/holds.yaml")(tmp_path)
     for path in (tmp_path, *tmp_path.parents):
-        path.chmod(path.stat().st_mode | 0o055) if path.is_relative_to("/tmp") and path != Path("/tmp") else None
+        path.chmod(path.stat().st_mode | 0o055) if path.is_relative_to("/tmp") and path != Path(
+            "/tmp"
+        ) else None
     (tmp_path / "policies" / what).chmod(mode)
     child = os.fork()
     if child == 0:
@@ -128,30 +152,59 @@ def test_a_held_recording_stays_while_the_file_of_its_hold_is_not_mounted(local:
     assert not (local.root / "p.plan").exists()
 
 
-# ── text that matches nothing, or hides what it says ────────────────────────────────────────────────────────────────
+# ── text that matches nothing, or hides what it says ──────────────────────────────────────────────
 
 
 def codes(match: str, *, why: str = "court") -> list[tuple[str, bool]]:
-    document, wrong = load_text(f"version: 1\nholds:\n  - id: H\n    why: {why}\n    in: vault\n    match: {match}\n", "a.yaml")
-    return [(each.code, each.is_warning) for each in (*wrong, *(parse_policies(document, "UTC")[1] if document.data else ()))]
+    document, wrong = load_text(
+        f"version: 1\nholds:\n  - id: H\n    why: {why}\n    in: vault\n    match: {match}\n",
+        "a.yaml",
+    )
+    return [
+        (each.code, each.is_warning)
+        for each in (*wrong, *(parse_policies(document, "UTC")[1] if document.data else ()))
+    ]
 
 
-@pytest.mark.parametrize("match, code", [
-    ('{ room: "" }', "P207"), ('{ room: "  " }', "P207"), ("{ asset_id: '' }", "P207"), ('{ room: [a, ""] }', "P207"),
-    ('{ room: "board " }', "P218"), ('{ room: " board" }', "P218"), ("\n      room: |\n        board", "P218"), ('{ path: "a\\nb" }', "P218"),
-    ('{ metadata: { k: "v " } }', "P218"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "match, code",
+    [
+        ('{ room: "" }', "P207"),
+        ('{ room: "  " }', "P207"),
+        ("{ asset_id: '' }", "P207"),
+        ('{ room: [a, ""] }', "P207"),
+        ('{ room: "board " }', "P218"),
+        ('{ room: " board" }', "P218"),
+        ("\n      room: |\n        board", "P218"),
+        ('{ path: "a\\nb" }', "P218"),
+        ('{ metadata: { k: "v " } }', "P218"),
+    ],
+)
 def test_text_that_nothing_has_is_a_mistake(match: str, code: str) -> None:
     assert codes(match) == [(code, False)]
 
 
 def test_a_comma_is_a_warning_with_the_list_that_was_meant() -> None:
-    document, _ = load_text("version: 1\nholds: [{ id: H, why: w, in: v, match: { room: 'board, legal' } }]\n", "a.yaml")
+    document, _ = load_text(
+        "version: 1\nholds: [{ id: H, why: w, in: v, match: { room: 'board, legal' } }]\n", "a.yaml"
+    )
     (told,) = parse_policies(document, "UTC")[1]
-    assert (told.code, told.is_warning, told.hint) == ("P217", True, "a list is written [board, legal]")
+    assert (told.code, told.is_warning, told.hint) == (
+        "P217",
+        True,
+        "a list is written [board, legal]",
+    )
 
 
-@pytest.mark.parametrize("match", ["{ room: board }", "{ room: [board, legal] }", "{ metadata: { k: 'a, b' } }", "{ metadata: { k: '' } }"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        "{ room: board }",
+        "{ room: [board, legal] }",
+        "{ metadata: { k: 'a, b' } }",
+        "{ metadata: { k: '' } }",
+    ],
+)
 def test_what_may_be_meant_is_not_complained_of(match: str) -> None:
     assert codes(match) == []
 
@@ -162,7 +215,9 @@ def test_text_that_does_not_show_is_a_warning(why: str) -> None:
 
 
 def test_a_name_in_another_unicode_form_is_the_same_name() -> None:
-    document, _ = load_text("version: 1\nholds: [{ id: H, why: w, in: v, match: { room: 'Cafe\u0301' } }]\n", "a.yaml")
+    document, _ = load_text(
+        "version: 1\nholds: [{ id: H, why: w, in: v, match: { room: 'Cafe\u0301' } }]\n", "a.yaml"
+    )
     policies, wrong = parse_policies(document, "UTC")
     assert (wrong, policies.holds[0].match.patterns) == ([], ("Caf\u00e9",))  # type: ignore[union-attr]
 
@@ -170,12 +225,18 @@ def test_a_name_in_another_unicode_form_is_the_same_name() -> None:
 @pytest.mark.parametrize("letter", ["\x85", "\u2028", "\u2029"])
 @pytest.mark.parametrize("quote", ["'", ""])
 def test_a_line_is_what_git_and_the_editor_take_for_one(letter: str, quote: str) -> None:
-    _, (told,) = load_text(f"version: 1\nrules:\n  - id: one\n    why: {quote}a{letter}b{quote}\n    match: all\n", "a.yaml")
+    _, (told,) = load_text(
+        f"version: 1\nrules:\n  - id: one\n    why: {quote}a{letter}b{quote}\n    match: all\n",
+        "a.yaml",
+    )
     assert (told.code, told.span.line, told.span.column) == ("Y007", 4, 11 + len(quote))
     assert f"U+{ord(letter):04X}" in told.message
 
 
 def test_a_hold_over_20_000_assets_is_ordinary() -> None:
     ids = ", ".join(f"{number:024x}" for number in range(20_000))
-    document, wrong = load_text(f"version: 1\nholds: [{{ id: H, why: w, in: v, match: {{ asset_id: [{ids}] }} }}]\n", "a.yaml")
+    document, wrong = load_text(
+        f"version: 1\nholds: [{{ id: H, why: w, in: v, match: {{ asset_id: [{ids}] }} }}]\n",
+        "a.yaml",
+    )
     assert (wrong, parse_policies(document, "UTC")[1]) == ([], [])

@@ -1,4 +1,5 @@
-"""What is approved is what runs, and a plan, a snapshot and a catalog part are data (issue 11, read once)."""
+"""What is approved is what runs, and a plan, a snapshot and a catalog part are data (issue 11, read
+once)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def policy_with(**more: Any) -> dict[str, Any]:
     return POLICY | more
 
 
-def test_a_new_plan_under_the_same_name_does_not_make_a_new_hold_count_for_nothing(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_plan_under_the_same_name_does_not_make_a_new_hold_count_for_nothing(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delete_all = running.Run._delete_all
 
     def meanwhile(self: running.Run) -> None:
@@ -52,11 +55,15 @@ def test_a_new_plan_under_the_same_name_does_not_make_a_new_hold_count_for_nothi
 
     monkeypatch.setattr(running.Run, "_delete_all", meanwhile)
     done = due.apply("p.plan", "--approve-deletes", "1")
-    assert [trouble["cause"] for trouble in done["skipped"]] == ["the hold LIT-1 is newer than the plan and may cover it"]
+    assert [trouble["cause"] for trouble in done["skipped"]] == [
+        "the hold LIT-1 is newer than the plan and may cover it"
+    ]
     assert len(due.content("uploads")) == 2
 
 
-def test_a_hold_that_is_added_while_deletes_go_on_holds(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hold_that_is_added_while_deletes_go_on_holds(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running, "LOOK_EVERY", timedelta(0))
     last_look = running.Run._last_look_before
 
@@ -124,7 +131,9 @@ def linked(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", IN_THE_WAY.values(), ids=IN_THE_WAY)
-def test_a_plan_replaces_nothing_but_an_older_one(due: Project, place: Callable[[Path], Path]) -> None:
+def test_a_plan_replaces_nothing_but_an_older_one(
+    due: Project, place: Callable[[Path], Path]
+) -> None:
     path = place(due.root)
     before = path.read_bytes() if path.is_file() else None
     asked = due.api.requests if hasattr(due.api, "requests") else None
@@ -143,13 +152,23 @@ def test_a_snapshot_and_a_plan_replace_older_ones(due: Project) -> None:
 def test_plans_that_are_made_at_once_do_not_meet(due: Project) -> None:
     import subprocess
 
-    made = [subprocess.Popen(due.command("plan", "--out", f"{number}.plan"), cwd=due.root, env=due.env(), stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE) for number in range(3)]  # fmt: skip
+    made = [
+        subprocess.Popen(
+            due.command("plan", "--out", f"{number}.plan"),
+            cwd=due.root,
+            env=due.env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(3)
+    ]
     assert [process.wait() for process in made if process.communicate()] == [0, 0, 0]
-    assert not [path.name for path in (due.root / ".retainer").iterdir() if path.name.startswith(".")]
+    assert not [
+        path.name for path in (due.root / ".retainer").iterdir() if path.name.startswith(".")
+    ]
 
 
-# ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── data ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def spoilt(due: Project, *statements: str) -> None:
@@ -160,18 +179,43 @@ def spoilt(due: Project, *statements: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("statements", [
-    ("ALTER TABLE assets RENAME TO t", "CREATE VIEW assets AS SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) AS room_id) FROM t"),
-    ("CREATE VIEW more AS SELECT 1",),
-    ("ALTER TABLE listings RENAME TO t", "CREATE TABLE listings AS SELECT * EXCLUDE (note) FROM t",
-     "CREATE TABLE x (a INT, b INT GENERATED ALWAYS AS (a + 1))"),
-    ("ALTER TABLE assets ALTER size TYPE VARCHAR",), ("DROP TABLE copies",), ("UPDATE about SET format = 99",),
-    ("UPDATE assets SET metadata = '{{'", "UPDATE assets SET asset_id = NULL"),
-], ids=["a view of a file", "another view", "a column worked out", "another kind", "a table missing", "another format", "damage"])  # fmt: skip
-def test_a_snapshot_is_plain_data(due: Project, tmp_path: Path, statements: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "statements",
+    [
+        (
+            "ALTER TABLE assets RENAME TO t",
+            "CREATE VIEW assets AS SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) "
+            "AS room_id) FROM t",
+        ),
+        ("CREATE VIEW more AS SELECT 1",),
+        (
+            "ALTER TABLE listings RENAME TO t",
+            "CREATE TABLE listings AS SELECT * EXCLUDE (note) FROM t",
+            "CREATE TABLE x (a INT, b INT GENERATED ALWAYS AS (a + 1))",
+        ),
+        ("ALTER TABLE assets ALTER size TYPE VARCHAR",),
+        ("DROP TABLE copies",),
+        ("UPDATE about SET format = 99",),
+        ("UPDATE assets SET metadata = '{{'", "UPDATE assets SET asset_id = NULL"),
+    ],
+    ids=[
+        "a view of a file",
+        "another view",
+        "a column worked out",
+        "another kind",
+        "a table missing",
+        "another format",
+        "damage",
+    ],
+)
+def test_a_snapshot_is_plain_data(
+    due: Project, tmp_path: Path, statements: tuple[str, ...]
+) -> None:
     (tmp_path / "secret").write_text("TOP-SECRET")
     spoilt(due, *(each.format(secret=tmp_path / "secret") for each in statements))
-    done = due.run("plan", "--facts", "f.duckdb", "--out", "x.plan", "--format", "json", expect=None)
+    done = due.run(
+        "plan", "--facts", "f.duckdb", "--out", "x.plan", "--format", "json", expect=None
+    )
     assert done.returncode in (1, 0) and "TOP-SECRET" not in done.stdout + done.stderr
     assert done.returncode == 0 or "could not go on" not in done.stderr
 
@@ -181,27 +225,41 @@ def test_a_database_opens_nothing_that_it_was_not_told_of(tmp_path: Path) -> Non
 
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with connect() as connection:
-        for query in (f"FROM read_csv('{tmp_path}/secret.csv')", f"ATTACH '{tmp_path}/x.db'", f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
-                      "SET enable_external_access = true", "INSTALL httpfs"):  # fmt: skip
+        for query in (
+            f"FROM read_csv('{tmp_path}/secret.csv')",
+            f"ATTACH '{tmp_path}/x.db'",
+            f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
+            "SET enable_external_access = true",
+            "INSTALL httpfs",
+        ):
             with pytest.raises(duckdb.Error):
                 connection.execute(query)
 
 
-def forged(due: Project, header: Callable[[dict[str, Any]], dict[str, Any]] | None = None, *statements: str) -> Path:
-    """A plan with another header and other rows, and the digest that docs/plan-file.md asks for: no secret is needed for that."""
+def forged(
+    due: Project, header: Callable[[dict[str, Any]], dict[str, Any]] | None = None, *statements: str
+) -> Path:
+    """A plan with another header and other rows, and the digest that docs/plan-file.md asks for: no
+    secret is needed for that."""
     import hashlib
 
     connection = duckdb.connect()
     source = due.root / "p.plan"
-    raw = connection.execute(f"SELECT value FROM parquet_kv_metadata('{source}') WHERE key = 'retainer.plan'").fetchone()
+    raw = connection.execute(
+        f"SELECT value FROM parquet_kv_metadata('{source}') WHERE key = 'retainer.plan'"
+    ).fetchone()
     told = json.loads(bytes(raw[0])) if raw else {}
     told = (header or dict)(told)
     connection.execute(f"CREATE TABLE t AS FROM read_parquet('{source}')")
     for statement in statements:
         connection.execute(statement)
-    text = json.dumps(told | {"digest": "0" * 64}, sort_keys=True, separators=(",", ":")).replace("'", "''")
+    text = json.dumps(told | {"digest": "0" * 64}, sort_keys=True, separators=(",", ":")).replace(
+        "'", "''"
+    )
     target = due.root / "forged.plan"
-    connection.execute(f"COPY t TO '{target}' (FORMAT parquet, KV_METADATA {{'retainer.plan': '{text}'}})")
+    connection.execute(
+        f"COPY t TO '{target}' (FORMAT parquet, KV_METADATA {{'retainer.plan': '{text}'}})"
+    )
     content = bytearray(target.read_bytes())
     place = content.rfind(b"0" * 64)
     content[place : place + 64] = hashlib.sha256(content).hexdigest().encode()
@@ -211,18 +269,30 @@ def forged(due: Project, header: Callable[[dict[str, Any]], dict[str, Any]] | No
 
 def objects(**more: Any) -> str:
     first = "action->>'$.objects[0]"
-    made = f"json_object('key', {first}.key', 'size', ({first}.size')::BIGINT, 'version', {first}.version')"
+    made = (
+        f"json_object('key', {first}.key', 'size', ({first}.size')::BIGINT, 'version', "
+        f"{first}.version')"
+    )
     patch = json.dumps(more).replace("'", "''")
-    return f"UPDATE t SET action = json_merge_patch(action::JSON, json_object('objects', [json_merge_patch({made}, '{patch}'::JSON)])) WHERE decision = 'delete'"  # noqa: E501
+    return (
+        "UPDATE t SET action = json_merge_patch(action::JSON, json_object('objects', "
+        f"[json_merge_patch({made}, '{patch}'::JSON)])) WHERE decision = 'delete'"
+    )
 
 
 def aimed(target: str) -> str:
-    return f"UPDATE t SET action = json_merge_patch(action::JSON, '{json.dumps({'target': target})}') WHERE decision = 'copy'"
+    return (
+        "UPDATE t SET action = json_merge_patch(action::JSON, "
+        f"'{json.dumps({'target': target})}') WHERE decision = 'copy'"
+    )
 
 
 FORGED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "as it was": (None, ()),
-    "a rule that deletes nothing": (None, ("UPDATE t SET rule = 'calls' WHERE decision = 'delete'",)),
+    "a rule that deletes nothing": (
+        None,
+        ("UPDATE t SET rule = 'calls' WHERE decision = 'delete'",),
+    ),
     "a rule that is not there": (None, ("UPDATE t SET rule = 'nobody' WHERE decision = 'delete'",)),
     "a key under _retainer/": (None, (objects(key="_retainer/catalog/x.parquet"),)),
     "a key out of the store": (None, (objects(key="../../outside.txt"),)),
@@ -245,11 +315,13 @@ FORGED: dict[str, tuple[Any, tuple[str, ...]]] = {
     "a column less": (None, ("ALTER TABLE t DROP COLUMN action",)),
     "no moment": (lambda header: header | {"as_of": "soon"}, ()),
     "a header that is a list": (lambda header: {"items": ["x"]}, ()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("header, statements", FORGED.values(), ids=FORGED)
-def test_what_a_forged_plan_claims_is_checked_before_anything_is_done(due: Project, header: Any, statements: tuple[str, ...]) -> None:
+def test_what_a_forged_plan_claims_is_checked_before_anything_is_done(
+    due: Project, header: Any, statements: tuple[str, ...]
+) -> None:
     before = due.content("uploads"), due.content("vault")
     path = forged(due, header, *statements)
     if not (header or statements):
@@ -277,7 +349,7 @@ def test_limits_are_worked_out_from_the_rows_whatever_the_header_says(due: Proje
     assert due.apply(path.name, "--approve-deletes", "1", expect=4)["deleted"] == 0
 
 
-# ── two facts are no fact; names ────────────────────────────────────────────────────────────────────────────────────
+# ── two facts are no fact; names ──────────────────────────────────────────────────────────────────
 
 
 def test_what_differs_between_two_rows_of_one_asset_is_not_known(local: Project) -> None:
@@ -298,7 +370,11 @@ def test_what_differs_between_two_rows_of_one_asset_is_not_known(local: Project)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HmsApi, "assets", doubled)
-        local.write(policy_with(holds=[{"id": "H", "why": "w", "match": {"session_id": "5" * 24}, "in": "vault"}]))
+        local.write(
+            policy_with(
+                holds=[{"id": "H", "why": "w", "match": {"session_id": "5" * 24}, "in": "vault"}]
+            )
+        )
         plan = local.plan("q.plan")
     assert pairs(plan)[A, "uploads"] == "blocked"
     assert "two different sets of facts" in json.dumps(plan["header"]["sources"])
@@ -308,7 +384,9 @@ def test_what_differs_between_two_rows_of_one_asset_is_not_known(local: Project)
 def test_a_renamed_room_is_still_held_and_is_told(local: Project, held_by: str) -> None:
     local.api.add_room({"id": ROOM, "name": "acme-board", "template": "t"})
     hold = [{"id": "LIT-1", "why": "court", "match": {"room": held_by}, "in": "vault"}]
-    local.write(policy_with(holds=[{"id": "X", "why": "w", "match": {"room": "nobody"}, "in": "vault"}]))
+    local.write(
+        policy_with(holds=[{"id": "X", "why": "w", "match": {"room": "nobody"}, "in": "vault"}])
+    )
     local.uploaded(A, video(1))
     local.uploaded(B, video(2), age=timedelta(days=2))
     local.plan()
@@ -317,30 +395,42 @@ def test_a_renamed_room_is_still_held_and_is_told(local: Project, held_by: str) 
     local.write(policy_with(holds=hold))
     plan = local.plan("q.plan")
     assert pairs(plan)[A, "uploads"] == "blocked"
-    assert [(each["room_id"], each["what"]) for each in plan["header"]["renamed"]] == [(ROOM, "room")]
+    assert [(each["room_id"], each["what"]) for each in plan["header"]["renamed"]] == [
+        (ROOM, "room")
+    ]
     told = " ".join(local.run("show", "q.plan").stdout.split())
     assert f"The room {ROOM} was seen under several names" in told and "acme-board" not in told
     assert "`acme-board`, `renamed`" in " ".join(local.run("plan", "--names").stdout.split())
 
 
 def test_a_hold_that_covers_nothing_is_told_first(due: Project) -> None:
-    due.write(policy_with(holds=[{"id": "LIT-9", "why": "w", "match": {"asset_id": A.upper()}, "in": "vault"}]))
+    due.write(
+        policy_with(
+            holds=[{"id": "LIT-9", "why": "w", "match": {"asset_id": A.upper()}, "in": "vault"}]
+        )
+    )
     told = due.run("plan").stdout
     assert "! The hold LIT-9 (policies/rules.yaml" in told.split("- Delete")[0]
-    (item,) = [each for each in json.loads(due.run("plan", "--format", "json").stdout)["header"]["items"] if each["id"] == "LIT-9"]
+    (item,) = [
+        each
+        for each in json.loads(due.run("plan", "--format", "json").stdout)["header"]["items"]
+        if each["id"] == "LIT-9"
+    ]
     assert (item["matches"], item["may_match"]) == (0, 0)
 
 
 def test_a_hold_by_a_name_in_another_unicode_form_holds(local: Project) -> None:
     local.api.add_room({"id": ROOM, "name": "Cafe\u0301", "template": "t"})
-    local.write(policy_with(holds=[{"id": "H", "why": "w", "match": {"room": "Caf\u00e9"}, "in": "vault"}]))
+    local.write(
+        policy_with(holds=[{"id": "H", "why": "w", "match": {"room": "Caf\u00e9"}, "in": "vault"}])
+    )
     local.uploaded(A, video(1))
     local.plan()
     local.apply()
     assert pairs(local.plan("q.plan"))[A, "uploads"] == "blocked"
 
 
-# ── a copy remembers its source ─────────────────────────────────────────────────────────────────────────────────────
+# ── a copy remembers its source ───────────────────────────────────────────────────────────────────
 
 
 def overwrite(project: Project, name: str, content: bytes) -> None:
@@ -349,12 +439,18 @@ def overwrite(project: Project, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("grown", [0, 700])
-def test_what_was_overwritten_after_its_copy_is_copied_beside_before_it_goes(due: Project, grown: int) -> None:
+def test_what_was_overwritten_after_its_copy_is_copied_beside_before_it_goes(
+    due: Project, grown: int
+) -> None:
     newest = video(77, 3000 + grown)
     overwrite(due, A, newest)
     if grown:
         path = due.stores["uploads"].base + f"beam/{ROOM}/Rec-{A}.mp4"
-        due.api.add_asset(due._asset(A, newest, timedelta(days=60), "room-composite", path, {}), newest, hosted=False)
+        due.api.add_asset(
+            due._asset(A, newest, timedelta(days=60), "room-composite", path, {}),
+            newest,
+            hosted=False,
+        )
     plan = due.plan("q.plan")
     assert pairs(plan)[A, "uploads"] == "blocked" and plan["header"]["deletes"] == 0
     assert "overwritten in an upload bucket" in " ".join(due.run("show", "q.plan").stdout.split())
@@ -366,7 +462,9 @@ def test_what_was_overwritten_after_its_copy_is_copied_beside_before_it_goes(due
     assert due.plan("s.plan")["header"]["copies"] == 0
 
 
-def test_a_required_copy_that_was_skipped_since_its_source_changed_is_no_success(due: Project) -> None:
+def test_a_required_copy_that_was_skipped_since_its_source_changed_is_no_success(
+    due: Project,
+) -> None:
     due.uploaded("d" * 24, video(4), age=timedelta(days=3))
     due.plan("q.plan")
     overwrite(due, "d" * 24, video(5))
@@ -375,7 +473,18 @@ def test_a_required_copy_that_was_skipped_since_its_source_changed_is_no_success
 
 
 def test_a_keep_in_a_bucket_that_100ms_fills_is_never_copied_to(local: Project) -> None:
-    local.write({"version": 1, "rules": [{"id": "k", "match": "all", "keep": [{"in": "uploads", "for": "1y"}, {"in": "vault", "for": "30d"}]}]})
+    local.write(
+        {
+            "version": 1,
+            "rules": [
+                {
+                    "id": "k",
+                    "match": "all",
+                    "keep": [{"in": "uploads", "for": "1y"}, {"in": "vault", "for": "30d"}],
+                }
+            ],
+        }
+    )
     local.hosted(A, video(1))
     local.hosted(B, video(2), age=timedelta(days=9))
     plan = local.plan()
@@ -383,7 +492,7 @@ def test_a_keep_in_a_bucket_that_100ms_fills_is_never_copied_to(local: Project) 
     assert local.apply()["copied"] == 2
 
 
-# ── verify ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── verify ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_verify_sees_what_is_missing_and_what_is_another_object(due: Project) -> None:
@@ -397,8 +506,24 @@ def test_verify_sees_what_is_missing_and_what_is_another_object(due: Project) ->
 
 
 def test_what_apply_deleted_is_not_missed(due: Project) -> None:
-    due.write({"version": 1, "rules": [{"id": "raw", "match": {"asset_id": A}, "keep": [{"in": "vault", "for": "2d"}], "then": "delete"},
-                                       {"id": "calls", "match": {"not": {"asset_id": A}}, "keep": [{"in": "vault", "for": "2y"}]}]})  # fmt: skip
+    due.write(
+        {
+            "version": 1,
+            "rules": [
+                {
+                    "id": "raw",
+                    "match": {"asset_id": A},
+                    "keep": [{"in": "vault", "for": "2d"}],
+                    "then": "delete",
+                },
+                {
+                    "id": "calls",
+                    "match": {"not": {"asset_id": A}},
+                    "keep": [{"in": "vault", "for": "2y"}],
+                },
+            ],
+        }
+    )
     plan = due.plan("q.plan")
     assert due.apply_all("q.plan", plan)["deleted"] == 1
     assert json.loads(due.run("verify", "vault", "--format", "json").stdout)["missing"] == []
@@ -406,10 +531,12 @@ def test_what_apply_deleted_is_not_missed(due: Project) -> None:
     assert json.loads(due.run("verify", "vault", "--format", "json").stdout)["missing"] == []
 
 
-# ── clocks, credentials, refusals ───────────────────────────────────────────────────────────────────────────────────
+# ── clocks, credentials, refusals ─────────────────────────────────────────────────────────────────
 
 
-def test_a_clock_that_100ms_contradicts_deletes_nothing_from_folders(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_100ms_contradicts_deletes_nothing_from_folders(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer import cli
 
     now = cli.now
@@ -426,7 +553,9 @@ def test_where_100ms_cannot_be_asked_for_its_time_nothing_is_deleted(due: Projec
     due.api.__exit__(None, None, None)
     due.impatient = True
     done = due.apply("p.plan", "--approve-deletes", "1", expect=7)
-    assert done["deleted"] == 0 and any("the time of 100ms is not known" in sentence for sentence in done["said"])
+    assert done["deleted"] == 0 and any(
+        "the time of 100ms is not known" in sentence for sentence in done["said"]
+    )
 
 
 def test_a_clock_that_is_behind_the_newest_file_of_a_folder_deletes_nothing(due: Project) -> None:
@@ -434,10 +563,14 @@ def test_a_clock_that_is_behind_the_newest_file_of_a_folder_deletes_nothing(due:
     future.write_bytes(b"x")
     then = future.stat().st_mtime + 3600
     os.utime(future, (then, then))
-    assert [reason.partition(":")[0] for reason in due.plan("q.plan", expect=4)["header"]["held_back"]] == ["clock"]
+    assert [
+        reason.partition(":")[0] for reason in due.plan("q.plan", expect=4)["header"]["held_back"]
+    ] == ["clock"]
 
 
-def test_copies_between_stores_need_no_credentials_of_100ms(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_between_stores_need_no_credentials_of_100ms(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     due.uploaded("d" * 24, video(4), age=timedelta(days=3))
     due.plan("q.plan")
     monkeypatch.setattr(Project, "env", lambda self: {"HMS_ACCESS_KEY": "", "HMS_SECRET": ""})
@@ -445,7 +578,9 @@ def test_copies_between_stores_need_no_credentials_of_100ms(due: Project, monkey
     assert done["copied"] == 1 and done["resting"]["hosted"]["credentials"]
 
 
-def test_a_store_whose_credentials_are_refused_rests_at_once(seaweedfs: str, tmp_path: Path, api: Any) -> None:
+def test_a_store_whose_credentials_are_refused_rests_at_once(
+    seaweedfs: str, tmp_path: Path, api: Any
+) -> None:
     from fault_proxy import Fault
     from project import make_project
 
@@ -458,21 +593,31 @@ def test_a_store_whose_credentials_are_refused_rests_at_once(seaweedfs: str, tmp
         proxy.faults.append(Fault("PUT", "room-composite", status=body))
         before = len(api.requests) if hasattr(api, "requests") else 0
         done = project.apply("p.plan", expect=7)
-        assert done["copied"] == 0 and len(done["failed"]) + done["resting"]["vault"]["actions"] == 30
+        assert (
+            done["copied"] == 0 and len(done["failed"]) + done["resting"]["vault"]["actions"] == 30
+        )
         assert done["resting"]["vault"]["actions"] >= 10
         assert before == 0 or len(api.requests) - before < 60
 
 
-def test_one_key_that_xml_cannot_hold_does_not_fail_its_batch(moto: str, tmp_path: Path, api: Any) -> None:
+def test_one_key_that_xml_cannot_hold_does_not_fail_its_batch(
+    moto: str, tmp_path: Path, api: Any
+) -> None:
     import servers
     from conftest import make_store, make_writer
 
     store = make_store("moto", moto, tmp_path)
     writer = make_writer(store)
-    seen = [writer.create(f"a/{name}.mp4", iter([b"x"]), 1, {}, "video/mp4").seen for name in ("one", "two")]
+    seen = [
+        writer.create(f"a/{name}.mp4", iter([b"x"]), 1, {}, "video/mp4").seen
+        for name in ("one", "two")
+    ]
     asked: list[Any] = []
     original = writer._deleted_together  # type: ignore[attr-defined]
-    writer._deleted_together = lambda batch: (asked.append([each.key for each in batch]), original(batch))[1]  # type: ignore[attr-defined]
+    writer._deleted_together = lambda batch: (
+        asked.append([each.key for each in batch]),
+        original(batch),
+    )[1]  # type: ignore[attr-defined]
     writer._deleted_alone = lambda each: asked.append(each.key) or writer.delete(seen[0])  # type: ignore[attr-defined]
     odd = type(seen[0])("a/od\x02d.mp4", 1, "v")
     outcomes = writer.delete_batch([odd, seen[1]])
@@ -480,7 +625,9 @@ def test_one_key_that_xml_cannot_hold_does_not_fail_its_batch(moto: str, tmp_pat
     assert servers is not None
 
 
-def test_errors_nobody_foresaw_are_a_sentence_and_their_traceback_a_file(local: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_nobody_foresaw_are_a_sentence_and_their_traceback_a_file(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer import planning
 
     def fails(*_: Any, **__: Any) -> None:
@@ -488,8 +635,10 @@ def test_errors_nobody_foresaw_are_a_sentence_and_their_traceback_a_file(local: 
 
     monkeypatch.setattr(planning, "make_plan", fails)
     done = local.run("plan", expect=1)
-    assert "could not go on: ZeroDivisionError" in done.stderr and "s3cr3t" not in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "could not go on: ZeroDivisionError" in done.stderr
+        and "s3cr3t" not in done.stderr
+        and "Traceback" not in done.stderr
+    )
     (told,) = (local.root / ".retainer").glob("error-*.txt")
     assert "ZeroDivisionError" in told.read_text() and told.stat().st_mode & 0o077 == 0
-
-

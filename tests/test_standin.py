@@ -16,31 +16,76 @@ import httpx
 import jwt
 import pytest
 
-from retainer.demo.standin import ALWAYS, ERROR_BODY, GARBAGE, HOSTED, UPLOADS, Faults, StandIn, main, order_key, sample_assets, sample_rooms
+from retainer.demo.standin import (
+    ALWAYS,
+    ERROR_BODY,
+    GARBAGE,
+    HOSTED,
+    UPLOADS,
+    Faults,
+    StandIn,
+    main,
+    order_key,
+    sample_assets,
+    sample_rooms,
+)
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 BODY = bytes(range(256)) * 40
-FILES = {"master.m3u8": b"#EXTM3U\nlow/index.m3u8\n", "low/index.m3u8": b"#EXTM3U\nseg%201.ts\n", "low/seg 1.ts": BODY}
-ROOM = {"id": "r1", "name": "sales-1", "enabled": True, "template_id": "t1", "created_at": "2026-01-01T00:00:00Z"}
+FILES = {
+    "master.m3u8": b"#EXTM3U\nlow/index.m3u8\n",
+    "low/index.m3u8": b"#EXTM3U\nseg%201.ts\n",
+    "low/seg 1.ts": BODY,
+}
+ROOM = {
+    "id": "r1",
+    "name": "sales-1",
+    "enabled": True,
+    "template_id": "t1",
+    "created_at": "2026-01-01T00:00:00Z",
+}
 
 
 def an_asset(id: str = "a1", **facts: Any) -> dict[str, Any]:
-    usual = {"type": "room-composite", "status": "completed", "room_id": "r1", "session_id": "s1", "path": f"{HOSTED}/a.mp4"}
-    return {"id": id, **usual, "size": len(BODY), "created_at": "2026-11-20T07:44:27.010516042Z", **facts}
+    usual = {
+        "type": "room-composite",
+        "status": "completed",
+        "room_id": "r1",
+        "session_id": "s1",
+        "path": f"{HOSTED}/a.mp4",
+    }
+    return {
+        "id": id,
+        **usual,
+        "size": len(BODY),
+        "created_at": "2026-11-20T07:44:27.010516042Z",
+        **facts,
+    }
 
 
 class Api:
-    """The server under test at a clock that stands at `NOW` (`at` moves it), and a client with a token."""
+    """The server under test at a clock that stands at `NOW` (`at` moves it), and a client with a
+    token."""
 
     def __init__(self) -> None:
         self.at = NOW
         self.server = StandIn(now=lambda: self.at, secret="0123456789abcdef" * 4)
         self.faults = self.server.faults
-        self.http = httpx.Client(trust_env=False, timeout=5, verify=False)  # no TLS here: reading the roots would cost 50 ms a test
+        self.http = httpx.Client(
+            trust_env=False, timeout=5, verify=False
+        )  # no TLS here: reading the roots would cost 50 ms a test
 
     def token(self, **claims: Any) -> str:
         now = int(self.at.timestamp())
-        usual = {"access_key": self.server.access_key, "type": "management", "version": 2, "jti": "j", "iat": now, "nbf": now, "exp": now + 60}
+        usual = {
+            "access_key": self.server.access_key,
+            "type": "management",
+            "version": 2,
+            "jti": "j",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 60,
+        }
         merged = {name: value for name, value in (usual | claims).items() if value is not None}
         return jwt.encode(merged, self.server.secret, "HS256")
 
@@ -58,14 +103,23 @@ class Api:
             query["start"] = page["last"]
 
     def media_url(self, id: str = "a1", **query: Any) -> str:
-        return str(self.get(f"/recording-assets/{id}/presigned-url", **query).raise_for_status().json()["url"])
+        return str(
+            self.get(f"/recording-assets/{id}/presigned-url", **query)
+            .raise_for_status()
+            .json()["url"]
+        )
 
     def cdn(self, path: str, id: str = "a1", method: str = "GET", **headers: str) -> httpx.Response:
         url = f"{self.server.url.removesuffix('v2')}cdn/{id}/{path}"
-        return self.http.request(method, url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.http.request(
+            method, url, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
     def media(self, id: str = "a1", **headers: str) -> httpx.Response:
-        return self.http.get(self.media_url(id), headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.http.get(
+            self.media_url(id),
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
 
 
 @pytest.fixture
@@ -97,11 +151,18 @@ def api() -> Iterator[Api]:
 def test_a_token_with_one_wrong_claim_is_refused(api: Api, claims: dict[str, Any]) -> None:
     assert api.get("/rooms", token=api.token()).status_code == 200
     refused = api.get("/rooms", token=api.token(**claims))
-    assert (refused.status_code, refused.json()["code"], refused.json()["message"]) == (401, 401, "Token validation error")
+    assert (refused.status_code, refused.json()["code"], refused.json()["message"]) == (
+        401,
+        401,
+        "Token validation error",
+    )
     assert refused.json()["details"]
 
 
-@pytest.mark.parametrize("key, algorithm", [("another secret, that is long enough too", "HS256"), (None, "HS512"), (None, "none")])
+@pytest.mark.parametrize(
+    "key, algorithm",
+    [("another secret, that is long enough too", "HS256"), (None, "HS512"), (None, "none")],
+)
 def test_a_token_signed_otherwise_is_refused(api: Api, key: str | None, algorithm: str) -> None:
     claims = jwt.decode(api.token(), options={"verify_signature": False})
     secret = "" if algorithm == "none" else key or api.server.secret
@@ -133,7 +194,14 @@ def test_a_short_secret_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/recordings", "/recording-assets/", "/recording-assets/unknown", "/recording-assets/unknown/presigned-url", "/../x"]
+    "path",
+    [
+        "/recordings",
+        "/recording-assets/",
+        "/recording-assets/unknown",
+        "/recording-assets/unknown/presigned-url",
+        "/../x",
+    ],
 )
 def test_an_unknown_route_or_asset_is_404(api: Api, path: str) -> None:
     answer = api.get(path)
@@ -144,21 +212,40 @@ def test_an_unknown_route_or_asset_is_404(api: Api, path: str) -> None:
 def test_nothing_can_be_deleted_or_changed(api: Api, method: str) -> None:
     api.server.add_asset(an_asset())
     headers = {"Authorization": f"Bearer {api.token()}"}
-    answer = api.http.request(method, api.server.url + "/recording-assets/a1", headers=headers, content=b"{}")
+    answer = api.http.request(
+        method, api.server.url + "/recording-assets/a1", headers=headers, content=b"{}"
+    )
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
     assert api.get("/recording-assets/a1").json() == an_asset()
 
 
 @pytest.mark.parametrize(
     "query",
-    [{"limit": v} for v in (9, 101, "ten", "")] + [{"status": "gone"}, {"type": "movie"}, {"room_id": ""}, {"start": "unknown"}, {"sort": "date"}],
+    [{"limit": v} for v in (9, 101, "ten", "")]
+    + [
+        {"status": "gone"},
+        {"type": "movie"},
+        {"room_id": ""},
+        {"start": "unknown"},
+        {"sort": "date"},
+    ],
     ids=str,
 )
 def test_a_parameter_that_is_not_allowed_is_400(api: Api, query: dict[str, Any]) -> None:
     assert api.get("/recording-assets", **query).status_code == 400
 
 
-@pytest.mark.parametrize("query", [{"enabled": "yes"}, {"before": "2026-01-01"}, {"after": "now"}, {"name": ["a", "b"]}, {"room_id": "r1"}], ids=str)
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"enabled": "yes"},
+        {"before": "2026-01-01"},
+        {"after": "now"},
+        {"name": ["a", "b"]},
+        {"room_id": "r1"},
+    ],
+    ids=str,
+)
 def test_a_rooms_parameter_that_is_not_allowed_is_400(api: Api, query: dict[str, Any]) -> None:
     assert api.get("/rooms", **query).status_code == 400
 
@@ -187,10 +274,21 @@ def test_a_list_is_not_in_the_order_of_dates(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "query, ids", [({"type": "chat"}, {"b"}), ({"status": "failed"}, {"c"}), ({"room_id": "r2"}, {"d"}), ({"session_id": "s2"}, {"d"})]
+    "query, ids",
+    [
+        ({"type": "chat"}, {"b"}),
+        ({"status": "failed"}, {"c"}),
+        ({"room_id": "r2"}, {"d"}),
+        ({"session_id": "s2"}, {"d"}),
+    ],
 )
 def test_a_filter_gives_what_it_names(api: Api, query: dict[str, str], ids: set[str]) -> None:
-    for asset in (an_asset("a"), an_asset("b", type="chat"), an_asset("c", status="failed"), an_asset("d", room_id="r2", session_id="s2")):
+    for asset in (
+        an_asset("a"),
+        an_asset("b", type="chat"),
+        an_asset("c", status="failed"),
+        an_asset("d", room_id="r2", session_id="s2"),
+    ):
         api.server.add_asset(asset)
     assert {row["id"] for row in api.pages(**query)[0]} == ids
 
@@ -231,7 +329,11 @@ def test_a_presigned_url_gives_the_bytes(api: Api) -> None:
     given = api.get("/recording-assets/a1/presigned-url").json()
     assert (given["id"], given["path"], given["expiry"]) == ("a1", f"{HOSTED}/a.mp4", 3 * 86400)
     answer = api.http.get(given["url"])
-    assert (answer.status_code, answer.content, answer.headers["Content-Type"]) == (200, BODY, "video/mp4")
+    assert (answer.status_code, answer.content, answer.headers["Content-Type"]) == (
+        200,
+        BODY,
+        "video/mp4",
+    )
     assert answer.headers["Content-Length"] == str(len(BODY))
 
 
@@ -243,7 +345,9 @@ def test_a_presigned_url_on_alibaba_lives_nine_hours(api: Api) -> None:
 @pytest.mark.parametrize("duration", [0, -1, 604801, "1h"])
 def test_a_presign_duration_that_makes_no_sense_is_400(api: Api, duration: object) -> None:
     api.server.add_asset(an_asset(), BODY)
-    assert api.get("/recording-assets/a1/presigned-url", presign_duration=duration).status_code == 400
+    assert (
+        api.get("/recording-assets/a1/presigned-url", presign_duration=duration).status_code == 400
+    )
 
 
 def test_an_expired_url_is_403_in_xml(api: Api) -> None:
@@ -257,7 +361,15 @@ def test_an_expired_url_is_403_in_xml(api: Api) -> None:
     assert "<Code>AccessDenied</Code><Message>Request has expired</Message>" in late.text
 
 
-@pytest.mark.parametrize("part, other", [("Expires=", "Expires=9"), ("Signature=", "Signature=0"), ("/a1?", "/a2?"), ("X-Signature", "Signature")])
+@pytest.mark.parametrize(
+    "part, other",
+    [
+        ("Expires=", "Expires=9"),
+        ("Signature=", "Signature=0"),
+        ("/a1?", "/a2?"),
+        ("X-Signature", "Signature"),
+    ],
+)
 def test_a_url_that_was_touched_is_403(api: Api, part: str, other: str) -> None:
     api.server.add_asset(an_asset(), BODY)
     api.server.add_asset(an_asset("a2"), BODY)
@@ -272,7 +384,12 @@ def test_media_refuses_a_request_that_carries_a_token(api: Api) -> None:
 
 @pytest.mark.parametrize(
     "range, first, end",
-    [("bytes=0-0", 0, 1), ("bytes=100-", 100, len(BODY)), ("bytes=-5", len(BODY) - 5, len(BODY)), ("bytes=9-99999999", 9, len(BODY))],
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100-", 100, len(BODY)),
+        ("bytes=-5", len(BODY) - 5, len(BODY)),
+        ("bytes=9-99999999", 9, len(BODY)),
+    ],
 )
 def test_a_range_is_served(api: Api, range: str, first: int, end: int) -> None:
     api.server.add_asset(an_asset(), BODY)
@@ -299,11 +416,17 @@ def test_if_range_serves_the_whole_once_the_bytes_have_changed(api: Api) -> None
 def test_head_gives_the_headers_alone(api: Api) -> None:
     api.server.add_asset(an_asset(), BODY)
     answer = api.http.head(api.media_url())
-    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", str(len(BODY)))
+    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (
+        200,
+        b"",
+        str(len(BODY)),
+    )
 
 
 def test_a_callable_is_streamed_with_its_length_and_ranges(api: Api) -> None:
-    api.server.add_asset(an_asset(size=None), lambda: (BODY[i : i + 1000] for i in range(0, len(BODY), 1000)))
+    api.server.add_asset(
+        an_asset(size=None), lambda: (BODY[i : i + 1000] for i in range(0, len(BODY), 1000))
+    )
     answer = api.media()
     assert (answer.content, answer.headers["Content-Length"]) == (BODY, str(len(BODY)))
     assert api.media(Range="bytes=999-3001").content == BODY[999:3002]
@@ -318,9 +441,15 @@ def test_a_callable_is_streamed_with_its_length_and_ranges(api: Api) -> None:
         (timedelta(days=400), True, False, 200),
     ],
 )
-def test_hosted_bytes_of_a_readable_date_are_gone_on_day_15(api: Api, age: timedelta, hosted: bool, created: bool, status: int) -> None:
+def test_hosted_bytes_of_a_readable_date_are_gone_on_day_15(
+    api: Api, age: timedelta, hosted: bool, created: bool, status: int
+) -> None:
     made = NOW - age
-    api.server.add_asset(an_asset(created_at=f"{made:%Y-%m-%dT%H:%M:%S}Z" if created else "yesterday"), BODY, hosted=hosted)
+    api.server.add_asset(
+        an_asset(created_at=f"{made:%Y-%m-%dT%H:%M:%S}Z" if created else "yesterday"),
+        BODY,
+        hosted=hosted,
+    )
     answer = api.media()
     assert answer.status_code == status
     assert ("<Code>NoSuchKey</Code>" in answer.text) == (status == 404)
@@ -347,29 +476,49 @@ def test_the_presigned_url_of_unzipped_hls_is_a_public_one_of_its_entry(api: Api
     api.server.add_asset(an_asset("a 1", type="room-vod"), files=FILES)
     api.server.add_asset(an_asset("a2", type="room-vod"), files=FILES, entry="low/seg 1.ts")
     given = api.get("/recording-assets/a%201/presigned-url").json()
-    assert given == {"id": "a 1", "path": f"{HOSTED}/a.mp4", "url": f"{base}cdn/a%201/master.m3u8", "expiry": 3 * 86400}
+    assert given == {
+        "id": "a 1",
+        "path": f"{HOSTED}/a.mp4",
+        "url": f"{base}cdn/a%201/master.m3u8",
+        "expiry": 3 * 86400,
+    }
     assert api.http.get(given["url"]).content == FILES["master.m3u8"]
     assert api.media_url("a2") == f"{base}cdn/a2/low/seg%201.ts"
 
 
 def test_every_member_of_unzipped_hls_is_served_under_its_path_whatever_the_query(api: Api) -> None:
     api.server.add_asset(an_asset(), files=FILES)
-    assert [api.cdn(path).content for path in ("master.m3u8", "low/index.m3u8", "low/seg%201.ts")] == [*FILES.values()]
+    assert [
+        api.cdn(path).content for path in ("master.m3u8", "low/index.m3u8", "low/seg%201.ts")
+    ] == [*FILES.values()]
     assert api.cdn("low%2Fseg%201.ts?X-Signature=0&v=/../x").content == BODY
     head = api.cdn("low/seg%201.ts", method="HEAD")
-    assert (head.status_code, head.content, head.headers["Content-Length"]) == (200, b"", str(len(BODY)))
+    assert (head.status_code, head.content, head.headers["Content-Length"]) == (
+        200,
+        b"",
+        str(len(BODY)),
+    )
 
 
-@pytest.mark.parametrize("path", ["", "low", "low/", "seg%201.ts", "low/seg%25201.ts", "/master.m3u8"])
+@pytest.mark.parametrize(
+    "path", ["", "low", "low/", "seg%201.ts", "low/seg%25201.ts", "/master.m3u8"]
+)
 def test_a_path_on_the_cdn_that_was_not_given_is_404_in_xml(api: Api, path: str) -> None:
     api.server.add_asset(an_asset(), files=FILES)
     answer = api.cdn(path)
-    assert (answer.status_code, answer.headers["Content-Type"], "<Code>NoSuchKey</Code>" in answer.text) == (404, "application/xml", True)
+    assert (
+        answer.status_code,
+        answer.headers["Content-Type"],
+        "<Code>NoSuchKey</Code>" in answer.text,
+    ) == (404, "application/xml", True)
 
 
 def test_a_recording_that_is_one_file_is_not_on_the_cdn(api: Api) -> None:
     api.server.add_asset(an_asset(), BODY)
-    assert [api.cdn(path, id).status_code for path, id in (("", "a1"), ("None", "a1"), ("a.mp4", "a1"), ("master.m3u8", "a2"))] == [404] * 4
+    assert [
+        api.cdn(path, id).status_code
+        for path, id in (("", "a1"), ("None", "a1"), ("a.mp4", "a1"), ("master.m3u8", "a2"))
+    ] == [404] * 4
 
 
 def test_content_and_files_exclude_each_other(api: Api) -> None:
@@ -400,19 +549,30 @@ def test_ranges_of_a_member_are_served_as_long_as_its_bytes_stay(api: Api) -> No
     api.server.add_asset(an_asset(), files=FILES)
     etags = [api.cdn(path).headers["ETag"] for path in ("low/seg%201.ts", "low/index.m3u8")]
     part = api.cdn("low/seg%201.ts", Range="bytes=5-9", If_Range=etags[0])
-    assert (part.status_code, part.content, part.headers["Content-Range"]) == (206, BODY[5:10], f"bytes 5-9/{len(BODY)}")
-    assert [api.cdn("low/seg%201.ts", Range="bytes=5-", If_Range=etag).status_code for etag in etags] == [206, 200]
+    assert (part.status_code, part.content, part.headers["Content-Range"]) == (
+        206,
+        BODY[5:10],
+        f"bytes 5-9/{len(BODY)}",
+    )
+    assert [
+        api.cdn("low/seg%201.ts", Range="bytes=5-", If_Range=etag).status_code for etag in etags
+    ] == [206, 200]
     assert api.cdn("low/seg%201.ts", Range=f"bytes={len(BODY)}-").status_code == 416
 
 
 def test_a_member_can_be_a_callable(api: Api) -> None:
     api.server.add_asset(an_asset(), files={"a.ts": lambda: iter([BODY, BODY])})
-    assert (api.cdn("a.ts").content, api.cdn("a.ts").headers["Content-Length"]) == (BODY * 2, str(2 * len(BODY)))
+    assert (api.cdn("a.ts").content, api.cdn("a.ts").headers["Content-Length"]) == (
+        BODY * 2,
+        str(2 * len(BODY)),
+    )
 
 
 def test_on_day_15_every_member_is_gone(api: Api) -> None:
     api.server.add_asset(an_asset(created_at="2026-11-07T12:00:01Z"), files=FILES)
-    api.server.add_asset(an_asset("own", created_at="2026-11-07T12:00:01Z"), files=FILES, hosted=False)
+    api.server.add_asset(
+        an_asset("own", created_at="2026-11-07T12:00:01Z"), files=FILES, hosted=False
+    )
     assert [api.cdn(path).status_code for path in FILES] == [200] * 3
     api.at += timedelta(seconds=1)
     assert [api.cdn(path).status_code for path in FILES] == [404] * 3
@@ -445,7 +605,13 @@ def test_every_request_is_written_down(api: Api) -> None:
 
 def test_requests_share_a_connection(api: Api) -> None:
     opened: list[str] = []
-    api.http.event_hooks = {"response": [lambda answer: opened.append(str(answer.extensions["network_stream"].get_extra_info("client_addr")))]}
+    api.http.event_hooks = {
+        "response": [
+            lambda answer: opened.append(
+                str(answer.extensions["network_stream"].get_extra_info("client_addr"))
+            )
+        ]
+    }
     for path in ("/rooms", "/nothing", "/rooms"):
         api.get(path)
     assert len(set(opened)) == 1
@@ -462,7 +628,10 @@ def test_after_the_block_nothing_answers() -> None:
 def test_a_429_says_how_long_to_wait_in_its_text_alone(api: Api) -> None:
     api.faults.rate_429, api.faults.retry_after = 1.0, 7
     answer = api.get("/rooms")
-    assert (answer.status_code, answer.json()["message"]) == (429, "rate limit exceeded, retry after 7 seconds")
+    assert (answer.status_code, answer.json()["message"]) == (
+        429,
+        "rate limit exceeded, retry after 7 seconds",
+    )
     assert "Retry-After" not in answer.headers
     api.faults.retry_after_header = True
     assert api.get("/rooms").headers["Retry-After"] == "7"
@@ -473,7 +642,9 @@ def test_random_faults_strike_at_their_rate_and_the_same_way_each_time() -> None
         api = Api()
         api.server.faults = Faults(seed=seed, rate_500=0.5)
         with api.server, api.http:
-            return [api.get("/rooms").status_code for _ in range(60)], api.server.faults.counts["rate_500"]
+            return [api.get("/rooms").status_code for _ in range(60)], api.server.faults.counts[
+                "rate_500"
+            ]
 
     first, count = statuses(1)
     assert statuses(1)[0] == first != statuses(2)[0]
@@ -484,9 +655,16 @@ def test_random_faults_strike_at_their_rate_and_the_same_way_each_time() -> None
 def test_fail_first_answers_its_statuses_and_then_behaves(api: Api) -> None:
     api.server.add_asset(an_asset(), BODY)
     api.faults.fail_first = {"type=chat": [500, 429], "/media/": [503]}
-    assert [api.get("/recording-assets", type=kind).status_code for kind in ("chat", "track", "chat", "chat")] == [500, 200, 429, 200]
+    assert [
+        api.get("/recording-assets", type=kind).status_code
+        for kind in ("chat", "track", "chat", "chat")
+    ] == [500, 200, 429, 200]
     slow = api.media()
-    assert (slow.status_code, "<Code>SlowDown</Code>" in slow.text, api.media().status_code) == (503, True, 200)
+    assert (slow.status_code, "<Code>SlowDown</Code>" in slow.text, api.media().status_code) == (
+        503,
+        True,
+        200,
+    )
     assert api.faults.counts["fail_first"] == 3
 
 
@@ -521,7 +699,11 @@ def test_a_cut_list_is_a_200_that_is_no_json(api: Api) -> None:
 
 def test_the_list_of_rooms_can_fail_alone(api: Api) -> None:
     api.faults.rooms_fail = True
-    assert [api.get(path).status_code for path in ("/rooms", "/rooms", "/recording-assets")] == [500, 500, 200]
+    assert [api.get(path).status_code for path in ("/rooms", "/rooms", "/recording-assets")] == [
+        500,
+        500,
+        200,
+    ]
 
 
 def test_one_listing_can_fail_for_ever_from_a_page_on(api: Api) -> None:
@@ -529,7 +711,9 @@ def test_one_listing_can_fail_for_ever_from_a_page_on(api: Api) -> None:
         api.server.add_asset(an_asset(f"a{i:02}", type="chat"))
     api.faults.list_fail = {"chat": 1}
     last = api.get("/recording-assets", type="chat").json()["last"]
-    assert [api.get("/recording-assets", type="chat", start=last).status_code for _ in range(2)] == [500, 500]
+    assert [
+        api.get("/recording-assets", type="chat", start=last).status_code for _ in range(2)
+    ] == [500, 500]
     assert [len(page) for page in api.pages()] == [10, 10, 5]
 
 
@@ -564,7 +748,10 @@ def test_a_cut_body_ends_early_under_its_full_length_and_can_be_resumed(api: Api
     api.faults.cut_bodies = {"*": (1000, 2)}
     for _ in range(2):
         got = bytearray()
-        with pytest.raises(httpx.RemoteProtocolError), api.http.stream("GET", api.media_url()) as answer:
+        with (
+            pytest.raises(httpx.RemoteProtocolError),
+            api.http.stream("GET", api.media_url()) as answer,
+        ):
             assert answer.headers["Content-Length"] == str(len(BODY))
             for piece in answer.iter_raw():
                 got += piece
@@ -577,7 +764,11 @@ def test_html_and_json_can_come_in_place_of_the_bytes_with_status_200(api: Api) 
     api.server.add_asset(an_asset(), BODY)
     api.faults.html_with_200, api.faults.json_error_with_200 = {"a1": 1}, {"*": ALWAYS}
     html, error = api.media(), api.media()
-    assert (html.status_code, html.headers["Content-Type"], error.status_code) == (200, "text/html", 200)
+    assert (html.status_code, html.headers["Content-Type"], error.status_code) == (
+        200,
+        "text/html",
+        200,
+    )
     assert (error.content, len(ERROR_BODY), error.json()["code"]) == (ERROR_BODY, 59, 404)
 
 
@@ -592,7 +783,10 @@ def test_a_stalled_body_pauses_after_its_first_bytes(api: Api) -> None:
     api.server.add_asset(an_asset(), lambda: (BODY[i : i + 600] for i in range(0, len(BODY), 600)))
     api.faults.stall_after = {"a1": (1000, 3, 1)}
     got = b""
-    with pytest.raises(httpx.ReadTimeout), api.http.stream("GET", api.media_url(), timeout=0.5) as answer:
+    with (
+        pytest.raises(httpx.ReadTimeout),
+        api.http.stream("GET", api.media_url(), timeout=0.5) as answer,
+    ):
         for piece in answer.iter_raw():
             got += piece
     assert got == BODY[:1000]
@@ -617,10 +811,17 @@ def test_a_slow_body_comes_at_its_pace(api: Api) -> None:
 @pytest.mark.parametrize("id", ["a1/low/seg 1.ts", "a1", "*"])
 def test_a_fault_by_id_strikes_a_member_by_its_own_id_or_else_its_assets(api: Api, id: str) -> None:
     api.server.add_asset(an_asset(), files=FILES)
-    api.faults.html_with_200, api.faults.json_error_with_200, api.faults.no_length = {id: 1}, {id: 1}, {id: 1}
+    api.faults.html_with_200, api.faults.json_error_with_200, api.faults.no_length = (
+        {id: 1},
+        {id: 1},
+        {id: 1},
+    )
     html, error, endless, whole = (api.cdn("low/seg%201.ts") for _ in range(4))
     assert (html.headers["Content-Type"], error.content) == ("text/html", ERROR_BODY)
-    assert [("Content-Length" in each.headers, each.content) for each in (endless, whole)] == [(False, BODY), (True, BODY)]
+    assert [("Content-Length" in each.headers, each.content) for each in (endless, whole)] == [
+        (False, BODY),
+        (True, BODY),
+    ]
     api.faults.cut_bodies = {id: (1000, 1)}
     with pytest.raises(httpx.RemoteProtocolError):
         api.cdn("low/seg%201.ts")
@@ -631,7 +832,11 @@ def test_a_fault_by_id_strikes_each_member_by_itself_and_what_is_named_goes_firs
     api.server.add_asset(an_asset(), files=FILES)
     api.server.add_asset(an_asset("a2"), files=FILES)
     api.faults.json_error_with_200 = {"a1/master.m3u8": 2, "a1": 1, "*": 0}
-    struck = {f"{id}/{path}": [api.cdn(path, id).content == ERROR_BODY for _ in range(3)] for id in ("a1", "a2") for path in FILES}
+    struck = {
+        f"{id}/{path}": [api.cdn(path, id).content == ERROR_BODY for _ in range(3)]
+        for id in ("a1", "a2")
+        for path in FILES
+    }
     assert struck == {
         "a1/master.m3u8": [True, True, False],
         "a1/low/index.m3u8": [True, False, False],
@@ -646,7 +851,9 @@ def test_the_cdn_fails_drops_and_slows_like_other_media(api: Api) -> None:
     api.server.add_asset(an_asset(), files=FILES)
     api.faults.rate_429 = api.faults.rate_500 = 1.0
     api.faults.fail_first = {"/cdn/a1/low/seg%20": [503]}
-    assert [api.cdn(path).status_code for path in ("master.m3u8", "low/seg%201.ts", "low/seg%201.ts")] == [200, 503, 200]
+    assert [
+        api.cdn(path).status_code for path in ("master.m3u8", "low/seg%201.ts", "low/seg%201.ts")
+    ] == [200, 503, 200]
     api.faults.bytes_per_second = len(BODY) * 5
     begun = time.monotonic()
     assert (api.cdn("low/seg%201.ts").content, time.monotonic() - begun > 0.19) == (BODY, True)
@@ -674,9 +881,15 @@ def test_eight_samples_have_every_type() -> None:
 
 
 def test_samples_lie_in_rooms_that_are_listed_and_in_two_buckets() -> None:
-    samples, rooms = [asset for asset, _ in sample_assets(500, NOW)], {room["id"] for room in sample_rooms(NOW)}
+    samples, rooms = (
+        [asset for asset, _ in sample_assets(500, NOW)],
+        {room["id"] for room in sample_rooms(NOW)},
+    )
     assert {asset["room_id"] for asset in samples} == rooms
-    assert {"s3://" + asset["path"].split("/")[2] for asset in samples if asset["path"]} == {HOSTED.rpartition("/")[0], UPLOADS.rpartition("/")[0]}
+    assert {"s3://" + asset["path"].split("/")[2] for asset in samples if asset["path"]} == {
+        HOSTED.rpartition("/")[0],
+        UPLOADS.rpartition("/")[0],
+    }
 
 
 def test_samples_have_the_first_bytes_of_their_type() -> None:
@@ -704,7 +917,11 @@ def test_samples_have_the_first_bytes_of_their_type() -> None:
 def test_samples_are_served_under_the_content_type_of_their_kind(api: Api) -> None:
     for asset, content in sample_assets(13, NOW):
         api.server.add_asset(asset, content or b"-", hosted=False)
-    types = {asset["path"].rpartition(".")[2]: api.media(asset["id"]).headers["Content-Type"] for asset, _ in sample_assets(13, NOW) if asset["path"]}
+    types = {
+        asset["path"].rpartition(".")[2]: api.media(asset["id"]).headers["Content-Type"]
+        for asset, _ in sample_assets(13, NOW)
+        if asset["path"]
+    }
     assert types == {
         "mp4": "video/mp4",
         "csv": "text/csv",
@@ -717,7 +934,17 @@ def test_samples_are_served_under_the_content_type_of_their_kind(api: Api) -> No
 
 
 def test_by_hand_it_prints_what_a_client_needs() -> None:
-    command = [sys.executable, "-m", "retainer.demo.standin", "--port", "0", "--assets", "25", "--fault", "retry_after=3"]
+    command = [
+        sys.executable,
+        "-m",
+        "retainer.demo.standin",
+        "--port",
+        "0",
+        "--assets",
+        "25",
+        "--fault",
+        "retry_after=3",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
@@ -726,12 +953,19 @@ def test_by_hand_it_prints_what_a_client_needs() -> None:
             answer = httpx.get(url, headers={"Authorization": token}, trust_env=False)
         finally:
             server.terminate()
-    assert (key.startswith("export HMS_ACCESS_KEY="), secret.startswith("export HMS_SECRET=")) == (True, True)
+    assert (key.startswith("export HMS_ACCESS_KEY="), secret.startswith("export HMS_SECRET=")) == (
+        True,
+        True,
+    )
     assert len(answer.json()["data"]) == 10
 
 
-@pytest.mark.parametrize("fault", ["rate_492=1", "rate_429=often", "rate_429=[1]", "rooms_fail=1", "counts=1"])
-def test_a_fault_that_is_not_understood_is_wrong_usage(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "fault", ["rate_492=1", "rate_429=often", "rate_429=[1]", "rooms_fail=1", "counts=1"]
+)
+def test_a_fault_that_is_not_understood_is_wrong_usage(
+    fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--fault", fault]) == 64
     assert fault.partition("=")[0] in capsys.readouterr().err
 

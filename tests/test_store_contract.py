@@ -1,4 +1,5 @@
-"""The contract of ports.StoreWriter, on every server that has the feature. A new store is one line in conftest.SERVERS."""
+"""The contract of ports.StoreWriter, on every server that has the feature. A new store is one line
+in conftest.SERVERS."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ from retainer.stores.s3 import S3Writer
 MiB = 1 << 20
 
 
-def put(lab: Lab, key: str, content: bytes = b"hello", metadata: dict[str, str] | None = None) -> Seen:
+def put(
+    lab: Lab, key: str, content: bytes = b"hello", metadata: dict[str, str] | None = None
+) -> Seen:
     return lab.writer.create(key, iter([content]), len(content), metadata or {}, "video/mp4").seen
 
 
@@ -51,14 +54,20 @@ def overwrite(lab: Lab, key: str, content: bytes) -> None:
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     elif store.scheme == "s3":
-        servers.s3_client(lab.endpoint).put_object(Bucket=store.bucket, Key=store.prefix + key, Body=content)
+        servers.s3_client(lab.endpoint).put_object(
+            Bucket=store.bucket, Key=store.prefix + key, Body=content
+        )
     else:
-        gcs_client(lab.endpoint).bucket(store.bucket).blob(store.prefix + key).upload_from_string(content)
+        gcs_client(lab.endpoint).bucket(store.bucket).blob(store.prefix + key).upload_from_string(
+            content
+        )
 
 
 def test_what_was_created_is_listed_looked_at_and_read(lab: Lab) -> None:
     seen = put(lab, "a/b/one.mp4", b"0123456789", {"retainer-asset": "a1"})
-    assert [(each.key, each.size, each.version) for each in lab.writer.list()] == [("a/b/one.mp4", 10, seen.version)]
+    assert [(each.key, each.size, each.version) for each in lab.writer.list()] == [
+        ("a/b/one.mp4", 10, seen.version)
+    ]
     look = lab.writer.look("a/b/one.mp4")
     assert look is not None and look.metadata == {"retainer-asset": "a1"}
     assert content_of(lab, "a/b/one.mp4") == b"0123456789"
@@ -110,9 +119,13 @@ def test_a_stream_of_any_length_arrives_whole(lab: Lab, size: int) -> None:
     seen = lab.writer.create("big", pieces, None, {}, "video/mp4").seen
     assert seen.size == size
     assert content_of(lab, "big") == content
-    proven_same(lab.writer, "big", Digest(size, crc32c(content), hashlib.sha256(content).hexdigest()))
+    proven_same(
+        lab.writer, "big", Digest(size, crc32c(content), hashlib.sha256(content).hexdigest())
+    )
     with pytest.raises(Unverified):
-        proven_same(lab.writer, "big", Digest(size, crc32c(b"other"), hashlib.sha256(b"other").hexdigest()))
+        proven_same(
+            lab.writer, "big", Digest(size, crc32c(b"other"), hashlib.sha256(b"other").hexdigest())
+        )
 
 
 @pytest.mark.parametrize("before", [0, 5, 18 * MiB])
@@ -131,7 +144,9 @@ def test_a_stream_that_breaks_leaves_nothing_that_is_listed(lab: Lab, before: in
 def test_a_delete_removes_just_what_was_seen(lab: Lab) -> None:
     seen, other = put(lab, "x/one"), put(lab, "x/two")
     assert lab.writer.delete(seen) is Deletion.DELETED
-    assert list(lab.writer.list()) == [dataclasses.replace(next(iter(lab.writer.list())), key="x/two")]
+    assert list(lab.writer.list()) == [
+        dataclasses.replace(next(iter(lab.writer.list())), key="x/two")
+    ]
     assert other.key == "x/two"
 
 
@@ -156,18 +171,28 @@ def test_a_read_of_a_changed_object_fails(lab: Lab) -> None:
         b"".join(lab.writer.read(seen))
 
 
-def test_a_delete_where_versioning_is_on_leaves_a_version_behind(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_delete_where_versioning_is_on_leaves_a_version_behind(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     lab.needs("versions")
-    store = make_store(lab.server, endpoint_of(lab.server, request), tmp_path, bucket="lab-versioned")
+    store = make_store(
+        lab.server, endpoint_of(lab.server, request), tmp_path, bucket="lab-versioned"
+    )
     writer = make_writer(store)
     seen = writer.create("kept", iter([b"content"]), 7, {}, "video/mp4").seen
     assert writer.delete(seen) is Deletion.DELETED
     assert writer.look("kept") is None
     if store.scheme == "s3":
-        found = servers.s3_client(lab.endpoint).list_object_versions(Bucket=store.bucket, Prefix=store.prefix + "kept")
+        found = servers.s3_client(lab.endpoint).list_object_versions(
+            Bucket=store.bucket, Prefix=store.prefix + "kept"
+        )
         assert len(found["Versions"]) == 1
     else:
-        versions = list(gcs_client(lab.endpoint).list_blobs(store.bucket, prefix=store.prefix + "kept", versions=True))
+        versions = list(
+            gcs_client(lab.endpoint).list_blobs(
+                store.bucket, prefix=store.prefix + "kept", versions=True
+            )
+        )
         assert len(versions) == 1
 
 
@@ -182,9 +207,16 @@ def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "call, create, copy", [("PutObject", False, False), ("CompleteMultipartUpload", False, False), ("CopyObject", True, False)]
+    "call, create, copy",
+    [
+        ("PutObject", False, False),
+        ("CompleteMultipartUpload", False, False),
+        ("CopyObject", True, False),
+    ],
 )
-def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs_as_aws: str, tmp_path: Path, call: str, create: bool, copy: bool) -> None:
+def test_a_call_whose_condition_is_ignored_is_found_out(
+    seaweedfs_as_aws: str, tmp_path: Path, call: str, create: bool, copy: bool
+) -> None:
     writer = S3Writer(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path))
 
     def forget(request: Any, **_: Any) -> None:
@@ -196,7 +228,9 @@ def test_a_call_whose_condition_is_ignored_is_found_out(seaweedfs_as_aws: str, t
 
 
 @pytest.mark.parametrize("call", ["PutObject", "CompleteMultipartUpload"])
-def test_a_call_whose_checksum_is_ignored_is_found_out(seaweedfs: str, tmp_path: Path, call: str) -> None:
+def test_a_call_whose_checksum_is_ignored_is_found_out(
+    seaweedfs: str, tmp_path: Path, call: str
+) -> None:
     writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
 
     def forget(request: Any, **_: Any) -> None:
@@ -206,11 +240,16 @@ def test_a_call_whose_checksum_is_ignored_is_found_out(seaweedfs: str, tmp_path:
     assert not writer.conditions().checksum
 
 
-def test_a_store_without_uploads_in_parts_takes_single_writes(seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_uploads_in_parts_takes_single_writes(
+    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
 
     def refused(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}}, "CreateMultipartUpload")
+        raise ClientError(
+            {"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}},
+            "CreateMultipartUpload",
+        )
 
     monkeypatch.setattr(writer._client, "create_multipart_upload", refused)
     assert writer.conditions().create
@@ -219,20 +258,30 @@ def test_a_store_without_uploads_in_parts_takes_single_writes(seaweedfs: str, tm
         writer.create("b", iter([bytes(MiB)] * 9), 9 * MiB, {}, "video/mp4")
 
 
-def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tmp_path: Path) -> None:
-    """A policy may demand the encryption with every write, and AWS demands a checksum of every part where a bucket locks by default."""
-    store = dataclasses.replace(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path), kms_key="alias/evidence")
+def test_every_write_is_one_that_a_strict_bucket_takes(
+    seaweedfs_as_aws: str, tmp_path: Path
+) -> None:
+    """A policy may demand the encryption with every write, and AWS demands a checksum of every part
+    where a bucket locks by default."""
+    store = dataclasses.replace(
+        make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path), kms_key="alias/evidence"
+    )
     writer, sent = S3Writer(store), set()
 
     def watch(request: Any, operation_name: str, **_: Any) -> None:
         sent.add(operation_name)
         if operation_name in ("PutObject", "CreateMultipartUpload", "CopyObject"):
-            assert request.headers.get("x-amz-server-side-encryption-aws-kms-key-id") == "alias/evidence", operation_name
+            assert (
+                request.headers.get("x-amz-server-side-encryption-aws-kms-key-id")
+                == "alias/evidence"
+            ), operation_name
         if operation_name in ("PutObject", "UploadPart"):
             assert "x-amz-checksum-crc32c" in request.headers, operation_name
 
     def unencrypted(request: Any, **_: Any) -> None:  # SeaweedFS has no such key
-        for name in [name for name in request.headers if name.startswith("x-amz-server-side-encryption")]:
+        for name in [
+            name for name in request.headers if name.startswith("x-amz-server-side-encryption")
+        ]:
             del request.headers[name]
 
     writer._client.meta.events.register("before-sign.s3", watch)
@@ -242,19 +291,30 @@ def test_every_write_is_one_that_a_strict_bucket_takes(seaweedfs_as_aws: str, tm
     assert writer.replace(first.seen, b"two")
     writer.create("b", iter([bytes(MiB)] * 9), 9 * MiB, {}, "video/mp4")
     look = writer.look("b")
-    assert look and look.checksum and writer.copy_within(writer, look.seen, look.checksum, "c", {}, "video/mp4")
+    assert (
+        look
+        and look.checksum
+        and writer.copy_within(writer, look.seen, look.checksum, "c", {}, "video/mp4")
+    )
     assert {"PutObject", "UploadPart", "CreateMultipartUpload", "CopyObject"} <= sent
 
 
 @pytest.mark.parametrize("size", [5, 17 * MiB])
 def test_only_of_a_store_that_refuses_wrong_checksums_is_one_believed(lab: Lab, size: int) -> None:
     content = random.Random(7).randbytes(size)
-    written = lab.writer.create("a", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4")
+    written = lab.writer.create(
+        "a", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4"
+    )
     assert written.checksum is None, "it was not proven yet"
     computed = Checksum("crc32c", crc32c(content)) if lab.writer.conditions().checksum else None
     look = lab.writer.look("a")
-    assert look is not None and (look.seen.version, look.checksum) == (written.seen.version, computed)
-    again = lab.writer.create("b", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4")
+    assert look is not None and (look.seen.version, look.checksum) == (
+        written.seen.version,
+        computed,
+    )
+    again = lab.writer.create(
+        "b", (content[at : at + MiB] for at in range(0, size, MiB)), size, {}, "video/mp4"
+    )
     assert again.checksum == computed
 
 
@@ -263,13 +323,17 @@ def test_a_listing_pages_through_everything_and_leaves_out_retainers_own(lab: La
         list(pool.map(lambda n: put(lab, f"n/{n:04}", b"x"), range(1050)))
     put(lab, "_retainer/catalog/part", b"x")
     assert sorted(each.key for each in lab.writer.list()) == [f"n/{n:04}" for n in range(1050)]
-    assert [each.key for each in lab.writer.list("_retainer/catalog/")] == ["_retainer/catalog/part"]
+    assert [each.key for each in lab.writer.list("_retainer/catalog/")] == [
+        "_retainer/catalog/part"
+    ]
 
 
 def test_a_listing_that_breaks_raises(lab: Lab, tmp_path: Path) -> None:
     broken = dataclasses.replace(
         lab.writer.store,  # type: ignore[attr-defined]
-        url=f"file://{tmp_path}/not-there" if lab.server == "local" else f"{lab.writer.store.scheme}://no-such-bucket/x",  # type: ignore[attr-defined]
+        url=f"file://{tmp_path}/not-there"
+        if lab.server == "local"
+        else f"{lab.writer.store.scheme}://no-such-bucket/x",  # type: ignore[attr-defined]
     )
     with pytest.raises(ListingBroken):
         list(make_writer(broken).list())
@@ -296,35 +360,59 @@ def test_any_key_comes_back_as_it_was_written(lab: Lab, key: str) -> None:
     assert lab.writer.delete(seen) is Deletion.DELETED
 
 
-def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     lab.needs("server-side copies")
-    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+    source = make_writer(
+        make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")
+    )
     content = random.Random(5).randbytes(9 * MiB)
     source.create("from", iter([content]), len(content), {}, "video/mp4")
     seen, checksum = source.look("from").seen, Checksum("crc32c", crc32c(content))  # type: ignore[union-attr]
-    copied = lab.writer.copy_within(source, seen, checksum, "to", {"retainer-asset": "a1"}, "video/mp4")
+    copied = lab.writer.copy_within(
+        source, seen, checksum, "to", {"retainer-asset": "a1"}, "video/mp4"
+    )
     assert copied is not None and copied.size == len(content)
     assert content_of(lab, "to") == content
     look = lab.writer.look("to")
-    assert look is not None and (look.checksum, (look.metadata or {}).get("retainer-asset")) == (checksum, "a1")
+    assert look is not None and (look.checksum, (look.metadata or {}).get("retainer-asset")) == (
+        checksum,
+        "a1",
+    )
     with pytest.raises(KeyTaken):
         lab.writer.copy_within(source, seen, checksum, "to", {}, "video/mp4")
 
 
-def test_servers_copy_only_where_that_is_proven_to_be_safe(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+def test_servers_copy_only_where_that_is_proven_to_be_safe(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    source = make_writer(
+        make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")
+    )
     seen = source.create("from", iter([b"content"]), 7, {}, "video/mp4").seen
     assert lab.writer.copies_from(source) is ("server-side copies" not in lab.lacks)
     if "server-side copies" in lab.lacks:
-        assert lab.writer.copy_within(source, seen, Checksum("crc32c", crc32c(b"content")), "to", {}, "video/mp4") is None
+        assert (
+            lab.writer.copy_within(
+                source, seen, Checksum("crc32c", crc32c(b"content")), "to", {}, "video/mp4"
+            )
+            is None
+        )
         assert lab.writer.look("to") is None
 
 
-def test_what_has_another_checksum_is_not_copied_or_is_seen_to_have_another(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_what_has_another_checksum_is_not_copied_or_is_seen_to_have_another(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     lab.needs("server-side copies")
-    source = make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other"))
+    source = make_writer(
+        make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")
+    )
     seen = source.create("from", iter([b"content"]), 7, {}, "video/mp4").seen
-    made = lab.writer.copy_within(source, seen, Checksum("crc32c", crc32c(b"another")), "to", {}, "video/mp4")
+    made = lab.writer.copy_within(
+        source, seen, Checksum("crc32c", crc32c(b"another")), "to", {}, "video/mp4"
+    )
     look = lab.writer.look("to")
     if "copies in one call" in lab.lacks:
         assert made is None and look is None
@@ -332,13 +420,22 @@ def test_what_has_another_checksum_is_not_copied_or_is_seen_to_have_another(lab:
         assert look is not None and look.checksum == Checksum("crc32c", crc32c(b"content"))
 
 
-def test_a_changed_source_is_not_copied_on_the_servers_side(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_changed_source_is_not_copied_on_the_servers_side(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     lab.needs("server-side copies")
-    source_lab = dataclasses.replace(lab, writer=make_writer(make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")))
+    source_lab = dataclasses.replace(
+        lab,
+        writer=make_writer(
+            make_store(lab.server, endpoint_of(lab.server, request), tmp_path, name="other")
+        ),
+    )
     seen = put(source_lab, "from", b"first")
     overwrite(source_lab, "from", b"other")
     with pytest.raises(StoreFailed):
-        lab.writer.copy_within(source_lab.writer, seen, Checksum("crc32c", crc32c(b"first")), "to", {}, "video/mp4")
+        lab.writer.copy_within(
+            source_lab.writer, seen, Checksum("crc32c", crc32c(b"first")), "to", {}, "video/mp4"
+        )
     assert lab.writer.look("to") is None
 
 
@@ -349,14 +446,23 @@ def crc64nvme(content: bytes) -> str:
 @pytest.mark.parametrize("part", [512 * MiB, 5 * MiB])
 @pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
 def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
-    server: str, part: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str,
+    part: int,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("retainer.stores.s3._COPY_PART", part)
     endpoint = request.getfixturevalue(server)
-    source, target = (S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault"))
+    source, target = (
+        S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault")
+    )
     content = random.Random(6).randbytes(9 * MiB)
     servers.s3_client(endpoint).put_object(
-        Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=content, ChecksumCRC64NVME=crc64nvme(content)
+        Bucket=source.store.bucket,
+        Key=f"{source.store.prefix}from",
+        Body=content,
+        ChecksumCRC64NVME=crc64nvme(content),
     )
     look = source.look("from")
     checksum = Checksum("crc64nvme", crc64nvme(content))
@@ -364,16 +470,24 @@ def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
     assert target.copy_within(source, look.seen, checksum, "to", {}, "video/mp4") is not None
     there = target.look("to")
     assert there is not None and there.checksum == look.checksum
-    assert checksum_of(target, Look(there.seen), "crc64nvme") == look.checksum, "and so do its bytes, read back"
+    assert checksum_of(target, Look(there.seen), "crc64nvme") == look.checksum, (
+        "and so do its bytes, read back"
+    )
     with pytest.raises(KeyTaken):
         target.copy_within(source, look.seen, checksum, "to", {}, "video/mp4")
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "seaweedfs_as_aws"])
-def test_a_copy_of_what_has_no_checksum_gets_one(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_copy_of_what_has_no_checksum_gets_one(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     endpoint = request.getfixturevalue(server)
-    source, target = (S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault"))
-    source._client.put_object(Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=b"bare")
+    source, target = (
+        S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault")
+    )
+    source._client.put_object(
+        Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=b"bare"
+    )
     look = source.look("from")
     assert look is not None and look.checksum is None
     checksum = Checksum("crc32c", crc32c(b"bare"))

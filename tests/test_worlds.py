@@ -1,7 +1,9 @@
-"""Random worlds: two machines, two checkouts, people who meddle, kills and wrong clocks, against a small model of what must never happen.
+"""Random worlds: two machines, two checkouts, people who meddle, kills and wrong clocks, against a
+small model of what must never happen.
 
-Whatever comes, the bytes that an upload has now, and the bytes of every recording that a hold covers, lie somewhere; and no more is deleted in a
-day than the limit allows, by both machines together. `RETAINER_WORLDS=300 pytest -m slow tests/test_worlds.py` plays more of them.
+Whatever comes, the bytes that an upload has now, and the bytes of every recording that a hold
+covers, lie somewhere; and no more is deleted in a day than the limit allows, by both machines
+together. `RETAINER_WORLDS=300 pytest -m slow tests/test_worlds.py` plays more of them.
 """
 
 from __future__ import annotations
@@ -70,10 +72,14 @@ class World:
         found = []
         for store in stores:
             for root in (self.folder(store), Path(f"{self.folder(store)}".rstrip("/") + ".disk")):
-                found += [path.read_bytes() for path in root.rglob("*.mp4") if "_retainer/tmp" not in str(path)]
+                found += [
+                    path.read_bytes()
+                    for path in root.rglob("*.mp4")
+                    if "_retainer/tmp" not in str(path)
+                ]
         return found
 
-    # ── what may come ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what may come ─────────────────────────────────────────────────────────────────────────────
 
     def plan_and_apply(self, project: Project, **environment: str) -> None:
         before = self.contents("uploads")
@@ -81,14 +87,27 @@ class World:
         self.ended("plan", done.returncode, done.stderr)
         if done.returncode not in (0, 4, 8, 11):
             return
-        count = next((word for word, after in zip(done.stdout.split(), done.stdout.split()[1:], strict=False) if after in ("copies,", "copy,")), "0")
+        count = next(
+            (
+                word
+                for word, after in zip(done.stdout.split(), done.stdout.split()[1:], strict=False)
+                if after in ("copies,", "copy,")
+            ),
+            "0",
+        )
         words = ("apply", "p.plan", "--approve-deletes", count.replace(",", ""))
         if self.draw.random() < 0.3:
             self.meddle()
         if environment:
             child = str(Path(__file__).parent / "kill_child.py")
-            killed = subprocess.run([sys.executable, child, *words], cwd=project.root, env=project.env() | environment, check=False,
-                                    capture_output=True, text=True)  # fmt: skip
+            killed = subprocess.run(
+                [sys.executable, child, *words],
+                cwd=project.root,
+                env=project.env() | environment,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
             self.log.append(f"apply ended with {killed.returncode} {environment}")
         else:
             done = project.run(*words, expect=None)
@@ -111,8 +130,14 @@ class World:
                 path.write_bytes(self.newest[name])
                 self.log.append(f"overwrote {name[-2:]}")
             case 1:
-                self.holds.append({"id": f"H{len(self.holds)}", "why": "w", "match": self.draw.choice([{"asset_id": name}, {"room": self.room}]),
-                                   "in": "vault"})  # fmt: skip
+                self.holds.append(
+                    {
+                        "id": f"H{len(self.holds)}",
+                        "why": "w",
+                        "match": self.draw.choice([{"asset_id": name}, {"room": self.room}]),
+                        "in": "vault",
+                    }
+                )
                 self.rules()
                 self.log.append(f"hold {self.holds[-1]['match']}")
             case 2:
@@ -131,7 +156,11 @@ class World:
                 self.log.append("disks")
             case 4:
                 everywhere = self.contents("uploads", "vault", "cold")
-                copies = [each for each in self.folder("vault").rglob("*.mp4") if everywhere.count(each.read_bytes()) > 1]
+                copies = [
+                    each
+                    for each in self.folder("vault").rglob("*.mp4")
+                    if everywhere.count(each.read_bytes()) > 1
+                ]
                 if copies:
                     self.draw.choice(copies).unlink()
                     self.log.append("removed a copy")
@@ -143,10 +172,15 @@ class World:
                     journal.write_bytes(b"".join(lines[: self.draw.randrange(len(lines) + 1)]))
                     self.log.append("cut a journal")
             case 6:
-                shutil.rmtree(self.draw.choice([self.one, self.two]).root / ".retainer", ignore_errors=True)
+                shutil.rmtree(
+                    self.draw.choice([self.one, self.two]).root / ".retainer", ignore_errors=True
+                )
                 self.log.append("removed a state folder")
             case _:
-                self.upload(f"{self.draw.randrange(100, 1 << 40):024x}", timedelta(days=self.draw.choice([1, 60])))
+                self.upload(
+                    f"{self.draw.randrange(100, 1 << 40):024x}",
+                    timedelta(days=self.draw.choice([1, 60])),
+                )
 
     def step(self, patch: pytest.MonkeyPatch) -> None:
         project = self.draw.choice([self.one, self.two])
@@ -154,9 +188,16 @@ class World:
             case 0:
                 self.meddle()
             case 1:
-                at = {"KILL_AT": str(self.draw.randrange(1, 60)), "KILL_WHEN": self.draw.choice(["before", "after"])}
+                at = {
+                    "KILL_AT": str(self.draw.randrange(1, 60)),
+                    "KILL_WHEN": self.draw.choice(["before", "after"]),
+                }
                 self.plan_and_apply(project, **at)
-                for store in ("uploads", "vault", "cold"):  # nobody waits ten minutes for a dead run of the other machine
+                for store in (
+                    "uploads",
+                    "vault",
+                    "cold",
+                ):  # nobody waits ten minutes for a dead run of the other machine
                     (self.folder(store) / "_retainer" / "lock").unlink(missing_ok=True)
             case 2:
                 shift, now = timedelta(days=self.draw.choice([-400, 400, 4000])), cli.now
@@ -166,7 +207,10 @@ class World:
                     self.plan_and_apply(project)
             case 3:
                 done = project.run(self.draw.choice(["verify", "adopt"]), "vault", expect=None)
-                assert done.returncode in ENDS | {1} and "could not go on" not in done.stderr, (self.log, done.stderr)
+                assert done.returncode in ENDS | {1} and "could not go on" not in done.stderr, (
+                    self.log,
+                    done.stderr,
+                )
             case _:
                 self.plan_and_apply(project)
 

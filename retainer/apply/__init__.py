@@ -1,1 +1,2 @@
-"""THE EFFECTS: run, copy, delete, verify, resume. Everything that changes the world is in this folder."""
+"""THE EFFECTS: run, copy, delete, verify, resume. Everything that changes the world is in this
+folder."""

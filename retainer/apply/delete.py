@@ -13,20 +13,25 @@ from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWrite
 
 BATCH = 500
 LOOKED_AT_SINGLY = 8
-"""So many witnesses in one store are looked at one by one; more are found in a listing of their folder."""
+"""So many witnesses in one store are looked at one by one; more are found in a listing of their
+folder."""
 
 
 def rests_on(action: Action) -> frozenset[str]:
-    """The stores that must not change under a delete: where it deletes, and where its witnesses lie."""
+    """The stores that must not change under a delete: where it deletes, and where its witnesses
+    lie."""
     return frozenset({action.store, *(witness.store for witness in action.witnesses)})
 
 
 def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | None:
-    """Why a delete is not safe at this moment: a copy that makes it safe is no longer as the plan saw it. None: it is.
+    """Why a delete is not safe at this moment: a copy that makes it safe is no longer as the plan
+    saw it. None: it is.
 
     Raises StoreFailed and ListingBroken when a witness cannot be looked at.
     """
-    for name, group in groupby(sorted(action.witnesses, key=lambda each: each.store), key=lambda each: each.store):
+    for name, group in groupby(
+        sorted(action.witnesses, key=lambda each: each.store), key=lambda each: each.store
+    ):
         witnesses = list(group)
         found = _as_they_are(stores[name], witnesses) if name in stores else {}
         for witness in witnesses:
@@ -41,9 +46,17 @@ def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | 
 
 
 def _not_whole(action: Action, store: StoreReader, witnesses: Sequence[Planned]) -> str | None:
-    """What is missing of playlists and segments that no manifest of ours vouches for, as 100ms uploads them."""
+    """What is missing of playlists and segments that no manifest of ours vouches for, as 100ms
+    uploads them."""
     named_so = str(action.facts.get("path") or "").rpartition("/")[2]
-    entry = next((each for each in witnesses if each.key.lower().endswith(".m3u8") and each.key.rpartition("/")[2] == named_so), None)
+    entry = next(
+        (
+            each
+            for each in witnesses
+            if each.key.lower().endswith(".m3u8") and each.key.rpartition("/")[2] == named_so
+        ),
+        None,
+    )
     if entry is None or any(each.key.endswith(f"/{MANIFEST}") for each in witnesses):
         return None
     try:
@@ -60,7 +73,11 @@ def _as_they_are(store: StoreReader, planned: Sequence[Planned]) -> dict[str, Se
     if len(planned) <= LOOKED_AT_SINGLY or "/" in folders:
         looks = {each.key: store.look(each.key) for each in planned}
         return {key: look.seen for key, look in looks.items() if look is not None}
-    outermost = [folder for folder in folders if not any(folder != other and folder.startswith(other) for other in folders)]
+    outermost = [
+        folder
+        for folder in folders
+        if not any(folder != other and folder.startswith(other) for other in folders)
+    ]
     return {seen.key: seen for folder in outermost for seen in store.list(folder)}
 
 
@@ -69,12 +86,16 @@ def objects_of(action: Action) -> list[Seen]:
     return [Seen(planned.key, planned.size, planned.version) for planned in action.objects]
 
 
-def delete_one(action: Action, store: StoreWriter, outcomes: list[Deletion], check: Callable[[], None]) -> None:
-    """Delete the objects of a copy by their keys: what a player would open first, a manifest last, and that only when all else is gone.
+def delete_one(
+    action: Action, store: StoreWriter, outcomes: list[Deletion], check: Callable[[], None]
+) -> None:
+    """Delete the objects of a copy by their keys: what a player would open first, a manifest last,
+    and that only when all else is gone.
 
-    The outcomes are added in the order of the action's objects, and end early: where the first one has changed or is locked, nothing else is
-    touched. `check` is asked before every call, and whatever it raises ends it. Raises StoreFailed; what is left then goes when the same plan
-    is applied again.
+    The outcomes are added in the order of the action's objects, and end early: where the first one
+    has changed or is locked, nothing else is touched. `check` is asked before every call, and
+    whatever it raises ends it. Raises StoreFailed; what is left then goes when the same plan is
+    applied again.
     """
     first, *rest = objects_of(action)
     check()
@@ -91,7 +112,9 @@ def _left(outcomes: Sequence[Deletion]) -> bool:
     return Deletion.CHANGED in outcomes or Deletion.LOCKED in outcomes
 
 
-def _deleted(store: StoreWriter, objects: Sequence[Seen], check: Callable[[], None]) -> Iterator[Deletion]:
+def _deleted(
+    store: StoreWriter, objects: Sequence[Seen], check: Callable[[], None]
+) -> Iterator[Deletion]:
     if not store.conditions().batch_delete:
         for seen in objects:
             check()

@@ -1,4 +1,5 @@
-"""The identity of a store that is written to: made with the first write, and told once whose recordings lie there."""
+"""The identity of a store that is written to: made with the first write, and told once whose
+recordings lie there."""
 
 from __future__ import annotations
 
@@ -11,14 +12,17 @@ from retainer.ports import StoreWriter
 
 
 def identified(store: StoreWriter, customer: str | None) -> Identity | None:
-    """The identity of a store, made where it has none; None where a store without conditional creates has none. Raises StoreFailed."""
+    """The identity of a store, made where it has none; None where a store without conditional
+    creates has none. Raises StoreFailed."""
     found = identity_in(store)
     if found is None:
         if not store.conditions().create:
             return None
         made = Identity.new(customer)
         with suppress(KeyTaken):
-            store.create(IDENTITY_KEY, iter([made.write()]), len(made.write()), {}, "application/json")
+            store.create(
+                IDENTITY_KEY, iter([made.write()]), len(made.write()), {}, "application/json"
+            )
         found = identity_in(store)
         return found[1] if found else None
     look, identity = found

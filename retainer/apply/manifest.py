@@ -1,4 +1,5 @@
-"""The manifest of a copy of many objects: written last, so that a copy without one is no copy (format: docs/journal.md)."""
+"""The manifest of a copy of many objects: written last, so that a copy without one is no copy
+(format: docs/journal.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One object, by its name below the manifest's folder. `was`: the SHA-256 of a playlist before its addresses were made relative."""
+    """One object, by its name below the manifest's folder. `was`: the SHA-256 of a playlist before
+    its addresses were made relative."""
 
     name: str
     size: int
@@ -27,7 +29,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`entry`: the member that is opened first. `left_out`: names that could not be read, and why; they are no part of the copy."""
+    """`entry`: the member that is opened first. `left_out`: names that could not be read, and why;
+    they are no part of the copy."""
 
     asset_id: str
     entry: str
@@ -42,20 +45,29 @@ def write_manifest(manifest: Manifest) -> bytes:
         "retainer_manifest": FORMAT_VERSION,
         "asset_id": manifest.asset_id,
         "entry": manifest.entry,
-        "members": [_told(member) for member in sorted(manifest.members, key=lambda member: member.name)],
+        "members": [
+            _told(member) for member in sorted(manifest.members, key=lambda member: member.name)
+        ],
         "left_out": [{"name": name, "why": why} for name, why in sorted(manifest.left_out)],
         "record": {key: value for key, value in manifest.record.items() if value is not None},
-    }  # fmt: skip
+    }
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def _told(member: Member) -> dict[str, Any]:
-    facts = {"name": member.name, "size": member.size, member.checksum.kind: member.checksum.value, "sha256": member.sha256, "was": member.was}
+    facts = {
+        "name": member.name,
+        "size": member.size,
+        member.checksum.kind: member.checksum.value,
+        "sha256": member.sha256,
+        "was": member.was,
+    }
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def is_manifest(content: bytes) -> bool:
-    """Whether this was meant as a manifest of ours; a recording may have a file of that name of its own."""
+    """Whether this was meant as a manifest of ours; a recording may have a file of that name of its
+    own."""
     return b'"retainer_manifest":' in content
 
 
@@ -68,9 +80,18 @@ def read_manifest(content: bytes) -> Manifest:
         if len({of["name"] for of in value["members"]}) < len(value["members"]):
             raise ValueError
         return Manifest(
-            value["asset_id"], value["entry"],
-            tuple(Member(of["name"], of["size"], Checksum.found_in(of), of.get("sha256"), of.get("was")) for of in value["members"]),
-            tuple((left["name"], left["why"]) for left in value["left_out"]), value["record"],
-        )  # fmt: skip
+            value["asset_id"],
+            value["entry"],
+            tuple(
+                Member(
+                    of["name"], of["size"], Checksum.found_in(of), of.get("sha256"), of.get("was")
+                )
+                for of in value["members"]
+            ),
+            tuple((left["name"], left["why"]) for left in value["left_out"]),
+            value["record"],
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Unverified(f"a {MANIFEST} is damaged, or of a format that this retainer does not read") from None
+        raise Unverified(
+            f"a {MANIFEST} is damaged, or of a format that this retainer does not read"
+        ) from None

@@ -1,4 +1,5 @@
-"""What an HLS recording consists of: its playlists followed to their ends (RFC 8216), with a name for everything that they lead to."""
+"""What an HLS recording consists of: its playlists followed to their ends (RFC 8216), with a name
+for everything that they lead to."""
 
 from __future__ import annotations
 
@@ -19,12 +20,18 @@ LONGEST_BYTES = 16 << 20
 MOST_OBJECTS = 100_000
 """A recording is at most so many objects."""
 _ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^,"]*?))[ \t]*(?:,|$)')
-"""One of an attribute list, as players read it: blanks around it, and quotes that may be missing."""
+"""One of an attribute list, as players read it: blanks around it, and quotes that may be
+missing."""
 _TAG = re.compile(r"#(EXT[A-Za-z0-9-]*):(.*)", re.DOTALL | re.IGNORECASE)
 _LISTS = ("EXT-X-MEDIA", "EXT-X-I-FRAME-STREAM-INF", "EXT-X-IMAGE-STREAM-INF")
-_HINTS = ("EXT-X-PRELOAD-HINT", "EXT-X-RENDITION-REPORT", "EXT-X-CONTENT-STEERING", "EXT-X-DATERANGE")
-"""What comes next in a live stream, which server to prefer, what to play in between: their addresses are no part of the recording, and in a
-copy they would lead away from it."""
+_HINTS = (
+    "EXT-X-PRELOAD-HINT",
+    "EXT-X-RENDITION-REPORT",
+    "EXT-X-CONTENT-STEERING",
+    "EXT-X-DATERANGE",
+)
+"""What comes next in a live stream, which server to prefer, what to play in between: their
+addresses are no part of the recording, and in a copy they would lead away from it."""
 _NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE")
 _NAMES_ADDRESS = re.compile(r"(?i)(^|-)URI$|^X-ASSET-LIST$")
 _LINE_ENDS = re.compile("(\r\n|\r|\n)")
@@ -34,7 +41,8 @@ _OTHER_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 @dataclass(frozen=True, slots=True)
 class Playlist:
-    """A playlist as it is to be kept. `was`: the SHA-256 (hex) of what was read, where addresses in it had to become relative ones."""
+    """A playlist as it is to be kept. `was`: the SHA-256 (hex) of what was read, where addresses in
+    it had to become relative ones."""
 
     name: str
     content: bytes
@@ -43,8 +51,8 @@ class Playlist:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A recording's members, each with the address it is read from, by their names; its playlists, in the order they are written; and what
-    lies beside it, which no playlist names."""
+    """A recording's members, each with the address it is read from, by their names; its playlists,
+    in the order they are written; and what lies beside it, which no playlist names."""
 
     members: dict[str, str]
     playlists: tuple[Playlist, ...]
@@ -57,7 +65,8 @@ class Tree:
 
     @property
     def encrypted(self) -> bool:
-        """Whether some of its members are encrypted as a whole, so that they do not begin as their names say."""
+        """Whether some of its members are encrypted as a whole, so that they do not begin as their
+        names say."""
         return any(b"METHOD=AES-" in playlist.content for playlist in self.playlists)
 
 
@@ -73,7 +82,8 @@ class _Uri:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A playlist as it was read, with every URI in it by its place: what is followed is what is rewritten."""
+    """A playlist as it was read, with every URI in it by its place: what is followed is what is
+    rewritten."""
 
     content: bytes
     text: str
@@ -82,14 +92,22 @@ class _Page:
 
     def named(self, kind: str) -> tuple[str, ...]:
         """The URIs of one kind that lead to something."""
-        return tuple(dict.fromkeys(uri.text for uri in self.uris if uri.kind == kind and not uri.text.startswith("data:")))
+        return tuple(
+            dict.fromkeys(
+                uri.text
+                for uri in self.uris
+                if uri.kind == kind and not uri.text.startswith("data:")
+            )
+        )
 
 
 def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ()) -> Tree:
-    """Follow a recording's playlists from the address of the first one; `read` gives the bytes at an address.
+    """Follow a recording's playlists from the address of the first one; `read` gives the bytes at
+    an address.
 
-    `beside`: addresses of more members, which no playlist names. Names are paths below the folder that holds everything.
-    Raises SourceFailed for a playlist that is none, that has no end, that leads in a circle or to another host, and whatever `read` raises.
+    `beside`: addresses of more members, which no playlist names. Names are paths below the folder
+    that holds everything. Raises SourceFailed for a playlist that is none, that has no end, that
+    leads in a circle or to another host, and whatever `read` raises.
     """
     pages = {entry: _page(entry, read(entry))}
     for uri in pages[entry].named("playlist"):
@@ -99,22 +117,37 @@ def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ())
         if address not in pages:
             pages[address] = _page(address, read(address))
             if pages[address].is_master:
-                raise SourceFailed(f"{_short(entry)} leads to {_short(address)}, which leads to more playlists: a loop, or no HLS")
-    members = dict.fromkeys(_address(page, uri) for page in pages for uri in pages[page].named("other"))
+                raise SourceFailed(
+                    f"{_short(entry)} leads to {_short(address)}, which leads to more playlists: a "
+                    "loop, or no HLS"
+                )
+    members = dict.fromkeys(
+        _address(page, uri) for page in pages for uri in pages[page].named("other")
+    )
     if circle := next((address for address in members if address in pages), None):
         raise SourceFailed(f"{_short(circle)} is named as a part of itself: a loop of playlists")
     if len(members) + len(pages) > MOST_OBJECTS:
         raise SourceFailed(f"its playlists name more than {MOST_OBJECTS:,} objects")
-    others = [address for address in dict.fromkeys(beside) if address not in pages and address not in members]
+    others = [
+        address
+        for address in dict.fromkeys(beside)
+        if address not in pages and address not in members
+    ]
     names = _names([*pages, *members, *others])
     in_order = [*(address for address in pages if address != entry), entry]
     playlists = tuple(_kept(address, pages[address], names) for address in in_order)
-    return Tree({names[address]: address for address in members}, playlists, {names[address]: address for address in others})
+    return Tree(
+        {names[address]: address for address in members},
+        playlists,
+        {names[address]: address for address in others},
+    )
 
 
 def _page(address: str, content: bytes) -> _Page:
     if len(content) > LONGEST_BYTES:
-        raise SourceFailed(f"{_short(address)} is longer than {LONGEST_BYTES >> 20} MiB: no playlist")
+        raise SourceFailed(
+            f"{_short(address)} is longer than {LONGEST_BYTES >> 20} MiB: no playlist"
+        )
     try:
         text = content.decode("utf-8-sig")
         if not text.startswith("#EXTM3U"):
@@ -122,12 +155,21 @@ def _page(address: str, content: bytes) -> _Page:
         parsed = m3u8.loads(_OTHER_ENDS.sub(" ", text))
     except Exception:
         # The library raises whatever its parsing stumbled over.
-        raise SourceFailed(f"{_short(address)} is no playlist", hint="look at the recording in the 100ms dashboard") from None
+        raise SourceFailed(
+            f"{_short(address)} is no playlist", hint="look at the recording in the 100ms dashboard"
+        ) from None
     if "#EXT-X-SKIP" in text.upper():
-        raise SourceFailed(f"{_short(address)} leaves out what an earlier one had (EXT-X-SKIP)", hint="plan and apply again later")
-    lists = _given([*parsed.playlists, *parsed.media, *parsed.iframe_playlists, *parsed.image_playlists])
+        raise SourceFailed(
+            f"{_short(address)} leaves out what an earlier one had (EXT-X-SKIP)",
+            hint="plan and apply again later",
+        )
+    lists = _given(
+        [*parsed.playlists, *parsed.media, *parsed.iframe_playlists, *parsed.image_playlists]
+    )
     segments = [*parsed.segments, *(part for segment in parsed.segments for part in segment.parts)]
-    others = _given([*segments, *parsed.keys, *parsed.segment_map, *parsed.session_keys, *parsed.session_data])
+    others = _given(
+        [*segments, *parsed.keys, *parsed.segment_map, *parsed.session_keys, *parsed.session_data]
+    )
     is_master = bool(parsed.is_variant or lists)
     if lists and parsed.segments:
         raise SourceFailed(f"{_short(address)} names playlists and segments, which no playlist may")
@@ -136,14 +178,25 @@ def _page(address: str, content: bytes) -> _Page:
         uris = tuple(_uris(text))
     except ValueError:
         raise SourceFailed(odd, hint="please report this") from None
-    # The library reads playlists as well, so that what our reader overlooked, or takes for something else, is noticed.
+    # The library reads playlists as well, so that what our reader overlooked, or takes for
+    # something else, is noticed.
     ours = {kind: {uri.text for uri in uris if uri.kind == kind} for kind in ("playlist", "other")}
-    if set(lists) - ours["playlist"] or set(others) - ours["other"] or any("{$" in uri.text for uri in uris):
+    if (
+        set(lists) - ours["playlist"]
+        or set(others) - ours["other"]
+        or any("{$" in uri.text for uri in uris)
+    ):
         raise SourceFailed(odd, hint="please report this")
     if not is_master and not segments:
-        raise SourceFailed(f"{_short(address)} names no segment", hint="look at the recording in the 100ms dashboard")
+        raise SourceFailed(
+            f"{_short(address)} names no segment",
+            hint="look at the recording in the 100ms dashboard",
+        )
     if not is_master and not parsed.is_endlist:
-        raise SourceFailed(f"{_short(address)} has no end: it is still being written, or was cut off", hint="plan and apply again later")
+        raise SourceFailed(
+            f"{_short(address)} has no end: it is still being written, or was cut off",
+            hint="plan and apply again later",
+        )
     return _Page(content, text, is_master, uris)
 
 
@@ -152,7 +205,8 @@ def _given(items: Sequence[object]) -> tuple[str, ...]:
 
 
 def _uris(text: str) -> Iterator[_Uri]:
-    """Every URI of a playlist, by its place. Raises ValueError where a line names one in a way that no attribute list has."""
+    """Every URI of a playlist, by its place. Raises ValueError where a line names one in a way that
+    no attribute list has."""
     start, of_playlist = 0, False
     for line in _LINE_ENDS.split(text):
         bare = line.strip()
@@ -192,8 +246,15 @@ def _address(page: str, uri: str) -> str:
     except ValueError:
         raise SourceFailed(f"{_short(page)} has an address in it that is none") from None
     if (here.scheme, here.netloc) != (there.scheme, there.netloc):
-        what = "a file on this machine" if there.scheme == "file" else f"another host ({there.scheme}://{there.hostname or ''})"
-        raise SourceFailed(f"{_short(page)} leads to {what}, which is not followed", hint="look at the recording in the 100ms dashboard")
+        what = (
+            "a file on this machine"
+            if there.scheme == "file"
+            else f"another host ({there.scheme}://{there.hostname or ''})"
+        )
+        raise SourceFailed(
+            f"{_short(page)} leads to {what}, which is not followed",
+            hint="look at the recording in the 100ms dashboard",
+        )
     return address
 
 
@@ -208,7 +269,10 @@ def _names(addresses: Sequence[str]) -> dict[str, str]:
         parts = urlsplit(address)
         path = unquote(parts.path)
         pieces = path.split("/")[1:]
-        if any(piece in ("", ".", "..") or not piece.isprintable() or len(piece.encode()) > 200 for piece in pieces):
+        if any(
+            piece in ("", ".", "..") or not piece.isprintable() or len(piece.encode()) > 200
+            for piece in pieces
+        ):
             raise SourceFailed(f"`{path[-80:]!r}` is no name that a store could keep")
         if posixpath.basename(path) == MANIFEST:
             path = posixpath.join(posixpath.dirname(path), f"_{MANIFEST}")
@@ -217,13 +281,16 @@ def _names(addresses: Sequence[str]) -> dict[str, str]:
             path = f"{stem}-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}{end}"
         paths[address] = path
     if len(set(paths.values())) < len(paths):
-        raise SourceFailed("two of its objects would have one name in a copy", hint="please report this")
+        raise SourceFailed(
+            "two of its objects would have one name in a copy", hint="please report this"
+        )
     root = posixpath.commonpath([posixpath.dirname(path) for path in paths.values()]).rstrip("/")
     return {address: path[len(root) + 1 :] for address, path in paths.items()}
 
 
 def _kept(address: str, page: _Page, names: dict[str, str]) -> Playlist:
-    """A playlist byte for byte, or, where it names something absolutely or with a query, with names that lead to the copies beside it.
+    """A playlist byte for byte, or, where it names something absolutely or with a query, with names
+    that lead to the copies beside it.
 
     Raises SourceFailed unless every URI of what is kept leads to something that is kept.
     """
@@ -260,9 +327,15 @@ def _without_hints(text: str) -> str:
 
 
 def _leads_to_itself(address: str, text: str, folder: str, kept: set[str]) -> None:
-    """Read once more what is to be kept, as a player will: each URI must lead to a part of the copy."""
+    """Read once more what is to be kept, as a player will: each URI must lead to a part of the
+    copy."""
     for uri in _uris(text):
         parts = urlsplit(uri.text)
         name = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
-        if parts.scheme != "data" and (parts.scheme or parts.netloc or parts.query or name not in kept):
-            raise SourceFailed(f"a copy of {_short(address)} would lead to something that is no part of it", hint="please report this")
+        if parts.scheme != "data" and (
+            parts.scheme or parts.netloc or parts.query or name not in kept
+        ):
+            raise SourceFailed(
+                f"a copy of {_short(address)} would lead to something that is no part of it",
+                hint="please report this",
+            )

@@ -1,4 +1,5 @@
-"""The catalog: what was copied and what it is, as Parquet parts under `_retainer/catalog/` of each store."""
+"""The catalog: what was copied and what it is, as Parquet parts under `_retainer/catalog/` of each
+store."""
 
 from __future__ import annotations
 
@@ -18,22 +19,37 @@ from retainer.model.tables import create
 from retainer.ports import StoreReader, StoreWriter
 
 
-def write_part(store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime, identity: str | None) -> str:
-    """Write a part with these entries; its key. A part is named by its content, so writing it twice is writing it once.
+def write_part(
+    store: StoreWriter, rows: Sequence[dict[str, Any]], now: datetime, identity: str | None
+) -> str:
+    """Write a part with these entries; its key. A part is named by its content, so writing it twice
+    is writing it once.
 
-    `identity`: the store's own, which tells its entries from those of any other store, whatever both are called.
+    `identity`: the store's own, which tells its entries from those of any other store, whatever
+    both are called.
     """
     connection = connect()
     try:
         connection.execute(create("entries", CATALOG))
-        fill(connection, "entries", CATALOG, (dict.fromkeys(CATALOG) | row | {"store_id": identity} for row in rows))
+        fill(
+            connection,
+            "entries",
+            CATALOG,
+            (dict.fromkeys(CATALOG) | row | {"store_id": identity} for row in rows),
+        )
         path = private_file(".parquet")
-        connection.execute(f"COPY (FROM entries ORDER BY key) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(
+            f"COPY (FROM entries ORDER BY key) TO {literal(str(path))} (FORMAT parquet, "
+            "COMPRESSION zstd)"
+        )
         content = path.read_bytes()
         path.unlink()
     except (OSError, duckdb.Error) as error:
         reason = str(error).splitlines()[0]
-        raise StoreFailed(f"a part of the catalog of {store.name} could not be made: {reason}", hint="is the disk full?") from None
+        raise StoreFailed(
+            f"a part of the catalog of {store.name} could not be made: {reason}",
+            hint="is the disk full?",
+        ) from None
     finally:
         connection.close()
     key = CATALOG_PREFIX + part_name(content, now)
@@ -48,27 +64,37 @@ def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
     """An object as it was written and verified, as a catalog holds it."""
     seen = written.look.seen
     return {
-        "store": store, "key": seen.key, "object_size": seen.size, "version": seen.version,
-        written.checksum.kind: written.checksum.value, "sha256": written.sha256, "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
-    }  # fmt: skip
+        "store": store,
+        "key": seen.key,
+        "object_size": seen.size,
+        "version": seen.version,
+        written.checksum.kind: written.checksum.value,
+        "sha256": written.sha256,
+        "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
+    }
 
 
-def entries_of(store: str, copied: Copied, asset_id: str, now: datetime) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def entries_of(
+    store: str, copied: Copied, asset_id: str, now: datetime
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The entry of a copy's one object or manifest, and those of its members."""
     whole = entry_of(store, copied.whole, now)
     if not copied.members:
         return whole, []
     mark = {"manifest": whole["key"], "manifest_crc32c": whole["crc32c"]}
     members = [
-        entry_of(store, member, now) | mark | {"asset_id": asset_id}
+        entry_of(store, member, now)
+        | mark
+        | {"asset_id": asset_id}
         | dict(zip(MADE_OF, copied.uploads.get(member.look.seen.key, ()), strict=False))
         for member in copied.members
-    ]  # fmt: skip
+    ]
     return whole | mark | {"members": len(members)}, members
 
 
 def members_of(store: StoreReader, folder: str, manifest: Manifest) -> tuple[Written, ...]:
-    """The members of a copy as they lie there, each compared with its manifest by size and checksum. Raises Unverified, StoreFailed."""
+    """The members of a copy as they lie there, each compared with its manifest by size and
+    checksum. Raises Unverified, StoreFailed."""
     found = []
     for member in manifest.members:
         look = as_recorded(store, folder + member.name, member.size, member.checksum)

@@ -1,4 +1,5 @@
-"""What earlier runs announced, and nobody knows whether they did it: looked at, and written down, before anything new is done."""
+"""What earlier runs announced, and nobody knows whether they did it: looked at, and written down,
+before anything new is done."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """`gone`: the objects (store, key) that such deletes have taken; `entries`: what the catalogs are to say of them; `said`: what a person
-    should know."""
+    """`gone`: the objects (store, key) that such deletes have taken; `entries`: what the catalogs
+    are to say of them; `said`: what a person should know."""
 
     gone: frozenset[tuple[str, str]]
     entries: tuple[dict[str, Any], ...]
@@ -44,12 +45,18 @@ class Settled:
 
 
 def settle(
-    announced: Sequence[Announced], left_over: Sequence[LeftOver], stores: Mapping[str, StoreWriter], journal: Record, now: datetime,
+    announced: Sequence[Announced],
+    left_over: Sequence[LeftOver],
+    stores: Mapping[str, StoreWriter],
+    journal: Record,
+    now: datetime,
     check: Callable[[], None],
 ) -> Settled:
-    """Close the open intents of every plan in these stores, undo what a kill cut short in the middle, give up what is half uploaded.
+    """Close the open intents of every plan in these stores, undo what a kill cut short in the
+    middle, give up what is half uploaded.
 
-    Nothing is deleted here: what is to go, a plan of today says. What cannot be looked at stays open, and counts towards the limits.
+    Nothing is deleted here: what is to go, a plan of today says. What cannot be looked at stays
+    open, and counts towards the limits.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
     said: list[str] = []
@@ -60,9 +67,15 @@ def settle(
             for key in store.unfinished():
                 check()
                 if store.put_back(key):
-                    said.append(f"{name}:{key} had been moved aside by a run that died, and lies in its place again")
+                    said.append(
+                        f"{name}:{key} had been moved aside by a run that died, and lies in its "
+                        "place again"
+                    )
                 else:
-                    said.append(f"{name}:{key} was moved aside by a run that died (to _retainer/going/), and another object lies in its place")
+                    said.append(
+                        f"{name}:{key} was moved aside by a run that died (to _retainer/going/), "
+                        "and another object lies in its place"
+                    )
         except RetainerError as error:
             said.append(error.message)
     for each in announced:
@@ -76,16 +89,45 @@ def settle(
         if gone:
             keys, size = [key for key, _, _ in gone], sum(size for _, size, _ in gone)
             remains = [key for key, _, _ in each.objects if key not in keys]
-            journal.write("deleted", plan=each.plan, row=each.row, asset=each.asset, store=each.store, rule=each.rule, bytes=size, keys=keys,
-                          left=remains, partial=bool(remains))  # fmt: skip
+            journal.write(
+                "deleted",
+                plan=each.plan,
+                row=each.row,
+                asset=each.asset,
+                store=each.store,
+                rule=each.rule,
+                bytes=size,
+                keys=keys,
+                left=remains,
+                partial=bool(remains),
+            )
             deleted += 1
             gone_by_now |= {(each.store, key) for key in keys}
-            entries += [{"store": each.store, "key": key, "version": version, "asset_id": each.asset, "copied_at": at, "deleted": True}
-                        for key, _, version in gone]  # fmt: skip
+            entries += [
+                {
+                    "store": each.store,
+                    "key": key,
+                    "version": version,
+                    "asset_id": each.asset,
+                    "copied_at": at,
+                    "deleted": True,
+                }
+                for key, _, version in gone
+            ]
         else:
-            journal.write("left", act="delete", plan=each.plan, row=each.row, asset=each.asset, store=each.store)
+            journal.write(
+                "left",
+                act="delete",
+                plan=each.plan,
+                row=each.row,
+                asset=each.asset,
+                store=each.store,
+            )
     if deleted:
-        said.append(f"{deleted} {'delete' if deleted == 1 else 'deletes'} of earlier runs had been done, and nobody had told: now the journal does")
+        said.append(
+            f"{deleted} {'delete' if deleted == 1 else 'deletes'} of earlier runs had been done, "
+            "and nobody had told: now the journal does"
+        )
     for left in left_over:
         if left.store in stores:
             check()

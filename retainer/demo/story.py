@@ -1,4 +1,5 @@
-"""`retainer demo`: the real command line against a local stand-in for the 100ms API, in a new folder."""
+"""`retainer demo`: the real command line against a local stand-in for the 100ms API, in a new
+folder."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ source:
   url: {api}                      # a stand-in for the 100ms API on this machine
   hosted: [ "s3://hms-demo-*" ]
 stores:
-  uploads: {{ url: "file://{folder}/uploads", layout: 100ms }}     # where 100ms puts what we let it put in our own bucket
+  uploads: {{ url: "file://{folder}/uploads", layout: 100ms }}    # where 100ms uploads to
   vault:   {{ url: "file://{folder}/vault" }}
 limits: {{ deletes: {{ count: 500, percent: 80, bytes: 100GB }}, plan_age: 24h }}
 state: .retainer
@@ -62,35 +63,60 @@ erasures:
 
 
 def tell(folder: Path | None, page: Page) -> None:
-    """Run the story. Raises RetainerError when the folder is not empty, or when a step does not end as it must."""
+    """Run the story. Raises RetainerError when the folder is not empty, or when a step does not end
+    as it must."""
     folder = (folder or Path(tempfile.mkdtemp(prefix="retainer-demo-"))).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise RetainerError(f"{folder} is not empty", hint="name a folder that does not exist yet")
     now = datetime.now(UTC)
-    with StandIn(faults=Faults(broken_rows={"bad0000000000000000000aa": {"created_at": 1699999999, "size": "many"}})) as api:
+    with StandIn(
+        faults=Faults(
+            broken_rows={"bad0000000000000000000aa": {"created_at": 1699999999, "size": "many"}}
+        )
+    ) as api:
         _furnish(api, folder, now)
         steps = _Steps(folder, page, api)
-        steps.say(f"A project in {folder}: two stores that are folders, a policy, a hold and an erasure.")
+        steps.say(
+            f"A project in {folder}: two stores that are folders, a policy, a hold and an erasure."
+        )
         steps.run(0, "validate")
-        steps.say("What do the policies mean today? Some recordings are 40 hours from the day on which 100ms drops them.")
+        steps.say(
+            "What do the policies mean today? Some recordings are 40 hours from the day on which "
+            "100ms drops them."
+        )
         steps.run(0, "plan", "--out", "first.plan")
         steps.say("Why is one of them treated as it is?")
         steps.run(0, "explain", EXPLAINED)
         steps.say("Do it. The one delete is the erasure; its number is the approval.")
         steps.apply("first.plan")
-        steps.say("The copies are there, so what waited for them is due now: a delete comes one plan after its copy.")
+        steps.say(
+            "The copies are there, so what waited for them is due now: a delete comes one plan "
+            "after its copy."
+        )
         steps.run(0, "plan", "--out", "second.plan")
         steps.apply("second.plan")
         steps.say("And now there is nothing left to do.")
         steps.run(0, "plan", "--out", "third.plan")
-        if read_plan(folder / "third.plan").header.copies + read_plan(folder / "third.plan").header.deletes:
-            raise RetainerError("the third plan of the demo is not empty: this is a mistake in retainer", hint=f"look into {folder}")
+        if (
+            read_plan(folder / "third.plan").header.copies
+            + read_plan(folder / "third.plan").header.deletes
+        ):
+            raise RetainerError(
+                "the third plan of the demo is not empty: this is a mistake in retainer",
+                hint=f"look into {folder}",
+            )
     click.echo(page.paint("\nTry next", "bold"))
     for command, meaning in (
         (f"cd {folder}", "look at policies/, retainer.yaml, and what lies in vault/"),
-        ("retainer show first.plan --format json", "every pair of a recording and a place, with its reason"),
+        (
+            "retainer show first.plan --format json",
+            "every pair of a recording and a place, with its reason",
+        ),
         (f"retainer explain {EXPLAINED} --as-of 2029-01-01", "what will be decided later"),
-        ("retainer plan --facts .retainer/facts.duckdb", "change a rule and see what it would do, offline"),
+        (
+            "retainer plan --facts .retainer/facts.duckdb",
+            "change a rule and see what it would do, offline",
+        ),
         ("retainer init", "in a folder of your own"),
     ):
         click.echo(f"  {command}\n      {meaning}")
@@ -102,7 +128,10 @@ class _Steps:
     def __init__(self, folder: Path, page: Page, api: StandIn) -> None:
         self._folder = folder
         self._page = page
-        self._environment = os.environ | {"HMS_ACCESS_KEY": api.access_key, "HMS_SECRET": api.secret}
+        self._environment = os.environ | {
+            "HMS_ACCESS_KEY": api.access_key,
+            "HMS_SECRET": api.secret,
+        }
 
     def say(self, sentence: str) -> None:
         click.echo("\n" + self._page.wrapped(self._page.paint(f"# {sentence}", "cyan"), "", "# "))
@@ -110,12 +139,26 @@ class _Steps:
     def run(self, expected: int, *words: str) -> None:
         click.echo(self._page.paint("$ retainer " + " ".join(words), "bold"))
         sys.stdout.flush()
-        code = subprocess.run([sys.executable, "-m", "retainer", *words], cwd=self._folder, env=self._environment, check=False).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "retainer", *words],
+            cwd=self._folder,
+            env=self._environment,
+            check=False,
+        ).returncode
         if code != expected:
-            raise RetainerError(f"`retainer {' '.join(words)}` ended with {code} instead of {expected}", hint=f"look into {self._folder}")
+            raise RetainerError(
+                f"`retainer {' '.join(words)}` ended with {code} instead of {expected}",
+                hint=f"look into {self._folder}",
+            )
 
     def apply(self, plan: str) -> None:
-        self.run(0, "apply", plan, "--approve-deletes", str(read_plan(self._folder / plan).header.deletes))
+        self.run(
+            0,
+            "apply",
+            plan,
+            "--approve-deletes",
+            str(read_plan(self._folder / plan).header.deletes),
+        )
 
 
 def _furnish(api: StandIn, folder: Path, now: datetime) -> None:
@@ -139,31 +182,73 @@ def _recordings(folder: Path, now: datetime) -> Iterator[tuple[dict[str, object]
     draw = random.Random(17)
 
     def asset(
-        name: str, age: timedelta, kind: str, content: bytes, *, own: bool = False, session: str | None = None
+        name: str,
+        age: timedelta,
+        kind: str,
+        content: bytes,
+        *,
+        own: bool = False,
+        session: str | None = None,
     ) -> tuple[dict[str, object], bytes]:
         created = now - age
         room = f"60000000000000000000000{draw.randrange(4)}"
         end = {"room-composite": "mp4", "chat": "csv", "transcript": "txt"}[kind]
         base = f"file://{folder}/uploads" if own else "s3://hms-demo-ap-south-1/5f00"
         return {
-            "id": name, "job_id": f"b{name[1:]}", "room_id": room, "session_id": session or f"5e55{draw.randrange(16**8):020x}", "type": kind,
-            "status": "completed", "path": f"{base}/{'chat' if kind == 'chat' else 'beam'}/{room}/{created:%Y-%m-%d}/Rec-{name}.{end}",
-            "size": len(content), "duration": 1800, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"),
-            "thumbnails": None, "metadata": None,
-        }, content  # fmt: skip
+            "id": name,
+            "job_id": f"b{name[1:]}",
+            "room_id": room,
+            "session_id": session or f"5e55{draw.randrange(16**8):020x}",
+            "type": kind,
+            "status": "completed",
+            "path": f"{base}/{'chat' if kind == 'chat' else 'beam'}/{room}/"
+            f"{created:%Y-%m-%d}/Rec-{name}.{end}",
+            "size": len(content),
+            "duration": 1800,
+            "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.123456789Z"),
+            "thumbnails": None,
+            "metadata": None,
+        }, content
 
     def video(kilobytes: int) -> bytes:
         return MP4 + draw.randbytes(kilobytes * 1000)
 
     cliff = timedelta(days=15) - timedelta(hours=40)
     for number in range(1, 4):
-        yield asset(f"a55e7000000000000000000{number}", cliff + timedelta(minutes=number), "room-composite", video(700))
+        yield asset(
+            f"a55e7000000000000000000{number}",
+            cliff + timedelta(minutes=number),
+            "room-composite",
+            video(700),
+        )
     for number in range(1, 4):
         chat = b"SenderPeerID,SenderName,SenderUserID,Roles,SentAt,Type,Message\n" * number
         yield asset(f"c4a70000000000000000000{number}", timedelta(days=number), "chat", chat)
-    yield asset("7ea500000000000000000001", timedelta(days=4), "transcript", b"Good morning.\n" * 40)
+    yield asset(
+        "7ea500000000000000000001", timedelta(days=4), "transcript", b"Good morning.\n" * 40
+    )
     for number in range(1, 5):
-        yield asset(f"0ld0000000000000000000a{number}", timedelta(days=60 + number), "room-composite", video(900), own=True)
-    yield asset("4e1d000000000000000000aa", timedelta(days=80), "room-composite", video(500), own=True, session=HELD)
-    yield asset("e5a5ed0000000000000000bb", timedelta(days=50), "room-composite", video(400), own=True, session=ERASED)
+        yield asset(
+            f"0ld0000000000000000000a{number}",
+            timedelta(days=60 + number),
+            "room-composite",
+            video(900),
+            own=True,
+        )
+    yield asset(
+        "4e1d000000000000000000aa",
+        timedelta(days=80),
+        "room-composite",
+        video(500),
+        own=True,
+        session=HELD,
+    )
+    yield asset(
+        "e5a5ed0000000000000000bb",
+        timedelta(days=50),
+        "room-composite",
+        video(400),
+        own=True,
+        session=ERASED,
+    )
     yield asset("bad0000000000000000000aa", timedelta(days=3), "room-composite", video(300))

@@ -1,1 +1,2 @@
-"""What exists: collect (listings -> facts), locate (an asset's path -> its objects), facts (the tables)."""
+"""What exists: collect (listings -> facts), locate (an asset's path -> its objects), facts (the
+tables)."""

@@ -1,4 +1,5 @@
-"""Ask 100ms and every store what there is. Each listing finishes, or is marked unfinished with the reason."""
+"""Ask 100ms and every store what there is. Each listing finishes, or is marked unfinished with the
+reason."""
 
 from __future__ import annotations
 
@@ -15,8 +16,22 @@ from typing import Any
 import duckdb
 
 from retainer.database import exactly, fill, fill_from, private_folder
-from retainer.errors import CredentialsRefused, ListingBroken, PoliciesWrong, RetainerError, SourceFailed
-from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, read_asset, stage, two_facts_are_none
+from retainer.errors import (
+    CredentialsRefused,
+    ListingBroken,
+    PoliciesWrong,
+    RetainerError,
+    SourceFailed,
+)
+from retainer.inventory.facts import (
+    OBJECTS,
+    ROOMS,
+    assemble,
+    is_text,
+    read_asset,
+    stage,
+    two_facts_are_none,
+)
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
 from retainer.model.rule import ASSET_TYPES
@@ -63,11 +78,24 @@ class Listing:
             return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
 
         return dict.fromkeys(LISTINGS) | {
-            "name": self.name, "kind": self.kind, "complete": self.complete, "can_lock": self.can_lock, "started_at": text(self.started_at),
-            "finished_at": text(self.finished_at), "objects": self.objects, "bytes": self.bytes, "strays": self.strays, "stray_bytes": 0,
-            "note": "; ".join(self.notes) or None, "identity": self.identity, "customer": self.customer, "skew_seconds": self.skew,
-            "anchors": self.anchors, "lost_record": self.lost_record, "refused": self.refused,
-        }  # fmt: skip
+            "name": self.name,
+            "kind": self.kind,
+            "complete": self.complete,
+            "can_lock": self.can_lock,
+            "started_at": text(self.started_at),
+            "finished_at": text(self.finished_at),
+            "objects": self.objects,
+            "bytes": self.bytes,
+            "strays": self.strays,
+            "stray_bytes": 0,
+            "note": "; ".join(self.notes) or None,
+            "identity": self.identity,
+            "customer": self.customer,
+            "skew_seconds": self.skew,
+            "anchors": self.anchors,
+            "lost_record": self.lost_record,
+            "refused": self.refused,
+        }
 
 
 def collect(
@@ -83,27 +111,46 @@ def collect(
     judge: Judge = lambda _anchors: None,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
-    """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps catalog parts between runs.
+    """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
+    catalog parts between runs.
 
-    `known`: the identity that each store must have, by its name; `judge` says why a store's memory of journals speaks against this one's.
-    Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any other failure leaves its listing marked
-    unfinished.
+    `known`: the identity that each store must have, by its name; `judge` says why a store's memory
+    of journals speaks against this one's. Raises CredentialsRefused where 100ms refuses them,
+    PoliciesWrong where two stores are one; any other failure leaves its listing marked unfinished.
     """
     stage(connection)
-    with tempfile.TemporaryDirectory(dir=private_folder()) as folder, ThreadPoolExecutor(16) as pool:
+    with (
+        tempfile.TemporaryDirectory(dir=private_folder()) as folder,
+        ThreadPoolExecutor(16) as pool,
+    ):
         spools = Path(folder)
         kinds = list(ASSET_TYPES)
         first = Listing("100ms types", "assets", clock(), complete=True)
         try:
             shown = (row.get("type") for row in recordings.first_page())
-            kinds += sorted({kind for kind in shown if isinstance(kind, str) and kind and is_text(kind)} - set(kinds))
+            kinds += sorted(
+                {kind for kind in shown if isinstance(kind, str) and kind and is_text(kind)}
+                - set(kinds)
+            )
         except (ListingBroken, SourceFailed) as error:
             first.complete = False
             first.notes.append(f"types that 100ms added lately are not known: {error.told}")
         first.finished_at = clock()
-        jobs = [pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress) for number, kind in enumerate(kinds)]
+        jobs = [
+            pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress)
+            for number, kind in enumerate(kinds)
+        ]
         jobs += [
-            pool.submit(_store, reader, spools / f"store-{number}", cache, clock, progress, (known or {}).get(reader.name), judge)
+            pool.submit(
+                _store,
+                reader,
+                spools / f"store-{number}",
+                cache,
+                clock,
+                progress,
+                (known or {}).get(reader.name),
+                judge,
+            )
             for number, reader in enumerate(readers)
         ]
         if rooms_asked:
@@ -113,15 +160,25 @@ def collect(
         listings = [first, *(job.result() for job in jobs)]
         _one_place_each(listings)
         for listing in listings:
-            columns = {"assets": ("staged_assets", RECORD), "rooms": ("rooms", ROOMS), "store": ("objects", OBJECTS)}[listing.kind]
+            columns = {
+                "assets": ("staged_assets", RECORD),
+                "rooms": ("rooms", ROOMS),
+                "store": ("objects", OBJECTS),
+            }[listing.kind]
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
             if listing.parts:
                 _read_parts(connection, listing)
     if twice := two_facts_are_none(connection):
-        first.notes.append(f"{twice} assets were listed with two different sets of facts; what differs is not known")
+        first.notes.append(
+            f"{twice} assets were listed with two different sets of facts; what differs is not "
+            "known"
+        )
     if unknown := set(kinds) - set(ASSET_TYPES):
-        first.notes.append(f"100ms lists types that this retainer does not know: {', '.join(sorted(map(str, unknown)))}")
+        first.notes.append(
+            "100ms lists types that this retainer does not know: "
+            f"{', '.join(sorted(map(str, unknown)))}"
+        )
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
@@ -135,40 +192,71 @@ def _skew(source: Recordings | StoreReader, clock: Callable[[], datetime]) -> fl
         return None
 
 
-ONE_STORE = "give each a place of its own; where one is a copy of the other, remove _retainer/store.json from the copy"
+ONE_STORE = (
+    "give each a place of its own; where one is a copy of the other, remove "
+    "_retainer/store.json from the copy"
+)
 
 
 def _one_place_each(listings: Sequence[Listing]) -> None:
-    """Raises PoliciesWrong where two stores have one identity: a delete in the one would take what the other keeps."""
+    """Raises PoliciesWrong where two stores have one identity: a delete in the one would take what
+    the other keeps."""
     seen: dict[str, str] = {}
     for listing in listings:
-        if listing.identity is not None and (other := seen.setdefault(listing.identity, listing.name)) != listing.name:
-            raise PoliciesWrong(f"`{other}` and `{listing.name}` are one store, under two names", hint=ONE_STORE)
+        if (
+            listing.identity is not None
+            and (other := seen.setdefault(listing.identity, listing.name)) != listing.name
+        ):
+            raise PoliciesWrong(
+                f"`{other}` and `{listing.name}` are one store, under two names", hint=ONE_STORE
+            )
 
 
 def collect_store(
-    connection: duckdb.DuckDBPyConnection, reader: StoreReader, cache: Path, clock: Callable[[], datetime], *, spoilt_parts: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    reader: StoreReader,
+    cache: Path,
+    clock: Callable[[], datetime],
+    *,
+    spoilt_parts: bool = False,
 ) -> list[Seen]:
-    """Fill the tables `objects` and `catalog` from one store, and make the view `entry`: the newest entry of each key.
+    """Fill the tables `objects` and `catalog` from one store, and make the view `entry`: the newest
+    entry of each key.
 
-    With `spoilt_parts` damaged parts of the catalog are passed over, and given back. Raises ListingBroken when anything else could not be read.
+    With `spoilt_parts` damaged parts of the catalog are passed over, and given back. Raises
+    ListingBroken when anything else could not be read.
     """
     stage(connection)
     damaged: list[Seen] = []
     with tempfile.TemporaryDirectory(dir=private_folder()) as folder:
-        listing = _store(reader, Path(folder) / "store", cache, clock, lambda _name, _rows: None, damaged=damaged if spoilt_parts else None)
+        listing = _store(
+            reader,
+            Path(folder) / "store",
+            cache,
+            clock,
+            lambda _name, _rows: None,
+            damaged=damaged if spoilt_parts else None,
+        )
         if listing.spool and listing.spool.stat().st_size:
             fill_from(connection, "objects", OBJECTS, [str(listing.spool)])
         if listing.parts:
             _read_parts(connection, listing)
     if not listing.complete:
-        raise ListingBroken("; ".join(listing.notes) or f"the listing of {reader.name} did not finish")
-    connection.execute("CREATE VIEW entry AS FROM catalog QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1")
+        raise ListingBroken(
+            "; ".join(listing.notes) or f"the listing of {reader.name} did not finish"
+        )
+    connection.execute(
+        "CREATE VIEW entry AS FROM catalog QUALIFY row_number() OVER (PARTITION BY key ORDER BY "
+        "copied_at DESC, version) = 1"
+    )
     return damaged
 
 
-def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress) -> None:
-    """Write rows to a spool file; a listing that breaks keeps what came before, and is left unfinished."""
+def _spooled(
+    listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress
+) -> None:
+    """Write rows to a spool file; a listing that breaks keeps what came before, and is left
+    unfinished."""
     listing.spool = path
     with path.open("w", encoding="utf-8") as spool:
         try:
@@ -188,7 +276,9 @@ def _spooled(listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], pr
     progress(listing.name, listing.objects % 100)
 
 
-def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+def _assets(
+    recordings: Recordings, kind: str, path: Path, clock: Callable[[], datetime], progress: Progress
+) -> Listing:
     listing = Listing(f"100ms {kind}", "assets", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -197,7 +287,9 @@ def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], d
             if row is None or told:
                 listing.strays += 1
                 if len(listing.notes) < 5:
-                    listing.notes.append(f"asset {row['asset_id'] if row else 'unknown'}: {', '.join(told)}")
+                    listing.notes.append(
+                        f"asset {row['asset_id'] if row else 'unknown'}: {', '.join(told)}"
+                    )
             if row is None:
                 nameless.append(True)
             else:
@@ -206,13 +298,16 @@ def _assets(recordings: Recordings, kind: str, path: Path, clock: Callable[[], d
     nameless: list[bool] = []
     _spooled(listing, path, rows(), progress)
     if nameless:
-        # A row without an id could be any asset, so nothing is known to be missing from this listing.
+        # A row without an id could be any asset, so nothing is known to be missing from this
+        # listing.
         listing.complete = False
     listing.finished_at = clock()
     return listing
 
 
-def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], progress: Progress) -> Listing:
+def _rooms(
+    recordings: Recordings, path: Path, clock: Callable[[], datetime], progress: Progress
+) -> Listing:
     listing = Listing("100ms rooms", "rooms", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -220,7 +315,11 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
             room_id, name, template = raw.get("id"), raw.get("name"), raw.get("template")
             texts = [text for text in (room_id, name, template) if text is not None]
             if room_id and all(isinstance(text, str) and is_text(text) for text in texts):
-                yield {"room_id": room_id, "room": _in_one_form(name), "template": _in_one_form(template)}
+                yield {
+                    "room_id": room_id,
+                    "room": _in_one_form(name),
+                    "template": _in_one_form(template),
+                }
             else:
                 listing.strays += 1
 
@@ -230,13 +329,20 @@ def _rooms(recordings: Recordings, path: Path, clock: Callable[[], datetime], pr
 
 
 def _in_one_form(name: str | None) -> str | None:
-    """A name in the form in which names are compared: what looks the same may be written in several ways."""
+    """A name in the form in which names are compared: what looks the same may be written in several
+    ways."""
     return unicodedata.normalize("NFC", name) if name else None
 
 
 def _store(
-    reader: StoreReader, path: Path, cache: Path, clock: Callable[[], datetime], progress: Progress, expected: str | None = None,
-    judge: Judge = lambda _anchors: None, damaged: list[Seen] | None = None,
+    reader: StoreReader,
+    path: Path,
+    cache: Path,
+    clock: Callable[[], datetime],
+    progress: Progress,
+    expected: str | None = None,
+    judge: Judge = lambda _anchors: None,
+    damaged: list[Seen] | None = None,
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
     try:
@@ -269,13 +375,18 @@ def _store(
     listing.complete = listing.complete and readable
     listing.notes += listing.said
     if unreadable:
-        listing.notes.append(f"{len(unreadable)} objects have names that are no Unicode; they are never touched")
+        listing.notes.append(
+            f"{len(unreadable)} objects have names that are no Unicode; they are never touched"
+        )
     listing.finished_at = clock()
     return listing
 
 
-def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judge: Judge, now: datetime) -> None:
-    """Which store this is, and what it remembers. Raises StoreFailed where it is not the one that is known: an unmounted disk looks empty."""
+def _recognise(
+    reader: StoreReader, listing: Listing, expected: str | None, judge: Judge, now: datetime
+) -> None:
+    """Which store this is, and what it remembers. Raises StoreFailed where it is not the one that
+    is known: an unmounted disk looks empty."""
     found = identity_in(reader)
     if found is not None:
         listing.identity, listing.customer = found[1].id, found[1].customer
@@ -288,10 +399,15 @@ def _recognise(reader: StoreReader, listing: Listing, expected: str | None, judg
 
 def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
     return {
-        "store": store, "key": seen.key, "size": seen.size, "version": seen.version, "storage_class": seen.storage_class,
-        "locked_until": locked_text(seen.locked_until), "lock_read": seen.lock_read or not can_lock,
+        "store": store,
+        "key": seen.key,
+        "size": seen.size,
+        "version": seen.version,
+        "storage_class": seen.storage_class,
+        "locked_until": locked_text(seen.locked_until),
+        "lock_read": seen.lock_read or not can_lock,
         "archived": seen.archived,
-    }  # fmt: skip
+    }
 
 
 def locked_text(until: datetime | None) -> str | None:
@@ -302,7 +418,8 @@ def locked_text(until: datetime | None) -> str | None:
 
 
 def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:
-    """Every catalog part of a store as a local file, checked against the digest in its name. `damaged`: takes those that are not whole.
+    """Every catalog part of a store as a local file, checked against the digest in its name.
+    `damaged`: takes those that are not whole.
 
     Raises ListingBroken where there is no list to take them, StoreFailed.
     """
@@ -313,13 +430,21 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
         if not is_part(name):
             if damaged is not None:
                 continue  # nobody knows whose it is, so it is left alone
-            raise ListingBroken(f"{reader.name}: `{seen.key}` is no part of a catalog", hint="who wrote it? remove it by hand")
+            raise ListingBroken(
+                f"{reader.name}: `{seen.key}` is no part of a catalog",
+                hint="who wrote it? remove it by hand",
+            )
         path = cache / name
         if not (path.is_file() and is_whole(name, path.read_bytes())):
             if seen.size > PART_BYTES:
-                raise ListingBroken(f"{reader.name}: the catalog part `{seen.key}` is longer than any that retainer writes")
+                raise ListingBroken(
+                    f"{reader.name}: the catalog part `{seen.key}` is longer than any that "
+                    "retainer writes"
+                )
             content = b"".join(reader.read(seen))
-            if not is_whole(name, content) and not is_whole(name, content := b"".join(reader.read(seen))):
+            if not is_whole(name, content) and not is_whole(
+                name, content := b"".join(reader.read(seen))
+            ):
                 if damaged is not None:
                     damaged.append(seen)
                     continue
@@ -331,23 +456,34 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
 
 
 def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
-    """The entries of a store's catalog, which are its own by its identity, whatever it was called when they were written."""
+    """The entries of a store's catalog, which are its own by its identity, whatever it was called
+    when they were written."""
     known = ", ".join(f"'{name}'" for name in CATALOG)
     try:
         # A part of an older retainer lacks columns, one of a newer has more.
         parts = ", ".join(exactly(part) for part in listing.parts)
         connection.execute("CREATE OR REPLACE TEMP TABLE entries AS FROM catalog LIMIT 0")
         connection.execute(
-            f"INSERT INTO entries BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM read_parquet([{parts}], union_by_name = true)"
+            f"INSERT INTO entries BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM "
+            f"read_parquet([{parts}], union_by_name = true)"
         )
-        if connection.execute("FROM entries WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1").fetchall():
+        if connection.execute(
+            "FROM entries WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1"
+        ).fetchall():
             raise duckdb.Error("it has entries without a key, a version or an asset")
         connection.execute("UPDATE entries SET store = ?", [listing.name])
         own = "store_id IS NULL OR store_id IS NOT DISTINCT FROM ?"
         connection.execute(f"INSERT INTO catalog FROM entries WHERE {own}", [listing.identity])
-        others = connection.execute(f"SELECT count(*) FROM entries WHERE NOT ({own})", [listing.identity]).fetchone()
+        others = connection.execute(
+            f"SELECT count(*) FROM entries WHERE NOT ({own})", [listing.identity]
+        ).fetchone()
         if others and others[0]:
-            listing.notes.append(f"{others[0]:,} entries of its catalog are of another store: `retainer catalog rebuild {listing.name}`")
+            listing.notes.append(
+                f"{others[0]:,} entries of its catalog are of another store: `retainer catalog "
+                f"rebuild {listing.name}`"
+            )
     except duckdb.Error as error:
         listing.complete = False
-        listing.notes.append(f"{listing.name}: the catalog cannot be read: {str(error).splitlines()[0]}")
+        listing.notes.append(
+            f"{listing.name}: the catalog cannot be read: {str(error).splitlines()[0]}"
+        )

@@ -1,4 +1,5 @@
-"""The tables of facts: from rows as 100ms and the stores give them to assets, copies and listings, and snapshots of those."""
+"""The tables of facts: from rows as 100ms and the stores give them to assets, copies and listings,
+and snapshots of those."""
 
 from __future__ import annotations
 
@@ -13,7 +14,15 @@ import duckdb
 
 from retainer.database import connect, fill, literal, make_room
 from retainer.errors import RetainerError
-from retainer.inventory.locate import ANOTHER_RECORDING, IN_DELETE_ORDER, MANY_OBJECTS, PLAYLIST, UNZIPPED, assets_of_key_sql, place_sql
+from retainer.inventory.locate import (
+    ANOTHER_RECORDING,
+    IN_DELETE_ORDER,
+    MANY_OBJECTS,
+    PLAYLIST,
+    UNZIPPED,
+    assets_of_key_sql,
+    place_sql,
+)
 from retainer.model.catalog import CATALOG, RECORD
 from retainer.model.moment import read_moment
 from retainer.model.setting import Settings, Store
@@ -38,14 +47,25 @@ _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 
 def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-    """An asset as 100ms gives it -> a row of the staged table and what could not be read of it, in words without values.
+    """An asset as 100ms gives it -> a row of the staged table and what could not be read of it, in
+    words without values.
 
-    A fact of the wrong kind is not known; an absent one is NULL. A row whose id cannot be read is None: it could be any asset.
+    A fact of the wrong kind is not known; an absent one is NULL. A row whose id cannot be read is
+    None: it could be any asset.
     """
     asset_id = raw.get("id")
-    if not isinstance(asset_id, str) or not asset_id or len(asset_id) > 200 or not asset_id.isprintable():
+    if (
+        not isinstance(asset_id, str)
+        or not asset_id
+        or len(asset_id) > 200
+        or not asset_id.isprintable()
+    ):
         return None, ["its id is not text that can be printed"]
-    row: dict[str, Any] = dict.fromkeys(RECORD) | {"asset_id": asset_id, "settled": True, "known_by": "api"}
+    row: dict[str, Any] = dict.fromkeys(RECORD) | {
+        "asset_id": asset_id,
+        "settled": True,
+        "known_by": "api",
+    }
     not_known: list[str] = []
     for fact in _TEXTS:
         value = raw.get(fact)
@@ -67,9 +87,16 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         else:
             row[fact] = int(number) if fact == "size" else number
     metadata = raw.get("metadata")
-    if isinstance(metadata, dict) and is_text(text := json.dumps(metadata, ensure_ascii=False)) and len(text) <= LONGEST_METADATA:
+    if (
+        isinstance(metadata, dict)
+        and is_text(text := json.dumps(metadata, ensure_ascii=False))
+        and len(text) <= LONGEST_METADATA
+    ):
         # Keys are compared in one form, as names are.
-        row["metadata"] = json.dumps({unicodedata.normalize("NFC", key): value for key, value in metadata.items()}, sort_keys=True)
+        row["metadata"] = json.dumps(
+            {unicodedata.normalize("NFC", key): value for key, value in metadata.items()},
+            sort_keys=True,
+        )
     elif metadata is not None:
         not_known.append("metadata")
     for fact in ("user_id", "peer_id"):
@@ -87,12 +114,16 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         row["created_at"] = moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
     thumbnails = raw.get("thumbnails") or []
     thumbnails = [thumbnails] if isinstance(thumbnails, str) else thumbnails
-    if isinstance(thumbnails, list) and all(isinstance(path, str) and is_text(path) for path in thumbnails):
+    if isinstance(thumbnails, list) and all(
+        isinstance(path, str) and is_text(path) for path in thumbnails
+    ):
         row["thumbnails"] = [path.partition("?")[0] for path in thumbnails] or None
     else:
         not_known.append("thumbnails")
     row["not_known"] = not_known or None
-    told = [f"its {fact} is of the wrong kind" for fact in not_known if fact not in ("size", "duration")]
+    told = [
+        f"its {fact} is of the wrong kind" for fact in not_known if fact not in ("size", "duration")
+    ]
     if raw.get("created_at") is not None and row["created_at"] is None:
         told.append("its created_at is not a date with a zone")
     return row, told
@@ -118,7 +149,14 @@ def _number(value: Any) -> float | None:
     return None
 
 
-STAGES = {"staged_assets": RECORD, "rooms": ROOMS, "objects": OBJECTS, "catalog": CATALOG, "listings": LISTINGS, "names": NAMES}
+STAGES = {
+    "staged_assets": RECORD,
+    "rooms": ROOMS,
+    "objects": OBJECTS,
+    "catalog": CATALOG,
+    "listings": LISTINGS,
+    "names": NAMES,
+}
 
 
 def stage(connection: duckdb.DuckDBPyConnection) -> None:
@@ -128,15 +166,29 @@ def stage(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def two_facts_are_none(connection: duckdb.DuckDBPyConnection) -> int:
-    """Make one row of those that 100ms gave of one asset: the facts that differ are not known. Returns of how many assets any did."""
+    """Make one row of those that 100ms gave of one asset: the facts that differ are not known.
+    Returns of how many assets any did."""
     kept = [name for name in RECORD if name not in ("asset_id", "not_known", "settled", "known_by")]
-    differ = {name: f"(count(DISTINCT {name}) + (count(*) > count({name}))::INT > 1)" for name in kept}
-    facts = {name: f"CASE WHEN {differ['created_text' if name == 'created_at' else name]} THEN NULL ELSE any_value({name}) END" for name in kept}
-    untold = ", ".join(f"CASE WHEN {differ[name]} THEN '{name}' END" for name in kept if not name.startswith("created"))
+    differ = {
+        name: f"(count(DISTINCT {name}) + (count(*) > count({name}))::INT > 1)" for name in kept
+    }
+    facts = {
+        name: (
+            f"CASE WHEN {differ['created_text' if name == 'created_at' else name]} THEN NULL "
+            f"ELSE any_value({name}) END"
+        )
+        for name in kept
+    }
+    untold = ", ".join(
+        f"CASE WHEN {differ[name]} THEN '{name}' END"
+        for name in kept
+        if not name.startswith("created")
+    )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE merged AS
         SELECT asset_id, {", ".join(f"{sql} AS {name}" for name, sql in facts.items())},
-            nullif(list_distinct(list_filter([{untold}], lambda name: name IS NOT NULL) || flatten(list(coalesce(not_known, [])))), [])
+            nullif(list_distinct(list_filter([{untold}],
+                lambda name: name IS NOT NULL) || flatten(list(coalesce(not_known, [])))), [])
                 AS not_known, bool_and(settled) AS settled, any_value(known_by) AS known_by
         FROM staged_assets GROUP BY asset_id HAVING count(DISTINCT md5(staged_assets::VARCHAR)) > 1
     """)
@@ -147,22 +199,31 @@ def two_facts_are_none(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _keep_names(connection: duckdb.DuckDBPyConnection) -> None:
-    """Each name that a room was seen with, by today's list, by the catalogs, and by the facts before these (the table `earlier`), as `names`."""
+    """Each name that a room was seen with, by today's list, by the catalogs, and by the facts
+    before these (the table `earlier`), as `names`."""
     seen = []
     for what in ("room", "template"):
         seen.append(f"SELECT room_id, '{what}' AS what, {what} AS name FROM rooms")
-        seen.append(f"SELECT room_id, '{what}', unnest(coalesce({what}s, [{what}])) FROM catalog WHERE room_id IS NOT NULL")
+        seen.append(
+            f"SELECT room_id, '{what}', unnest(coalesce({what}s, [{what}])) FROM catalog WHERE "
+            "room_id IS NOT NULL"
+        )
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS earlier AS FROM names LIMIT 0")
     seen.append("FROM earlier")
     connection.execute(f"""
-        INSERT INTO names SELECT DISTINCT room_id, what, nfc_normalize(name) FROM ({" UNION ALL ".join(seen)})
+        INSERT INTO names SELECT DISTINCT room_id, what, nfc_normalize(name)
+            FROM ({" UNION ALL ".join(seen)})
         WHERE room_id IS NOT NULL AND name IS NOT NULL ORDER BY ALL
     """)
-    connection.execute("CREATE OR REPLACE TEMP TABLE seen AS SELECT room_id, what, list(name ORDER BY name) AS names FROM names GROUP BY ALL")
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE seen AS SELECT room_id, what, list(name ORDER BY name) AS "
+        "names FROM names GROUP BY ALL"
+    )
 
 
 def _names_seen(what: str, now: str, seen: str) -> str:
-    """SQL: the names that the room of an asset was seen with, the one of now among them, where they differ; else NULL."""
+    """SQL: the names that the room of an asset was seen with, the one of now among them, where they
+    differ; else NULL."""
     every = f"list_sort(list_distinct({seen}.names || [coalesce({now}, '')]))"
     return f"CASE WHEN len({every}) > 1 THEN {every} END AS {what}s"
 
@@ -170,48 +231,71 @@ def _names_seen(what: str, now: str, seen: str) -> str:
 def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     """Staged rows -> the tables `assets` and `copies`.
 
-    What is there comes from the listings; what it is from the API, else from the catalog. The order of the rows is of no account.
+    What is there comes from the listings; what it is from the API, else from the catalog. The order
+    of the rows is of no account.
     """
-    facts = ", ".join(name for name in RECORD if name not in ("room", "template", "rooms", "templates", "not_known", "settled", "known_by"))
+    facts = ", ".join(
+        name
+        for name in RECORD
+        if name
+        not in ("room", "template", "rooms", "templates", "not_known", "settled", "known_by")
+    )
     connection.execute(create("assets", ASSETS))
     _keep_names(connection)
     columns = ", ".join(ASSETS)
+    made_here = {
+        "asset_no": "row_number() OVER (ORDER BY asset_id) AS asset_no",
+        "many": f"{MANY_OBJECTS} AS many",
+    }
+    selected = ", ".join(made_here.get(column, column) for column in ASSETS)
     connection.execute(f"""
         INSERT INTO assets ({columns})
         WITH told AS (
             SELECT * FROM staged_assets
-            QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY md5(staged_assets::VARCHAR)) = 1
+            QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY md5(staged_assets::VARCHAR)) =
+                1
         ), named AS (
-            SELECT {facts}, coalesce(rooms.room, told.room) AS room, coalesce(rooms.template, told.template) AS template,
+            SELECT {facts}, coalesce(rooms.room, told.room) AS room,
+                coalesce(rooms.template, told.template) AS template,
                 CASE WHEN room_id IS NOT NULL AND rooms.room_id IS NULL
                      THEN list_concat(coalesce(not_known, []), ['room', 'template'])
                      WHEN list_contains(not_known, 'room_id')
-                     THEN list_concat(not_known, ['room', 'template']) ELSE not_known END AS not_known,
+                     THEN list_concat(not_known, ['room', 'template'])
+                         ELSE not_known END AS not_known,
                 settled, known_by
             FROM told LEFT JOIN (
-                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST, template NULLS LAST) = 1
+                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
+                    template NULLS LAST) = 1
             ) AS rooms USING (room_id)
         ), remembered AS (
-            SELECT {facts}, nfc_normalize(room) AS room, nfc_normalize(template) AS template, not_known,
-                coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type), kind.complete IS NULL) AS settled, 'catalog' AS known_by
+            SELECT {facts}, nfc_normalize(room) AS room, nfc_normalize(template) AS template,
+                not_known,
+                coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type),
+                    kind.complete IS NULL) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
-                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND deleted IS NOT TRUE AND coalesce(manifest = key, true)
-                  AND NOT (inferred IS NOT NULL AND path IN (SELECT path FROM staged_assets WHERE path IS NOT NULL))
-                QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store, key) = 1
+                WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND deleted IS NOT TRUE
+                    AND coalesce(manifest = key, true)
+                  AND NOT (inferred IS NOT NULL
+                      AND path IN (SELECT path FROM staged_assets WHERE path IS NOT NULL))
+                QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store,
+                    key) = 1
             ) AS entry
-            CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings WHERE kind = 'assets') AS kind
+            CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings
+                WHERE kind = 'assets') AS kind
         ), everyone AS (
-            SELECT everyone.*, {_names_seen("room", "room", "by_room")}, {_names_seen("template", "template", "by_template")}
+            SELECT everyone.*, {_names_seen("room", "room", "by_room")},
+                {_names_seen("template", "template", "by_template")}
             FROM (FROM named UNION ALL BY NAME FROM remembered) AS everyone
             LEFT JOIN (FROM seen WHERE what = 'room') AS by_room USING (room_id)
             LEFT JOIN (FROM seen WHERE what = 'template') AS by_template USING (room_id)
         )
-        SELECT {columns.replace("asset_no", "row_number() OVER (ORDER BY asset_id) AS asset_no").replace("many", f"{MANY_OBJECTS} AS many")}
+        SELECT {selected}
         FROM everyone ORDER BY asset_id
     """)
     connection.execute(create("copies", COPIES))
-    # While a list of assets is unfinished, an asset that names the same object of an upload bucket may be unseen.
+    # While a list of assets is unfinished, an asset that names the same object of an upload bucket
+    # may be unseen.
     settled = "coalesce((SELECT bool_and(complete) FROM listings WHERE kind = 'assets'), true)"
     for store in settings.stores:
         if store.written_by_100ms:
@@ -224,7 +308,8 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         UPDATE listings SET strays = stray.count, stray_bytes = stray.bytes
         FROM (
             SELECT store, count(*) AS count, coalesce(sum(size), 0) AS bytes
-            FROM objects ANTI JOIN (SELECT DISTINCT store, object.key FROM (SELECT store, unnest(objects) AS object FROM copies)) AS known
+            FROM objects ANTI JOIN (SELECT DISTINCT store, object.key
+                FROM (SELECT store, unnest(objects) AS object FROM copies)) AS known
             USING (store, key) GROUP BY store
         ) AS stray
         WHERE listings.name = stray.store AND listings.kind = 'store'
@@ -234,15 +319,16 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
 def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """Which asset an object of a bucket that 100ms uploads to belongs to, as the table `claim`.
 
-    By its own path, by a thumbnail's, or as one of many below the folder beside the path, which ends at a slash: a neighbour with a longer
-    name is not in it.
+    By its own path, by a thumbnail's, or as one of many below the folder beside the path, which
+    ends at a slash: a neighbour with a longer name is not in it.
     """
     base, name = literal(store.base), literal(store.name)
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE claim AS
         WITH lying AS (SELECT * FROM objects WHERE store = {name}
         ), named AS (
-            SELECT asset_no, size AS told, path, {PLAYLIST} AS unzipped, many, path[len({base}) + 1:] AS key,
+            SELECT asset_no, size AS told, path, {PLAYLIST} AS unzipped, many,
+                path[len({base}) + 1:] AS key,
                 regexp_extract(path[len({base}) + 1:], '^(.*/)[^/]+$', 1) AS folder
             FROM assets WHERE starts_with(path, {base})
         ), faces AS (
@@ -253,48 +339,64 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             SELECT asset_no, folder FROM named WHERE unzipped AND folder <> ''
         ), inside AS (
             SELECT key, unnest(list_transform(range(1, len(string_split(key, '/'))),
-                lambda depth: array_to_string(string_split(key, '/')[1:depth], '/') || '/')) AS folder
-            FROM lying WHERE EXISTS (FROM folders) AND key NOT IN (SELECT key FROM named) AND NOT {ANOTHER_RECORDING}
+                lambda depth: array_to_string(string_split(key, '/')[1:depth],
+                    '/') || '/')) AS folder
+            FROM lying WHERE EXISTS (FROM folders) AND key NOT IN (SELECT key FROM named)
+                AND NOT {ANOTHER_RECORDING}
         ), claimed AS (
             SELECT asset_no, key FROM named
             UNION SELECT asset_no, key FROM faces
             UNION SELECT asset_no, key FROM inside JOIN folders USING (folder)
         )
-        SELECT claimed.asset_no, named.key AS entry, coalesce(unzipped, false) AS unzipped, told, path,
+        SELECT claimed.asset_no, named.key AS entry, coalesce(unzipped, false) AS unzipped, told,
+            path,
             CASE WHEN many THEN folder END AS folder, lying.*
         FROM claimed JOIN lying USING (key) LEFT JOIN named ON named.asset_no = claimed.asset_no
     """)
 
 
 def same_version(store: Store, one: str, other: str) -> str:
-    """SQL: whether two versions of an object with one size are the same. A folder that was restored has other inodes, and the same times."""
-    return f"split_part({one}, '-', 3) = split_part({other}, '-', 3)" if store.scheme == "file" else f"{one} = {other}"
+    """SQL: whether two versions of an object with one size are the same. A folder that was restored
+    has other inodes, and the same times."""
+    return (
+        f"split_part({one}, '-', 3) = split_part({other}, '-', 3)"
+        if store.scheme == "file"
+        else f"{one} = {other}"
+    )
 
 
 def _supersede(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """A copy whose upload has another version by now than was copied is not complete: what lies in the upload bucket lies nowhere else.
+    """A copy whose upload has another version by now than was copied is not complete: what lies in
+    the upload bucket lies nowhere else.
 
-    Of a recording of many objects each member is compared; what came beside them since has its own check, before a delete.
+    Of a recording of many objects each member is compared; what came beside them since has its own
+    check, before a delete.
     """
     uploads = [store for store in settings.stores if store.written_by_100ms]
     if not uploads:
         return
     names = ", ".join(literal(store.name) for store in uploads)
     paths = " UNION ALL ".join(
-        f"SELECT {literal(store.base)} || key AS path, {_upload_version(store)} AS version FROM objects WHERE store = {literal(store.name)}"
+        f"SELECT {literal(store.base)} || key AS path, {_upload_version(store)} AS version FROM "
+        f"objects WHERE store = {literal(store.name)}"
         for store in uploads
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE overwritten AS
         SELECT DISTINCT copies.asset_no, copies.store FROM copies
-        JOIN (SELECT asset_no, made_of, made_of_version FROM copies WHERE store IN ({names})) AS upload
+        JOIN (SELECT asset_no, made_of, made_of_version FROM copies
+            WHERE store IN ({names})) AS upload
           ON upload.asset_no = copies.asset_no AND upload.made_of = copies.made_of
-        WHERE copies.store NOT IN ({names}) AND copies.made_of_version <> upload.made_of_version AND copies.folder IS NULL
+        WHERE copies.store NOT IN ({names}) AND copies.made_of_version <> upload.made_of_version
+            AND copies.folder IS NULL
         UNION
         SELECT DISTINCT asset_no, member.store FROM (
-            SELECT * FROM catalog WHERE made_of IS NOT NULL AND manifest <> key AND deleted IS NOT TRUE
-            QUALIFY row_number() OVER (PARTITION BY store, asset_id, made_of ORDER BY copied_at DESC, key) = 1
-        ) AS member JOIN ({paths}) AS upload ON upload.path = member.made_of AND upload.version <> member.made_of_version
+            SELECT * FROM catalog WHERE made_of IS NOT NULL AND manifest <> key
+                AND deleted IS NOT TRUE
+            QUALIFY row_number() OVER (PARTITION BY store, asset_id,
+                made_of ORDER BY copied_at DESC, key) = 1
+        ) AS member JOIN ({paths}) AS upload ON upload.path = member.made_of
+            AND upload.version <> member.made_of_version
         JOIN assets ON assets.asset_id = member.asset_id
     """)
     connection.execute("""
@@ -304,30 +406,44 @@ def _supersede(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Non
 
 
 def _upload_version(store: Store) -> str:
-    """SQL: the version of an upload, as the catalog of its copies remembers it: a restored folder has other inodes."""
+    """SQL: the version of an upload, as the catalog of its copies remembers it: a restored folder
+    has other inodes."""
     return "version[strpos(version, '-') + 1:]" if store.scheme == "file" else "version"
 
 
 def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled: str) -> None:
     """The claimed objects as copies. What several assets claim binds them together."""
     together = _bound_together(
-        connection.execute("SELECT key, asset_no FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key HAVING count(*) > 1)").fetchall()
+        connection.execute(
+            "SELECT key, asset_no FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key "
+            "HAVING count(*) > 1)"
+        ).fetchall()
     )
     connection.execute("CREATE OR REPLACE TEMP TABLE bound (asset_no INTEGER, shared VARCHAR)")
-    fill(connection, "bound", {"asset_no": "INTEGER", "shared": "VARCHAR"}, ({"asset_no": no, "shared": key} for no, key in together.items()))
+    fill(
+        connection,
+        "bound",
+        {"asset_no": "INTEGER", "shared": "VARCHAR"},
+        ({"asset_no": no, "shared": key} for no, key in together.items()),
+    )
     version = _upload_version(store)
     connection.execute(f"""
         INSERT INTO copies
         WITH whole AS (
-            SELECT *, size > 0 AND key = entry AND (unzipped OR told IS NULL OR told = size) AS is_entry FROM claim
+            SELECT *, size > 0 AND key = entry
+                AND (unzipped OR told IS NULL OR told = size) AS is_entry FROM claim
         )
         SELECT asset_no, any_value(store),
-            coalesce(bool_or(is_entry), false) AND (NOT any_value(unzipped) OR count(*) FILTER (size > 0 AND key <> entry) > 0),
+            coalesce(bool_or(is_entry), false)
+                AND (NOT any_value(unzipped) OR count(*) FILTER (size > 0 AND key <> entry) > 0),
             max(locked_until), bool_and(lock_read), any_value(shared), sum(size),
-            list(struct_pack(key, size, version, complete := coalesce(key <> entry OR is_entry, false)) ORDER BY {IN_DELETE_ORDER}),
+            list(struct_pack(key, size, version,
+                complete := coalesce(key <> entry OR is_entry, false)) ORDER BY {IN_DELETE_ORDER}),
             any_value(folder), bool_or(archived), NULL, {settled},
-            any_value({literal(store.base)} || entry), CASE WHEN count(*) = 1 THEN any_value({version})
-                ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END, NULL, NULL
+            any_value({literal(store.base)} || entry), CASE
+                WHEN count(*) = 1 THEN any_value({version})
+                ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
+                    NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -351,37 +467,49 @@ def _bound_together(claims: Sequence[tuple[str, int]]) -> dict[int, str]:
 
 
 def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """The objects of a store that retainer fills, as copies. A copy of many objects is complete with its manifest and all that it lists."""
+    """The objects of a store that retainer fills, as copies. A copy of many objects is complete
+    with its manifest and all that it lists."""
     name = literal(store.name)
     same = same_version(store, "entry.version", "objects.version")
     connection.execute(f"""
         INSERT INTO copies
         WITH entry AS (
-            SELECT * FROM catalog WHERE store = {name} QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
+            SELECT * FROM catalog WHERE store = {name} QUALIFY row_number() OVER (PARTITION BY key
+                ORDER BY copied_at DESC, version) = 1
         ), lying AS (
-            SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c, entry.made_of, entry.made_of_version,
+            SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
+                entry.made_of, entry.made_of_version,
                 entry.copied_at,
-                coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE, false) AS same,
+                coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
+                    false) AS same,
                 coalesce({same} AND broken, false) AS is_broken
             FROM objects LEFT JOIN entry USING (key) WHERE objects.store = {name}
         ), guessed AS (
             SELECT key, asset_id FROM (
-                SELECT key, unnest(candidates) AS asset_id, generate_subscripts(candidates, 1) AS rank
-                FROM (SELECT key, {assets_of_key_sql(store)} AS candidates FROM lying WHERE asset_id IS NULL)
+                SELECT key, unnest(candidates) AS asset_id,
+                    generate_subscripts(candidates, 1) AS rank
+                FROM (SELECT key, {assets_of_key_sql(store)} AS candidates FROM lying
+                    WHERE asset_id IS NULL)
             ) SEMI JOIN assets USING (asset_id)
             QUALIFY row_number() OVER (PARTITION BY key ORDER BY rank) = 1
         ), whole AS (
             SELECT manifest, manifest_crc32c FROM lying WHERE manifest IS NOT NULL AND same
-            GROUP BY manifest, manifest_crc32c HAVING count(*) FILTER (key <> manifest) = max(members) FILTER (key = manifest)
+            GROUP BY manifest, manifest_crc32c HAVING count(*) FILTER (key <> manifest) =
+                max(members) FILTER (key = manifest)
         ), placed AS (
-            SELECT assets.asset_no, assets.path, lying.*, regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
-                same AND CASE WHEN lying.manifest IS NULL THEN NOT {UNZIPPED} AND lying.size >= coalesce(assets.size, 1)
+            SELECT assets.asset_no, assets.path, lying.*,
+                regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
+                same AND CASE WHEN lying.manifest IS NULL THEN NOT {UNZIPPED}
+                    AND lying.size >= coalesce(assets.size, 1)
                               ELSE whole.manifest IS NOT NULL END AS complete
-            FROM lying LEFT JOIN guessed USING (key) LEFT JOIN whole USING (manifest, manifest_crc32c)
+            FROM lying LEFT JOIN guessed USING (key) LEFT
+                JOIN whole USING (manifest, manifest_crc32c)
             JOIN assets ON assets.asset_id = coalesce(lying.asset_id, guessed.asset_id)
         )
-        SELECT asset_no, any_value(store), bool_or(complete), max(locked_until), bool_and(lock_read), NULL, sum(size),
-            list(struct_pack(key, size, version, complete) ORDER BY {IN_DELETE_ORDER}), min(folder) FILTER (complete),
+        SELECT asset_no, any_value(store), bool_or(complete), max(locked_until),
+            bool_and(lock_read), NULL, sum(size),
+            list(struct_pack(key, size, version, complete) ORDER BY {IN_DELETE_ORDER}),
+                min(folder) FILTER (complete),
             bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true,
             arg_max(made_of, copied_at) FILTER (same AND made_of IS NOT NULL),
             arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
@@ -391,22 +519,31 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Make the views that the decision reads: the assets with where 100ms has them, copies and listings; and the table of stores.
+    """Make the views that the decision reads: the assets with where 100ms has them, copies and
+    listings; and the table of stores.
 
     Done at every plan, so that a snapshot follows a change of `source.hosted`.
     """
     connection.execute(f"""
         CREATE OR REPLACE TEMP VIEW assets AS
-        SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted, coalesce(place = 'elsewhere', false) AS lies_elsewhere
+        SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted,
+            coalesce(place = 'elsewhere', false) AS lies_elsewhere
         FROM (
-            SELECT *, CASE WHEN known_by = 'api' AND status IS DISTINCT FROM 'failed' THEN {place_sql(settings)} END AS place FROM facts.assets
+            SELECT *, CASE WHEN known_by = 'api' AND status IS DISTINCT
+                FROM 'failed' THEN {place_sql(settings)} END AS place FROM facts.assets
         )
     """)
     connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM facts.copies")
     connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
-    connection.execute("CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled BOOLEAN)")
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled "
+        "BOOLEAN)"
+    )
     for rank, store in enumerate(settings.stores):
-        connection.execute("INSERT INTO stores VALUES (?, ?, ?, ?)", [store.name, store.scheme, rank, not store.written_by_100ms])
+        connection.execute(
+            "INSERT INTO stores VALUES (?, ?, ?, ?)",
+            [store.name, store.scheme, rank, not store.written_by_100ms],
+        )
 
 
 def save_snapshot(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -420,7 +557,12 @@ def save_snapshot(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             'contains the names of rooms and templates' AS privacy
     """)
     for table in _SNAPSHOT:
-        order = {"assets": "asset_no", "copies": "asset_no, store", "listings": "kind, name", "names": "ALL"}[table]
+        order = {
+            "assets": "asset_no",
+            "copies": "asset_no, store",
+            "listings": "kind, name",
+            "names": "ALL",
+        }[table]
         connection.execute(f"CREATE TABLE snapshot.{table} AS FROM {table} ORDER BY {order}")
     connection.execute("DETACH snapshot")
 
@@ -434,28 +576,38 @@ def is_snapshot(path: Path) -> bool:
     """Whether a file is a snapshot of facts of any format, by what it says of itself."""
     try:
         with connect(attached=path) as connection:
-            return _worked_out(connection) is None and connection.execute("SELECT what FROM facts.about").fetchone() == (_WHAT,)
+            return _worked_out(connection) is None and connection.execute(
+                "SELECT what FROM facts.about"
+            ).fetchone() == (_WHAT,)
     except duckdb.Error:
         return False
 
 
 def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
-    """A connection with a snapshot attached read-only as `facts`, and the views that the decision reads.
+    """A connection with a snapshot attached read-only as `facts`, and the views that the decision
+    reads.
 
-    Raises RetainerError when the file is no snapshot of this format: tables of plain columns, and nothing that is worked out when it is read.
+    Raises RetainerError when the file is no snapshot of this format: tables of plain columns, and
+    nothing that is worked out when it is read.
     """
     if not path.is_file():
         raise RetainerError(f"there is no snapshot of facts at {path}", hint=_AGAIN)
     try:
         connection = connect(attached=path)
     except duckdb.Error as error:
-        raise RetainerError(f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN) from None
+        raise RetainerError(
+            f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN
+        ) from None
     try:
         if reason := _worked_out(connection):
             raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         found = connection.execute("SELECT format FROM facts.about").fetchone()
         if found is None or found[0] != SNAPSHOT_FORMAT:
-            raise RetainerError(f"{path} has snapshot format {found and found[0]}; this retainer reads format {SNAPSHOT_FORMAT}", hint=_AGAIN)
+            raise RetainerError(
+                f"{path} has snapshot format {found and found[0]}; this retainer reads format "
+                f"{SNAPSHOT_FORMAT}",
+                hint=_AGAIN,
+            )
         if reason := _not_plain(connection):
             raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         counted = connection.execute("SELECT count(*) FROM facts.assets").fetchone()
@@ -465,22 +617,32 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
         connection.close()
         if isinstance(error, RetainerError):
             raise
-        raise RetainerError(f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN) from None
+        raise RetainerError(
+            f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN
+        ) from None
     return connection
 
 
 def earlier_names(path: Path) -> list[tuple[str, str, str]]:
-    """The names of rooms that an older snapshot holds: room id, room or template, name. Raises RetainerError when it is damaged."""
+    """The names of rooms that an older snapshot holds: room id, room or template, name. Raises
+    RetainerError when it is damaged."""
     if not path.is_file():
         return []
     try:
         with connect(attached=path) as connection:
             if _not_plain(connection) is not None:
                 return []  # of another format, which held no names
-            return connection.execute("SELECT room_id, what, name FROM facts.names ORDER BY ALL").fetchall()
+            return connection.execute(
+                "SELECT room_id, what, name FROM facts.names ORDER BY ALL"
+            ).fetchall()
     except duckdb.Error as error:
-        hint = "remove it; a hold by the name of a room that was renamed since is then not known to hold"
-        raise RetainerError(f"{path} is damaged ({_first_line(error)}), and it holds the names of rooms", hint=hint) from None
+        hint = (
+            "remove it; a hold by the name of a room that was renamed since is then not known "
+            "to hold"
+        )
+        raise RetainerError(
+            f"{path} is damaged ({_first_line(error)}), and it holds the names of rooms", hint=hint
+        ) from None
 
 
 @contextmanager
@@ -489,7 +651,10 @@ def whole_facts(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise RetainerError(f"{path} is damaged, or no snapshot that retainer made: {_first_line(error)}", hint=_AGAIN) from None
+        raise RetainerError(
+            f"{path} is damaged, or no snapshot that retainer made: {_first_line(error)}",
+            hint=_AGAIN,
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -497,26 +662,36 @@ def _first_line(error: Exception) -> str:
 
 
 def _worked_out(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """What in the attached file is worked out when it is read; None when nothing is. Nothing of it was read by then."""
-    if views := connection.execute("SELECT view_name FROM duckdb_views() WHERE database_name = 'facts' AND NOT internal").fetchall():
+    """What in the attached file is worked out when it is read; None when nothing is. Nothing of it
+    was read by then."""
+    if views := connection.execute(
+        "SELECT view_name FROM duckdb_views() WHERE database_name = 'facts' AND NOT internal"
+    ).fetchall():
         return f"`{views[0][0]}` in it is a view"
     made = connection.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal AND column_default IS NOT NULL"
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'facts' AND "
+        "NOT internal AND column_default IS NOT NULL"
     ).fetchall()
     return f"`{'.'.join(made[0])}` in it is worked out when it is read" if made else None
 
 
 def _not_plain(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Why the attached file is more, or less, than tables of plain columns; None when it is what retainer writes."""
+    """Why the attached file is more, or less, than tables of plain columns; None when it is what
+    retainer writes."""
     if reason := _worked_out(connection):
         return reason
     there: dict[str, dict[str, str]] = {}
     for table, column, kind in connection.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = 'facts' AND NOT internal"
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = "
+        "'facts' AND NOT internal"
     ).fetchall():
         there.setdefault(table, {})[column] = kind
     for table, columns in _SNAPSHOT.items():
-        plain = dict(connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE (SELECT {_typed(columns)}))").fetchall())
+        plain = dict(
+            connection.execute(
+                f"SELECT column_name, column_type FROM (DESCRIBE (SELECT {_typed(columns)}))"
+            ).fetchall()
+        )
         if there.get(table) != plain:
             return f"its table `{table}` has other columns"
     return None

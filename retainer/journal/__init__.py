@@ -1,1 +1,2 @@
-"""THE RECORD: every intention before it is acted on, every outcome after, in an append-only, hash-chained file."""
+"""THE RECORD: every intention before it is acted on, every outcome after, in an append-only,
+hash-chained file."""

@@ -1,4 +1,5 @@
-"""Where a journal ended, as the stores remember it: whether this state folder's journal is whole, and what is deleted from a store in a day."""
+"""Where a journal ended, as the stores remember it: whether this state folder's journal is whole,
+and what is deleted from a store in a day."""
 
 from __future__ import annotations
 
@@ -14,38 +15,59 @@ from retainer.ports import StoreReader, StoreWriter
 
 
 def lost_record(anchors: Anchors | None, state: str | None, entries: Sequence[Entry]) -> str | None:
-    """Why this state folder's journal cannot be all that was done in a store, in words; None where nothing speaks against it."""
+    """Why this state folder's journal cannot be all that was done in a store, in words; None where
+    nothing speaks against it."""
     if anchors is None:
         return f"what the store remembers of earlier runs cannot be read ({ANCHORS_KEY})"
     own = anchors.get(state or "")
     if own is not None:
-        if own.lines <= len(entries) and (own.lines == 0 or entries[own.lines - 1].seal == own.head):
+        if own.lines <= len(entries) and (
+            own.lines == 0 or entries[own.lines - 1].seal == own.head
+        ):
             return None
-        return f"the journal ends before its line {own.lines:,}, which was written at {own.at} (run {own.run} on {own.host}): it was cut or replaced"
+        return (
+            f"the journal ends before its line {own.lines:,}, which was written at {own.at} "
+            f"(run {own.run} on {own.host}): it was cut or replaced"
+        )
     if anchors:
         last = max(anchors.values(), key=lambda anchor: anchor.at)
-        return f"the journal here knows of no run there, and the store remembers one: the last at {last.at} ({last.run} on {last.host})"
+        return (
+            "the journal here knows of no run there, and the store remembers one: the last at "
+            f"{last.at} ({last.run} on {last.host})"
+        )
     return None
 
 
 def drop_anchor(
-    store: StoreWriter, journal: Journal, host: str, now: datetime, planned: Sequence[tuple[str, int, int]] = ()
+    store: StoreWriter,
+    journal: Journal,
+    host: str,
+    now: datetime,
+    planned: Sequence[tuple[str, int, int]] = (),
 ) -> None:
-    """Let a store remember where the journal ends now, what it has deleted there, and what is about to be deleted (rule, count, bytes).
+    """Let a store remember where the journal ends now, what it has deleted there, and what is about
+    to be deleted (rule, count, bytes).
 
-    Times are the store's. Raises StoreFailed. Only for a run that holds the store's lock, and whose journal is whole (or known to be lost).
+    Times are the store's. Raises StoreFailed. Only for a run that holds the store's lock, and whose
+    journal is whole (or known to be lost).
     """
     now = _by_the_store(store, now)
     look, found = anchors_in(store)
     anchors = found or {}
     lines, head = journal.end
     entries = read_journal(journal.path.parent)
-    counts = {rule: found for (name, rule), found in recent_deletes(entries, now).items() if name == store.name}
+    counts = {
+        rule: found
+        for (name, rule), found in recent_deletes(entries, now).items()
+        if name == store.name
+    }
     own = anchors.get(journal.state)
     unknown = own is not None and all(entry.run != own.run for entry in entries)
     lately = _lately((*own.lately, *(own.planned if unknown else ())) if own else (), counts, now)
     going = tuple(Lately(write_moment(now), *each) for each in planned)
-    anchors[journal.state] = Anchor(lines, head, write_moment(now), host, journal.run, lately, going)
+    anchors[journal.state] = Anchor(
+        lines, head, write_moment(now), host, journal.run, lately, going
+    )
     content = write_anchors(anchors, now)
     if look is not None:
         if store.replace(look.seen, content) is None:
@@ -54,7 +76,9 @@ def drop_anchor(
     try:
         store.create(ANCHORS_KEY, iter([content]), len(content), {}, "application/json")
     except KeyTaken:
-        raise StoreFailed(f"{store.name}:{ANCHORS_KEY} was made by somebody else at the same moment") from None
+        raise StoreFailed(
+            f"{store.name}:{ANCHORS_KEY} was made by somebody else at the same moment"
+        ) from None
 
 
 def _by_the_store(store: StoreReader, now: datetime) -> datetime:
@@ -64,20 +88,32 @@ def _by_the_store(store: StoreReader, now: datetime) -> datetime:
         return now
 
 
-def _lately(before: Sequence[Lately], counts: dict[str, tuple[int, int]], now: datetime) -> tuple[Lately, ...]:
-    """What is counted now, and never less than was counted within the day: a journal that was lost, or a store renamed, forgets nothing.
+def _lately(
+    before: Sequence[Lately], counts: dict[str, tuple[int, int]], now: datetime
+) -> tuple[Lately, ...]:
+    """What is counted now, and never less than was counted within the day: a journal that was lost,
+    or a store renamed, forgets nothing.
 
-    A count that has not grown keeps its moment, so that it ends 24 hours after the delete, and not after the last run.
+    A count that has not grown keeps its moment, so that it ends 24 hours after the delete, and not
+    after the last run.
     """
     since = write_moment(now - timedelta(hours=24))
     was: dict[str, Lately] = {}
     for each in before:
         if each.at > since:
             same = was.get(each.rule)
-            was[each.rule] = each if same is None else Lately(each.at, each.rule, same.count + each.count, same.bytes + each.bytes)
+            was[each.rule] = (
+                each
+                if same is None
+                else Lately(each.at, each.rule, same.count + each.count, same.bytes + each.bytes)
+            )
     found = []
     for rule in sorted(was.keys() | counts.keys()):
         count, size = counts.get(rule, (0, 0))
         old = was.get(rule)
-        found.append(old if old is not None and old.count >= count else Lately(write_moment(now), rule, count, size))
+        found.append(
+            old
+            if old is not None and old.count >= count
+            else Lately(write_moment(now), rule, count, size)
+        )
     return tuple(found)

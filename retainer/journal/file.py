@@ -1,4 +1,5 @@
-"""The journal: JSON lines under `state:`, each with the hash of the one before (format: docs/journal.md)."""
+"""The journal: JSON lines under `state:`, each with the hash of the one before (format:
+docs/journal.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _WRITABLE = "is the disk full or read-only? `state:` in retainer.yaml names the 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line: when (UTC), in which run, of which plan (its fingerprint), what, and the particulars."""
+    """One line: when (UTC), in which run, of which plan (its fingerprint), what, and the
+    particulars."""
 
     at: datetime
     run: str
@@ -63,14 +65,17 @@ def _sealed(line: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def _opened(text: bytes) -> tuple[dict[str, Any], str]:
-    """A line and its hash. Raises ValueError where they do not belong together, and for what no run writes."""
+    """A line and its hash. Raises ValueError where they do not belong together, and for what no run
+    writes."""
     found = _SEALED.fullmatch(text)
     if found is None or hashlib.sha256(found[1] + b"}").hexdigest() != found[2].decode():
         raise ValueError
     line = json.loads(found[1] + b"}")
     of = line["of"]
     shape = _SHAPES.get(line["event"], {})
-    if not isinstance(of, dict) or not all(isinstance(of.get(name), kind) for name, kind in shape.items()):
+    if not isinstance(of, dict) or not all(
+        isinstance(of.get(name), kind) for name, kind in shape.items()
+    ):
         raise ValueError
     if not all(isinstance(line[name], str) for name in ("at", "run", "plan", "event")):
         raise ValueError
@@ -88,7 +93,8 @@ def _entries(content: bytes, path: Path) -> Iterator[Entry]:
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RetainerError(
-                f"the journal {path} is damaged at line {number}: what was done is no longer certain",
+                f"the journal {path} is damaged at line {number}: what was done is no longer "
+                "certain",
                 hint="restore the file from a backup; do not edit it",
             ) from None
         previous = seal
@@ -96,19 +102,24 @@ def _entries(content: bytes, path: Path) -> Iterator[Entry]:
 
 
 def read_journal(folder: Path) -> list[Entry]:
-    """Every entry under a state folder, oldest first; a last line that a kill cut off is passed over. Raises RetainerError."""
+    """Every entry under a state folder, oldest first; a last line that a kill cut off is passed
+    over. Raises RetainerError."""
     path = folder / JOURNAL_FILE
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RetainerError(f"the journal {path} cannot be read: {error.strerror}", hint="make it readable; what was done stands in it") from None
+        raise RetainerError(
+            f"the journal {path} cannot be read: {error.strerror}",
+            hint="make it readable; what was done stands in it",
+        ) from None
     return list(_entries(content[: content.rfind(b"\n") + 1], path))
 
 
 def state_id(folder: Path) -> str | None:
-    """The random identity of a state folder, made with its journal; None where there is none yet. Raises RetainerError."""
+    """The random identity of a state folder, made with its journal; None where there is none yet.
+    Raises RetainerError."""
     try:
         text = (folder / _ID_FILE).read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
@@ -116,12 +127,16 @@ def state_id(folder: Path) -> str | None:
     except OSError as error:
         raise RetainerError(f"{folder / _ID_FILE} cannot be read: {error.strerror}") from None
     if not re.fullmatch("[0-9a-f]{32}", text):
-        raise RetainerError(f"{folder / _ID_FILE} is damaged: it should hold 32 hex digits", hint="restore it from a backup")
+        raise RetainerError(
+            f"{folder / _ID_FILE} is damaged: it should hold 32 hex digits",
+            hint="restore it from a backup",
+        )
     return text
 
 
 def _boot() -> str:
-    """What tells this start of this machine from every other; empty where the system does not say."""
+    """What tells this start of this machine from every other; empty where the system does not
+    say."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -129,10 +144,12 @@ def _boot() -> str:
 
 
 class Journal:
-    """The journal opened for one run. An entry is on disk when `write` returns. Safe to use from several threads."""
+    """The journal opened for one run. An entry is on disk when `write` returns. Safe to use from
+    several threads."""
 
     def __init__(self, folder: Path, run: str, plan: str, clock: Callable[[], datetime]) -> None:
-        """Raises Locked when another run has it open, RetainerError when it is damaged or cannot be written."""
+        """Raises Locked when another run has it open, RetainerError when it is damaged or cannot be
+        written."""
         self.run = run
         self.plan = plan
         self.path = folder / JOURNAL_FILE
@@ -143,12 +160,16 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream: IO[bytes] = self.path.open("a+b", buffering=0)
         except OSError as error:
-            raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint=_WRITABLE) from None
+            raise RetainerError(
+                f"the journal {self.path} cannot be written: {error.strerror}", hint=_WRITABLE
+            ) from None
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._stream.close()
-            raise Locked(f"another run is writing to {self.path}", hint="wait until it has ended") from None
+            raise Locked(
+                f"another run is writing to {self.path}", hint="wait until it has ended"
+            ) from None
         try:
             self._begin(folder)
         except BaseException:
@@ -158,7 +179,8 @@ class Journal:
     def _begin(self, folder: Path) -> None:
         there = os.fstat(self._stream.fileno())
         self.place = f"{there.st_dev}:{there.st_ino}:{_boot()}"
-        """Which file it is on this machine, since it was started: a copy of it is another one, and so is that of a cloned machine."""
+        """Which file it is on this machine, since it was started: a copy of it is another one, and
+        so is that of a cloned machine."""
         self._stream.seek(0)
         content = self._stream.read()
         whole = self._size = content.rfind(b"\n") + 1
@@ -175,10 +197,13 @@ class Journal:
                     stream.flush()
                     os.fsync(stream.fileno())
             except OSError as error:
-                raise RetainerError(f"{folder / _ID_FILE} cannot be written: {error.strerror}", hint=_WRITABLE) from None
+                raise RetainerError(
+                    f"{folder / _ID_FILE} cannot be written: {error.strerror}", hint=_WRITABLE
+                ) from None
         self.state = known
         if whole < len(content):
-            # A kill cut the last line off. What it announced was not begun, for an act waits until its line is on disk.
+            # A kill cut the last line off. What it announced was not begun, for an act waits until
+            # its line is on disk.
             self._stream.truncate(whole)
             self.write("torn", bytes=len(content) - whole)
 
@@ -190,18 +215,28 @@ class Journal:
 
     def write(self, event: str, **particulars: Any) -> None:
         with self._lock:
-            line = {"at": write_moment(self._clock()), "run": self.run, "plan": self.plan, "event": event, "of": particulars,
-                    "prev": self._previous}  # fmt: skip
+            line = {
+                "at": write_moment(self._clock()),
+                "run": self.run,
+                "plan": self.plan,
+                "event": event,
+                "of": particulars,
+                "prev": self._previous,
+            }
             content, seal = _sealed(line)
             try:
                 written = os.write(self._stream.fileno(), content)
                 if written != len(content):
                     raise OSError(errno.ENOSPC, "it could not be written whole")
             except BaseException as error:
-                # Whatever interrupts a line takes it back, so that the chain stays whole and the act that waits for it is not begun.
+                # Whatever interrupts a line takes it back, so that the chain stays whole and the
+                # act that waits for it is not begun.
                 os.ftruncate(self._stream.fileno(), self._size)
                 if isinstance(error, OSError):
-                    raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint="is the disk full?") from None
+                    raise RetainerError(
+                        f"the journal {self.path} cannot be written: {error.strerror}",
+                        hint="is the disk full?",
+                    ) from None
                 raise
             self._size += len(content)
             self._previous = seal
@@ -210,7 +245,8 @@ class Journal:
         self._sync(mine, before)
 
     def _sync(self, size: int, taken_back: int) -> None:
-        """Return when so much is on the disk. One fsync serves every line that waits for it; when it fails, all of them are taken back."""
+        """Return when so much is on the disk. One fsync serves every line that waits for it; when
+        it fails, all of them are taken back."""
         with self._syncing:
             if self._synced >= size and taken_back == self._taken_back:
                 return
@@ -225,9 +261,16 @@ class Journal:
                 with self._lock:
                     if not lost:
                         os.ftruncate(self._stream.fileno(), self._synced)
-                        self._size, self._previous, self._lines = self._synced, self._synced_seal, self._synced_lines
+                        self._size, self._previous, self._lines = (
+                            self._synced,
+                            self._synced_seal,
+                            self._synced_lines,
+                        )
                         self._taken_back += 1
-                raise RetainerError(f"the journal {self.path} cannot be written: {error.strerror}", hint="is the disk full?") from None
+                raise RetainerError(
+                    f"the journal {self.path} cannot be written: {error.strerror}",
+                    hint="is the disk full?",
+                ) from None
             with self._lock:
                 self._synced, self._synced_seal, self._synced_lines = reached, seal, lines
 
@@ -237,7 +280,8 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What earlier runs of a plan have done, by row number: copies with their records, and deletes."""
+    """What earlier runs of a plan have done, by row number: copies with their records, and
+    deletes."""
 
     copies: dict[int, dict[str, Any]]
     catalogued: frozenset[int]
@@ -287,7 +331,8 @@ def left_over(entries: list[Entry]) -> list[LeftOver]:
 
 @dataclass(frozen=True, slots=True)
 class Intended:
-    """A delete that was announced, and of which nobody knows whether it was done: one row of one plan."""
+    """A delete that was announced, and of which nobody knows whether it was done: one row of one
+    plan."""
 
     at: datetime
     run: str
@@ -301,7 +346,8 @@ class Intended:
 
 
 def open_intents(entries: Iterable[Entry]) -> list[Intended]:
-    """The deletes, of any plan, that a run was about to make when it ended, or whose answer it never saw. Raises RetainerError."""
+    """The deletes, of any plan, that a run was about to make when it ended, or whose answer it
+    never saw. Raises RetainerError."""
     found: dict[tuple[str, int], Intended] = {}
     for entry in entries:
         of = entry.particulars
@@ -319,17 +365,34 @@ def _intended(entry: Entry) -> list[Intended]:
     of = entry.particulars
     try:
         return [
-            Intended(entry.at, entry.run, entry.plan, int(act["row"]), str(act["asset"]), of["store"], str(act["rule"]), int(act["bytes"]),
-                     tuple((str(key), int(size), str(version)) for key, size, version in act["objects"]))
+            Intended(
+                entry.at,
+                entry.run,
+                entry.plan,
+                int(act["row"]),
+                str(act["asset"]),
+                of["store"],
+                str(act["rule"]),
+                int(act["bytes"]),
+                tuple((str(key), int(size), str(version)) for key, size, version in act["objects"]),
+            )
             for act in of["acts"]
-        ]  # fmt: skip
+        ]
     except (KeyError, TypeError, ValueError):
-        message = f"the journal has an announcement of {entry.at:%Y-%m-%d %H:%M} (run {entry.run}) that cannot be read"
-        raise RetainerError(message, hint="restore the file from a backup; do not edit it") from None
+        message = (
+            f"the journal has an announcement of {entry.at:%Y-%m-%d %H:%M} (run {entry.run}) "
+            "that cannot be read"
+        )
+        raise RetainerError(
+            message, hint="restore the file from a backup; do not edit it"
+        ) from None
 
 
-def recent_deletes(entries: Sequence[Entry], now: datetime, *, but: str | None = None) -> dict[tuple[str, str], tuple[int, int]]:
-    """How many deletes of how many bytes the last 24 hours saw, by (store, rule), with those that may have been made.
+def recent_deletes(
+    entries: Sequence[Entry], now: datetime, *, but: str | None = None
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """How many deletes of how many bytes the last 24 hours saw, by (store, rule), with those that
+    may have been made.
 
     `but`: a plan whose own are left out.
     """
@@ -342,7 +405,14 @@ def recent_deletes(entries: Sequence[Entry], now: datetime, *, but: str | None =
     for entry in entries:
         if entry.event == "deleted":
             of = entry.particulars
-            add(entry.at, of.get("plan", entry.plan), of["row"], of["store"], of["rule"], of["bytes"])
+            add(
+                entry.at,
+                of.get("plan", entry.plan),
+                of["row"],
+                of["store"],
+                of["rule"],
+                of["bytes"],
+            )
     for intended in open_intents(entries):
         add(intended.at, intended.plan, intended.row, intended.store, intended.rule, intended.bytes)
     found: dict[tuple[str, str], tuple[int, int]] = {}
@@ -370,11 +440,21 @@ def weak_stores(entries: list[Entry]) -> dict[str, str]:
             of = entry.particulars
             found.pop(of["store"], None)
             if not of["create"]:
-                found[of["store"]] = "honours no conditional create: nothing is copied there, and nothing deleted"
+                found[of["store"]] = (
+                    "honours no conditional create: nothing is copied there, and nothing deleted"
+                )
             elif not of.get("replace", True):
-                found[of["store"]] = "honours no conditional replace, so no lock holds there: nothing is deleted there, nor for a copy there"
+                found[of["store"]] = (
+                    "honours no conditional replace, so no lock holds there: nothing is deleted "
+                    "there, nor for a copy there"
+                )
             elif not of["delete"]:
-                found[of["store"]] = "honours no conditional delete: apply looks at each object just before it deletes it"
+                found[of["store"]] = (
+                    "honours no conditional delete: apply looks at each object just before it "
+                    "deletes it"
+                )
             elif not of.get("checksum", True):
-                found[of["store"]] = "computes no checksum of its own: apply reads back what it wrote"
+                found[of["store"]] = (
+                    "computes no checksum of its own: apply reads back what it wrote"
+                )
     return found

@@ -1,4 +1,5 @@
-"""One apply at a time per store: a lock object by conditional create, with a heartbeat; a dead one expires by the store's own clock."""
+"""One apply at a time per store: a lock object by conditional create, with a heartbeat; a dead one
+expires by the store's own clock."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ from retainer.ports import Deletion, Look, Seen, StoreReader, StoreWriter, read_
 LOCK_KEY = f"{OWN_PREFIX}lock"
 BEAT = timedelta(seconds=60)
 DEAD_AFTER = timedelta(minutes=10)
-"""A lock that was not written for so long belongs to a dead run. A run stops using a store when its own is half as old."""
+"""A lock that was not written for so long belongs to a dead run. A run stops using a store when its
+own is half as old."""
 _LOCK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a lock: the run, its host and plan; `state`: the state folder's id, and `journal`: which file its journal is on that host."""
+    """Who holds a lock: the run, its host and plan; `state`: the state folder's id, and `journal`:
+    which file its journal is on that host."""
 
     run: str
     host: str
@@ -41,20 +44,35 @@ class Owner:
         if not isinstance(found, dict) or not isinstance(found.get("owner"), str):
             return None
         texts = {name: value for name, value in found.items() if isinstance(value, str)}
-        return Owner(texts["owner"], *(texts.get(name, "?") for name in ("host", "plan", "state", "journal")))
+        return Owner(
+            texts["owner"], *(texts.get(name, "?") for name in ("host", "plan", "state", "journal"))
+        )
 
     def write(self, beat: int) -> bytes:
-        owner = {"owner": self.run, "host": self.host, "plan": self.plan, "state": self.state, "journal": self.journal, "beat": beat}
+        owner = {
+            "owner": self.run,
+            "host": self.host,
+            "plan": self.plan,
+            "state": self.state,
+            "journal": self.journal,
+            "beat": beat,
+        }
         return json.dumps(owner, sort_keys=True).encode()
 
     def certainly_outlived(self, other: Owner) -> bool:
-        """Whether another owner is over for certain: this run has the lock of the very journal that the other one wrote to."""
-        return other.run != self.run and (other.host, other.state, other.journal) == (self.host, self.state, self.journal)
+        """Whether another owner is over for certain: this run has the lock of the very journal that
+        the other one wrote to."""
+        return other.run != self.run and (other.host, other.state, other.journal) == (
+            self.host,
+            self.state,
+            self.journal,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A lock as it lies in a store. `owner`: None where it cannot be read; `age`: by the store's clock, None where it tells none."""
+    """A lock as it lies in a store. `owner`: None where it cannot be read; `age`: by the store's
+    clock, None where it tells none."""
 
     look: Look
     owner: Owner | None
@@ -65,8 +83,16 @@ class Held:
 
     def words(self, store: str) -> str:
         age = self.look.age
-        last = "" if age is None else f", last written {max(0, round(age.total_seconds()))} s ago by that store's clock"
-        whose = f"run {self.owner.run} on {self.owner.host}" if self.owner else f"a run that cannot be read from {LOCK_KEY}"
+        last = (
+            ""
+            if age is None
+            else f", last written {max(0, round(age.total_seconds()))} s ago by that store's clock"
+        )
+        whose = (
+            f"run {self.owner.run} on {self.owner.host}"
+            if self.owner
+            else f"a run that cannot be read from {LOCK_KEY}"
+        )
         return f"another apply holds {store} ({whose}{last})"
 
 
@@ -81,7 +107,8 @@ def lock_in(store: StoreReader) -> Held | None:
 
 
 class StoreLock:
-    """The lock of one store for one run. It holds only where the store was seen to honour the conditions that it rests on."""
+    """The lock of one store for one run. It holds only where the store was seen to honour the
+    conditions that it rests on."""
 
     def __init__(self, store: StoreWriter, owner: Owner) -> None:
         self._store = store
@@ -109,12 +136,17 @@ class StoreLock:
         return self._owner.write(self._beats)
 
     def take(self) -> None:
-        """Take it, where a lock holds at all; else only look that nobody has it. Raises Locked when a living run does, StoreFailed."""
+        """Take it, where a lock holds at all; else only look that nobody has it. Raises Locked when
+        a living run does, StoreFailed."""
         conditions = self._store.conditions()
         held = lock_in(self._store)
         if held is not None and not self._may_be_taken(held):
-            hint = (f"wait for it; a lock that nobody renews for {DEAD_AFTER.seconds // 60} minutes is dead, and "
-                    f"`retainer unlock {self.store_name}` takes it away before where its run is known to be over")  # fmt: skip
+            hint = (
+                f"wait for it; a lock that nobody renews for {DEAD_AFTER.seconds // 60} minutes is "
+                "dead, and "
+                f"`retainer unlock {self.store_name}` takes it away before where its run is known "
+                "to be over"
+            )
             raise Locked(held.words(self.store_name), hint=hint)
         if not conditions.lock:
             return
@@ -123,11 +155,16 @@ class StoreLock:
         if held is None:
             content = self._content()
             try:
-                seen = self._store.create(LOCK_KEY, iter([content]), len(content), {}, "application/json").seen
+                seen = self._store.create(
+                    LOCK_KEY, iter([content]), len(content), {}, "application/json"
+                ).seen
             except KeyTaken:
                 held = lock_in(self._store)
                 if held is None or held.owner != self._owner:
-                    raise Locked(f"another apply took the lock of {self.store_name} at the same moment", hint="wait for it") from None
+                    raise Locked(
+                        f"another apply took the lock of {self.store_name} at the same moment",
+                        hint="wait for it",
+                    ) from None
                 seen = held.look.seen  # our own create, whose answer was lost
         else:
             seen = held.look.seen
@@ -136,19 +173,31 @@ class StoreLock:
         self._beaten = ticks
 
     def _may_be_taken(self, held: Held) -> bool:
-        return held.is_dead or (held.owner is not None and (held.owner == self._owner or self._owner.certainly_outlived(held.owner)))
+        return held.is_dead or (
+            held.owner is not None
+            and (held.owner == self._owner or self._owner.certainly_outlived(held.owner))
+        )
 
     def _renewed(self, seen: Seen) -> Seen:
-        """The first heartbeat, at once: a bucket that keeps every object shows itself before anything is copied there."""
+        """The first heartbeat, at once: a bucket that keeps every object shows itself before
+        anything is copied there."""
         try:
             renewed = self._store.replace(seen, self._content()) or self._own()
         except StoreFailed as error:
             self.give_back()
-            hint = "a bucket with a retention policy cannot hold retainer's lock: let each object have its own retention instead"
-            raise StoreFailed(f"the lock of {self.store_name} cannot be renewed: {error.message}", hint=hint) from None
+            hint = (
+                "a bucket with a retention policy cannot hold retainer's lock: let each object "
+                "have its own retention instead"
+            )
+            raise StoreFailed(
+                f"the lock of {self.store_name} cannot be renewed: {error.message}", hint=hint
+            ) from None
         if renewed is None:
             self._seen = None
-            raise Locked(f"another apply took the lock of {self.store_name} at the same moment", hint="wait for it")
+            raise Locked(
+                f"another apply took the lock of {self.store_name} at the same moment",
+                hint="wait for it",
+            )
         return renewed
 
     def _own(self) -> Seen | None:
@@ -157,7 +206,8 @@ class StoreLock:
         return held.look.seen if held is not None and held.owner == self._owner else None
 
     def beat(self) -> bool:
-        """Renew the heartbeat. False when the lock is no longer ours, or was not renewed for too long."""
+        """Renew the heartbeat. False when the lock is no longer ours, or was not renewed for too
+        long."""
         with self._guard:
             if not self.holds or self._seen is None:
                 return False
@@ -187,19 +237,27 @@ class StoreLock:
 
 
 def _ticks() -> tuple[float, float]:
-    """Seconds by two clocks: the one stands still while a laptop sleeps, the other jumps when somebody sets it."""
+    """Seconds by two clocks: the one stands still while a laptop sleeps, the other jumps when
+    somebody sets it."""
     return time.monotonic(), time.time()
 
 
 class Heart:
-    """Beats for each lock of a run by itself, so that one silent store stops nothing on another; `lost` is told of a lock that was lost."""
+    """Beats for each lock of a run by itself, so that one silent store stops nothing on another;
+    `lost` is told of a lock that was lost."""
 
     def __init__(self, locks: Sequence[StoreLock], lost: Callable[[str], None]) -> None:
         self._lost = lost
         self._stop = threading.Event()
         self._locks = [lock for lock in locks if lock.holds]
         self._threads = [
-            threading.Thread(target=self._run, args=(lock,), name=f"retainer-heart-{lock.store_name}", daemon=True) for lock in self._locks
+            threading.Thread(
+                target=self._run,
+                args=(lock,),
+                name=f"retainer-heart-{lock.store_name}",
+                daemon=True,
+            )
+            for lock in self._locks
         ]
 
     def tell(self, lost: Callable[[str], None]) -> None:

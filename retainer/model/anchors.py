@@ -1,6 +1,8 @@
-"""What a store remembers of the journals that wrote to it (`_retainer/record.json`): where each one ended, and what it deleted here lately.
+"""What a store remembers of the journals that wrote to it (`_retainer/record.json`): where each one
+ended, and what it deleted here lately.
 
-So a journal that was cut, removed or left on another machine is noticed, and the limits of 24 hours belong to the store.
+So a journal that was cut, removed or left on another machine is noticed, and the limits of 24 hours
+belong to the store.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ REMEMBERED = 50
 
 @dataclass(frozen=True, slots=True)
 class Lately:
-    """Deletes of one rule: how many, of how many bytes, and when the last of them was (RFC 3339)."""
+    """Deletes of one rule: how many, of how many bytes, and when the last of them was (RFC
+    3339)."""
 
     at: str
     rule: str
@@ -33,8 +36,8 @@ class Lately:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The end of one journal, as a run left it: so many lines, the hash of the last. `lately`: what it deleted within a day; `planned`: what a
-    run that has not told its end was about to delete."""
+    """The end of one journal, as a run left it: so many lines, the hash of the last. `lately`: what
+    it deleted within a day; `planned`: what a run that has not told its end was about to delete."""
 
     lines: int
     head: str
@@ -60,28 +63,66 @@ def read_anchors(content: bytes) -> dict[str, Anchor]:
 
 def _anchor(item: Mapping[str, Any]) -> Anchor:
     lately, planned = (
-        tuple(Lately(str(of["at"]), str(of["rule"]), int(of["count"]), int(of["bytes"])) for of in item[name]) for name in ("lately", "planned")
+        tuple(
+            Lately(str(of["at"]), str(of["rule"]), int(of["count"]), int(of["bytes"]))
+            for of in item[name]
+        )
+        for name in ("lately", "planned")
     )
-    anchor = Anchor(int(item["lines"]), str(item["head"]), str(item["at"]), str(item["host"]), str(item["run"]), lately, planned)
-    if read_moment(anchor.at) is None or any(read_moment(each.at) is None or each.count < 0 or each.bytes < 0 for each in (*lately, *planned)):
+    anchor = Anchor(
+        int(item["lines"]),
+        str(item["head"]),
+        str(item["at"]),
+        str(item["host"]),
+        str(item["run"]),
+        lately,
+        planned,
+    )
+    if read_moment(anchor.at) is None or any(
+        read_moment(each.at) is None or each.count < 0 or each.bytes < 0
+        for each in (*lately, *planned)
+    ):
         raise ValueError("it has no moment where one should be")
     return anchor
 
 
 def write_anchors(anchors: Anchors, now: datetime) -> bytes:
-    """Those that say something of the last 24 hours, and the newest others, so that it stays short. `now`: the store's."""
+    """Those that say something of the last 24 hours, and the newest others, so that it stays short.
+    `now`: the store's."""
     day = write_moment(now - timedelta(hours=24))
-    lately = {state: replace(anchor, lately=tuple(each for each in anchor.lately if each.at > day)) for state, anchor in anchors.items()}
-    tells = {state: any(each.at > day for each in (*anchor.lately, *anchor.planned)) for state, anchor in lately.items()}
+    lately = {
+        state: replace(anchor, lately=tuple(each for each in anchor.lately if each.at > day))
+        for state, anchor in anchors.items()
+    }
+    tells = {
+        state: any(each.at > day for each in (*anchor.lately, *anchor.planned))
+        for state, anchor in lately.items()
+    }
     in_order = sorted(lately, key=lambda state: (tells[state], lately[state].at), reverse=True)
-    kept = {state: lately[state] for place, state in enumerate(in_order) if place < REMEMBERED or tells[state]}
-    return json.dumps({"journals": {state: asdict(anchor) for state, anchor in sorted(kept.items())}}, indent=1).encode() + b"\n"
+    kept = {
+        state: lately[state]
+        for place, state in enumerate(in_order)
+        if place < REMEMBERED or tells[state]
+    }
+    return (
+        json.dumps(
+            {"journals": {state: asdict(anchor) for state, anchor in sorted(kept.items())}},
+            indent=1,
+        ).encode()
+        + b"\n"
+    )
 
 
-def deleted_lately(anchors: Anchors, now: datetime, own: str | None) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, int]]]:
-    """The deletes of the last 24 hours of which a store remembers: rule, count, bytes; those of the journal `own`, and those of all others.
-    Those of an open run are what it was about to do."""
+def deleted_lately(
+    anchors: Anchors, now: datetime, own: str | None
+) -> tuple[list[tuple[str, int, int]], list[tuple[str, int, int]]]:
+    """The deletes of the last 24 hours of which a store remembers: rule, count, bytes; those of the
+    journal `own`, and those of all others. Those of an open run are what it was about to do."""
     since = write_moment(now - timedelta(hours=24))
-    told = [(state == own, (each.rule, each.count, each.bytes)) for state, anchor in sorted(anchors.items())
-            for each in (*anchor.lately, *anchor.planned) if each.at > since]  # fmt: skip
+    told = [
+        (state == own, (each.rule, each.count, each.bytes))
+        for state, anchor in sorted(anchors.items())
+        for each in (*anchor.lately, *anchor.planned)
+        if each.at > since
+    ]
     return [each for is_own, each in told if is_own], [each for is_own, each in told if not is_own]

@@ -1,4 +1,5 @@
-"""The calendar of a time zone, from one database: the `tzdata` package, whatever the machine has. No other part knows of zones."""
+"""The calendar of a time zone, from one database: the `tzdata` package, whatever the machine has.
+No other part knows of zones."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from functools import cache, lru_cache
 from importlib.metadata import version
 from zoneinfo import ZoneInfo
 
-zoneinfo.reset_tzpath(())  # zoneinfo would take the machine's files first, and those of Debian 12 differ in fifteen zones
+zoneinfo.reset_tzpath(
+    ()
+)  # zoneinfo would take the machine's files first, and those of Debian 12 differ in fifteen zones
 
 _STEP = timedelta(hours=6)
 """No zone has changed its clock twice within so long since 2015."""
@@ -36,10 +39,13 @@ def zones_version() -> str:
 
 @lru_cache(1 << 20)
 def start_of_day(day: date, zone: ZoneInfo) -> datetime:
-    """The first instant of a local day, in UTC: where a clock shows midnight twice, the first; where it never does, what follows."""
+    """The first instant of a local day, in UTC: where a clock shows midnight twice, the first;
+    where it never does, what follows."""
     midnight = datetime.combine(day, time(), zone)
     first = midnight.replace(fold=0).astimezone(UTC)
-    if first.astimezone(zone).date() >= day and first.astimezone(zone).replace(tzinfo=None) == midnight.replace(tzinfo=None):
+    if first.astimezone(zone).date() >= day and first.astimezone(zone).replace(
+        tzinfo=None
+    ) == midnight.replace(tzinfo=None):
         return first
     # Midnight was skipped. Both readings of it lie beside the gap, which ends between them.
     early, late = sorted((first, midnight.replace(fold=1).astimezone(UTC)))
@@ -49,7 +55,9 @@ def start_of_day(day: date, zone: ZoneInfo) -> datetime:
     return late.replace(microsecond=0)
 
 
-def changes(zone: ZoneInfo, first: datetime, last: datetime) -> Iterator[tuple[datetime, timedelta]]:
+def changes(
+    zone: ZoneInfo, first: datetime, last: datetime
+) -> Iterator[tuple[datetime, timedelta]]:
     """The zone's offsets between two moments (UTC): from when each one is in force."""
     moment, offset = first, _offset(zone, first)
     yield first, offset
@@ -59,7 +67,9 @@ def changes(zone: ZoneInfo, first: datetime, last: datetime) -> Iterator[tuple[d
             before, after = moment, following
             while after - before > timedelta(seconds=1):
                 middle = before + (after - before) / 2
-                before, after = (middle, after) if _offset(zone, middle) == offset else (before, middle)
+                before, after = (
+                    (middle, after) if _offset(zone, middle) == offset else (before, middle)
+                )
             yield after.replace(microsecond=0), then
             offset = then
         moment = following

@@ -1,4 +1,5 @@
-"""What the catalog beside the copies holds: the object as it was written and verified, and every fact that `match` can name."""
+"""What the catalog beside the copies holds: the object as it was written and verified, and every
+fact that `match` can name."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from retainer.model.tables import ASSETS
 CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
 _PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 
-RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {"job_id": "VARCHAR"}
+RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
+    "job_id": "VARCHAR"
+}
 """Every fact of an asset as 100ms gave it, with the names of its room and template."""
 
 MADE_OF = ("made_of", "made_of_version")
@@ -22,20 +25,29 @@ CATALOG = {
     "object_size": "BIGINT",
     "version": "VARCHAR",
     "crc32c": "VARCHAR",
-    "crc64nvme": "VARCHAR",  # in place of it, where an S3 computed that of a copy on the server's side
+    # in place of it, where an S3 computed that of a copy on the server's side
+    "crc64nvme": "VARCHAR",
     "sha256": "VARCHAR",
     "copied_at": "TIMESTAMP",
-    "manifest": "VARCHAR",  # of a recording of many objects: the key of its manifest; on the manifest itself its own key
+    # of a recording of many objects: the key of its manifest; on the manifest itself its own
+    # key
+    "manifest": "VARCHAR",
     "manifest_crc32c": "VARCHAR",  # which manifest of that key
     "members": "INTEGER",  # on a manifest: how many objects it lists
-    "broken": "BOOLEAN",  # a scrub read this version back and found other bytes than were recorded
-    "inferred": "VARCHAR",  # not copied by retainer, but recognised: by its metadata, or by the shape of its path
-    "deleted": "BOOLEAN",  # apply deleted this version: the entry is here so that it is not missed
+    # a scrub read this version back and found other bytes than were recorded
+    "broken": "BOOLEAN",
+    # not copied by retainer, but recognised: by its metadata, or by the shape of its path
+    "inferred": "VARCHAR",
+    # apply deleted this version: the entry is here so that it is not missed
+    "deleted": "BOOLEAN",
     "store_id": "VARCHAR",  # the identity of the store: `store` is only what it was called
-    "made_of": "VARCHAR",  # the path of the upload that it is a copy of, at first or second hand; NULL for what 100ms hosts
+    # the path of the upload that it is a copy of, at first or second hand; NULL for what 100ms
+    # hosts
+    "made_of": "VARCHAR",
     "made_of_version": "VARCHAR",  # the version that the upload had
 } | RECORD
-"""One object of a copy. A member of a recording of many objects carries no facts but the asset's id: those stand with its manifest."""
+"""One object of a copy. A member of a recording of many objects carries no facts but the asset's
+id: those stand with its manifest."""
 
 
 def part_name(content: bytes, now: datetime) -> str:

@@ -17,7 +17,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake: a stable code (see `codes.py`), its place, the line it stands on, a sentence and what to do."""
+    """One mistake: a stable code (see `codes.py`), its place, the line it stands on, a sentence and
+    what to do."""
 
     code: str
     file: str

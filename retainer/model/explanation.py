@@ -8,7 +8,8 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Considered:
-    """One rule, hold or erasure, and whether it matches: yes, no, not certain, or over (a released hold)."""
+    """One rule, hold or erasure, and whether it matches: yes, no, not certain, or over (a released
+    hold)."""
 
     id: str
     kind: str
@@ -18,7 +19,8 @@ class Considered:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one clause asks for: its store (all for at_most), from when to when (None: no such end), and whether it runs."""
+    """What one clause asks for: its store (all for at_most), from when to when (None: no such end),
+    and whether it runs."""
 
     rule: str
     kind: str
@@ -46,7 +48,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything about one asset at one moment. `next_at` and `next_pairs`: when its decisions change by themselves, and to what."""
+    """Everything about one asset at one moment. `next_at` and `next_pairs`: when its decisions
+    change by themselves, and to what."""
 
     asset_id: str
     now: datetime

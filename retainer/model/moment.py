@@ -12,7 +12,8 @@ _RFC3339 = re.compile(
 
 
 def read_moment(text: str) -> datetime | None:
-    """An RFC 3339 moment with a zone as UTC, cut to the microsecond; None when it is not one (a leap second is not)."""
+    """An RFC 3339 moment with a zone as UTC, cut to the microsecond; None when it is not one (a
+    leap second is not)."""
     found = _RFC3339.fullmatch(text)
     if found is None:
         return None

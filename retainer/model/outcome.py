@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One test: its name, its place, and a sentence for everything that came out otherwise (none: it passed)."""
+    """One test: its name, its place, and a sentence for everything that came out otherwise (none:
+    it passed)."""
 
     name: str
     place: str
@@ -36,10 +37,12 @@ class LeftOver:
 
 @dataclass
 class Census:
-    """What a look at every object of a store has found: `recorded` entries were written; `unknown` objects say nothing of themselves.
+    """What a look at every object of a store has found: `recorded` entries were written; `unknown`
+    objects say nothing of themselves.
 
-    `bytes` were read back; `broken` are keys whose bytes are not those that were recorded; `missing` ones are in the catalog and not
-    in the store, `replaced` ones are other objects by now; `archived` ones could not be read.
+    `bytes` were read back; `broken` are keys whose bytes are not those that were recorded;
+    `missing` ones are in the catalog and not in the store, `replaced` ones are other objects by
+    now; `archived` ones could not be read.
     """
 
     looked: int = 0
@@ -69,17 +72,27 @@ class Summary:
     skipped: list[Trouble] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     catalog_failures: dict[str, str] = field(default_factory=dict)
-    """Stores whose catalog could not be written: their copies do not count until the same plan is applied again."""
+    """Stores whose catalog could not be written: their copies do not count until the same plan is
+    applied again."""
     interrupted: bool = False
     lost_lock: bool = False
     resting: dict[str, Resting] = field(default_factory=dict)
-    """Places that are left alone for the rest of the run, after they refused what was asked of them."""
+    """Places that are left alone for the rest of the run, after they refused what was asked of
+    them."""
     changed_copies: int = 0
-    """Copies that were skipped since their source is another one by now: this plan cannot make them."""
+    """Copies that were skipped since their source is another one by now: this plan cannot make
+    them."""
 
     @property
     def finished(self) -> bool:
-        unfinished = self.failed or self.catalog_failures or self.left_deletes or self.interrupted or self.lost_lock or self.resting
+        unfinished = (
+            self.failed
+            or self.catalog_failures
+            or self.left_deletes
+            or self.interrupted
+            or self.lost_lock
+            or self.resting
+        )
         return not (unfinished or self.changed_copies)
 
 

@@ -13,8 +13,8 @@ from functools import cache
 class Period:
     """A length of time counted from `created_at`.
 
-    Calendar parts (`months`, `days`) end at the start of the day after; `seconds` are exact. The two are never mixed.
-    `forever` has no end.
+    Calendar parts (`months`, `days`) end at the start of the day after; `seconds` are exact. The
+    two are never mixed. `forever` has no end.
     """
 
     months: int = 0
@@ -32,7 +32,9 @@ class Period:
         """Whether this period ends after the other one, from whatever moment they are counted."""
         if self.forever or other.forever:
             return self.forever and not other.forever
-        slack = timedelta(hours=2) if self.exact != other.exact else timedelta()  # a calendar day may have 23 or 25 hours
+        slack = (
+            timedelta(hours=2) if self.exact != other.exact else timedelta()
+        )  # a calendar day may have 23 or 25 hours
         return all(_end(start, self) > _end(start, other) + slack for start in _STARTS)
 
 
@@ -53,16 +55,20 @@ _STARTS = tuple(
     for day in (1, 27, 28, 29, 30, 31)
     for hour, minute in ((0, 0), (23, 59))
 )
-"""Starts that show every difference: each month's ends, in and after leap years, and around 2100, which has no leap day."""
+"""Starts that show every difference: each month's ends, in and after leap years, and around 2100,
+which has no leap day."""
 
 
 _SHORT = re.compile(r"([0-9]+)(h|d|w|mo|y)")
-_ISO = re.compile(r"P(?=[0-9T])(?:([0-9]+)Y)?(?:([0-9]+)M)?(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)S)?)?")
+_ISO = re.compile(
+    r"P(?=[0-9T])(?:([0-9]+)Y)?(?:([0-9]+)M)?(?:([0-9]+)W)?(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:([0-9]+)S)?)?"
+)
 _LONGEST_YEARS = 1000
 
 
 def parse_period(text: str) -> Period:
-    """Read a period. Raises ValueError with a sentence that says what is wrong and what to write."""
+    """Read a period. Raises ValueError with a sentence that says what is wrong and what to
+    write."""
     if text == "forever":
         return Period(forever=True, text=text)
     if re.search(r"[0-9]{8}", text):
@@ -77,18 +83,30 @@ def parse_period(text: str) -> Period:
             "y": Period(months=count * 12, text=text),
         }[unit]
     elif found := _ISO.fullmatch(text):
-        years, months, weeks, days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        years, months, weeks, days, hours, minutes, seconds = (
+            int(part or 0) for part in found.groups()
+        )
         period = Period(
-            months=years * 12 + months, days=weeks * 7 + days, seconds=hours * 3600 + minutes * 60 + seconds, text=text
+            months=years * 12 + months,
+            days=weeks * 7 + days,
+            seconds=hours * 3600 + minutes * 60 + seconds,
+            text=text,
         )
         if "T" in text and not text.startswith("PT"):
-            raise ValueError("a date part and a time part cannot stand together; write only one of them")
+            raise ValueError(
+                "a date part and a time part cannot stand together; write only one of them"
+            )
     elif re.fullmatch(r"[0-9]+m", text):
-        raise ValueError(f"`m` may mean minutes or months; write `{text}o` for months, or hours as `{text[:-1]}h`")
+        raise ValueError(
+            f"`m` may mean minutes or months; write `{text}o` for months, or hours as "
+            f"`{text[:-1]}h`"
+        )
     elif re.fullmatch(r"-.*", text):
         raise ValueError("a period cannot be negative")
     elif re.fullmatch(r"[0-9]*[.,][0-9]+\s*[a-z]+", text):
-        raise ValueError("fractions are not periods; use a smaller unit, such as 36h for one and a half days")
+        raise ValueError(
+            "fractions are not periods; use a smaller unit, such as 36h for one and a half days"
+        )
     else:
         raise ValueError("not a period; write for example 36h, 30d, 2w, 6mo, 7y, forever or P1Y6M")
     if period == Period():

@@ -1,4 +1,5 @@
-"""Text from outside, as it can be shown: what a terminal would obey, or an eye would not see, is escaped."""
+"""Text from outside, as it can be shown: what a terminal would obey, or an eye would not see, is
+escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Controls of C0 and C1, bidirectional and zero-width characters, fillers, halves of characters, and tags."""
+"""Controls of C0 and C1, bidirectional and zero-width characters, fillers, halves of characters,
+and tags."""
 
 Value = TypeVar("Value")
 
@@ -24,7 +26,13 @@ def _escaped(found: re.Match[str]) -> str:
     letter = found[0]
     short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter)
     code = ord(letter)
-    return short or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    return short or (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def shown(value: Value) -> Value:
@@ -42,5 +50,12 @@ def _shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shown(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init})
+        return dataclasses.replace(
+            value,
+            **{
+                field.name: _shown(getattr(value, field.name))
+                for field in dataclasses.fields(value)
+                if field.init
+            },
+        )
     return value

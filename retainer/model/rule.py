@@ -50,7 +50,8 @@ class Glob:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """The number lies between `low` and `high`, both included. `size` in bytes, `duration` in seconds."""
+    """The number lies between `low` and `high`, both included. `size` in bytes, `duration` in
+    seconds."""
 
     fact: str
     low: float | None
@@ -152,7 +153,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Nothing that may match is deleted, and a copy is required in `store`, until `released` (UTC)."""
+    """Nothing that may match is deleted, and a copy is required in `store`, until `released`
+    (UTC)."""
 
     id: str
     match: Match
@@ -165,7 +167,8 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """A person's request to have what matches erased; `requested` starts the request's clock and delays nothing."""
+    """A person's request to have what matches erased; `requested` starts the request's clock and
+    delays nothing."""
 
     id: str
     match: Match
@@ -189,7 +192,8 @@ class Policies:
         return frozenset(keeps | deletes | {hold.store for hold in self.holds})
 
     def ask_for_rooms(self) -> bool:
-        """Whether anything looks at a room's or template's name, so that the rooms have to be fetched."""
+        """Whether anything looks at a room's or template's name, so that the rooms have to be
+        fetched."""
         return any(facts_asked(item.match) & set(NAME_FACTS) for item in self.items())
 
     def items(self) -> tuple[Rule | Hold | Erasure, ...]:

@@ -28,10 +28,11 @@ Lock = Literal["governance", "compliance"]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A declared place. `url` is `s3://bucket/prefix`, `oss://…`, `gs://…` or `file:///folder`, without a slash at the end.
+    """A declared place. `url` is `s3://bucket/prefix`, `oss://…`, `gs://…` or `file:///folder`,
+    without a slash at the end.
 
-    Objects of fewer than `storage_class_from` bytes stay in the standard class: AWS bills the colder ones as if they had 128 KiB.
-    With a `lock`, every copy is locked until its keep is over.
+    Objects of fewer than `storage_class_from` bytes stay in the standard class: AWS bills the
+    colder ones as if they had 128 KiB. With a `lock`, every copy is locked until its keep is over.
     """
 
     name: str
@@ -48,7 +49,8 @@ class Store:
     lock: Lock | None = None
 
     def class_of(self, key: str, size: int) -> str | None:
-        """The storage class for an object of so many bytes; None: the bucket's own, as for all that must be readable at once."""
+        """The storage class for an object of so many bytes; None: the bucket's own, as for all that
+        must be readable at once."""
         ours = key.startswith(OWN_PREFIX) or key.endswith(f"/{MANIFEST}")
         return self.storage_class if size >= self.storage_class_from and not ours else None
 
@@ -62,7 +64,8 @@ class Store:
 
     @property
     def prefix(self) -> str:
-        """The key prefix inside the bucket: empty, or with a slash at its end. For `file` the folder itself."""
+        """The key prefix inside the bucket: empty, or with a slash at its end. For `file` the
+        folder itself."""
         rest = self.url.split("://", 1)[1]
         inside = rest if self.scheme == "file" else rest.partition("/")[2]
         return inside.rstrip("/") + "/" if inside.strip("/") else ""
@@ -74,7 +77,8 @@ class Store:
 
     @property
     def place(self) -> str:
-        """Where the store lies, spelt in one way: the same for two urls that certainly lead to one place."""
+        """Where the store lies, spelt in one way: the same for two urls that certainly lead to one
+        place."""
         if self.scheme == "file":
             return f"file://{self.prefix}"
         return f"{self.scheme}://{_host(self.scheme, self.endpoint)}/{self.bucket}/{self.prefix}"
@@ -88,7 +92,8 @@ _AWS = re.compile(r"([a-z0-9.-]+\.)?s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 
 
 def _host(scheme: str, endpoint: str | None) -> str:
-    """The server of an endpoint: in small letters, without a port that goes without saying, and each cloud by one name."""
+    """The server of an endpoint: in small letters, without a port that goes without saying, and
+    each cloud by one name."""
     if endpoint is None:
         return {"s3": "aws", "gs": "google"}.get(scheme, "")
     parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
@@ -107,7 +112,8 @@ def _host(scheme: str, endpoint: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLimits:
-    """What one plan may delete: per store and per rule, with the last 24 hours of the journal. `bytes` in bytes."""
+    """What one plan may delete: per store and per rule, with the last 24 hours of the journal.
+    `bytes` in bytes."""
 
     count: int = 500
     percent: float = 10.0

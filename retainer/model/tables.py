@@ -8,7 +8,8 @@ from __future__ import annotations
 SNAPSHOT_FORMAT = 3
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
-"""One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's inode, size and mtime."""
+"""One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
+inode, size and mtime."""
 
 ASSETS = {
     "asset_no": "INTEGER",  # the place of asset_id in the order of all asset_ids
@@ -30,7 +31,8 @@ ASSETS = {
     "thumbnails": "VARCHAR[]",  # their paths
     "not_known": "VARCHAR[]",  # facts that could not be read; NULL when all could
     "many": "BOOLEAN",  # a recording of many objects: unzipped HLS, or one with thumbnails
-    "settled": "BOOLEAN",  # false: its listing did not finish and did not show it, so newer facts may exist
+    # false: its listing did not finish and did not show it, so newer facts may exist
+    "settled": "BOOLEAN",
     "known_by": "VARCHAR",  # api | catalog
     "rooms": "VARCHAR[]",  # the names that its room was seen with, where they differ; else NULL
     "templates": "VARCHAR[]",
@@ -42,16 +44,22 @@ COPIES = {
     "complete": "BOOLEAN",
     "locked_until": "TIMESTAMP",  # infinity: a hold without an end
     "lock_read": "BOOLEAN",
-    "shared": "VARCHAR",  # the same for all assets that have objects here in common: one of those objects' keys
+    # the same for all assets that have objects here in common: one of those objects' keys
+    "shared": "VARCHAR",
     "bytes": "BIGINT",
-    "objects": f"{OBJECT}[]",  # in the order in which they are deleted: the entry first, a manifest last
-    "folder": "VARCHAR",  # where the names of a recording of many objects begin; NULL where it is one file
+    # in the order in which they are deleted: the entry first, a manifest last
+    "objects": f"{OBJECT}[]",
+    # where the names of a recording of many objects begin; NULL where it is one file
+    "folder": "VARCHAR",
     "archived": "BOOLEAN",  # something of it must be restored before it can be read
     "broken": "VARCHAR[]",  # keys of objects that a scrub found broken; a repair replaces them
     "owners_known": "BOOLEAN",  # false: an asset that names the same object may be unseen
-    "made_of": "VARCHAR",  # of a complete copy: the path of the upload that it is made of, at first or second hand
-    "made_of_version": "VARCHAR",  # the version that the upload had then; of an upload: the one that it has
-    "superseded": "BOOLEAN",  # the upload that it is made of has another version by now, so that it is not complete any more
+    # of a complete copy: the path of the upload that it is made of, at first or second hand
+    "made_of": "VARCHAR",
+    # the version that the upload had then; of an upload: the one that it has
+    "made_of_version": "VARCHAR",
+    # the upload that it is made of has another version by now, so that it is not complete any more
+    "superseded": "BOOLEAN",
     "uncatalogued": "BOOLEAN",  # something lies under its key that the catalog does not vouch for
 }
 
@@ -67,15 +75,21 @@ LISTINGS = {
     "strays": "BIGINT",  # objects of no known asset; unreadable rows for assets
     "stray_bytes": "BIGINT",
     "note": "VARCHAR",
-    "identity": "VARCHAR",  # of a store: its id (retainer/model/identity.py); NULL where it has none yet
-    "customer": "VARCHAR",  # the workspace of 100ms: whose recordings lie in a store, whose credentials listed the assets
-    "skew_seconds": "DOUBLE",  # how far its clock was ahead of this machine's; NULL where it tells none
+    # of a store: its id (retainer/model/identity.py); NULL where it has none yet
+    "identity": "VARCHAR",
+    # the workspace of 100ms: whose recordings lie in a store, whose credentials listed the assets
+    "customer": "VARCHAR",
+    # how far its clock was ahead of this machine's; NULL where it tells none
+    "skew_seconds": "DOUBLE",
     "anchors": "VARCHAR",  # JSON: what a store remembers of journals (retainer/model/anchors.py)
-    "lost_record": "VARCHAR",  # why the journal where the facts were gathered is not all that was done there
+    # why the journal where the facts were gathered is not all that was done there
+    "lost_record": "VARCHAR",
     "refused": "BOOLEAN",  # its credentials were refused
 }
 
 
 def create(name: str, columns: dict[str, str]) -> str:
     """The statement that makes an empty table of these columns."""
-    return f"CREATE TABLE {name} ({', '.join(f'{column} {kind}' for column, kind in columns.items())})"
+    return (
+        f"CREATE TABLE {name} ({', '.join(f'{column} {kind}' for column, kind in columns.items())})"
+    )

@@ -1,4 +1,5 @@
-"""Rules and facts -> `decided`: the few parts that decide.sql is assembled from, and the facts it works on."""
+"""Rules and facts -> `decided`: the few parts that decide.sql is assembled from, and the facts it
+works on."""
 
 from __future__ import annotations
 
@@ -18,12 +19,25 @@ from retainer.plan.matching import make_matches
 from retainer.plan.predicates import filled, predicate
 
 Item = Rule | Hold | Erasure
-DECISIONS = ("copy", "delete", "blocked", "lost", "uncatalogued", "unknown", "waiting", "keep", "unmanaged", "lapses", "none")
+DECISIONS = (
+    "copy",
+    "delete",
+    "blocked",
+    "lost",
+    "uncatalogued",
+    "unknown",
+    "waiting",
+    "keep",
+    "unmanaged",
+    "lapses",
+    "none",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One thing that one rule, hold or erasure asks for. `kind`: keep, delete, at_most, hold, erasure."""
+    """One thing that one rule, hold or erasure asks for. `kind`: keep, delete, at_most, hold,
+    erasure."""
 
     item: Item
     kind: str
@@ -61,7 +75,12 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
 @cache
 def _parts_of_the_sql() -> tuple[str, str]:
     """decide.sql: what stands before what matches is worked out, and what stands behind it."""
-    before, mark, after = files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8").partition("-- ── What matches")
+    before, mark, after = (
+        files("retainer.plan")
+        .joinpath("decide.sql")
+        .read_text(encoding="utf-8")
+        .partition("-- ── What matches")
+    )
     return before, mark + after
 
 
@@ -78,13 +97,18 @@ def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S}'"
 
 
-def _table(connection: DuckDBPyConnection, name: str, columns: str, rows: Sequence[tuple[object, ...]]) -> None:
+def _table(
+    connection: DuckDBPyConnection, name: str, columns: str, rows: Sequence[tuple[object, ...]]
+) -> None:
     """Small tables by one statement: of a thousand rows it would take a second."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
     for start in range(0, len(rows), 100):
         few = rows[start : start + 100]
         one = f"({', '.join('?' for _ in few[0])})"
-        connection.execute(f"INSERT INTO {name} VALUES {', '.join([one] * len(few))}", [value for row in few for value in row])
+        connection.execute(
+            f"INSERT INTO {name} VALUES {', '.join([one] * len(few))}",
+            [value for row in few for value in row],
+        )
 
 
 def _enum(words: Iterable[str]) -> str:
@@ -97,55 +121,116 @@ _FIRST = datetime(2015, 1, 1, tzinfo=UTC)
 
 
 def _calendar(connection: DuckDBPyConnection, timezone: str, now: datetime) -> None:
-    """The tables offsets(since, shift), a zone's clock from 2015 to now, and day_start(local_day, moment), when days begin that end periods."""
+    """The tables offsets(since, shift), a zone's clock from 2015 to now, and day_start(local_day,
+    moment), when days begin that end periods."""
     zone = zone_named(timezone)
-    offsets = [(since.replace(tzinfo=None), shift) for since, shift in changes(zone, _FIRST, now + timedelta(days=1))]
+    offsets = [
+        (since.replace(tzinfo=None), shift)
+        for since, shift in changes(zone, _FIRST, now + timedelta(days=1))
+    ]
     _table(connection, "offsets", "since TIMESTAMP, shift INTERVAL", offsets)
-    days = [] if timezone == "UTC" else connection.execute(f"""
+    days = (
+        []
+        if timezone == "UTC"
+        else connection.execute(f"""
         SELECT DISTINCT (day + to_months(months) + to_days(days) + INTERVAL 1 DAY)::DATE
-        FROM (SELECT unnest(generate_series(DATE '2014-12-31', ({timestamp(now)} + INTERVAL 2 DAY)::DATE, INTERVAL 1 DAY)) AS day)
+        FROM (SELECT unnest(generate_series(DATE '2014-12-31',
+            ({timestamp(now)} + INTERVAL 2 DAY)::DATE, INTERVAL 1 DAY)) AS day)
         CROSS JOIN (SELECT DISTINCT months, days FROM periods WHERE NOT forever AND micros = 0)
-    """).fetchall()  # fmt: skip
+    """).fetchall()
+    )
     connection.execute("CREATE OR REPLACE TEMP TABLE day_start (local_day DATE, moment TIMESTAMP)")
     if days:
-        rows = ({"local_day": day.isoformat(), "moment": f"{start_of_day(day, zone):%Y-%m-%d %H:%M:%S}"} for (day,) in days)
+        rows = (
+            {"local_day": day.isoformat(), "moment": f"{start_of_day(day, zone):%Y-%m-%d %H:%M:%S}"}
+            for (day,) in days
+        )
         fill(connection, "day_start", {"local_day": "DATE", "moment": "TIMESTAMP"}, rows)
 
 
-def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str) -> list[Clause]:
-    """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store, scheme, rank).
+def decide(
+    connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str
+) -> list[Clause]:
+    """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store,
+    scheme, rank).
 
-    Leaves `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that their clause_no counts, from 1.
+    Leaves `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that
+    their clause_no counts, from 1.
     """
     now = now.replace(microsecond=0)
     items = items_of(policies, now)
     clauses = list(clauses_of(items))
-    periods = list(dict.fromkeys(period for clause in clauses for period in (clause.begins, clause.ends) if period))
+    periods = list(
+        dict.fromkeys(
+            period for clause in clauses for period in (clause.begins, clause.ends) if period
+        )
+    )
     numbers: dict[Period | None, int] = {period: number for number, period in enumerate(periods, 1)}
     item_no = {id(item): number for number, item in enumerate(items, 1)}
     clause_rows = [
-        (number, item_no[id(clause.item)], clause.kind, clause.store, numbers.get(clause.begins), numbers.get(clause.ends), clause.legal,
-         clause.item.released.replace(tzinfo=None) if isinstance(clause.item, Hold) and clause.item.released else None)
+        (
+            number,
+            item_no[id(clause.item)],
+            clause.kind,
+            clause.store,
+            numbers.get(clause.begins),
+            numbers.get(clause.ends),
+            clause.legal,
+            clause.item.released.replace(tzinfo=None)
+            if isinstance(clause.item, Hold) and clause.item.released
+            else None,
+        )
         for number, clause in enumerate(clauses, 1)
-    ]  # fmt: skip
-    _table(connection, "clauses", "clause_no INTEGER, item_no INTEGER, kind VARCHAR, store VARCHAR, begins_after INTEGER, ends_after INTEGER, "
-           "legal BOOLEAN, released TIMESTAMP", clause_rows)  # fmt: skip
-    period_rows = [(numbers[each], each.months, each.days, each.seconds * 1_000_000, each.forever) for each in periods]
-    _table(connection, "periods", "period_no INTEGER, months INTEGER, days INTEGER, micros BIGINT, forever BOOLEAN", period_rows)
+    ]
+    _table(
+        connection,
+        "clauses",
+        "clause_no INTEGER, item_no INTEGER, kind VARCHAR, store VARCHAR, begins_after INTEGER, "
+        "ends_after INTEGER, "
+        "legal BOOLEAN, released TIMESTAMP",
+        clause_rows,
+    )
+    period_rows = [
+        (numbers[each], each.months, each.days, each.seconds * 1_000_000, each.forever)
+        for each in periods
+    ]
+    _table(
+        connection,
+        "periods",
+        "period_no INTEGER, months INTEGER, days INTEGER, micros BIGINT, forever BOOLEAN",
+        period_rows,
+    )
 
-    made = "VIEW decided, TABLE due, TABLE weighed, TABLE missing, VIEW lying, VIEW unfinished, TABLE demand, TYPE place, TYPE decision"
-    connection.execute("; ".join(f"DROP {each.replace(' ', ' IF EXISTS ')}" for each in made.split(", ")))
-    connection.execute(f"CREATE TEMP TYPE decision AS ENUM ({', '.join(map(literal, (*DECISIONS, 'due')))})")
+    made = (
+        "VIEW decided, TABLE due, TABLE weighed, TABLE missing, VIEW lying, VIEW unfinished, "
+        "TABLE demand, TYPE place, TYPE decision"
+    )
     connection.execute(
-        "CREATE TEMP TYPE place AS ENUM (SELECT name FROM (SELECT unnest(['hosted', 'elsewhere']) AS name UNION SELECT store FROM stores "
-        "UNION SELECT DISTINCT store FROM copies UNION SELECT name FROM listings WHERE kind = 'store' "
+        "; ".join(f"DROP {each.replace(' ', ' IF EXISTS ')}" for each in made.split(", "))
+    )
+    connection.execute(
+        f"CREATE TEMP TYPE decision AS ENUM ({', '.join(map(literal, (*DECISIONS, 'due')))})"
+    )
+    connection.execute(
+        "CREATE TEMP TYPE place AS ENUM (SELECT name FROM (SELECT unnest(['hosted', 'elsewhere']) "
+        "AS name UNION SELECT store FROM stores "
+        "UNION SELECT DISTINCT store FROM copies UNION SELECT name FROM listings WHERE kind = "
+        "'store' "
         "UNION SELECT store FROM clauses WHERE store IS NOT NULL) ORDER BY name)"
     )
     connection.execute(filled(_dated_sql(), {"$now": timestamp(now)}))
     matching = make_matches(connection, [item.match for item in items])
-    exact = {id(clause.item) for clause in clauses for period in (clause.begins, clause.ends) if period and period.exact}
-    hourly = ["true" if number in matching.by_name else f"({predicate(item.match)}) IS NOT FALSE"
-              for number, item in enumerate(items, 1) if id(item) in exact]  # fmt: skip
+    exact = {
+        id(clause.item)
+        for clause in clauses
+        for period in (clause.begins, clause.ends)
+        if period and period.exact
+    }
+    hourly = [
+        "true" if number in matching.by_name else f"({predicate(item.match)}) IS NOT FALSE"
+        for number, item in enumerate(items, 1)
+        if id(item) in exact
+    ]
     _calendar(connection, timezone, now)
     later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)"
     parts = {
@@ -153,10 +238,14 @@ def decide(connection: DuckDBPyConnection, policies: Policies, now: datetime, ti
         "$matches": matching.told,
         "$joins": matching.joins,
         "$hourly": "true" if "true" in hourly else " OR ".join(hourly) or "false",
-        "$start_of_day": f"{later}::TIMESTAMP" if timezone == "UTC" else f"(SELECT moment FROM day_start WHERE local_day = {later}::DATE)",
+        "$start_of_day": f"{later}::TIMESTAMP"
+        if timezone == "UTC"
+        else f"(SELECT moment FROM day_start WHERE local_day = {later}::DATE)",
     }
     connection.execute(filled(_decision_sql(), parts))
-    names = [(number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)]
+    names = [
+        (number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)
+    ]
     ids, places = _enum(row[1] for row in names), _enum(row[2] for row in names)
     _table(connection, "names", f"clause_no INTEGER, rule {ids}, rule_at {places}", names)
     return clauses

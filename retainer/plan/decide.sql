@@ -1,39 +1,50 @@
--- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by sentence.
+-- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by
+-- sentence.
 --
--- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it; copies, listings (retainer/model/tables.py)
---         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released), periods(period_no, months, days, micros, forever)
---         items(item_no, position), named(item_no, fact, rest_no): how the text of matches is read
---         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does; offsets(since, shift): the zone's clock
--- Asked:  $now (cut to the second), $start_of_day (in the policy's zone), $matches with $joins (what matches, as text:
---         plan/matching.py), $hourly (true where a matching clause counts in hours)
--- Made:   decided, one row for every pair; clashes; and known, cohort, member, standing, demand, fate, weighed on the way.
+-- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it;
+--         copies, listings (retainer/model/tables.py);
+--         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released);
+--         periods(period_no, months, days, micros, forever);
+--         items(item_no, position), named(item_no, fact, rest_no): how matches is read;
+--         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does;
+--         offsets(since, shift): the zone's clock.
+-- Asked:  $now (cut to the second), $start_of_day (in the policy's zone),
+--         $matches with $joins (what matches, as text: plan/matching.py),
+--         $hourly (true where a matching clause counts in hours).
+-- Made:   decided, one row for every pair; clashes;
+--         and known, cohort, member, standing, demand, fate, weighed on the way.
 --
--- A million assets are copied from table to table no more often than they must be: rows are only dropped or joined once, and
--- everything that many assets share is worked out before it meets them.
+-- A million assets are copied from table to table no more often than they must be: rows are only
+-- dropped or joined once, and everything that many assets share is worked out before it meets them.
 
 -- ── An asset's age ─────────────────────────────────────────────────────────────────────────────
--- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not RFC 3339 with a zone.
+-- A date is trusted from 2015 on and until 5 minutes from now; created_at is NULL where it is not
+-- RFC 3339 with a zone.
 CREATE OR REPLACE TEMP VIEW dated AS
-SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01' AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created FROM assets;
+SELECT *, CASE WHEN created_at >= TIMESTAMP '2015-01-01'
+    AND created_at <= $now + INTERVAL 5 MINUTE THEN created_at END AS created FROM assets;
 
--- ── What matches, and its local day ────────────────────────────────────────────────────────────────────────────────
--- The local day of a moment. Since 2015 every zone's clock has changed at a quarter of an hour, and its days begin at one.
+-- ── What matches, and its local day ──────────────────────────────────────────────────────────────
+-- The local day of a moment. Since 2015 every zone's clock has changed at a quarter of an hour, and
+-- its days begin at one.
 CREATE OR REPLACE TEMP TABLE slots AS
 SELECT slot, (slot + shift)::DATE AS day
-FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM dated WHERE created IS NOT NULL) AS bucket
+FROM (SELECT DISTINCT time_bucket(INTERVAL 15 MINUTE, created) AS slot FROM dated
+    WHERE created IS NOT NULL) AS bucket
 ASOF JOIN offsets ON slot >= since;
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
-    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled, lies_hosted, lies_elsewhere,
+    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled,
+        lies_hosted, lies_elsewhere,
     lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact
 FROM dated $joins LEFT JOIN slots ON slots.slot = time_bucket(INTERVAL 15 MINUTE, created);
 
--- Assets alike in everything that matches them and in their day (or moment, where hours count) share every date below,
--- so the dates are worked out once per cohort, not once per asset.
+-- Assets alike in everything that matches them and in their day (or moment, where hours count)
+-- share every date below, so the dates are worked out once per cohort, not once per asset.
 CREATE OR REPLACE TEMP TABLE cohort AS
 SELECT (row_number() OVER ())::INTEGER AS cohort_no, matches, day, exact
 FROM (SELECT DISTINCT matches, day, exact FROM known);
@@ -45,31 +56,37 @@ FROM known JOIN cohort
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
 
--- The items that match the assets of a cohort, for certain or not. Those that were looked at one by one have a letter each; those that were
--- joined by what they name have a number each where the name fits, and where it could not be read, what they ask besides it decides.
+-- The items that match the assets of a cohort, for certain or not. Those that were looked at one by
+-- one have a letter each; those that were joined by what they name have a number each where the
+-- name fits, and where it could not be read, what they ask besides it decides.
 CREATE OR REPLACE TEMP TABLE matched AS
 WITH hit AS (
     SELECT cohort_no, code::INTEGER // 2 AS item_no, code::INTEGER % 2 = 1 AS certain
-    FROM (SELECT cohort_no, unnest(string_split(split_part(matches, '|', 2), ' ')) AS code FROM cohort) WHERE code <> ''
+    FROM (SELECT cohort_no, unnest(string_split(split_part(matches, '|', 2), ' ')) AS code
+        FROM cohort) WHERE code <> ''
 ), doubtful AS (
-    SELECT cohort_no, unnest(string_split(split_part(matches, '|', 3), ',')) AS fact, split_part(matches, '|', 4) AS rests
+    SELECT cohort_no, unnest(string_split(split_part(matches, '|', 3), ',')) AS fact,
+        split_part(matches, '|', 4) AS rests
     FROM cohort WHERE split_part(matches, '|', 3) <> ''
 )
-SELECT cohort_no, item_no, substr(matches, position, 1) = 'y' AS certain FROM cohort JOIN items ON substr(matches, position, 1) <> 'n'
+SELECT cohort_no, item_no, substr(matches, position, 1) = 'y' AS certain FROM cohort JOIN items
+    ON substr(matches, position, 1) <> 'n'
 UNION ALL
 FROM hit
 UNION ALL
-SELECT cohort_no, item_no, false FROM doubtful JOIN named USING (fact) WHERE substr(rests, rest_no, 1) <> 'n';
+SELECT cohort_no, item_no, false FROM doubtful JOIN named USING (fact)
+    WHERE substr(rests, rest_no, 1) <> 'n';
 
--- ── When periods end ────────────────────────────────────────────────────────────────────────────────────────────────
+-- ── When periods end ─────────────────────────────────────────────────────────────────────────────
 -- A calendar period ends at the start of the day after local date + period, in the policy's zone.
 CREATE OR REPLACE TEMP TABLE period_end AS
 SELECT day, period_no, $start_of_day AS moment
 FROM (SELECT DISTINCT day FROM cohort WHERE day IS NOT NULL)
 CROSS JOIN (SELECT * FROM periods WHERE NOT forever AND micros = 0);
 
--- ── What each matching clause asks for ──────────────────────────────────────────────────────────────────────────────
--- Without a trusted date keeps run and are endless, and deletes count as due. Deletes, at_most and erasures need a certain yes.
+-- ── What each matching clause asks for ───────────────────────────────────────────────────────────
+-- Without a trusted date keeps run and are endless, and deletes count as due. Deletes, at_most and
+-- erasures need a certain yes.
 CREATE OR REPLACE TEMP TABLE claim AS
 WITH asked AS (
     SELECT cohort_no, day, exact, clauses.*, certain
@@ -81,15 +98,19 @@ WITH asked AS (
              WHEN first.micros > 0 THEN exact + to_microseconds(first.micros)
              ELSE first_end.moment END AS begins,
         CASE WHEN kind = 'hold' THEN coalesce(released, TIMESTAMP 'infinity')
-             WHEN asked.day IS NULL THEN CASE WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity' ELSE TIMESTAMP '-infinity' END
+             WHEN asked.day IS NULL THEN CASE
+                 WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity'
+                 ELSE TIMESTAMP '-infinity' END
              WHEN last.forever OR last.period_no IS NULL THEN TIMESTAMP 'infinity'
              WHEN last.micros > 0 THEN exact + to_microseconds(last.micros)
              ELSE last_end.moment END AS ends
     FROM asked
     LEFT JOIN periods AS first ON first.period_no = asked.begins_after
     LEFT JOIN periods AS last ON last.period_no = asked.ends_after
-    LEFT JOIN period_end AS first_end ON first_end.day = asked.day AND first_end.period_no = asked.begins_after
-    LEFT JOIN period_end AS last_end ON last_end.day = asked.day AND last_end.period_no = asked.ends_after
+    LEFT JOIN period_end AS first_end ON first_end.day = asked.day
+        AND first_end.period_no = asked.begins_after
+    LEFT JOIN period_end AS last_end ON last_end.day = asked.day
+        AND last_end.period_no = asked.ends_after
 ), erased AS (
     SELECT cohort_no, min(clause_no) AS erasure FROM timed WHERE kind = 'erasure' GROUP BY cohort_no
 )
@@ -98,8 +119,9 @@ SELECT timed.*, erased.erasure
 FROM timed LEFT JOIN erased USING (cohort_no)
 WHERE kind <> 'keep' OR legal OR erased.erasure IS NULL;
 
--- A keep runs from `begins` to `ends`. One that has not begun counts as running too, unless a certain keep that runs in
--- another store, or a certain hold, lasts until it begins: so no gap is left in which the last copy goes.
+-- A keep runs from `begins` to `ends`. One that has not begun counts as running too, unless a
+-- certain keep that runs in another store, or a certain hold, lasts until it begins: so no gap is
+-- left in which the last copy goes.
 CREATE OR REPLACE TEMP TABLE standing AS
 WITH bridge AS (
     SELECT cohort_no, kind, store, ends FROM claim
@@ -116,12 +138,13 @@ SELECT claim.*,
               ELSE false END AS runs
 FROM claim LEFT JOIN bridged USING (cohort_no, clause_no);
 
--- ── What is asked of each store ─────────────────────────────────────────────────────────────────────────────────────
+-- ── What is asked of each store ──────────────────────────────────────────────────────────────────
 CREATE OR REPLACE TEMP TABLE demand AS
 WITH placed AS (
     SELECT * FROM standing WHERE kind IN ('keep', 'hold', 'delete')
     UNION ALL
-    SELECT standing.* REPLACE (stores.store AS store) FROM standing CROSS JOIN stores WHERE kind = 'at_most'
+    SELECT standing.* REPLACE (stores.store AS store) FROM standing CROSS JOIN stores
+        WHERE kind = 'at_most'
 )
 SELECT
     cohort_no, store::place AS store,
@@ -145,23 +168,28 @@ CREATE OR REPLACE TEMP TABLE clashes AS
 WITH clashing AS (
     SELECT DISTINCT ceiling.cohort_no, ceiling.item_no AS ceiling_no, keep.item_no AS keep_no
     FROM standing AS ceiling JOIN standing AS keep USING (cohort_no)
-    WHERE ceiling.kind = 'at_most' AND keep.kind = 'keep' AND keep.certain AND keep.ends > ceiling.ends AND ceiling.erasure IS NULL
+    WHERE ceiling.kind = 'at_most' AND keep.kind = 'keep' AND keep.certain
+        AND keep.ends > ceiling.ends AND ceiling.erasure IS NULL
       AND isfinite(ceiling.ends)
 )
 SELECT ceiling_no, keep_no, count(*) AS assets
 FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 
--- ── Every pair ──────────────────────────────────────────────────────────────────────────────────────────────────────
--- A store where something of the asset lies, or that a keep that matches or a hold names; for an erased asset also every
--- store whose listing did not finish. Where a keep has ended, nothing lies and the listing finished, the decision is `none`,
--- and such a pair has no row (there are many of them).
+-- ── Every pair ───────────────────────────────────────────────────────────────────────────────────
+-- A store where something of the asset lies, or that a keep that matches or a hold names; for an
+-- erased asset also every store whose listing did not finish. Where a keep has ended, nothing lies
+-- and the listing finished, the decision is `none`, and such a pair has no row (there are many of
+-- them).
 CREATE OR REPLACE TEMP VIEW unfinished AS
 SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
 
--- What a snapshot leaves open is never taken for the better: not complete, locked, owners not known.
+-- What a snapshot leaves open is never taken for the better: not complete, locked, owners not
+-- known.
 CREATE OR REPLACE TEMP VIEW lying AS
-SELECT asset_no, store::place AS store, coalesce(complete, false) AS complete, bytes, shared, coalesce(owners_known, false) AS owners_known,
-    coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked, coalesce(superseded, false) AS superseded,
+SELECT asset_no, store::place AS store, coalesce(complete, false) AS complete, bytes, shared,
+    coalesce(owners_known, false) AS owners_known,
+    coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked,
+        coalesce(superseded, false) AS superseded,
     coalesce(uncatalogued, false) AS uncatalogued
 FROM copies;
 
@@ -173,39 +201,48 @@ SELECT asset_no, store FROM (
 ) ANTI JOIN lying USING (asset_no, store)
 UNION
 SELECT asset_no, store FROM (
-    SELECT asset_no, store FROM member JOIN fate USING (cohort_no) CROSS JOIN unfinished WHERE erasure IS NOT NULL
+    SELECT asset_no, store FROM member JOIN fate USING (cohort_no) CROSS JOIN unfinished
+        WHERE erasure IS NOT NULL
 ) ANTI JOIN lying USING (asset_no, store);
 
 -- Of the assets that lack something somewhere: those of which a complete copy lies in a store.
 CREATE OR REPLACE TEMP TABLE safe AS
 SELECT DISTINCT asset_no FROM lying
-WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying WHERE NOT complete);
+WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying
+    WHERE NOT complete);
 
--- ── The decision ────────────────────────────────────────────────────────────────────────────────────────────────────
--- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block. Moments are compared to the
--- microsecond, so that nothing is deleted early; views cut them to the second.
+-- ── The decision ─────────────────────────────────────────────────────────────────────────────────
+-- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block.
+-- Moments are compared to the microsecond, so that nothing is deleted early; views cut them to the
+-- second.
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
-    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked, superseded, uncatalogued FROM lying
+    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked,
+        superseded, uncatalogued FROM lying
     UNION ALL
     SELECT asset_no, store, false, false, NULL, NULL, true, false, false, false FROM missing
     UNION ALL
-    -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days ago.
+    -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days
+    -- ago.
     SELECT asset_no, 'hosted', true, true, NULL, NULL, true, false, false, false FROM member
     WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
     UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false, false, false FROM member WHERE lies_elsewhere
+    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false, false, false FROM member
+        WHERE lies_elsewhere
 ), asked AS (
-    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes, member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
+    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes,
+        member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
         safe.asset_no IS NOT NULL AS safe,
         created + INTERVAL 15 DAY AS lapse,
         -- never before the keeps are over; NULL (never) without a delete
-        CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete, coalesce(keep_until, earliest_delete)) END AS delete_from,
-        -- needed: a certain keep runs there, or a certain hold names it; one that is not certain only if it is complete
-        -- there already, or nothing complete lies in any store.
-        coalesce(surely_wanted OR (wanted AND (complete OR safe.asset_no IS NULL)), false) AS needed,
+        CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete,
+            coalesce(keep_until, earliest_delete)) END AS delete_from,
+        -- needed: a certain keep runs there, or a certain hold names it; one that is not certain
+        -- only if it is complete there already, or nothing complete lies in any store.
+        coalesce(surely_wanted OR (wanted AND (complete OR safe.asset_no IS NULL)),
+            false) AS needed,
         coalesce(wanted AND NOT complete, false) AS open,
         pair.store IN (FROM unfinished) AS unseen,
         pair.store IN (SELECT store::place FROM stores WHERE NOT filled) AS by_100ms
@@ -220,7 +257,8 @@ WITH pair AS (
             WHEN store = 'hosted' THEN 'lapses'
             WHEN store = 'elsewhere' THEN 'unmanaged'
             WHEN unseen AND NOT there AND (named OR erasure IS NOT NULL) THEN 'unknown'
-            -- What 100ms uploads to is never copied to: it comes from there within days, or not at all.
+            -- What 100ms uploads to is never copied to: it comes from there within days, or not at
+            -- all.
             WHEN needed AND NOT complete AND by_100ms THEN CASE
                 WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting'
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
@@ -228,7 +266,8 @@ WITH pair AS (
             WHEN needed AND NOT complete THEN CASE
                 WHEN safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) THEN 'copy'
                 WHEN superseded THEN 'keep'
-                WHEN failed THEN CASE WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
+                WHEN failed THEN CASE WHEN created IS NULL
+                    OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN
                     CASE WHEN uncatalogued THEN 'uncatalogued' ELSE 'lost' END
                 ELSE 'unknown' END
@@ -271,26 +310,33 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
     ], lambda why: why IS NOT NULL) END AS because
 FROM judged;
 
--- What blocks a delete that is due: its own reasons, and what is decided of the asset's other pairs.
+-- What blocks a delete that is due: its own reasons, and what is decided of the asset's other
+-- pairs.
 CREATE OR REPLACE TEMP TABLE due AS
 WITH worries AS (
-    SELECT asset_no, count(*) FILTER (open) AS open_stores, bool_or(verdict = 'unknown') AS some_unknown
+    SELECT asset_no, count(*) FILTER (open) AS open_stores,
+        bool_or(verdict = 'unknown') AS some_unknown
     FROM weighed WHERE open OR verdict = 'unknown' GROUP BY asset_no
 ), blocked AS (
     SELECT asset_no, store, shared, because || list_filter([
-        CASE WHEN some_unknown AND NOT erased AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
+        CASE WHEN some_unknown AND NOT erased
+            AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
         CASE WHEN open_stores - open::INT > 0 THEN 'unsatisfied' END
     ], lambda why: why IS NOT NULL) AS because
     FROM weighed LEFT JOIN worries USING (asset_no) WHERE verdict = 'due'
 ), sharing AS (
     -- A key that two assets name is deleted only when both may go.
-    SELECT weighed.store, weighed.shared, bool_and(blocked.because IS NOT NULL AND blocked.because = []) AS all_go
-    FROM weighed LEFT JOIN blocked USING (asset_no, store) WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared
+    SELECT weighed.store, weighed.shared,
+        bool_and(blocked.because IS NOT NULL AND blocked.because = []) AS all_go
+    FROM weighed LEFT JOIN blocked USING (asset_no, store)
+        WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared
 )
-SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared'] ELSE because END AS because
+SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared']
+    ELSE because END AS because
 FROM blocked LEFT JOIN sharing USING (store, shared);
 
 CREATE OR REPLACE TEMP VIEW decided AS
 SELECT weighed.* EXCLUDE (because, open, shared, erased), coalesce(due.because, []) AS because,
-    CASE WHEN verdict <> 'due' THEN verdict WHEN due.because = [] THEN 'delete'::decision ELSE 'blocked'::decision END AS decision
+    CASE WHEN verdict <> 'due' THEN verdict WHEN due.because = [] THEN 'delete'::decision
+        ELSE 'blocked'::decision END AS decision
 FROM weighed LEFT JOIN due USING (asset_no, store);

@@ -1,4 +1,5 @@
-"""How much a plan may delete: for every store and every rule, together with the last 24 hours; emptying a store is always a breach."""
+"""How much a plan may delete: for every store and every rule, together with the last 24 hours;
+emptying a store is always a breach."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from retainer.model.setting import DeleteLimits
 
 PERCENT_FROM = 20
-"""Percentages are judged from this many deletes on: of three recordings, one is a third. `percent: 0` means none, from the first on."""
+"""Percentages are judged from this many deletes on: of three recordings, one is a third. `percent:
+0` means none, from the first on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24 hours."""
+    """One limit as evaluated. `scope` is `store:NAME` or `rule:ID`; `used` includes the last 24
+    hours."""
 
     name: str
     scope: str
@@ -41,9 +44,11 @@ class Limit:
     breached: bool
 
 
-def remembered(recent: Iterable[Deletes], own: Iterable[Deletes], others: Iterable[Deletes]) -> list[Deletes]:
-    """The deletes of the last 24 hours, each once: of those in the own journal and those that the stores remember of it the larger number,
-    and those that they remember of others."""
+def remembered(
+    recent: Iterable[Deletes], own: Iterable[Deletes], others: Iterable[Deletes]
+) -> list[Deletes]:
+    """The deletes of the last 24 hours, each once: of those in the own journal and those that the
+    stores remember of it the larger number, and those that they remember of others."""
     found = {(each.store, each.rule): each for each in recent}
     for each in own:
         known = found.get((each.store, each.rule))
@@ -52,10 +57,18 @@ def remembered(recent: Iterable[Deletes], own: Iterable[Deletes], others: Iterab
     return [*found.values(), *others]
 
 
-def evaluate(limits: DeleteLimits, planned: Iterable[Deletes], recent: Iterable[Deletes], held: Mapping[str, Held]) -> list[Limit]:
-    """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the last 24 hours of the journal."""
+def evaluate(
+    limits: DeleteLimits,
+    planned: Iterable[Deletes],
+    recent: Iterable[Deletes],
+    held: Mapping[str, Held],
+) -> list[Limit]:
+    """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the
+    last 24 hours of the journal."""
     planned, recent = list(planned), list(recent)
-    touched = {f"store:{each.store}" for each in planned} | {f"rule:{each.rule}" for each in planned}
+    touched = {f"store:{each.store}" for each in planned} | {
+        f"rule:{each.rule}" for each in planned
+    }
     count: dict[str, int] = defaultdict(int)
     size: dict[str, int] = defaultdict(int)
     now: dict[str, int] = defaultdict(int)
@@ -75,7 +88,15 @@ def evaluate(limits: DeleteLimits, planned: Iterable[Deletes], recent: Iterable[
             total = copies + count[scope] - now[store]
             percent = 100.0 * count[scope] / total if total else 0.0
             judged = count[scope] >= PERCENT_FROM or limits.percent == 0
-            found.append(Limit("percent", scope, round(percent, 2), limits.percent, judged and percent > limits.percent))
+            found.append(
+                Limit(
+                    "percent",
+                    scope,
+                    round(percent, 2),
+                    limits.percent,
+                    judged and percent > limits.percent,
+                )
+            )
             if copies and now[store] >= copies:
                 found.append(Limit("empty", scope, now[store], copies - 1, True))
     return sorted(found, key=lambda limit: (not limit.breached, limit.scope, limit.name))

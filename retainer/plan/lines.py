@@ -14,9 +14,21 @@ from retainer.model.rule import Match
 from retainer.plan.decide import timestamp
 from retainer.plan.predicates import filled, predicate
 
-TOLD_METADATA = ("num_layers", "max_width", "max_height", "output_mode", "track_id", "stream_id", "peer_id", "track_type", "user_id",
-                 "stream_type", "layer")  # fmt: skip
-"""The documented metadata keys. A plan tells only these of an asset's metadata: others may hold anything, also names."""
+TOLD_METADATA = (
+    "num_layers",
+    "max_width",
+    "max_height",
+    "output_mode",
+    "track_id",
+    "stream_id",
+    "peer_id",
+    "track_type",
+    "user_id",
+    "stream_type",
+    "layer",
+)
+"""The documented metadata keys. A plan tells only these of an asset's metadata: others may hold
+anything, also names."""
 
 
 @cache
@@ -24,10 +36,17 @@ def _sql() -> str:
     return files("retainer.plan").joinpath("lines.sql").read_text(encoding="utf-8")
 
 
-def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locking: Iterable[str], now: datetime, only: Match | None) -> None:
+def make_lines(
+    connection: DuckDBPyConnection,
+    targets: Mapping[str, str],
+    locking: Iterable[str],
+    now: datetime,
+    only: Match | None,
+) -> None:
     """Make the views `lines` and `quiet_lines` from what was decided.
 
-    `targets`: SQL of a copy's key, by the name of its store; `locking`: the stores that lock each copy until its keep is over.
+    `targets`: SQL of a copy's key, by the name of its store; `locking`: the stores that lock each
+    copy until its keep is over.
     """
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
@@ -39,8 +58,10 @@ def make_lines(connection: DuckDBPyConnection, targets: Mapping[str, str], locki
         "$locking": ", ".join(map(literal, locking)) or "NULL",
         "$target": target,
         "$beside": f"CASE WHEN ends_with({target}, '/') THEN {target} || {mark} || '/' "
-                   f"ELSE regexp_replace({target}, '([.][^./]*)?$', {mark} || '\\1') END",
-        "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})" if only else "false",
+        f"ELSE regexp_replace({target}, '([.][^./]*)?$', {mark} || '\\1') END",
+        "$out_of_scope": f"asset_no NOT IN (SELECT asset_no FROM dated WHERE {predicate(only)})"
+        if only
+        else "false",
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }
     connection.execute(filled(_sql(), parts))

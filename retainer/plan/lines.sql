@@ -1,32 +1,40 @@
--- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies by deadline, deletes, and
--- the rest that someone may worry about.
+-- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies
+-- by deadline, deletes, and the rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
--- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
+-- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
+-- to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
 --        $out_of_scope (whether --only leaves an asset out),
 --        $metadata (the metadata that a plan tells)
--- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some of them
+-- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some
+-- of them
 
 -- Whose complete copies in stores must all be restored from an archive before they can be read.
 CREATE OR REPLACE TEMP TABLE frozen AS
-SELECT asset_no FROM copies WHERE complete AND asset_no IN (SELECT asset_no FROM copies WHERE archived)
+SELECT asset_no FROM copies WHERE complete
+    AND asset_no IN (SELECT asset_no FROM copies WHERE archived)
 GROUP BY asset_no HAVING bool_and(coalesce(archived, false));
 
--- Deletes of a folder in which something lies that none of the copies that make it safe has (by its name, and its size unless it is
--- a playlist, which a copy may have rewritten).
+-- Deletes of a folder in which something lies that none of the copies that make it safe has (by its
+-- name, and its size unless it is a playlist, which a copy may have rewritten).
 CREATE OR REPLACE TEMP TABLE bare AS
 WITH going AS (
     SELECT decided.asset_no, decided.store, folder, unnest(objects) AS object
-    FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store::VARCHAR
+    FROM decided JOIN copies ON copies.asset_no = decided.asset_no
+        AND copies.store = decided.store::VARCHAR
     WHERE decision = 'delete' AND folder IS NOT NULL
 ), kept AS (
     SELECT decided.asset_no, folder, unnest(objects) AS object
-    FROM decided JOIN copies ON copies.asset_no = decided.asset_no AND copies.store = decided.store::VARCHAR
-    WHERE decided.complete AND needed AND decision <> 'delete' AND decided.asset_no IN (SELECT asset_no FROM going)
+    FROM decided JOIN copies ON copies.asset_no = decided.asset_no
+        AND copies.store = decided.store::VARCHAR
+    WHERE decided.complete AND needed AND decision <> 'delete'
+        AND decided.asset_no IN (SELECT asset_no FROM going)
 ), named AS (
     -- A manifest.json of somebody else's lies in a copy as _manifest.json, beside retainer's own.
-    SELECT asset_no, store, object.size AS size, store::VARCHAR IN ($filled) AND ends_with(object.key, 'manifest.json') AS is_manifest,
-        CASE WHEN object.key = folder || 'manifest.json' AND store::VARCHAR NOT IN ($filled) THEN '_manifest.json'
+    SELECT asset_no, store, object.size AS size, store::VARCHAR IN ($filled)
+        AND ends_with(object.key, 'manifest.json') AS is_manifest,
+        CASE WHEN object.key = folder || 'manifest.json'
+            AND store::VARCHAR NOT IN ($filled) THEN '_manifest.json'
              WHEN starts_with(object.key, folder) THEN object.key[len(folder) + 1:]
              ELSE 'thumbnails/' || parse_filename(object.key) END AS name
     FROM going WHERE asset_no IN (SELECT asset_no FROM kept)
@@ -34,8 +42,10 @@ WITH going AS (
 SELECT DISTINCT asset_no, store FROM named
 WHERE NOT EXISTS (
     SELECT 1 FROM kept WHERE kept.asset_no = named.asset_no
-        AND named.name = CASE WHEN starts_with(kept.object.key, coalesce(kept.folder, kept.object.key)) AND kept.folder IS NOT NULL
-                              THEN kept.object.key[len(kept.folder) + 1:] ELSE parse_filename(kept.object.key) END
+        AND named.name = CASE WHEN starts_with(kept.object.key,
+            coalesce(kept.folder, kept.object.key)) AND kept.folder IS NOT NULL
+                              THEN kept.object.key[len(kept.folder) + 1:]
+                                  ELSE parse_filename(kept.object.key) END
         AND (kept.object.size = named.size OR lower(named.name) LIKE '%.m3u8' OR is_manifest)
 );
 
@@ -43,8 +53,10 @@ CREATE OR REPLACE TEMP TABLE acting AS
 WITH marked AS (
     SELECT decided.* EXCLUDE (asset_id, verdict), hosted, elsewhere,
         decision = 'copy' AND asset_no IN (FROM frozen) AND NOT elsewhere
-            AND NOT (hosted AND (decided.created IS NULL OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
-    FROM decided JOIN member USING (asset_no) WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
+            AND NOT (hosted AND (decided.created IS NULL
+                OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
+    FROM decided JOIN member USING (asset_no)
+        WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
 ), told AS (
     SELECT * EXCLUDE (because, is_bare),
         CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
@@ -56,25 +68,32 @@ WITH marked AS (
         FROM marked LEFT JOIN bare ON bare.asset_no = marked.asset_no AND bare.store = marked.store
     )
 )
-SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no, store))::INTEGER - 1 AS n, * EXCLUDE (turn)
+SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no,
+    store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM (
-    SELECT *, CASE WHEN because IS NOT NULL OR decision NOT IN ('copy', 'delete') THEN 2 WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn FROM told
+    SELECT *, CASE WHEN because IS NOT NULL OR decision NOT IN ('copy', 'delete') THEN 2
+        WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn FROM told
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
-SELECT asset_no, store, coalesce(complete, false) AS complete, coalesce(archived, false) AS archived, folder, objects, broken,
+SELECT asset_no, store, coalesce(complete, false) AS complete,
+    coalesce(archived, false) AS archived, folder, objects, broken,
     superseded, made_of, made_of_version
 FROM copies
-WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting WHERE decision IN ('copy', 'delete'));
+WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
+    WHERE decision IN ('copy', 'delete'));
 
--- Where a copy is read from: a store of the same kind of cloud first, in the order they are declared; else 100ms. Nothing is read
--- from an archive while something else has it.
+-- Where a copy is read from: a store of the same kind of cloud first, in the order they are
+-- declared; else 100ms. Nothing is read from an archive while something else has it.
 CREATE OR REPLACE TEMP TABLE reading AS
-SELECT * EXCLUDE (best), best.source, best.folder, best.made_of, best.made_of_version, list_filter(best.objects, lambda o: o.complete) AS whole
+SELECT * EXCLUDE (best), best.source, best.folder, best.made_of, best.made_of_version,
+    list_filter(best.objects, lambda o: o.complete) AS whole
 FROM (
     SELECT acting.asset_no, acting.store, decision,
-        arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects, made_of := held.made_of,
-            made_of_version := held.made_of_version), (archived, here.scheme <> there.scheme, there.rank)) AS best
+        arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects,
+            made_of := held.made_of,
+            made_of_version := held.made_of_version),
+                (archived, here.scheme <> there.scheme, there.rank)) AS best
     FROM acting
     JOIN held ON held.asset_no = acting.asset_no AND held.complete AND (thaw OR NOT archived)
     JOIN stores AS there ON there.store = held.store
@@ -83,50 +102,67 @@ FROM (
     GROUP BY ALL
 );
 
--- The complete copies that make a delete safe are those that the asset needs; and without a complete copy that stays, a
--- delete takes the last one.
+-- The complete copies that make a delete safe are those that the asset needs; and without a
+-- complete copy that stays, a delete takes the last one.
 CREATE OR REPLACE TEMP TABLE staying AS
 SELECT asset_no, 'delete'::decision AS decision,
-    list(struct_pack(store := store, key := object.key, size := object.size, version := object.version) ORDER BY store, object.key)
+    list(struct_pack(store := store, key := object.key, size := object.size,
+        version := object.version) ORDER BY store, object.key)
         FILTER (needed) AS witnesses
 FROM (
     SELECT decided.asset_no, held.store, needed, unnest(held.objects) AS object
-    FROM decided JOIN held ON held.asset_no = decided.asset_no AND held.store = decided.store::VARCHAR
-    WHERE decided.complete AND decision <> 'delete' AND decided.asset_no IN (SELECT asset_no FROM acting WHERE decision = 'delete')
+    FROM decided JOIN held ON held.asset_no = decided.asset_no
+        AND held.store = decided.store::VARCHAR
+    WHERE decided.complete AND decision <> 'delete'
+        AND decided.asset_no IN (SELECT asset_no FROM acting WHERE decision = 'delete')
 )
 WHERE object.complete
 GROUP BY asset_no;
 
 CREATE OR REPLACE TEMP VIEW lines AS
-SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep_until, delete_from, until, deadline, bytes,
+SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep_until, delete_from,
+    until, deadline, bytes,
     decision = 'delete' AND NOT stays AS last_copy,
-    -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date cannot be trusted)
-    CASE WHEN decision IN ('copy', 'unknown', 'waiting', 'lost', 'uncatalogued') AND needed AND NOT complete AND NOT safe AND (hosted OR elsewhere)
+    -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date
+    -- cannot be trusted)
+    CASE WHEN decision IN ('copy', 'unknown', 'waiting', 'lost', 'uncatalogued') AND needed
+        AND NOT complete AND NOT safe AND (hosted OR elsewhere)
           AND (created IS NULL OR created + INTERVAL 15 DAY > $now)
          THEN coalesce(created + INTERVAL 15 DAY, $now) END AS leaves_at,
     elsewhere AND NOT hosted AS assumed,
-    CASE decision WHEN 'copy' THEN coalesce(source, CASE WHEN hosted THEN 'hosted' ELSE 'elsewhere' END) END AS source,
+    CASE decision WHEN 'copy' THEN coalesce(source, CASE WHEN hosted THEN 'hosted'
+        ELSE 'elsewhere' END) END AS source,
     CASE WHEN decision IN ('copy', 'delete') THEN json_object(
-        'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
+        'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END,
+            lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'folder', folder,
-        'target', CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside ELSE $target END END,
+        'target', CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
+            ELSE $target END END,
         'made_of', CASE WHEN decision = 'copy' AND made_of IS NOT NULL THEN
             json_object('key', made_of, 'size', 0, 'version', made_of_version) END,
         'objects', CASE decision WHEN 'delete' THEN
-            list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END,
-        'broken', list_transform(list_filter(objects, lambda o: decision = 'copy' AND list_contains(broken, o.key)),
+            list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size,
+                version := o.version)) END,
+        'broken', list_transform(list_filter(objects, lambda o: decision = 'copy'
+            AND list_contains(broken, o.key)),
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'witnesses', witnesses,
-        'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking) AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
-        'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id', session_id, 'user_id', user_id,
-            'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration', duration, 'created', created_text,
+        'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
+            AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
+        'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',
+            session_id, 'user_id', user_id,
+            'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration',
+                duration, 'created', created_text,
             'metadata', $metadata, 'thumbnails', thumbnails,
             -- what is cut off of a path could be what a hold asks for
-            'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []), 'path') ELSE not_known END)
+            'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []),
+                'path') ELSE not_known END)
     )::VARCHAR END AS action
 FROM (
-    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
-        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken, coalesce(there.superseded, false) AS superseded,
+    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many
+        OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
+        staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
+            coalesce(there.superseded, false) AS superseded,
         reading.made_of, reading.made_of_version
     FROM acting
     JOIN assets USING (asset_no)
@@ -138,7 +174,8 @@ FROM (
 ORDER BY n;
 
 CREATE OR REPLACE TEMP VIEW quiet_lines AS
-SELECT asset_id, store, verdict AS decision, rule, rule_at, created, keep_until, delete_from, until, bytes
+SELECT asset_id, store, verdict AS decision, rule, rule_at, created, keep_until, delete_from, until,
+    bytes
 FROM weighed LEFT JOIN names USING (clause_no)
 WHERE verdict IN ('keep', 'unmanaged', 'lapses')
 ORDER BY asset_no, store;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from retainer.database import literal
@@ -23,7 +23,8 @@ from retainer.model.rule import (
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
-    """An SQL template less its comments, with each `$name` replaced once: what stands in a policy is never looked at again."""
+    """An SQL template less its comments, with each `$name` replaced once: what stands in a policy
+    is never looked at again."""
     bare = "\n".join(line.split("--", 1)[0] for line in template.splitlines())
     return re.sub(r"\$[a-z_]+", lambda found: parts[found[0]], bare)
 
@@ -31,8 +32,8 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
 def predicate(match: Match, *, under_not: bool = False) -> str:
     """The SQL of a match over the columns of the assets table, with `created` as the trusted date.
 
-    A fact that the asset does not carry is a no; under an odd number of `not` it is not certain, and so is, everywhere,
-    a fact that could not be read (it stands in `not_known`).
+    A fact that the asset does not carry is a no; under an odd number of `not` it is not certain,
+    and so is, everywhere, a fact that could not be read (it stands in `not_known`).
     """
 
     def fact(column: str, test: str, value: str | None = None) -> str:
@@ -45,28 +46,45 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
         case OneOf(fact=name, values=values):
             return fact(name, f"nfc_normalize({name}) IN ({_listed(values)})")
         case Glob(fact=name, patterns=patterns) if name in NAME_FACTS:
-            # What was seen under several names is matched for certain only where all of them are, or none is.
+            # What was seen under several names is matched for certain only where all of them are,
+            # or none is.
             tests = [f"(list_transform({name}s, lambda name: {_any_glob('name', patterns)}))"]
-            several = f"CASE WHEN list_bool_and{tests[0]} THEN true WHEN NOT list_bool_or{tests[0]} THEN false END"
+            several = (
+                f"CASE WHEN list_bool_and{tests[0]} THEN true WHEN NOT "
+                f"list_bool_or{tests[0]} THEN false END"
+            )
             one = fact(name, _any_glob(name, patterns))
             return f"CASE WHEN {name}s IS NULL OR ({_unread(name)}) THEN {one} ELSE {several} END"
         case Glob(fact=name, patterns=patterns):
             return fact(name, _any_glob(f"nfc_normalize({name})", patterns), name)
         case Between(fact=name, low=low, high=high):
-            bounds = [f"{name} >= {low!r}" if low is not None else "", f"{name} <= {high!r}" if high is not None else ""]
+            bounds = [
+                f"{name} >= {low!r}" if low is not None else "",
+                f"{name} <= {high!r}" if high is not None else "",
+            ]
             return fact(name, " AND ".join(filter(None, bounds)))
         case Created(after=after, before=before):
-            bounds = [f"created >= TIMESTAMP '{after:%Y-%m-%d %H:%M:%S.%f}'" if after else "",
-                      f"created < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S.%f}'" if before else ""]  # fmt: skip
+            bounds = [
+                f"created >= TIMESTAMP '{after:%Y-%m-%d %H:%M:%S.%f}'" if after else "",
+                f"created < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S.%f}'" if before else "",
+            ]
             return f"({' AND '.join(filter(None, bounds))})"
         case Metadata(key=key, values=values):
             pointer = "/" + key.replace("~", "~0").replace("/", "~1")
             value = f"nfc_normalize(json_extract_string(metadata, {literal(pointer)}))"
             return fact("metadata", f"{value} IN ({', '.join(map(literal, values))})", value)
         case AllOf(parts=parts):
-            return "(" + " AND ".join(f"({predicate(part, under_not=under_not)})" for part in parts) + ")"
+            return (
+                "("
+                + " AND ".join(f"({predicate(part, under_not=under_not)})" for part in parts)
+                + ")"
+            )
         case AnyOf(parts=parts):
-            return "(" + " OR ".join(f"({predicate(part, under_not=under_not)})" for part in parts) + ")"
+            return (
+                "("
+                + " OR ".join(f"({predicate(part, under_not=under_not)})" for part in parts)
+                + ")"
+            )
         case Not(part=part):
             return f"(NOT ({predicate(part, under_not=not under_not)}))"
         case _:
@@ -74,7 +92,8 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
 
 
 def _listed(values: Sequence[str]) -> str:
-    """SQL: what stands in `IN (…)`. A long list is a table, which is joined; as a list each of its values would be compared with each row."""
+    """SQL: what stands in `IN (…)`. A long list is a table, which is joined; as a list each of its
+    values would be compared with each row."""
     told = ", ".join(map(literal, values))
     return told if len(values) <= 50 else f"SELECT unnest([{told}])"
 
@@ -97,9 +116,15 @@ def _globbed(column: str, pattern: str) -> str:
 
 
 def glob_regex(pattern: str) -> str:
-    """A shell pattern (`* ? [a-z] [!a]`) as an RE2 expression. A `[` that is never closed stands for itself."""
+    """A shell pattern (`* ? [a-z] [!a]`) as an RE2 expression. A `[` that is never closed stands
+    for itself."""
     out, position = "(?s)", 0
-    quote: Callable[[str], str] = lambda text: "".join(c if c.isalnum() or c == "_" else "\\" + c if c.isascii() else c for c in text)  # noqa: E731
+
+    def quote(text: str) -> str:
+        return "".join(
+            c if c.isalnum() or c == "_" else "\\" + c if c.isascii() else c for c in text
+        )
+
     while position < len(pattern):
         letter = pattern[position]
         position += 1
@@ -107,12 +132,26 @@ def glob_regex(pattern: str) -> str:
             out += ".*"
         elif letter == "?":
             out += "."
-        elif letter == "[" and (end := pattern.find("]", position + 1 + (pattern[position : position + 1] in ("!", "^")))) > 0:
+        elif (
+            letter == "["
+            and (
+                end := pattern.find(
+                    "]", position + 1 + (pattern[position : position + 1] in ("!", "^"))
+                )
+            )
+            > 0
+        ):
             inside = pattern[position:end]
             negated = inside[0] in "!^"
             ranges = _ranges(inside[negated:])
             nothing, anything = "[^\\x{0}-\\x{10FFFF}]", "."
-            out += f"[{'^' if negated else ''}{ranges}]" if ranges else anything if negated else nothing
+            out += (
+                f"[{'^' if negated else ''}{ranges}]"
+                if ranges
+                else anything
+                if negated
+                else nothing
+            )
             position = end + 1
         else:
             out += quote(letter)
@@ -120,7 +159,8 @@ def glob_regex(pattern: str) -> str:
 
 
 def _ranges(inside: str) -> str:
-    """The inside of a bracket, each end quoted; a range that runs backwards matches nothing, as in a shell."""
+    """The inside of a bracket, each end quoted; a range that runs backwards matches nothing, as in
+    a shell."""
     out, position = "", 0
     while position < len(inside):
         first = inside[position]

@@ -1,1 +1,2 @@
-"""YAML -> rules: load (positions), schema (what is allowed), parse (to nouns), lint (across files), codes (help)."""
+"""YAML -> rules: load (positions), schema (what is allowed), parse (to nouns), lint (across files),
+codes (help)."""

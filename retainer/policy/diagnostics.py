@@ -10,12 +10,36 @@ from retainer.model.diagnostic import Diagnostic, Span
 __all__ = ["Diagnostic", "Span", "nearest"]
 
 _SYNONYMS = {
-    "filter": "match", "where": "match", "when": "match", "select": "match", "if": "match",
-    "store": "in", "to": "in", "bucket": "in", "place": "in", "days": "for", "ttl": "for", "retention": "for",
-    "period": "for", "duration": "for", "name": "id", "description": "why", "reason": "why", "comment": "why",
-    "retain": "keep", "expire": "delete", "remove": "delete", "max": "at_most", "maximum": "at_most", "tz": "timezone",
-    "or": "any", "and": "all", "room_name": "room", "prefix": "url", "storageClass": "storage_class",
-}  # fmt: skip
+    "filter": "match",
+    "where": "match",
+    "when": "match",
+    "select": "match",
+    "if": "match",
+    "store": "in",
+    "to": "in",
+    "bucket": "in",
+    "place": "in",
+    "days": "for",
+    "ttl": "for",
+    "retention": "for",
+    "period": "for",
+    "duration": "for",
+    "name": "id",
+    "description": "why",
+    "reason": "why",
+    "comment": "why",
+    "retain": "keep",
+    "expire": "delete",
+    "remove": "delete",
+    "max": "at_most",
+    "maximum": "at_most",
+    "tz": "timezone",
+    "or": "any",
+    "and": "all",
+    "room_name": "room",
+    "prefix": "url",
+    "storageClass": "storage_class",
+}
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -1,4 +1,5 @@
-"""What lies under `policies/` -> the files that are policies. Whatever is neither read nor plainly none is a mistake."""
+"""What lies under `policies/` -> the files that are policies. Whatever is neither read nor plainly
+none is a mistake."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _CONFIGMAP = re.compile(r"\.\.(data(_tmp)?|[0-9]{4}_[0-9_.]+)")
 
 @dataclass
 class PolicyFiles:
-    """`files`: to be read, in the order of their paths; `wrong`: what lies there and cannot be read; `passed_over`: plainly no policies."""
+    """`files`: to be read, in the order of their paths; `wrong`: what lies there and cannot be
+    read; `passed_over`: plainly no policies."""
 
     files: list[Path] = field(default_factory=list)
     wrong: list[Diagnostic] = field(default_factory=list)
@@ -28,10 +30,11 @@ class PolicyFiles:
 
 
 def policy_files(root: Path) -> PolicyFiles:
-    """Every `*.yaml` and `*.yml` under `policies/`, at any depth: a hold that is not read would protect nothing.
+    """Every `*.yaml` and `*.yml` under `policies/`, at any depth: a hold that is not read would
+    protect nothing.
 
-    Passed over are `README*`, `*.md`, `CODEOWNERS`, hidden files that do not end so, hidden folders without such, and what a ConfigMap of
-    Kubernetes has beside its links (`..data`).
+    Passed over are `README*`, `*.md`, `CODEOWNERS`, hidden files that do not end so, hidden folders
+    without such, and what a ConfigMap of Kubernetes has beside its links (`..data`).
     """
     found = PolicyFiles()
     folder = root / POLICY_FOLDER
@@ -47,7 +50,14 @@ def _walk(folder: Path, root: Path, found: PolicyFiles) -> None:
             raise NotADirectoryError(20, "it is no folder")
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        found.wrong.append(_mistake(folder, root, f"cannot be read: {error.strerror}", "make it readable, or take it away"))
+        found.wrong.append(
+            _mistake(
+                folder,
+                root,
+                f"cannot be read: {error.strerror}",
+                "make it readable, or take it away",
+            )
+        )
         return
     for entry in entries:
         path = Path(entry.path)
@@ -72,7 +82,11 @@ def _is_plainly_none(entry: os.DirEntry[str]) -> bool:
         return is_file and not _looks_like_one(name)
     if name == "CODEOWNERS":
         return is_file
-    return is_file and (name.upper().startswith("README") or name.lower().endswith(".md")) and not name.lower().endswith(_ENDS)
+    return (
+        is_file
+        and (name.upper().startswith("README") or name.lower().endswith(".md"))
+        and not name.lower().endswith(_ENDS)
+    )
 
 
 def _looks_like_one(name: str) -> bool:
@@ -99,9 +113,15 @@ def _why_not(entry: os.DirEntry[str]) -> tuple[str, str] | None:
     try:
         kind = entry.stat().st_mode
     except OSError as error:
-        return f"leads to nothing that can be read: {error.strerror}", "mount what it leads to, or take the link away"
+        return (
+            f"leads to nothing that can be read: {error.strerror}",
+            "mount what it leads to, or take the link away",
+        )
     if stat.S_ISDIR(kind):
-        return "is a link to a folder, which is not followed", "put the folder itself here, or link its files one by one"
+        return (
+            "is a link to a folder, which is not followed",
+            "put the folder itself here, or link its files one by one",
+        )
     if not stat.S_ISREG(kind):
         return "is no file", "take it away"
     if not entry.name.endswith(_ENDS):
@@ -114,4 +134,6 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _mistake(path: Path, root: Path, message: str, hint: str) -> Diagnostic:
-    return Diagnostic("P215", _name(path, root), Span(1, 1, 1, 1), f"`{_name(path, root)}` {message}", hint)
+    return Diagnostic(
+        "P215", _name(path, root), Span(1, 1, 1, 1), f"`{_name(path, root)}` {message}", hint
+    )

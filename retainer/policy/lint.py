@@ -1,4 +1,5 @@
-"""What only shows across files: ids used twice, stores that nobody declared, and no rule file at all."""
+"""What only shows across files: ids used twice, stores that nobody declared, and no rule file at
+all."""
 
 from __future__ import annotations
 
@@ -15,10 +16,14 @@ from retainer.policy.parse import parse_policies
 
 
 def load_policies(
-    root: Path, found: PolicyFiles, timezone: str, stores: frozenset[str] | None, locking: frozenset[str] = frozenset()
+    root: Path,
+    found: PolicyFiles,
+    timezone: str,
+    stores: frozenset[str] | None,
+    locking: frozenset[str] = frozenset(),
 ) -> tuple[Policies, list[Diagnostic]]:
-    """The policies of all files and all their mistakes. `stores`: those declared, or None where that is not checked; `locking`: those of
-    them that lock their copies."""
+    """The policies of all files and all their mistakes. `stores`: those declared, or None where
+    that is not checked; `locking`: those of them that lock their copies."""
     documents: list[tuple[Document, Policies]] = []
     wrong: list[Diagnostic] = list(found.wrong)
     for path in found.files:
@@ -34,7 +39,15 @@ def load_policies(
     wrong += _used_twice(documents)
     if not documents and not wrong:
         message = f"there is no rule file under {POLICY_FOLDER}/"
-        wrong.append(Diagnostic("P206", f"{POLICY_FOLDER}/", Span(1, 1, 1, 1), message, "`retainer init` writes a start"))
+        wrong.append(
+            Diagnostic(
+                "P206",
+                f"{POLICY_FOLDER}/",
+                Span(1, 1, 1, 1),
+                message,
+                "`retainer init` writes a start",
+            )
+        )
     whole = Policies(
         tuple(rule for _, policies in documents for rule in policies.rules),
         tuple(hold for _, policies in documents for hold in policies.holds),
@@ -59,20 +72,32 @@ def _used_twice(documents: list[tuple[Document, Policies]]) -> Iterator[Diagnost
         for name, location in _items(document):
             span = document.span(location)
             if name in first:
-                yield document.complain("P201", location, f"the id `{name}` is used already, at {first[name]}", "give it another id")
+                yield document.complain(
+                    "P201",
+                    location,
+                    f"the id `{name}` is used already, at {first[name]}",
+                    "give it another id",
+                )
             first.setdefault(name, f"{document.file}:{span.line}")
 
 
-def _locked_for_ever(document: Document, policies: Policies, locking: frozenset[str]) -> Iterator[Diagnostic]:
+def _locked_for_ever(
+    document: Document, policies: Policies, locking: frozenset[str]
+) -> Iterator[Diagnostic]:
     for rule in policies.rules:
         for keep in rule.keeps:
             if keep.period.forever and keep.store in locking:
                 rules = document.data["rules"] if isinstance(document.data, dict) else ()
                 number = next(n for n, item in enumerate(rules) if item["id"] == rule.id)
                 clause = rule.keeps.index(keep)
-                message = f"`{keep.store}` locks its copies until their keep is over, and this one never is"
+                message = (
+                    f"`{keep.store}` locks its copies until their keep is over, and this one "
+                    "never is"
+                )
                 hint = "give it an end, or keep it in a store without `lock`"
-                yield document.complain("P214", ("rules", number, "keep", clause, "for"), message, hint)
+                yield document.complain(
+                    "P214", ("rules", number, "keep", clause, "for"), message, hint
+                )
 
 
 def _undeclared(document: Document, stores: frozenset[str]) -> Iterator[Diagnostic]:
@@ -95,5 +120,9 @@ def _undeclared(document: Document, stores: frozenset[str]) -> Iterator[Diagnost
     for name, location in places:
         if isinstance(name, str) and name not in stores and name not in RESERVED_STORES:
             close = nearest(name, sorted(stores))
-            hint = f"did you mean `{close}`?" if close else "declare it under `stores:` in retainer.yaml"
+            hint = (
+                f"did you mean `{close}`?"
+                if close
+                else "declare it under `stores:` in retainer.yaml"
+            )
             yield document.complain("P202", location, f"the store `{name}` is not declared", hint)

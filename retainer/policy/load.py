@@ -1,4 +1,5 @@
-"""YAML text -> plain data with the place of every value. YAML 1.2 core schema, and nothing that hides what is written."""
+"""YAML text -> plain data with the place of every value. YAML 1.2 core schema, and nothing that
+hides what is written."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from retainer.policy.diagnostics import Diagnostic, Span
 
 _LARGEST_FILE = 1 << 20
 _MOST_COPIED = 10_000
-"""So many values may be there only since aliases repeat them; what is plainly there is bounded by the size of the file."""
+"""So many values may be there only since aliases repeat them; what is plainly there is bounded by
+the size of the file."""
 _DEEPEST = 50
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -38,7 +40,8 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def resolved(value: Any) -> Any:
-    """The value with every plain scalar resolved by the YAML 1.2 core schema; `no` and dates stay text."""
+    """The value with every plain scalar resolved by the YAML 1.2 core schema; `no` and dates stay
+    text."""
     if isinstance(value, dict):
         return {str(key): resolved(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -60,9 +63,12 @@ def resolved(value: Any) -> Any:
     return str(value)
 
 
-SECRET_KEY = re.compile(r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)")
+SECRET_KEY = re.compile(
+    r"(?i)(secret|passw|token|credential|access_?key|private_?key|api_?key|authorization)"
+)
 SECRET_VALUE = re.compile(
-    r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY|eyJ[\w-]{8,500}\.eyJ[\w-]{1,2000}\.[\w-]{1,1000}"
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN [A-Z ]{0,40}PRIVATE "
+    r"KEY|eyJ[\w-]{8,500}\.eyJ[\w-]{1,2000}\.[\w-]{1,1000}"
     r"|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=[^&\s]*|://[^/\s:@]{1,200}:[^/\s@]{1,200}@"
 )
 SECRET_ENTRY = re.compile(SECRET_KEY.pattern + r"[\w-]*[\"']?\s*:")
@@ -79,7 +85,8 @@ class Document:
     lines: list[str] = field(default_factory=list)
 
     def span(self, location: Location, *, key: bool = False) -> Span:
-        """The place of a value (or of its key): the nearest enclosing one where the location itself has none."""
+        """The place of a value (or of its key): the nearest enclosing one where the location itself
+        has none."""
         while True:
             if key and location in self.keys:
                 return self.keys[location]
@@ -90,12 +97,19 @@ class Document:
             location = location[:-1]
 
     def complain(
-        self, code: str, location: Location, message: str, hint: str | None = None, *, key: bool = False
+        self,
+        code: str,
+        location: Location,
+        message: str,
+        hint: str | None = None,
+        *,
+        key: bool = False,
     ) -> Diagnostic:
         return self.at(code, self.span(location, key=key), message, hint)
 
     def at(self, code: str, span: Span, message: str, hint: str | None = None) -> Diagnostic:
-        """A complaint; what looks like a credential is in neither its words nor the line that it shows."""
+        """A complaint; what looks like a credential is in neither its words nor the line that it
+        shows."""
         text = self.lines[span.line - 1] if 0 < span.line <= len(self.lines) else ""
         words = SECRET_VALUE.sub("…", message), SECRET_VALUE.sub("…", hint) if hint else None
         return Diagnostic(code, self.file, span, *words, "" if _may_hold_a_secret(text) else text)
@@ -132,13 +146,22 @@ class _Reader:
     def node(self, event: Any, location: Location, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                self.complain("Y005", event, f"`*{event.anchor}` refers to nothing that was finished before it")
+                self.complain(
+                    "Y005",
+                    event,
+                    f"`*{event.anchor}` refers to nothing that was finished before it",
+                )
                 raise _Stop
             value, size = self.anchors[event.anchor]
             self.nodes += size
             self.copied += size
             if self.copied > _MOST_COPIED:
-                self.complain("Y005", event, f"aliases make this file grow by more than {_MOST_COPIED:,} values", "write fewer of them")
+                self.complain(
+                    "Y005",
+                    event,
+                    f"aliases make this file grow by more than {_MOST_COPIED:,} values",
+                    "write fewer of them",
+                )
                 raise _Stop
             self.document.values[location] = _span(event)
             return value
@@ -148,7 +171,12 @@ class _Reader:
             self.complain("Y005", event, f"nested more than {_DEEPEST} levels deep")
             raise _Stop
         if event.tag is not None:
-            self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
+            self.complain(
+                "Y003",
+                event,
+                f"the tag `{event.tag}` is not allowed",
+                "remove it; policies are plain data",
+            )
         if isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style in ("'", '"', "|", ">") else Plain(event.value)
             self.document.values[location] = _span(event)
@@ -176,7 +204,12 @@ class _Reader:
                 raise _Stop
             key, here = str(event.value), (*location, str(event.value))
             if event.tag is not None and event.tag != "!":
-                self.complain("Y003", event, f"the tag `{event.tag}` is not allowed", "remove it; policies are plain data")
+                self.complain(
+                    "Y003",
+                    event,
+                    f"the tag `{event.tag}` is not allowed",
+                    "remove it; policies are plain data",
+                )
             if "\0" in key:
                 key = key.replace("\0", "\ufffd")  # no key of ours can be spelt in a file
                 here = (*location, key)
@@ -184,7 +217,12 @@ class _Reader:
                 self.complain("Y004", event, "merge keys are not allowed", "write the keys out")
             elif key in value:
                 first = self.document.keys[here]
-                self.complain("Y002", event, f"`{key}` stands here twice (first on line {first.line})", "remove one")
+                self.complain(
+                    "Y002",
+                    event,
+                    f"`{key}` stands here twice (first on line {first.line})",
+                    "remove one",
+                )
             self.document.keys.setdefault(here, _span(event))
             item = self.node(next(self.events), here, depth + 1)
             if key != "<<":
@@ -198,23 +236,45 @@ def _span(start: Any, end: Any | None = None) -> Span:
 
 
 def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
-    """Read one YAML document; `file` is the name that diagnostics show. Never raises for bad input."""
+    """Read one YAML document; `file` is the name that diagnostics show. Never raises for bad
+    input."""
     document = Document(file, lines=re.split("\r\n|\r|\n", text.removesuffix("\n")))
     if odd := re.search("[\x85\u2028\u2029]", text):
         # YAML 1.1, and with it libyaml, ends a line there; git, editors and YAML 1.2 do not.
         line = len(re.findall("\r\n|\r|\n", text[: odd.start()])) + 1
-        column = odd.start() - max(text.rfind("\n", 0, odd.start()), text.rfind("\r", 0, odd.start()))
+        column = odd.start() - max(
+            text.rfind("\n", 0, odd.start()), text.rfind("\r", 0, odd.start())
+        )
         name = unicodedata.name(odd[0], "NEXT LINE")
-        message = f"U+{ord(odd[0]):04X} ({name}) stands here, which some programs take for the end of a line"
-        return document, [document.at("Y007", Span(line, column, line, column + 1), message, "take it away; in quotes it can be written as \\u2028")]
+        message = (
+            f"U+{ord(odd[0]):04X} ({name}) stands here, which some programs take for the end "
+            "of a line"
+        )
+        return document, [
+            document.at(
+                "Y007",
+                Span(line, column, line, column + 1),
+                message,
+                "take it away; in quotes it can be written as \\u2028",
+            )
+        ]
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        return document, [document.at("Y007", Span(1, 1, 1, 2), "the text holds half a character", "save the file as UTF-8")]
+        return document, [
+            document.at(
+                "Y007",
+                Span(1, 1, 1, 2),
+                "the text holds half a character",
+                "save the file as UTF-8",
+            )
+        ]
     reader = _Reader(document, text)
     try:
         document.data = reader.read()
         for event in reader.events:
             if isinstance(event, yaml.DocumentStartEvent):
-                reader.complain("Y008", event, "a second document begins here", "one file holds one document")
+                reader.complain(
+                    "Y008", event, "a second document begins here", "one file holds one document"
+                )
                 break
     except _Stop:
         document.data = None
@@ -232,9 +292,15 @@ def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
         reader.wrong.append(document.at("Y007", Span(1, 1, 1, 2), str(error).splitlines()[0]))
         document.data = None
     if document.data is None and not reader.wrong:
-        reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "the file is empty", "begin with `version: 1`"))
+        reader.wrong.append(
+            document.at("Y008", Span(1, 1, 1, 2), "the file is empty", "begin with `version: 1`")
+        )
     elif not reader.wrong and not isinstance(document.data, dict):
-        reader.wrong.append(document.at("Y008", Span(1, 1, 1, 2), "a mapping is needed here", "begin with `version: 1`"))
+        reader.wrong.append(
+            document.at(
+                "Y008", Span(1, 1, 1, 2), "a mapping is needed here", "begin with `version: 1`"
+            )
+        )
     if not isinstance(document.data, dict):
         document.data = None
     return document, reader.wrong
@@ -254,7 +320,9 @@ def load_file(path: Path, file: str) -> tuple[Document, list[Diagnostic]]:
             content = stream.read(_LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        return unread("P215", 1, f"the file cannot be read: {reason}", "make it readable, or take it away")
+        return unread(
+            "P215", 1, f"the file cannot be read: {reason}", "make it readable, or take it away"
+        )
     if len(content) > _LARGEST_FILE:
         return unread("Y006", 1, f"the file is larger than {_LARGEST_FILE >> 20} MiB", "split it")
     try:

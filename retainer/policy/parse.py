@@ -44,37 +44,60 @@ from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, r
 from retainer.policy.schema import ErasureItem, HoldItem, MatchMap, PolicyFile, RuleItem
 
 _KINDS = {
-    "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "float_parsing": "a number", "list_type": "a list (lines that begin with `-`)",
-    "model_type": "a mapping (`key: value`)", "dict_type": "a mapping (`key: value`)", "bool_type": "true or false",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "list_type": "a list (lines that begin with `-`)",
+    "model_type": "a mapping (`key: value`)",
+    "dict_type": "a mapping (`key: value`)",
+    "bool_type": "true or false",
     "model_attributes_type": "a mapping (`key: value`)",
-}  # fmt: skip
+}
 
 
 Model = typing.TypeVar("Model", bound=BaseModel)
 
 
 def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[Diagnostic]]:
-    """The document as its pydantic model with everything that does not fit; what does not fit is left out, or it is None."""
+    """The document as its pydantic model with everything that does not fit; what does not fit is
+    left out, or it is None."""
     wrong = list(_credentials(document))
     hidden = {item.span for item in wrong}
     try:
         return model.model_validate(document.data), wrong
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-    misspelt = {(*each["loc"][:-1], _close(model, each["loc"])) for each in mistakes if each["type"] == "extra_forbidden"}
-    told = (each for each in mistakes if each["type"] != "missing" or tuple(each["loc"]) not in misspelt)
-    wrong += [item for each in told if (item := _translated(document, model, each)).span not in hidden]
+    misspelt = {
+        (*each["loc"][:-1], _close(model, each["loc"]))
+        for each in mistakes
+        if each["type"] == "extra_forbidden"
+    }
+    told = (
+        each for each in mistakes if each["type"] != "missing" or tuple(each["loc"]) not in misspelt
+    )
+    wrong += [
+        item for each in told if (item := _translated(document, model, each)).span not in hidden
+    ]
     try:
-        return model.model_validate(_without(document.data, [tuple(each["loc"]) for each in mistakes])), wrong
+        return model.model_validate(
+            _without(document.data, [tuple(each["loc"]) for each in mistakes])
+        ), wrong
     except ValidationError:
         return None, wrong
 
 
 def _without(data: Any, places: list[Location], here: Location = ()) -> Any:
-    """The data less the keys at these places, so that the rest can still be looked at in the same run."""
+    """The data less the keys at these places, so that the rest can still be looked at in the same
+    run."""
     if isinstance(data, dict):
-        return {key: _without(item, places, (*here, key)) for key, item in data.items() if (*here, key) not in places}
+        return {
+            key: _without(item, places, (*here, key))
+            for key, item in data.items()
+            if (*here, key) not in places
+        }
     return data
 
 
@@ -90,14 +113,25 @@ def _translated(document: Document, model: type[BaseModel], error: Mapping[str, 
     name = next((part for part in reversed(location) if isinstance(part, str)), "")
     if kind == "extra_forbidden":
         close = _close(model, location)
-        hint = f"did you mean `{close}`?" if close else "known here: " + ", ".join(_keys(model, location[:-1]))
+        hint = (
+            f"did you mean `{close}`?"
+            if close
+            else "known here: " + ", ".join(_keys(model, location[:-1]))
+        )
         return document.complain("P101", location, f"unknown key `{name}`", hint, key=True)
     if kind == "missing":
         if location == ("version",):
-            return document.complain("P106", (), "`version: 1` is missing", "make it the first line of the file")
+            return document.complain(
+                "P106", (), "`version: 1` is missing", "make it the first line of the file"
+            )
         return document.complain("P102", location[:-1], f"`{name}` is missing", key=True)
     if location == ("version",):
-        return document.complain("P106", location, f"`{value}` is no version that this retainer knows", "write `version: 1`")
+        return document.complain(
+            "P106",
+            location,
+            f"`{value}` is no version that this retainer knows",
+            "write `version: 1`",
+        )
     if kind in ("literal_error", "enum"):
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         close = nearest(str(value), allowed)
@@ -107,10 +141,22 @@ def _translated(document: Document, model: type[BaseModel], error: Mapping[str, 
         return document.complain(kind, location, error["msg"])
     if kind in ("too_short", "none_required") or value in ({}, []) or resolved(value) is None:
         if "match" in location or "not" in location:
-            return document.complain("P207", location, f"`{name}` is empty, so it matches nothing", "`match: all` is everything")
-        return document.complain("P103", location, f"`{name}` is empty", "write a value, or leave the key out")
+            return document.complain(
+                "P207",
+                location,
+                f"`{name}` is empty, so it matches nothing",
+                "`match: all` is everything",
+            )
+        return document.complain(
+            "P103", location, f"`{name}` is empty", "write a value, or leave the key out"
+        )
     if kind == "string_pattern_mismatch":
-        return document.complain("P105", location, f"`{value}` cannot be an id", "letters, digits, `-`, `_` and `.`; at most 64")
+        return document.complain(
+            "P105",
+            location,
+            f"`{value}` cannot be an id",
+            "letters, digits, `-`, `_` and `.`; at most 64",
+        )
     if re.fullmatch(r"[A-Z][0-9]{3}", kind):
         return document.complain(kind, location, error["msg"])
     if kind in _KINDS:
@@ -130,7 +176,11 @@ def _keys(model: Any, location: Location) -> list[str]:
     model = _unwrapped(model)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return []
-    return [key for name, field in model.model_fields.items() if (key := field.alias or name).isprintable()]
+    return [
+        key
+        for name, field in model.model_fields.items()
+        if (key := field.alias or name).isprintable()
+    ]
 
 
 def _unwrapped(annotation: Any) -> Any:
@@ -139,7 +189,9 @@ def _unwrapped(annotation: Any) -> Any:
         if origin is typing.Annotated:
             annotation = typing.get_args(annotation)[0]
         elif origin in (typing.Union, types.UnionType):
-            annotation = next(item for item in typing.get_args(annotation) if item is not type(None))
+            annotation = next(
+                item for item in typing.get_args(annotation) if item is not type(None)
+            )
         else:
             return annotation
 
@@ -152,9 +204,15 @@ def _credentials(document: Document) -> Iterator[Diagnostic]:
             for key, item in value.items():
                 here = (*location, key)
                 if SECRET_VALUE.search(key):
-                    yield document.complain("P209", here, "this looks like a credential", hint, key=True)
-                elif SECRET_KEY.search(key) and item not in ("", None) and "metadata" not in location:
-                    yield document.complain("P209", here, f"`{key}` looks like a credential", hint, key=True)
+                    yield document.complain(
+                        "P209", here, "this looks like a credential", hint, key=True
+                    )
+                elif (
+                    SECRET_KEY.search(key) and item not in ("", None) and "metadata" not in location
+                ):
+                    yield document.complain(
+                        "P209", here, f"`{key}` looks like a credential", hint, key=True
+                    )
                 else:
                     yield from visit(item, here)
         elif isinstance(value, list):
@@ -174,30 +232,64 @@ class _Parser:
         self.zone = zone_named(timezone)
         self.wrong: list[Diagnostic] = []
 
-    def complain(self, code: str, location: Location, message: str, hint: str | None = None, *, key: bool = False) -> None:
+    def complain(
+        self,
+        code: str,
+        location: Location,
+        message: str,
+        hint: str | None = None,
+        *,
+        key: bool = False,
+    ) -> None:
         self.wrong.append(self.document.complain(code, location, message, hint, key=key))
 
     def warn(self, code: str, location: Location, message: str, hint: str | None = None) -> None:
-        self.wrong.append(replace(self.document.complain(code, location, message, hint), is_warning=True))
+        self.wrong.append(
+            replace(self.document.complain(code, location, message, hint), is_warning=True)
+        )
 
-    def texts(self, values: Iterable[str], location: Location, *, may_be_empty: bool = False) -> tuple[str, ...]:
-        """The values of a fact, in the form in which facts are compared (NFC). What could never be meant so is complained of."""
+    def texts(
+        self, values: Iterable[str], location: Location, *, may_be_empty: bool = False
+    ) -> tuple[str, ...]:
+        """The values of a fact, in the form in which facts are compared (NFC). What could never be
+        meant so is complained of."""
         listed = [str(value) for value in values]
         for number, value in enumerate(listed):
             place = (*location, number) if (*location, number) in self.document.values else location
             if not value.strip() and not (may_be_empty and value == ""):
-                self.complain("P207", place, f"`{location[-1]}` is empty, so it matches nothing", "write a value, or leave the key out")
+                self.complain(
+                    "P207",
+                    place,
+                    f"`{location[-1]}` is empty, so it matches nothing",
+                    "write a value, or leave the key out",
+                )
             elif value != value.strip() or len(value.splitlines()) > 1:
-                self.complain("P218", place, f"`{location[-1]}` has blanks or a line end around it, so it matches nothing", "write it on one line")
+                self.complain(
+                    "P218",
+                    place,
+                    f"`{location[-1]}` has blanks or a line end around it, so it matches nothing",
+                    "write it on one line",
+                )
             elif "," in value and not may_be_empty:
                 meant = ", ".join(part.strip() for part in value.split(","))
-                self.warn("P217", place, f"`{value}` is one text with a comma in it", f"a list is written [{meant}]")
+                self.warn(
+                    "P217",
+                    place,
+                    f"`{value}` is one text with a comma in it",
+                    f"a list is written [{meant}]",
+                )
             self.seen(value, place, f"`{location[-1]}`")
         return tuple(unicodedata.normalize("NFC", value) for value in listed)
 
     def key(self, key: str, location: Location) -> str:
         if not key or key != key.strip():
-            self.complain("P218", location, "a key of metadata is empty, or has blanks around it", "no key that 100ms gives is so", key=True)
+            self.complain(
+                "P218",
+                location,
+                "a key of metadata is empty, or has blanks around it",
+                "no key that 100ms gives is so",
+                key=True,
+            )
         self.seen(key, location, "a key of metadata")
         return unicodedata.normalize("NFC", key)
 
@@ -205,13 +297,25 @@ class _Parser:
         """Warn of text that would not look like what it is."""
         text = text.strip()
         if printable(text) != text and len(text.splitlines()) <= 1:
-            self.warn("P216", location, f"{what} has characters that do not show, or hide others", f"it reads {printable(text)[:80]}")
+            self.warn(
+                "P216",
+                location,
+                f"{what} has characters that do not show, or hide others",
+                f"it reads {printable(text)[:80]}",
+            )
 
     def shown(self, item: RuleItem | HoldItem | ErasureItem, location: Location) -> None:
         """Warn of text that would not look like what it is."""
         for key in ("why", "owner"):
-            if (text := getattr(item, key)) and printable(text.rstrip("\n")) != text.rstrip("\n").replace("\n", "\\n"):
-                self.warn("P216", (*location, key), f"`{key}` has characters that do not show, or hide others", f"it reads {printable(text)[:80]}")
+            if (text := getattr(item, key)) and printable(text.rstrip("\n")) != text.rstrip(
+                "\n"
+            ).replace("\n", "\\n"):
+                self.warn(
+                    "P216",
+                    (*location, key),
+                    f"`{key}` has characters that do not show, or hide others",
+                    f"it reads {printable(text)[:80]}",
+                )
 
     def where(self, location: Location) -> Where:
         return Where(self.document.file, self.document.span(location).line)
@@ -226,12 +330,21 @@ class _Parser:
                 pass
         elif (moment := read_moment(text)) is not None:
             return moment
-        self.complain("P213", location, f"`{text}` is not a date", "write 2026-11-22, or 2026-11-22T10:00:00Z with a zone")
+        self.complain(
+            "P213",
+            location,
+            f"`{text}` is not a date",
+            "write 2026-11-22, or 2026-11-22T10:00:00Z with a zone",
+        )
         return None
 
     def store(self, name: str, location: Location) -> str:
         if name in RESERVED_STORES:
-            self.complain("P210", location, f"`{name}` is not a store: it is what retainer calls a place that it cannot change")
+            self.complain(
+                "P210",
+                location,
+                f"`{name}` is not a store: it is what retainer calls a place that it cannot change",
+            )
         return name
 
     def match(self, item: MatchMap, location: Location) -> Match:
@@ -240,11 +353,20 @@ class _Parser:
         parts: list[Match] = []
         for fact in (*TEXT_FACTS, *GLOB_FACTS):
             if values := getattr(item, fact):
-                parts.append((Glob if fact in GLOB_FACTS else OneOf)(fact, self.texts(values, (*location, fact))))
+                parts.append(
+                    (Glob if fact in GLOB_FACTS else OneOf)(
+                        fact, self.texts(values, (*location, fact))
+                    )
+                )
         for fact in NUMBER_FACTS:
             if span := getattr(item, fact):
                 if span.min is None and span.max is None:
-                    self.complain("P207", (*location, fact), f"`{fact}` is empty, so it matches nothing", "give `min` or `max`")
+                    self.complain(
+                        "P207",
+                        (*location, fact),
+                        f"`{fact}` is empty, so it matches nothing",
+                        "give `min` or `max`",
+                    )
                 if span.min is not None and span.max is not None and span.min > span.max:
                     self.complain("P212", (*location, fact), "`min` is larger than `max`")
                 parts.append(Between(fact, span.min, span.max))
@@ -252,26 +374,56 @@ class _Parser:
             after = self.moment(created.after, (*location, "created", "after"))
             before = self.moment(created.before, (*location, "created", "before"))
             if created.after is None and created.before is None:
-                self.complain("P207", (*location, "created"), "`created` is empty, so it matches nothing", "give `after` or `before`")
+                self.complain(
+                    "P207",
+                    (*location, "created"),
+                    "`created` is empty, so it matches nothing",
+                    "give `after` or `before`",
+                )
             if after and before and after >= before:
                 self.complain("P212", (*location, "created"), "`after` is not before `before`")
             parts.append(Created(after, before))
         if item.metadata is not None and not item.metadata:
-            self.complain("P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing")
+            self.complain(
+                "P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing"
+            )
         for key, values in (item.metadata or {}).items():
-            parts.append(Metadata(self.key(key, (*location, "metadata", key)), self.texts(values, (*location, "metadata", key), may_be_empty=True)))
+            parts.append(
+                Metadata(
+                    self.key(key, (*location, "metadata", key)),
+                    self.texts(values, (*location, "metadata", key), may_be_empty=True),
+                )
+            )
         if item.any:
-            parts.append(AnyOf(tuple(self.match(part, (*location, "any", n)) for n, part in enumerate(item.any))))
+            parts.append(
+                AnyOf(
+                    tuple(
+                        self.match(part, (*location, "any", n)) for n, part in enumerate(item.any)
+                    )
+                )
+            )
         if item.all:
-            parts.append(AllOf(tuple(self.match(part, (*location, "all", n)) for n, part in enumerate(item.all))))
+            parts.append(
+                AllOf(
+                    tuple(
+                        self.match(part, (*location, "all", n)) for n, part in enumerate(item.all)
+                    )
+                )
+            )
         if item.not_:
             parts.append(Not(self.match(item.not_, (*location, "not"))))
         if not parts:
-            self.complain("P207", location, "this match is empty, so it matches nothing", "`match: all` is the way to say everything")
+            self.complain(
+                "P207",
+                location,
+                "this match is empty, so it matches nothing",
+                "`match: all` is the way to say everything",
+            )
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def items(self, section: str, model: type[Model]) -> Iterator[tuple[int, Model]]:
-        """The items of a section whose shape is right, with their places; the others have been complained of."""
+        """The items of a section whose shape is right, with their places; the others have been
+        complained of."""
         listed = self.document.data.get(section) if isinstance(self.document.data, dict) else None
         for number, data in enumerate(listed if isinstance(listed, list) else ()):
             try:
@@ -287,51 +439,96 @@ class _Parser:
             for n, keep in enumerate(item.keep or ()):
                 place = (*here, "keep", n)
                 if keep.after and not keep.for_.is_longer_than(keep.after):
-                    message = f"`for: {keep.for_.text}` is not longer than `after: {keep.after.text}`"
-                    self.complain("P204", (*place, "for"), message, "both are counted from the recording's creation")
+                    message = (
+                        f"`for: {keep.for_.text}` is not longer than `after: {keep.after.text}`"
+                    )
+                    self.complain(
+                        "P204",
+                        (*place, "for"),
+                        message,
+                        "both are counted from the recording's creation",
+                    )
                 if keep.for_.forever and item.then == "delete":
-                    self.complain("P203", (*place, "for"), "`then: delete` can never happen after `for: forever`")
-                keeps.append(Keep(self.store(keep.in_, (*place, "in")), keep.for_, keep.after, keep.basis == "legal"))
+                    self.complain(
+                        "P203",
+                        (*place, "for"),
+                        "`then: delete` can never happen after `for: forever`",
+                    )
+                keeps.append(
+                    Keep(
+                        self.store(keep.in_, (*place, "in")),
+                        keep.for_,
+                        keep.after,
+                        keep.basis == "legal",
+                    )
+                )
             deletes = []
             for n, delete in enumerate(item.delete or ()):
                 place = (*here, "delete", n)
                 if delete.after.forever:
-                    self.complain("P205", (*place, "after"), "a delete that waits for ever does nothing")
+                    self.complain(
+                        "P205", (*place, "after"), "a delete that waits for ever does nothing"
+                    )
                 deletes.append(Delete(self.store(delete.in_, (*place, "in")), delete.after))
             if item.at_most and item.at_most.forever:
                 self.complain("P205", (*here, "at_most"), "a ceiling without an end does nothing")
             if item.then and not keeps:
-                self.complain("P211", (*here, "then"), "`then` has no `keep` to follow", "to delete after a time, use `delete`")
+                self.complain(
+                    "P211",
+                    (*here, "then"),
+                    "`then` has no `keep` to follow",
+                    "to delete after a time, use `delete`",
+                )
             if not keeps and not deletes and not item.at_most:
-                self.complain("P205", (*here, "id"), f"the rule `{item.id}` does nothing", "give it `keep`, `delete` or `at_most`")
+                self.complain(
+                    "P205",
+                    (*here, "id"),
+                    f"the rule `{item.id}` does nothing",
+                    "give it `keep`, `delete` or `at_most`",
+                )
             yield Rule(
-                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here), keeps=tuple(keeps),
-                deletes=tuple(deletes), then_delete=item.then == "delete", at_most=item.at_most,
-                why=item.why or "", owner=item.owner or "",
-            )  # fmt: skip
+                id=item.id,
+                match=self.match(item.match, (*here, "match")),
+                where=self.where(here),
+                keeps=tuple(keeps),
+                deletes=tuple(deletes),
+                then_delete=item.then == "delete",
+                at_most=item.at_most,
+                why=item.why or "",
+                owner=item.owner or "",
+            )
 
     def holds(self) -> Iterator[Hold]:
         for number, item in self.items("holds", HoldItem):
             here: Location = ("holds", number)
             self.shown(item, here)
             yield Hold(
-                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
-                store=self.store(item.in_, (*here, "in")), released=self.moment(item.released, (*here, "released")),
-                why=item.why, owner=item.owner or "",
-            )  # fmt: skip
+                id=item.id,
+                match=self.match(item.match, (*here, "match")),
+                where=self.where(here),
+                store=self.store(item.in_, (*here, "in")),
+                released=self.moment(item.released, (*here, "released")),
+                why=item.why,
+                owner=item.owner or "",
+            )
 
     def erasures(self) -> Iterator[Erasure]:
         for number, item in self.items("erasures", ErasureItem):
             here: Location = ("erasures", number)
             self.shown(item, here)
             yield Erasure(
-                id=item.id, match=self.match(item.match, (*here, "match")), where=self.where(here),
-                requested=self.moment(item.requested, (*here, "requested")), why=item.why, owner=item.owner or "",
-            )  # fmt: skip
+                id=item.id,
+                match=self.match(item.match, (*here, "match")),
+                where=self.where(here),
+                requested=self.moment(item.requested, (*here, "requested")),
+                why=item.why,
+                owner=item.owner or "",
+            )
 
 
 def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:
-    """The rules of one file. When anything is wrong, what could be read is returned beside every mistake."""
+    """The rules of one file. When anything is wrong, what could be read is returned beside every
+    mistake."""
     _, wrong = checked(document, PolicyFile)
     parser = _Parser(document, timezone)
     policies = Policies(tuple(parser.rules()), tuple(parser.holds()), tuple(parser.erasures()))

@@ -1,11 +1,19 @@
-"""What may stand in the YAML files, as pydantic models; `retainer schema` prints the JSON Schema made from them."""
+"""What may stand in the YAML files, as pydantic models; `retainer schema` prints the JSON Schema
+made from them."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from retainer.model.period import Period, parse_period
@@ -39,14 +47,28 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "PIB": 2**50}  # fmt: skip
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "PB": 10**15,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+    "PIB": 2**50,
+}
 
 
 def _bytes(value: Any) -> int:
     found = re.fullmatch(r"([0-9]{1,30})\s*([A-Za-z]*)", str(value))
     if not found or found[2].upper() not in _UNITS:
-        raise PydanticCustomError("S306", "{text}", {"text": f"`{value}` is not a size; write for example 100GB"})
+        raise PydanticCustomError(
+            "S306", "{text}", {"text": f"`{value}` is not a size; write for example 100GB"}
+        )
     return int(found[1]) * _UNITS[found[2].upper()]
 
 
@@ -59,17 +81,28 @@ _PERIOD_PATTERN = r"^([0-9]+(h|d|w|mo|y)|forever|P[0-9TYMWDHS]+)$"
 
 Text = Annotated[str, BeforeValidator(_text)]
 Id = Annotated[
-    str, BeforeValidator(_text), StringConstraints(pattern=_ID_PATTERN), WithJsonSchema({"type": "string", "pattern": _ID_PATTERN})
+    str,
+    BeforeValidator(_text),
+    StringConstraints(pattern=_ID_PATTERN),
+    WithJsonSchema({"type": "string", "pattern": _ID_PATTERN}),
 ]
 PeriodText = Annotated[
     Period,
     BeforeValidator(_period),
-    WithJsonSchema({"type": "string", "pattern": _PERIOD_PATTERN, "examples": ["30d", "6mo", "7y", "forever"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": _PERIOD_PATTERN, "examples": ["30d", "6mo", "7y", "forever"]}
+    ),
 ]
-Size = Annotated[int, BeforeValidator(_bytes), WithJsonSchema({"type": ["integer", "string"], "examples": ["100GB"]})]
+Size = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    WithJsonSchema({"type": ["integer", "string"], "examples": ["100GB"]}),
+]
 Number = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
 WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-Texts = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_many({"type": "string"})]
+Texts = Annotated[
+    list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_many({"type": "string"})
+]
 Types = Annotated[
     list[Literal[ASSET_TYPES]],  # type: ignore[valid-type]
     BeforeValidator(_listed),
@@ -96,7 +129,9 @@ class Range(Strict):
 
 
 class CreatedRange(Strict):
-    after: Text | None = Field(None, description="a date (the start of that day in `timezone`) or RFC 3339; included")
+    after: Text | None = Field(
+        None, description="a date (the start of that day in `timezone`) or RFC 3339; included"
+    )
     before: Text | None = Field(None, description="a date or RFC 3339; not included")
 
 
@@ -117,7 +152,9 @@ class MatchMap(Strict):
     room_id: Texts | None = None
     session_id: Texts | None = None
     asset_id: Texts | None = None
-    template: Texts | None = Field(None, description="the template's name; shell pattern, with case")
+    template: Texts | None = Field(
+        None, description="the template's name; shell pattern, with case"
+    )
     user_id: Texts | None = None
     peer_id: Texts | None = None
     size: Range | None = Field(None, description="bytes")
@@ -125,8 +162,12 @@ class MatchMap(Strict):
     created: CreatedRange | None = None
     path: Texts | None = Field(None, description="shell pattern, with case")
     metadata: dict[str, Texts] | None = None
-    any: Annotated[list[MatchField], Field(min_length=1)] | None = Field(None, description="one of these matches")
-    all: Annotated[list[MatchField], Field(min_length=1)] | None = Field(None, description="all of these match")
+    any: Annotated[list[MatchField], Field(min_length=1)] | None = Field(
+        None, description="one of these matches"
+    )
+    all: Annotated[list[MatchField], Field(min_length=1)] | None = Field(
+        None, description="all of these match"
+    )
     not_: MatchField | None = Field(None, alias="not")
     everything: bool = Field(False, alias=_ALL)
 
@@ -146,7 +187,9 @@ class KeepItem(Strict):
     in_: Text = Field(alias="in", description="the store")
     for_: PeriodText = Field(alias="for", description="how long, from the recording's creation")
     after: PeriodText | None = Field(None, description="the copy is due only from then on")
-    basis: Literal["legal"] | None = Field(None, description="a legal duty: it stands against an erasure")
+    basis: Literal["legal"] | None = Field(
+        None, description="a legal duty: it stands against an erasure"
+    )
 
 
 class DeleteItem(Strict):
@@ -162,7 +205,9 @@ class RuleItem(Strict):
     keep: Annotated[list[KeepItem], Field(min_length=1)] | None = None
     delete: Annotated[list[DeleteItem], Field(min_length=1)] | None = None
     at_most: PeriodText | None = Field(None, description="gone from every store by then")
-    then: Literal["delete", "leave"] | None = Field(None, description="what happens when a keep is over; left out: leave")
+    then: Literal["delete", "leave"] | None = Field(
+        None, description="what happens when a keep is over; left out: leave"
+    )
 
 
 class HoldItem(Strict):
@@ -171,7 +216,9 @@ class HoldItem(Strict):
     owner: Text | None = None
     match: MatchField
     in_: Text = Field(alias="in", description="the store where a copy must be")
-    released: Text | None = Field(None, description="the hold ends here; a date is the start of that day in `timezone`")
+    released: Text | None = Field(
+        None, description="the hold ends here; a date is the start of that day in `timezone`"
+    )
 
 
 class ErasureItem(Strict):
@@ -179,7 +226,9 @@ class ErasureItem(Strict):
     why: Text
     owner: Text | None = None
     match: MatchField
-    requested: Text | None = Field(None, description="starts the request's clock and delays nothing")
+    requested: Text | None = Field(
+        None, description="starts the request's clock and delays nothing"
+    )
 
 
 class PolicyFile(Strict):
@@ -191,22 +240,44 @@ class PolicyFile(Strict):
 
 class StoreItem(Strict):
     url: Text = Field(description="s3://bucket/prefix, gs://bucket/prefix or file:///folder")
-    layout: Text = Field(DEFAULT_LAYOUT, description="key template with {asset_id}, or `100ms` for a bucket 100ms uploads to")
-    layouts: list[Text] = Field([], description="templates of earlier days, so that old copies are still known")
+    layout: Text = Field(
+        DEFAULT_LAYOUT,
+        description="key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
+    )
+    layouts: list[Text] = Field(
+        [], description="templates of earlier days, so that old copies are still known"
+    )
     region: Text | None = None
-    endpoint: Text | None = Field(None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333")
+    endpoint: Text | None = Field(
+        None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333"
+    )
     storage_class: Text | None = Field(None, description="of new copies, such as GLACIER_IR")
-    storage_class_from: Size = Field(128 << 10, description="smaller objects stay in the standard class (0B: none does); AWS bills 128 KiB at least")
-    kms_key: Text | None = Field(None, description="encrypt new copies with this key (SSE-KMS, CMEK)")
+    storage_class_from: Size = Field(
+        128 << 10,
+        description=(
+            "smaller objects stay in the standard class (0B: none does); AWS bills 128 KiB at least"
+        ),
+    )
+    kms_key: Text | None = Field(
+        None, description="encrypt new copies with this key (SSE-KMS, CMEK)"
+    )
     tags: dict[Text, Text] = Field({}, description="object tags of new copies; S3 only")
-    cache_control: Text | None = Field(None, description="the Cache-Control header of new copies, such as `private, no-store`")
-    lock: Literal["governance", "compliance"] | None = Field(None, description="lock every new copy until its keep is over")
+    cache_control: Text | None = Field(
+        None, description="the Cache-Control header of new copies, such as `private, no-store`"
+    )
+    lock: Literal["governance", "compliance"] | None = Field(
+        None, description="lock every new copy until its keep is over"
+    )
 
 
 class SourceItem(Strict):
     url: Text = "https://api.100ms.live/v2"
-    hosted: list[Text] = Field([], description="buckets that are 100ms's own, such as s3://hms-prod-*")
-    allow_http: Annotated[bool, BeforeValidator(resolved)] = Field(False, description="ask the API without TLS, other than on this machine")
+    hosted: list[Text] = Field(
+        [], description="buckets that are 100ms's own, such as s3://hms-prod-*"
+    )
+    allow_http: Annotated[bool, BeforeValidator(resolved)] = Field(
+        False, description="ask the API without TLS, other than on this machine"
+    )
 
 
 class DeleteLimitsItem(Strict):
@@ -217,7 +288,9 @@ class DeleteLimitsItem(Strict):
 
 class LimitsItem(Strict):
     deletes: DeleteLimitsItem = DeleteLimitsItem()
-    plan_age: PeriodText = Field(Period(seconds=86400, text="24h"), description="a plan is refused after this time")
+    plan_age: PeriodText = Field(
+        Period(seconds=86400, text="24h"), description="a plan is refused after this time"
+    )
 
 
 class SettingsFile(Strict):
@@ -249,7 +322,11 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "retainer",
-        "if": {"anyOf": [{"required": [key]} for key in ("stores", "source", "limits", "state", "timezone")]},
+        "if": {
+            "anyOf": [
+                {"required": [key]} for key in ("stores", "source", "limits", "state", "timezone")
+            ]
+        },
         "then": settings,
         "else": policy,
         "$defs": definitions,

@@ -16,7 +16,14 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import jwt
 from urllib3.exceptions import HTTPError
 
-from retainer.errors import CredentialsRefused, ListingBroken, RetainerError, SourceFailed, SourceGone, SourceRefused
+from retainer.errors import (
+    CredentialsRefused,
+    ListingBroken,
+    RetainerError,
+    SourceFailed,
+    SourceGone,
+    SourceRefused,
+)
 from retainer.model.moment import read_http_date
 from retainer.ports import Body
 from retainer.sources.connections import Connections, Spent, is_local
@@ -28,7 +35,8 @@ PAGE = 100
 LIST_SECONDS = 12 * 3600.0
 """One list may take so long: ten million rows in pages of 100, at two answers a second."""
 IDLE_PAGES = 3
-"""So many full pages in a row may hold only rows that were seen before; new recordings can move what comes next, and not for ever."""
+"""So many full pages in a row may hold only rows that were seen before; new recordings can move
+what comes next, and not for ever."""
 LONGEST_ANSWER = 64 << 20
 """An answer of the API is at most so long, unpacked."""
 TOKEN_LIFE_SECONDS = 24 * 3600
@@ -67,8 +75,15 @@ class _Token:
             now = self._clock()
             if now > self._ends - RENEW_BEFORE_SECONDS:
                 start = int(now)
-                claims = {"access_key": self._credentials.access_key, "type": "management", "version": 2, "jti": str(uuid.uuid4()),
-                          "iat": start, "nbf": start, "exp": start + TOKEN_LIFE_SECONDS}  # fmt: skip
+                claims = {
+                    "access_key": self._credentials.access_key,
+                    "type": "management",
+                    "version": 2,
+                    "jti": str(uuid.uuid4()),
+                    "iat": start,
+                    "nbf": start,
+                    "exp": start + TOKEN_LIFE_SECONDS,
+                }
                 self._token = jwt.encode(claims, self._credentials.secret, algorithm="HS256")
                 self._ends = start + TOKEN_LIFE_SECONDS
             return self._token
@@ -81,7 +96,8 @@ class _Token:
 
 
 class _News:
-    """Whether the pages of a list still bring rows that were not seen before. Of a long list it remembers one id of sixteen."""
+    """Whether the pages of a list still bring rows that were not seen before. Of a long list it
+    remembers one id of sixteen."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -99,16 +115,23 @@ class _News:
 
 
 def server_time(url: str) -> datetime:
-    """100ms's clock from its `Date`: any answer tells it, so no credentials are needed. Raises SourceFailed."""
+    """100ms's clock from its `Date`: any answer tells it, so no credentials are needed. Raises
+    SourceFailed."""
     connections = Connections(Stop())
     try:
-        date = read_http_date(connections.whole(f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER).headers.get("Date"))
+        date = read_http_date(
+            connections.whole(
+                f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER
+            ).headers.get("Date")
+        )
     except (HTTPError, ValueError, Spent):
         date = None
     finally:
         connections.close()
     if date is None:
-        raise SourceFailed(f"100ms at {url} does not tell its time", hint="is it reachable from here?")
+        raise SourceFailed(
+            f"100ms at {url} does not tell its time", hint="is it reachable from here?"
+        )
     return date
 
 
@@ -126,10 +149,15 @@ class HmsApi:
         on_wait: Callable[[str], None] = lambda _: None,
         stop: Stop | None = None,
     ) -> None:
-        held = (credentials.access_key, credentials.secret) if not credentials.token else (credentials.token,)
+        held = (
+            (credentials.access_key, credentials.secret)
+            if not credentials.token
+            else (credentials.token,)
+        )
         if not all(text and text.isascii() and text.isprintable() for text in held):
             raise CredentialsRefused(
-                "the credentials for the 100ms API are empty, or have letters in them that cannot be sent",
+                "the credentials for the 100ms API are empty, or have letters in them that cannot "
+                "be sent",
                 hint="check HMS_ACCESS_KEY and HMS_SECRET, or HMS_MANAGEMENT_TOKEN",
             )
         self._base = url.rstrip("/")
@@ -177,21 +205,32 @@ class HmsApi:
         while True:
             self._stop.check()
             if time.monotonic() > ends:
-                raise ListingBroken(f"100ms {path}: the list did not end within {LIST_SECONDS / 3600:.0f} hours", hint="run it again later")
+                raise ListingBroken(
+                    f"100ms {path}: the list did not end within {LIST_SECONDS / 3600:.0f} hours",
+                    hint="run it again later",
+                )
             try:
-                page = self._get(path, query | {"limit": str(PAGE)} | ({"start": start} if start else {}))
+                page = self._get(
+                    path, query | {"limit": str(PAGE)} | ({"start": start} if start else {})
+                )
             except SourceFailed as error:
                 raise ListingBroken(error.message, hint=error.hint) from None
             rows = self._rows(page, path)
             if news.have_ended(rows):
-                raise ListingBroken(f"100ms {path}: {IDLE_PAGES} pages in a row brought nothing new, so the list has no end")
+                raise ListingBroken(
+                    f"100ms {path}: {IDLE_PAGES} pages in a row brought nothing new, so the list "
+                    "has no end"
+                )
             yield from rows
             limit = page.get("limit")
             if len(rows) < (limit if isinstance(limit, int) and 0 < limit <= PAGE else PAGE):
                 return
             start = page.get("last")
             if not isinstance(start, str) or not start:
-                raise ListingBroken(f"100ms {path}: a full page came without `last`, so the rest cannot be asked for")
+                raise ListingBroken(
+                    f"100ms {path}: a full page came without `last`, so the rest cannot be asked "
+                    "for"
+                )
             if start in cursors:
                 raise ListingBroken(f"100ms {path}: the cursor goes in a circle")
             cursors.add(start)
@@ -206,7 +245,8 @@ class HmsApi:
         return [row if isinstance(row, dict) else {} for row in rows]
 
     def _get(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
-        """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused (401, 403), SourceFailed."""
+        """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused
+        (401, 403), SourceFailed."""
         return self._patience.try_again(f"100ms {path}", lambda: self._once(path, query))
 
     def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
@@ -214,11 +254,15 @@ class HmsApi:
         for fresh in (False, True):
             token = self._token.get()
             try:
-                answer = self._connections.whole(address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER)
+                answer = self._connections.whole(
+                    address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER
+                )
             except Spent as error:
                 raise SourceFailed(f"100ms {path}: {error}") from None
             except ValueError:
-                raise SourceFailed(f"100ms {path}: its `url` in retainer.yaml is no address of a server") from None
+                raise SourceFailed(
+                    f"100ms {path}: its `url` in retainer.yaml is no address of a server"
+                ) from None
             except HTTPError as error:
                 raise Again(f"the connection failed ({type(error).__name__})") from None
             if answer.status == 401 and not fresh and not self._token.ready_made:
@@ -230,12 +274,19 @@ class HmsApi:
         if status in (401, 403):
             raise CredentialsRefused(
                 f"100ms refused the credentials ({status})",
-                hint="check HMS_ACCESS_KEY and HMS_SECRET" if not self._token.ready_made else "the management token may have ended; make a new one",
+                hint="check HMS_ACCESS_KEY and HMS_SECRET"
+                if not self._token.ready_made
+                else "the management token may have ended; make a new one",
             )
         if status in (404, 410):
             raise SourceGone(f"100ms {path}: {status}, it is not there")
         if may_pass(status):
-            raise Again(f"it answered {status}", asked_patience(status, answer.headers, lambda: answer.content.decode(errors="replace")))
+            raise Again(
+                f"it answered {status}",
+                asked_patience(
+                    status, answer.headers, lambda: answer.content.decode(errors="replace")
+                ),
+            )
         if status != 200:
             raise SourceFailed(f"100ms {path}: it answered {status}")
         try:
@@ -250,17 +301,27 @@ class HmsApi:
         return self._media.body("the recording", lambda: self._presigned(asset_id), redirects=True)
 
     def open_beside(self, address: str) -> Body:
-        return self._media.body(unquote(basename(urlsplit(address).path))[-80:], lambda: address, redirects=False)
+        return self._media.body(
+            unquote(basename(urlsplit(address).path))[-80:], lambda: address, redirects=False
+        )
 
     def _presigned(self, asset_id: str) -> str:
         try:
-            url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get("url")
+            url = self._get(f"/recording-assets/{quote(asset_id, safe='')}/presigned-url", {}).get(
+                "url"
+            )
         except CredentialsRefused as error:
-            # One recording that is refused must not keep the others from being copied in time: are the credentials refused elsewhere too?
+            # One recording that is refused must not keep the others from being copied in time: are
+            # the credentials refused elsewhere too?
             self._get("/recording-assets", {"limit": "10"})
             raise SourceRefused(
-                f"{error.message} for this recording, and takes them for others", hint="does it belong to another workspace?"
+                f"{error.message} for this recording, and takes them for others",
+                hint="does it belong to another workspace?",
             ) from None
-        if not isinstance(url, str) or not url.startswith(("https://", "http://")) or len(url) > 16_384:
+        if (
+            not isinstance(url, str)
+            or not url.startswith(("https://", "http://"))
+            or len(url) > 16_384
+        ):
             raise SourceFailed("100ms gave no presigned URL for it")
         return url

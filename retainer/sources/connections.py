@@ -1,4 +1,5 @@
-"""Kept-alive HTTP connections, through the proxies and with the certificates that the environment names (urllib3)."""
+"""Kept-alive HTTP connections, through the proxies and with the certificates that the environment
+names (urllib3)."""
 
 from __future__ import annotations
 
@@ -52,14 +53,18 @@ class Connections:
 
     def __init__(self, stop: Stop) -> None:
         how = {
-            "maxsize": 32, "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS), "retries": False, "ssl_context": _trusted(),
-        }  # fmt: skip
+            "maxsize": 32,
+            "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=STALL_SECONDS),
+            "retries": False,
+            "ssl_context": _trusted(),
+        }
         self._stop = stop
         self._pool = _timed(urllib3.PoolManager(**how))  # type: ignore[arg-type]
         self._proxies = {
             scheme: _timed(urllib3.ProxyManager(url, proxy_headers=_proxy_headers(url), **how))  # type: ignore[arg-type]
-            for scheme in ("http", "https") if (url := _proxy(scheme))
-        }  # fmt: skip
+            for scheme in ("http", "https")
+            if (url := _proxy(scheme))
+        }
 
     def close(self) -> None:
         for pool in (self._pool, *self._proxies.values()):
@@ -75,12 +80,24 @@ class Connections:
         if parts.scheme not in ("http", "https") or host_of(address) is None:
             raise ValueError("no http address")
         assert parts.hostname is not None
-        pool = self._proxies.get(parts.scheme, self._pool) if not proxy_bypass(parts.hostname) else self._pool
+        pool = (
+            self._proxies.get(parts.scheme, self._pool)
+            if not proxy_bypass(parts.hostname)
+            else self._pool
+        )
         fields = {"User-Agent": "retainer", **headers}
-        return pool.request("GET", address, headers=fields, preload_content=False, decode_content=False, redirect=False)
+        return pool.request(
+            "GET",
+            address,
+            headers=fields,
+            preload_content=False,
+            decode_content=False,
+            redirect=False,
+        )
 
     def whole(self, address: str, headers: Mapping[str, str], most: int) -> Answer:
-        """The answer, read to the end within two minutes, and unpacked to at most so many bytes. Raises as `get`, and Spent."""
+        """The answer, read to the end within two minutes, and unpacked to at most so many bytes.
+        Raises as `get`, and Spent."""
         answer = self.get(address, {"Accept-Encoding": "gzip", **headers})
         try:
             with cut_after(answer, WHOLE_SECONDS) as cut:
@@ -90,7 +107,10 @@ class Connections:
                     if cut.is_set():
                         raise Spent(f"an answer did not end within {WHOLE_SECONDS:.0f} s") from None
                     raise
-            if answer.headers.get("Content-Encoding", "identity").strip().lower() in ("gzip", "x-gzip"):
+            if answer.headers.get("Content-Encoding", "identity").strip().lower() in (
+                "gzip",
+                "x-gzip",
+            ):
                 content = _unpacked(content, most)
             if len(content) > most:
                 raise Spent(f"an answer is longer than {most >> 20} MiB")
@@ -104,7 +124,8 @@ class Connections:
 
 
 class _Timed:
-    """A connection whose answer must begin, with all of its head, within two minutes: one line of it, drop by drop, may take for ever."""
+    """A connection whose answer must begin, with all of its head, within two minutes: one line of
+    it, drop by drop, may take for ever."""
 
     sock: socket.socket | None
 
@@ -145,7 +166,8 @@ def _timed(manager: urllib3.PoolManager) -> urllib3.PoolManager:
 
 
 def _pieces(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
-    """A body until one piece more than `most`; read to its very end, for only there urllib3 tells that it was cut off."""
+    """A body until one piece more than `most`; read to its very end, for only there urllib3 tells
+    that it was cut off."""
     came = 0
     while came <= most and (piece := answer.read(1 << 20)):
         came += len(piece)
@@ -154,7 +176,8 @@ def _pieces(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
 
 @contextmanager
 def cut_after(answer: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[threading.Event]:
-    """While it lasts, a body that has not come within so long is cut off: it then ends in an HTTPError, and the event is set."""
+    """While it lasts, a body that has not come within so long is cut off: it then ends in an
+    HTTPError, and the event is set."""
     cut = threading.Event()
 
     def shut() -> None:
@@ -172,7 +195,8 @@ def cut_after(answer: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[thre
 
 
 def _unpacked(content: bytes, most: int) -> bytes:
-    """Unpack gzip. Raises Spent for what would be longer than `most`, ProtocolError for what is cut off or no gzip."""
+    """Unpack gzip. Raises Spent for what would be longer than `most`, ProtocolError for what is cut
+    off or no gzip."""
     unpacker = zlib.decompressobj(31)
     try:
         unpacked = unpacker.decompress(content, most + 1)
@@ -186,7 +210,8 @@ def _unpacked(content: bytes, most: int) -> bytes:
 
 
 def host_of(address: str) -> str | None:
-    """The host that an address leads to; None where readers of addresses differ in that, as over a backslash, and so where nothing is asked."""
+    """The host that an address leads to; None where readers of addresses differ in that, as over a
+    backslash, and so where nothing is asked."""
     if re.search(r"[\\\s\x00-\x1f\x7f]", address):
         return None
     try:
@@ -197,7 +222,8 @@ def host_of(address: str) -> str | None:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address leads to this machine or a private network, by name, number or what its name stands for."""
+    """Whether an address leads to this machine or a private network, by name, number or what its
+    name stands for."""
     host = host_of(address)
     if host is None:
         return False
@@ -205,26 +231,34 @@ def is_local(address: str) -> bool:
         numbers = [ip_address(host)]
     except ValueError:
         try:
-            numbers = [ip_address(str(found[4][0]).partition("%")[0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+            numbers = [
+                ip_address(str(found[4][0]).partition("%")[0])
+                for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            ]
         except (OSError, UnicodeError):
             return False  # nobody knows it, so nothing will be reached there
     return any(not number.is_global for number in numbers)
 
 
 def _trusted() -> ssl.SSLContext:
-    """Trusts the authorities in SSL_CERT_FILE or SSL_CERT_DIR, where one of them is set, else certifi's."""
+    """Trusts the authorities in SSL_CERT_FILE or SSL_CERT_DIR, where one of them is set, else
+    certifi's."""
     if file := os.environ.get("SSL_CERT_FILE"):
         try:
             return ssl.create_default_context(cafile=file)
         except OSError as error:
-            raise SourceFailed(f"SSL_CERT_FILE names no file of certificates that can be read ({type(error).__name__})") from None
+            raise SourceFailed(
+                "SSL_CERT_FILE names no file of certificates that can be read "
+                f"({type(error).__name__})"
+            ) from None
     if folder := os.environ.get("SSL_CERT_DIR"):
         return ssl.create_default_context(capath=folder)
     return ssl.create_default_context(cafile=certifi.where())
 
 
 def _proxy(scheme: str) -> str | None:
-    """The proxy that the environment names for these addresses. Raises SourceFailed for one that is none for HTTP; it may hold a password."""
+    """The proxy that the environment names for these addresses. Raises SourceFailed for one that is
+    none for HTTP; it may hold a password."""
     named = getproxies()
     url = named.get(scheme) or named.get("all")
     if not url:
@@ -237,7 +271,10 @@ def _proxy(scheme: str) -> str | None:
     except ValueError:
         usable = False
     if not usable:
-        message = f"the proxy for {scheme} in the environment ({scheme}_proxy or all_proxy) is no http or https address"
+        message = (
+            f"the proxy for {scheme} in the environment ({scheme}_proxy or all_proxy) is no "
+            "http or https address"
+        )
         raise SourceFailed(message, hint="set no_proxy=* to use none")
     return parts.geturl()
 

@@ -1,4 +1,5 @@
-"""The bytes of recordings over HTTP: opened at an address that is asked for anew each time, and gone on with where they break off."""
+"""The bytes of recordings over HTTP: opened at an address that is asked for anew each time, and
+gone on with where they break off."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from retainer.sources.patience import Again, Patience, asked_patience, backoff, 
 RESUMES = 3
 """So often in a row a download is gone on with that brings no new byte; then it is given up."""
 PIECE_SECONDS = 60.0
-"""Within so long a mebibyte must have come; where it has not, the download is gone on with once, and 64 KiB must come."""
+"""Within so long a mebibyte must have come; where it has not, the download is gone on with once,
+and 64 KiB must come."""
 _PIECE = 1 << 20
 _SLOW_PIECE = 64 << 10
 _REDIRECTS = 5
@@ -36,19 +38,37 @@ class Media:
         self._may_be_local = may_be_local
 
     def body(self, what: str, address: Callable[[], str], *, redirects: bool) -> Body:
-        """Open what lies at an address, which is asked for each time anew since presigned ones end. Raises SourceGone, SourceFailed."""
+        """Open what lies at an address, which is asked for each time anew since presigned ones end.
+        Raises SourceGone, SourceFailed."""
 
         def opened(range_asked: Mapping[str, str]) -> Opened:
-            return self._patience.try_again(f"opening {what}", lambda: self._once(what, address, range_asked, redirects=redirects))
+            return self._patience.try_again(
+                f"opening {what}",
+                lambda: self._once(what, address, range_asked, redirects=redirects),
+            )
 
         answer, came_from = opened({})
         length = answer.headers.get("Content-Length", "")
         content_type = answer.headers.get("Content-Type", "")
-        return Body(int(length) if length.isdigit() else None, content_type, self._pieces(what, opened, answer), came_from.partition("?")[0])
+        return Body(
+            int(length) if length.isdigit() else None,
+            content_type,
+            self._pieces(what, opened, answer),
+            came_from.partition("?")[0],
+        )
 
-    def _once(self, what: str, address: Callable[[], str], range_asked: Mapping[str, str], *, redirects: bool) -> Opened:
+    def _once(
+        self,
+        what: str,
+        address: Callable[[], str],
+        range_asked: Mapping[str, str],
+        *,
+        redirects: bool,
+    ) -> Opened:
         for fresh in (False, True):
-            answer, came_from = self._asked(what, address(), range_asked, _REDIRECTS if redirects else 0)
+            answer, came_from = self._asked(
+                what, address(), range_asked, _REDIRECTS if redirects else 0
+            )
             if answer.status == 403 and not fresh:
                 answer.close()
                 continue
@@ -61,7 +81,11 @@ class Media:
             raise SourceGone(f"{what} is gone from 100ms ({answer.status})")
         if may_pass(answer.status):
             raise Again(f"the server answered {answer.status}", patience)
-        hint = "100ms may only have the right to write to that bucket: declare it as a store" if answer.status == 403 else None
+        hint = (
+            "100ms may only have the right to write to that bucket: declare it as a store"
+            if answer.status == 403
+            else None
+        )
         raise SourceFailed(f"opening {what}: the server answered {answer.status}", hint=hint)
 
     def _asked(self, what: str, address: str, headers: Mapping[str, str], redirects: int) -> Opened:
@@ -75,24 +99,40 @@ class Media:
                 raise SourceFailed(f"{useless} (no http address)") from None
             except HTTPError as error:
                 raise Again(f"the connection failed ({type(error).__name__})") from None
-            moved = answer.headers.get("Location") if answer.status in _MOVED and redirects else None
+            moved = (
+                answer.headers.get("Location") if answer.status in _MOVED and redirects else None
+            )
             if not moved:
                 return answer, address
             answer.close()
             leads = urljoin(address, moved)
             if urlsplit(address).scheme == "https" and urlsplit(leads).scheme != "https":
-                raise SourceFailed(f"opening {what}: a redirect leads from https to {urlsplit(leads).scheme}, which is not followed")
+                raise SourceFailed(
+                    f"opening {what}: a redirect leads from https to {urlsplit(leads).scheme}, "
+                    "which is not followed"
+                )
             address = leads
         raise SourceFailed(f"{useless} (TooManyRedirects)")
 
     def _may_be_asked(self, what: str, address: str) -> None:
-        """Raises SourceFailed for an address in a private network, on this machine or of the cloud's own services."""
-        if not self._may_be_local and not self._connections.goes_through_a_proxy(address) and is_local(address):
+        """Raises SourceFailed for an address in a private network, on this machine or of the
+        cloud's own services."""
+        if (
+            not self._may_be_local
+            and not self._connections.goes_through_a_proxy(address)
+            and is_local(address)
+        ):
             host = urlsplit(address).hostname
-            raise SourceFailed(f"opening {what}: it leads to {host}, which is no public address", hint="who answers in place of 100ms?")
+            raise SourceFailed(
+                f"opening {what}: it leads to {host}, which is no public address",
+                hint="who answers in place of 100ms?",
+            )
 
-    def _pieces(self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: BaseHTTPResponse) -> Iterator[bytes]:
-        """The body, to its end. Where it breaks off or stalls it goes on from there, if the server shows that it is still the same file."""
+    def _pieces(
+        self, what: str, opened: Callable[[Mapping[str, str]], Opened], answer: BaseHTTPResponse
+    ) -> Iterator[bytes]:
+        """The body, to its end. Where it breaks off or stalls it goes on from there, if the server
+        shows that it is still the same file."""
         length, etag = answer.headers.get("Content-Length", ""), answer.headers.get("ETag", "")
         came, tries, at_once = 0, 0, _PIECE
         while True:
@@ -111,8 +151,11 @@ class Media:
                     yield piece
             except HTTPError as error:
                 if slow and at_once == _SLOW_PIECE:
-                    raise TooSlow(f"reading {what}: after {came} bytes it brought less than {_SLOW_PIECE >> 10} KiB in {PIECE_SECONDS:.0f} s",
-                                  hint="run it again later") from None  # fmt: skip
+                    raise TooSlow(
+                        f"reading {what}: after {came} bytes it brought less than "
+                        f"{_SLOW_PIECE >> 10} KiB in {PIECE_SECONDS:.0f} s",
+                        hint="run it again later",
+                    ) from None
                 at_once = _SLOW_PIECE if slow else at_once
                 broke = f"reading {what}: it broke off after {came} bytes ({type(error).__name__})"
             finally:
@@ -120,15 +163,24 @@ class Media:
             tries += 1
             given_up = TooSlow if slow else SourceFailed
             if not length.isdigit() or not etag.startswith('"'):
-                raise given_up(f"{broke}, and the server names nothing to go on from", hint="run it again")
+                raise given_up(
+                    f"{broke}, and the server names nothing to go on from", hint="run it again"
+                )
             if tries > RESUMES:
                 raise given_up(f"{broke}, {RESUMES} times in a row", hint="run it again later")
             self._patience.on_wait(f"{broke}; going on from there")
             self._patience.sleep(backoff(tries))
             answer, _ = opened({"Range": f"bytes={came}-", "If-Range": etag})
-            if answer.status != 206 or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}":
+            if (
+                answer.status != 206
+                or answer.headers.get("Content-Range") != f"bytes {came}-{int(length) - 1}/{length}"
+            ):
                 answer.close()
-                raise given_up(f"{broke}, and what the server has now is another file, or it cannot go on in the middle", hint="run it again")
+                raise given_up(
+                    f"{broke}, and what the server has now is another file, or it cannot go on in "
+                    "the middle",
+                    hint="run it again",
+                )
 
 
 def _beginning(answer: BaseHTTPResponse) -> str:

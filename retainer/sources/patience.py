@@ -1,4 +1,5 @@
-"""How a call is tried again: which answers may pass, how long a server asks to wait, and how long all of it may take."""
+"""How a call is tried again: which answers may pass, how long a server asks to wait, and how long
+all of it may take."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ import tenacity
 from retainer.errors import SourceFailed
 
 BUDGET_SECONDS = 300.0
-"""One call is tried again for at most this long; a server that asks for more patience than is left gets none."""
+"""One call is tried again for at most this long; a server that asks for more patience than is left
+gets none."""
 TRIES = 12
 
 Answer = TypeVar("Answer")
 
 
 class Again(Exception):
-    """This call may go through later; `patience` is how long the server asked to wait, in seconds."""
+    """This call may go through later; `patience` is how long the server asked to wait, in
+    seconds."""
 
     def __init__(self, message: str, patience: float | None = None) -> None:
         super().__init__(message)
@@ -37,7 +40,8 @@ class Patience:
     on_wait: Callable[[str], None] = lambda _: None
 
     def try_again(self, what: str, call: Callable[[], Answer]) -> Answer:
-        """Make a call until it does not raise Again. Raises SourceFailed when it went on so for the budget or 12 tries."""
+        """Make a call until it does not raise Again. Raises SourceFailed when it went on so for the
+        budget or 12 tries."""
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -46,7 +50,11 @@ class Patience:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.patience if isinstance(error, Again) else None
-            return backoff(state.attempt_number) if asked is None else asked + random.uniform(0.0, min(1.0, asked))
+            return (
+                backoff(state.attempt_number)
+                if asked is None
+                else asked + random.uniform(0.0, min(1.0, asked))
+            )
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Again),
@@ -60,13 +68,20 @@ class Patience:
             return retrying(call)
         except Again as error:
             if error.patience is not None and error.patience > self.budget:
-                message = f"{what}: {error} and asks to wait {error.patience:.0f} s, longer than the {self.budget:.0f} s that one call may take"
+                message = (
+                    f"{what}: {error} and asks to wait {error.patience:.0f} s, longer than "
+                    f"the {self.budget:.0f} s that one call may take"
+                )
                 raise SourceFailed(message, hint="run it again later") from None
-            raise SourceFailed(f"{what}: {error}, and went on so for {self.budget:.0f} s or {TRIES} tries", hint="run it again later") from None
+            raise SourceFailed(
+                f"{what}: {error}, and went on so for {self.budget:.0f} s or {TRIES} tries",
+                hint="run it again later",
+            ) from None
 
 
 def backoff(attempt: int) -> float:
-    """Seconds before try number `attempt` + 1: twice as long each time, at most a minute, with jitter."""
+    """Seconds before try number `attempt` + 1: twice as long each time, at most a minute, with
+    jitter."""
     return float(min(60.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
 
 
@@ -75,8 +90,11 @@ def may_pass(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 
 
-def asked_patience(status: int, headers: Mapping[str, str], text: Callable[[], str]) -> float | None:
-    """The seconds a 429 or 503 asks for: from the header, or from the text where only that names them; None for any other answer."""
+def asked_patience(
+    status: int, headers: Mapping[str, str], text: Callable[[], str]
+) -> float | None:
+    """The seconds a 429 or 503 asks for: from the header, or from the text where only that names
+    them; None for any other answer."""
     if status not in (429, 503):
         return None
     header = headers.get("Retry-After", "")
@@ -85,5 +103,7 @@ def asked_patience(status: int, headers: Mapping[str, str], text: Callable[[], s
     found = re.search(r"(?i)\bafter\s+([0-9]+(?:\.[0-9]+)?)\s*(ms|milli|s|min|m\b)?", text()[:2000])
     if not found:
         return None
-    scale = {"ms": 0.001, "milli": 0.001, "min": 60.0, "m": 60.0}.get((found[2] or "s").lower(), 1.0)
+    scale = {"ms": 0.001, "milli": 0.001, "min": 60.0, "m": 60.0}.get(
+        (found[2] or "s").lower(), 1.0
+    )
     return float(found[1]) * scale

@@ -12,29 +12,64 @@ from typing import Any
 
 import google_crc32c
 import requests
-from google.api_core.exceptions import BadRequest, Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, RetryError, Unauthorized
+from google.api_core.exceptions import (
+    BadRequest,
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    Unauthorized,
+)
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from retainer.errors import CredentialsRefused, KeyTaken, ListingBroken, RetainerError, StoreFailed, StoreRefused
+from retainer.errors import (
+    CredentialsRefused,
+    KeyTaken,
+    ListingBroken,
+    RetainerError,
+    StoreFailed,
+    StoreRefused,
+)
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.ports import (
+    Begun,
+    Checksum,
+    Conditions,
+    Deletion,
+    Look,
+    Seen,
+    StoreFailure,
+    StoreReader,
+    untold,
+)
 from retainer.stop import Stop
 
 _PIECE = 1 << 20
 _CHUNK = 8 << 20
-_TROUBLE = (GoogleAPICallError, GoogleAuthError, RetryError, requests.RequestException, DataCorruption, InvalidResponse, OSError)
+_TROUBLE = (
+    GoogleAPICallError,
+    GoogleAuthError,
+    RetryError,
+    requests.RequestException,
+    DataCorruption,
+    InvalidResponse,
+    OSError,
+)
 
 
 class GcsReader:
-    """Reads one prefix of one bucket. What a listing says of holds and retention is complete: no further look is needed."""
+    """Reads one prefix of one bucket. What a listing says of holds and retention is complete: no
+    further look is needed."""
 
     def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
-        """`quick`: give up on a silent server in seconds, as a lock must. Raises CredentialsRefused."""
+        """`quick`: give up on a silent server in seconds, as a lock must. Raises
+        CredentialsRefused."""
         self.name = store.name
         self.store = store
         self._stop = stop or Stop()
@@ -42,13 +77,17 @@ class GcsReader:
         options = {"api_endpoint": store.endpoint} if store.endpoint else None
         try:
             self._client = (
-                storage.Client(project="emulated", credentials=AnonymousCredentials(), client_options=options)
+                storage.Client(
+                    project="emulated", credentials=AnonymousCredentials(), client_options=options
+                )
                 if emulated
                 else storage.Client()
             )
         except (GoogleAuthError, OSError, ValueError, AttributeError, TypeError, KeyError):
             raise CredentialsRefused(
-                f"reach {store.name}: there are no Google credentials", hint="run `gcloud auth application-default login`", store=store.name
+                f"reach {store.name}: there are no Google credentials",
+                hint="run `gcloud auth application-default login`",
+                store=store.name,
             ) from None
         self._bucket = self._client.bucket(store.bucket)
         self._retry = DEFAULT_RETRY.with_timeout(5.0 if emulated else 15.0 if quick else 60.0)
@@ -60,16 +99,26 @@ class GcsReader:
     def _failed(self, verb: str, key: str, error: Exception) -> RetainerError:
         where = f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
         if isinstance(error, GoogleAuthError | Unauthorized):
-            return CredentialsRefused(f"{where}: Google refused the credentials", hint="see `gcloud auth list`", store=self.name)
+            return CredentialsRefused(
+                f"{where}: Google refused the credentials",
+                hint="see `gcloud auth list`",
+                store=self.name,
+            )
         if isinstance(error, RetryError) and isinstance(error.cause, GoogleAPICallError):
             error = error.cause
         if isinstance(error, InvalidResponse):
             return StoreFailed(f"{where}: GCS answered {error.response.status_code}")
         if isinstance(error, GoogleAPICallError):
             if isinstance(error, Forbidden):
-                return StoreRefused(f"{where}: GCS answered {error.code}", hint="the credentials lack a right there", store=self.name)
+                return StoreRefused(
+                    f"{where}: GCS answered {error.code}",
+                    hint="the credentials lack a right there",
+                    store=self.name,
+                )
             return StoreFailed(f"{where}: GCS answered {error.code}")
-        return StoreFailed(f"{where}: {type(error).__name__}", hint="the connection failed; run it again")
+        return StoreFailed(
+            f"{where}: {type(error).__name__}", hint="the connection failed; run it again"
+        )
 
     def _seen(self, blob: Any) -> Seen:
         until = blob.retention_expiration_time
@@ -77,18 +126,31 @@ class GcsReader:
             until = datetime.max.replace(tzinfo=UTC)
         own = getattr(getattr(blob, "retention", None), "retain_until_time", None)
         until = max(filter(None, (until, own)), default=None)
-        return Seen(blob.name[len(self.store.prefix) :], int(blob.size or 0), str(blob.generation), blob.storage_class, until, lock_read=True)
+        return Seen(
+            blob.name[len(self.store.prefix) :],
+            int(blob.size or 0),
+            str(blob.generation),
+            blob.storage_class,
+            until,
+            lock_read=True,
+        )
 
     def list(self, under: str = "") -> Iterator[Seen]:
         try:
-            for blob in self._client.list_blobs(self._bucket, prefix=self._full(under) or None, retry=self._retry):
+            for blob in self._client.list_blobs(
+                self._bucket, prefix=self._full(under) or None, retry=self._retry
+            ):
                 self._stop.check()
                 key = blob.name[len(self.store.prefix) :]
                 if key and (under or not key.startswith(OWN_PREFIX)):
                     yield self._seen(blob)
         except _TROUBLE as error:
             failure = self._failed("list", under, error)
-            raise failure if isinstance(failure, CredentialsRefused) else ListingBroken(failure.message, hint=failure.hint) from None
+            raise (
+                failure
+                if isinstance(failure, CredentialsRefused)
+                else ListingBroken(failure.message, hint=failure.hint)
+            ) from None
 
     def can_lock(self) -> bool:
         return False
@@ -101,10 +163,17 @@ class GcsReader:
         if blob is None:
             return None
         told = _checksum_of(blob)
-        return Look(self._seen(blob), told, blob.metadata or {}, told, self._age(blob) if key.startswith(OWN_PREFIX) else None)
+        return Look(
+            self._seen(blob),
+            told,
+            blob.metadata or {},
+            told,
+            self._age(blob) if key.startswith(OWN_PREFIX) else None,
+        )
 
     def _age(self, blob: storage.Blob) -> timedelta | None:
-        """How long ago an object was written, by the server's own clock; asked for only where it matters, as it takes another call."""
+        """How long ago an object was written, by the server's own clock; asked for only where it
+        matters, as it takes another call."""
         return None if blob.updated is None else self.server_time() - blob.updated
 
     def read(self, seen: Seen) -> Iterator[bytes]:
@@ -112,26 +181,41 @@ class GcsReader:
         count = 0
         try:
             if seen.size:
-                with blob.open("rb", if_generation_match=int(seen.version), raw_download=True, retry=self._retry) as body:
+                with blob.open(
+                    "rb",
+                    if_generation_match=int(seen.version),
+                    raw_download=True,
+                    retry=self._retry,
+                ) as body:
                     while piece := body.read(_PIECE):
                         if not seen.key.startswith(OWN_PREFIX):
                             self._stop.check()
                         count += len(piece)
                         yield piece
         except (PreconditionFailed, NotFound):
-            raise StoreFailed(f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+            raise StoreFailed(
+                f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again"
+            ) from None
         except _TROUBLE as error:
             raise self._failed("read", seen.key, error) from None
         if count != seen.size:
-            raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
+            raise StoreFailed(
+                f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen"
+            )
 
     def unfinished(self) -> Sequence[str]:
         return ()
 
     def server_time(self) -> datetime:
-        base = (self.store.endpoint or os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com").rstrip("/")
+        base = (
+            self.store.endpoint
+            or os.environ.get("STORAGE_EMULATOR_HOST")
+            or "https://storage.googleapis.com"
+        ).rstrip("/")
         try:
-            date = requests.head(f"{base}/storage/v1/b/{self.store.bucket}", timeout=30).headers.get("Date")
+            date = requests.head(
+                f"{base}/storage/v1/b/{self.store.bucket}", timeout=30
+            ).headers.get("Date")
         except requests.RequestException as error:
             raise self._failed("reach", "", error) from None
         moment = read_http_date(date)
@@ -148,8 +232,12 @@ class GcsWriter(GcsReader):
         self._proven: Conditions | None = None
         self._proving = threading.Lock()
 
-    def _blob(self, key: str, metadata: Mapping[str, str], size: int, lock_until: datetime | None) -> Any:
-        blob = self._bucket.blob(self._full(key), chunk_size=_CHUNK, kms_key_name=self.store.kms_key)
+    def _blob(
+        self, key: str, metadata: Mapping[str, str], size: int, lock_until: datetime | None
+    ) -> Any:
+        blob = self._bucket.blob(
+            self._full(key), chunk_size=_CHUNK, kms_key_name=self.store.kms_key
+        )
         blob.metadata = dict(metadata)
         if storage_class := self.store.class_of(key, size):
             blob.storage_class = storage_class
@@ -164,8 +252,15 @@ class GcsWriter(GcsReader):
         blob.retention.retain_until_time = until
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None, over: Seen | None = None,
+        self,
+        key: str,
+        chunks: Iterator[bytes],
+        size: int | None,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
+        over: Seen | None = None,
     ) -> Look:
         buffer, more = bytearray(), False
         for chunk in chunks:
@@ -175,7 +270,11 @@ class GcsWriter(GcsReader):
                 break
         known = size if size is not None else self.store.storage_class_from if more else len(buffer)
         blob = self._blob(key, metadata, known, lock_until)
-        options = {"if_generation_match": int(over.version) if over else 0, "checksum": "crc32c", "retry": self._retry}
+        options = {
+            "if_generation_match": int(over.version) if over else 0,
+            "checksum": "crc32c",
+            "retry": self._retry,
+        }
         try:
             if not more:
                 blob.upload_from_string(bytes(buffer), content_type=content_type, **options)
@@ -198,7 +297,9 @@ class GcsWriter(GcsReader):
             raise self._failed("write", key, error) from None
 
     def _written(self, key: str, size: int, blob: storage.Blob) -> Look:
-        computed = _checksum_of(blob) if self._proven is not None and self._proven.checksum else None
+        computed = (
+            _checksum_of(blob) if self._proven is not None and self._proven.checksum else None
+        )
         return Look(Seen(key, size, str(blob.generation)), computed)
 
     def look(self, key: str) -> Look | None:
@@ -206,7 +307,8 @@ class GcsWriter(GcsReader):
         return None if look is None else look.as_proven(self._proven)
 
     def abandon(self, key: str, upload: str) -> None:
-        """Nothing is left behind that counts: an unfinished resumable upload is not stored, and ends after a week."""
+        """Nothing is left behind that counts: an unfinished resumable upload is not stored, and
+        ends after a week."""
 
     def copies_from(self, source: StoreReader) -> bool:
         if not isinstance(source, GcsReader) or source.store.endpoint != self.store.endpoint:
@@ -214,8 +316,15 @@ class GcsWriter(GcsReader):
         return self.conditions().create and self.conditions().copy and self.conditions().checksum
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
-        begun: Begun = untold, lock_until: datetime | None = None,
+        self,
+        source: StoreReader,
+        seen: Seen,
+        checksum: Checksum,
+        key: str,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
     ) -> Seen | None:
         if not isinstance(source, GcsReader) or not self.copies_from(source):
             return None
@@ -224,12 +333,19 @@ class GcsWriter(GcsReader):
         try:
             current = source._bucket.get_blob(source._full(seen.key), retry=self._retry)
             if current is None or str(current.generation) != seen.version:
-                raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again")
+                raise StoreFailed(
+                    f"copy {source.name}:{seen.key}: it changed since it was seen",
+                    hint="plan again",
+                )
             blob.content_type = content_type
             token = None
             while True:
                 token, _, _ = blob.rewrite(
-                    origin, token=token, if_generation_match=0, if_source_generation_match=int(seen.version), retry=self._retry
+                    origin,
+                    token=token,
+                    if_generation_match=0,
+                    if_source_generation_match=int(seen.version),
+                    retry=self._retry,
                 )
                 if token is None:
                     break
@@ -237,7 +353,9 @@ class GcsWriter(GcsReader):
         except PreconditionFailed:
             if self.look(key) is not None:
                 raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-            raise StoreFailed(f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again") from None
+            raise StoreFailed(
+                f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again"
+            ) from None
         except Forbidden:
             return None
         except _TROUBLE as error:
@@ -245,7 +363,9 @@ class GcsWriter(GcsReader):
 
     def lock(self, seen: Seen, until: datetime) -> None:
         try:
-            blob = self._bucket.get_blob(self._full(seen.key), generation=int(seen.version), retry=self._retry)
+            blob = self._bucket.get_blob(
+                self._full(seen.key), generation=int(seen.version), retry=self._retry
+            )
             if blob is None:
                 raise StoreFailed(f"lock {self.name}:{seen.key}: it changed since it was seen")
             self._retain(blob, until)
@@ -254,7 +374,10 @@ class GcsWriter(GcsReader):
             raise self._failed("lock", seen.key, error) from None
 
     def restore(self, seen: Seen) -> None:
-        raise StoreFailed(f"restore {self.name}:{seen.key}: every class of Google Cloud Storage can be read at once")
+        raise StoreFailed(
+            f"restore {self.name}:{seen.key}: every class of Google Cloud Storage can be read at "
+            "once"
+        )
 
     def delete(self, seen: Seen) -> Deletion:
         if not self.conditions().delete:
@@ -268,8 +391,14 @@ class GcsWriter(GcsReader):
         def ask() -> None:
             nonlocal asked
             asked += 1
-            # Never blob.delete() of a listed blob: it names the generation, which is permanent even where versioning is on.
-            self._bucket.delete_blob(self._full(seen.key), if_generation_match=int(seen.version), retry=None, timeout=self._timeout)
+            # Never blob.delete() of a listed blob: it names the generation, which is permanent even
+            # where versioning is on.
+            self._bucket.delete_blob(
+                self._full(seen.key),
+                if_generation_match=int(seen.version),
+                retry=None,
+                timeout=self._timeout,
+            )
 
         # Asked twice, the first may have been done, and its answer lost.
         gone = Deletion.GONE
@@ -284,7 +413,11 @@ class GcsWriter(GcsReader):
             return Deletion.CHANGED if self.look(seen.key) else gone
         except Forbidden as error:
             found = self.look(seen.key)
-            if found is not None and (found.seen.locked_until is not None or "retention" in str(error).lower() or "hold" in str(error).lower()):
+            if found is not None and (
+                found.seen.locked_until is not None
+                or "retention" in str(error).lower()
+                or "hold" in str(error).lower()
+            ):
                 return Deletion.LOCKED
             raise self._failed("delete", seen.key, error) from None
         except _TROUBLE as error:
@@ -314,18 +447,37 @@ class GcsWriter(GcsReader):
             blob = self._bucket.blob(name)
             blob.upload_from_string(b"probe", retry=self._retry)
             found = self._bucket.get_blob(name, retry=self._retry)
-            create = self._refused(lambda: self._bucket.blob(name).upload_from_string(b"other", if_generation_match=0, retry=None))
-            checksum = found is not None and found.crc32c == _crc(b"probe") and self._computes_checksums(name)
+            create = self._refused(
+                lambda: self._bucket.blob(name).upload_from_string(
+                    b"other", if_generation_match=0, retry=None
+                )
+            )
+            checksum = (
+                found is not None
+                and found.crc32c == _crc(b"probe")
+                and self._computes_checksums(name)
+            )
             copy = self._refuses_copies(blob)
             replace = self._replaces(name)
-            delete = self._refused(lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None))
+            delete = self._refused(
+                lambda: self._bucket.delete_blob(name, if_generation_match=1, retry=None)
+            )
             delete = delete and self._bucket.get_blob(name, retry=self._retry) is not None
             if delete:
-                with suppress(Forbidden):  # a bucket with retention keeps the probe until its time is over
+                with suppress(
+                    Forbidden
+                ):  # a bucket with retention keeps the probe until its time is over
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(create=create, delete=delete, batch_delete=False, checksum=checksum, replace=replace, copy=copy)
+        return Conditions(
+            create=create,
+            delete=delete,
+            batch_delete=False,
+            checksum=checksum,
+            replace=replace,
+            copy=copy,
+        )
 
     def _replaces(self, name: str) -> bool:
         """Whether a write over the right generation goes through, and one over another does not."""
@@ -343,12 +495,17 @@ class GcsWriter(GcsReader):
 
     def _refuses_copies(self, blob: storage.Blob) -> bool:
         try:
-            return self._refused(lambda: self._bucket.blob(blob.name).rewrite(blob, if_generation_match=0, retry=None))
+            return self._refused(
+                lambda: self._bucket.blob(blob.name).rewrite(
+                    blob, if_generation_match=0, retry=None
+                )
+            )
         except _TROUBLE:
             return False  # copies then go through here
 
     def _computes_checksums(self, name: str) -> bool:
-        """Whether a write is refused whose CRC32C is not that of its bytes, or the store tells the true one nevertheless."""
+        """Whether a write is refused whose CRC32C is not that of its bytes, or the store tells the
+        true one nevertheless."""
         blob = self._bucket.blob(f"{name}-sum")
         blob.crc32c = _crc(b"probe")
         try:
@@ -372,7 +529,12 @@ class GcsWriter(GcsReader):
     def replace(self, seen: Seen, content: bytes) -> Seen | None:
         blob = self._bucket.blob(self._full(seen.key))
         try:
-            blob.upload_from_string(content, if_generation_match=int(seen.version), retry=self._retry, timeout=self._timeout)
+            blob.upload_from_string(
+                content,
+                if_generation_match=int(seen.version),
+                retry=self._retry,
+                timeout=self._timeout,
+            )
         except PreconditionFailed:
             return None
         except _TROUBLE as error:

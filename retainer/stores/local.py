@@ -17,7 +17,17 @@ from stat import S_ISREG
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
 from retainer.model.setting import OWN_PREFIX, Store
-from retainer.ports import Begun, Checksum, Conditions, Deletion, Look, Seen, StoreFailure, StoreReader, untold
+from retainer.ports import (
+    Begun,
+    Checksum,
+    Conditions,
+    Deletion,
+    Look,
+    Seen,
+    StoreFailure,
+    StoreReader,
+    untold,
+)
 from retainer.stop import Stop
 
 _PIECE = 1 << 20
@@ -42,8 +52,13 @@ class LocalReader:
         self._newest = 0.0
 
     def _path(self, key: str) -> Path:
-        """Where a key lies. Raises StoreFailed for one that leads out of the folder, also by a link on the way."""
-        if key.startswith("/") or "\0" in key or any(piece in ("", ".", "..") for piece in key.split("/")):
+        """Where a key lies. Raises StoreFailed for one that leads out of the folder, also by a link
+        on the way."""
+        if (
+            key.startswith("/")
+            or "\0" in key
+            or any(piece in ("", ".", "..") for piece in key.split("/"))
+        ):
             raise StoreFailed(f"{self.name}: the key `{key}` would leave the folder")
         path = self.root / key
         self._no_link(path.parent)
@@ -52,7 +67,10 @@ class LocalReader:
     def _no_link(self, folder: Path) -> None:
         while folder != self.root:
             if folder.is_symlink():
-                raise StoreFailed(f"{self.name}: {folder} is a link, and none is followed inside a store", hint="put the folder itself there")
+                raise StoreFailed(
+                    f"{self.name}: {folder} is a link, and none is followed inside a store",
+                    hint="put the folder itself there",
+                )
             folder = folder.parent
 
     def list(self, under: str = "") -> Iterator[Seen]:
@@ -63,7 +81,10 @@ class LocalReader:
             except StoreFailed as error:
                 raise ListingBroken(error.message, hint=error.hint) from None
         if not self.root.is_dir():
-            raise ListingBroken(f"list {self.name}: the folder {self.root} is not there", hint="create it, or correct its url")
+            raise ListingBroken(
+                f"list {self.name}: the folder {self.root} is not there",
+                hint="create it, or correct its url",
+            )
         if under and not base.is_dir():
             return
         folders = [base]
@@ -89,17 +110,23 @@ class LocalReader:
             raise ListingBroken(f"list {self.name}: {error.strerror} ({error.filename})") from None
 
     def _moved_aside(self) -> Iterator[Seen]:
-        """What a delete moved aside before it was killed is still there; the next run ends that delete, or puts it back."""
+        """What a delete moved aside before it was killed is still there; the next run ends that
+        delete, or puts it back."""
         for key in self.unfinished():
             if not os.path.lexists(self.root / key):
                 stat = (self.root / _GOING / key).lstat()
                 yield Seen(key, stat.st_size, _version(stat), lock_read=True)
 
     def unfinished(self) -> Sequence[str]:
-        """The keys of deletes that a kill cut short: the file was moved aside, and not yet removed."""
+        """The keys of deletes that a kill cut short: the file was moved aside, and not yet
+        removed."""
         going = self.root / _GOING
         try:
-            return sorted(path.relative_to(going).as_posix() for path in going.rglob("*") if path.is_file() or path.is_symlink())
+            return sorted(
+                path.relative_to(going).as_posix()
+                for path in going.rglob("*")
+                if path.is_file() or path.is_symlink()
+            )
         except OSError as error:
             raise StoreFailed(f"look at {self.name}: {error.strerror}") from None
 
@@ -114,15 +141,26 @@ class LocalReader:
         except OSError as error:
             raise StoreFailed(f"look at {self.name}:{key}: {error.strerror}") from None
         try:
-            metadata = json.loads((self.root / _RECORDS / f"{key}.json").read_text(encoding="utf-8"))
+            metadata = json.loads(
+                (self.root / _RECORDS / f"{key}.json").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError):
             metadata = {}
         if not S_ISREG(stat.st_mode):
-            raise StoreFailed(f"look at {self.name}:{key}: something lies there that is no file", hint="look at it, and move it away")
-        return Look(Seen(key, stat.st_size, _version(stat), lock_read=True), None, metadata, age=self._age(key, stat))
+            raise StoreFailed(
+                f"look at {self.name}:{key}: something lies there that is no file",
+                hint="look at it, and move it away",
+            )
+        return Look(
+            Seen(key, stat.st_size, _version(stat), lock_read=True),
+            None,
+            metadata,
+            age=self._age(key, stat),
+        )
 
     def _age(self, key: str, stat: os.stat_result) -> timedelta | None:
-        """How long ago an object of retainer's own was written, by the clock that stamps this folder's files."""
+        """How long ago an object of retainer's own was written, by the clock that stamps this
+        folder's files."""
         if not key.startswith(OWN_PREFIX):
             return None
         return self._stamped_now() - datetime.fromtimestamp(stat.st_mtime, UTC)
@@ -135,7 +173,10 @@ class LocalReader:
         try:
             with self._path(seen.key).open("rb") as stream:
                 if _version(os.fstat(stream.fileno())) != seen.version:
-                    raise StoreFailed(f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again")
+                    raise StoreFailed(
+                        f"read {self.name}:{seen.key}: it changed since it was seen",
+                        hint="plan again",
+                    )
                 while piece := stream.read(_PIECE):
                     if not seen.key.startswith(OWN_PREFIX):
                         self._stop.check()
@@ -144,18 +185,23 @@ class LocalReader:
         except OSError as error:
             raise StoreFailed(f"read {self.name}:{seen.key}: {error.strerror}") from None
         if count != seen.size:
-            raise StoreFailed(f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen")
+            raise StoreFailed(
+                f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen"
+            )
 
     def server_time(self) -> datetime:
-        """Files tell when they were written, so the clock is not before the newest of them. Whether it is ahead only others can tell."""
+        """Files tell when they were written, so the clock is not before the newest of them. Whether
+        it is ahead only others can tell."""
         return max(self._stamped_now(), datetime.fromtimestamp(self._newest, UTC))
 
 
 class LocalWriter(LocalReader):
-    """Changes one folder, always on a condition: a create links a finished file, a delete moves aside and looks once more."""
+    """Changes one folder, always on a condition: a create links a finished file, a delete moves
+    aside and looks once more."""
 
     def _stamped_now(self) -> datetime:
-        """The clock that stamps the files of this folder: on a share that of the machine it lies on."""
+        """The clock that stamps the files of this folder: on a share that of the machine it lies
+        on."""
         try:
             folder = self.root / _TEMPORARY
             self._there("ask")
@@ -168,8 +214,15 @@ class LocalWriter(LocalReader):
             return datetime.now(UTC)
 
     def create(
-        self, key: str, chunks: Iterator[bytes], size: int | None, metadata: Mapping[str, str], content_type: str, begun: Begun = untold,
-        lock_until: datetime | None = None, over: Seen | None = None,
+        self,
+        key: str,
+        chunks: Iterator[bytes],
+        size: int | None,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
+        over: Seen | None = None,
     ) -> Look:
         path = self._path(key)
         self._there("write")
@@ -198,7 +251,10 @@ class LocalWriter(LocalReader):
         except FileExistsError:
             raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
         except OSError as error:
-            said, hint = f"write {self.name}:{key}: {error.strerror}", "is the disk full or read-only?"
+            said, hint = (
+                f"write {self.name}:{key}: {error.strerror}",
+                "is the disk full or read-only?",
+            )
             if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise StoreRefused(said, hint=hint, store=self.name) from None
             raise StoreFailed(said, hint=hint) from None
@@ -210,11 +266,16 @@ class LocalWriter(LocalReader):
     def _there(self, verb: str) -> None:
         """The folder itself is never made: it would hide that a disk is not mounted."""
         if not self.root.is_dir():
-            raise StoreFailed(f"{verb} {self.name}: the folder {self.root} is not there", hint="create it; is its disk mounted?")
+            raise StoreFailed(
+                f"{verb} {self.name}: the folder {self.root} is not there",
+                hint="create it; is its disk mounted?",
+            )
 
     def abandon(self, key: str, upload: str) -> None:
         if not re.fullmatch(r"[0-9a-f]{32}", upload):
-            raise StoreFailed(f"clear up {self.name}:{key}: `{upload}` is no name that retainer gives to a file")
+            raise StoreFailed(
+                f"clear up {self.name}:{key}: `{upload}` is no name that retainer gives to a file"
+            )
         try:
             (self.root / _TEMPORARY / upload).unlink(missing_ok=True)
         except OSError as error:
@@ -224,8 +285,15 @@ class LocalWriter(LocalReader):
         return False
 
     def copy_within(
-        self, source: StoreReader, seen: Seen, checksum: Checksum, key: str, metadata: Mapping[str, str], content_type: str,
-        begun: Begun = untold, lock_until: datetime | None = None,
+        self,
+        source: StoreReader,
+        seen: Seen,
+        checksum: Checksum,
+        key: str,
+        metadata: Mapping[str, str],
+        content_type: str,
+        begun: Begun = untold,
+        lock_until: datetime | None = None,
     ) -> Seen | None:
         return None
 
@@ -255,7 +323,8 @@ class LocalWriter(LocalReader):
         return Deletion.DELETED
 
     def _forget(self, path: Path, key: str) -> None:
-        """Remove what is left of a file that is gone: its record, and folders that it leaves empty."""
+        """Remove what is left of a file that is gone: its record, and folders that it leaves
+        empty."""
         with suppress(OSError):
             (self.root / _RECORDS / f"{key}.json").unlink(missing_ok=True)
         with suppress(OSError):
@@ -278,7 +347,9 @@ class LocalWriter(LocalReader):
     def conditions(self) -> Conditions:
         """A folder honours them by construction; to ask changes nothing."""
         self._there("probe")
-        return Conditions(create=True, delete=True, batch_delete=False, checksum=False, replace=True)
+        return Conditions(
+            create=True, delete=True, batch_delete=False, checksum=False, replace=True
+        )
 
     def put_back(self, key: str) -> bool:
         aside, path = self.root / _GOING / key, self._path(key)

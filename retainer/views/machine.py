@@ -21,15 +21,29 @@ FORMAT_VERSION = "1.0"
 
 
 def plan_json(plan: PlanFile) -> str:
-    """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a moment without an end."""
+    """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a
+    moment without an end."""
     relation = plan.connection.execute("FROM plan_text")
     columns = [column[0] for column in relation.description or ()]
     rows = []
     for values in relation.fetchall():
         row = dict(zip(columns, values, strict=True))
         # What stands in a column is what counts, whatever an action claims beside it.
-        rows.append({name: value for name, value in (action_of(row.pop("action")) | row).items() if value is not None})
-    return _dumped({"format_version": FORMAT_VERSION, "fingerprint": plan.fingerprint, "header": _header(plan.header), "rows": rows})
+        rows.append(
+            {
+                name: value
+                for name, value in (action_of(row.pop("action")) | row).items()
+                if value is not None
+            }
+        )
+    return _dumped(
+        {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": plan.fingerprint,
+            "header": _header(plan.header),
+            "rows": rows,
+        }
+    )
 
 
 def _header(header: Header) -> dict[str, Any]:
@@ -41,7 +55,9 @@ def explanation_json(told: Explanation) -> str:
 
 
 def summary_json(done: Summary) -> str:
-    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(done), "finished": done.finished})
+    return _dumped(
+        {"format_version": FORMAT_VERSION, **dataclasses.asdict(done), "finished": done.finished}
+    )
 
 
 def census_json(census: Census) -> str:
@@ -55,4 +71,13 @@ def _dumped(value: Any) -> str:
         raise TypeError(type(item).__name__)
 
     text = json.dumps(value, indent=2, default=plain, ensure_ascii=False)
-    return re.sub(r"[^\n -~]", lambda found: found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1], text) + "\n"
+    return (
+        re.sub(
+            r"[^\n -~]",
+            lambda found: (
+                found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1]
+            ),
+            text,
+        )
+        + "\n"
+    )
