@@ -27,6 +27,7 @@ from retainer.errors import (
     RetainerError,
     SourceFailed,
     SourceGone,
+    SourceRefused,
 )
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
@@ -442,7 +443,16 @@ def test_a_wrong_secret_is_refused_without_being_told(
     assert caught[0].message == "100ms refused the credentials (401)"
     assert "HMS_SECRET" in (caught[0].hint or "")
     assert lab.slept == []
-    assert len(lab.server.requests) == 2
+    of_one = any("presigned" in asked.path for asked in lab.server.requests)
+    assert len(lab.server.requests) == (4 if of_one else 2), "and the list is asked too"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_recording_that_is_refused_does_not_speak_for_all(lab: Lab, status: int) -> None:
+    lab.faults.fail_first = {"/recording-assets/a1/presigned-url": [status] * 20}
+    with fails(SourceRefused) as caught:
+        lab.client().open("a1")
+    assert "takes them for others" in caught[0].message
 
 
 def test_a_wrong_access_key_is_refused(lab: Lab) -> None:

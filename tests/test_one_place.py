@@ -96,7 +96,7 @@ def test_a_disk_that_was_unmounted_after_the_plan_is_not_written_to(kept: Projec
 
 def test_another_store_in_the_place_of_one_is_not_that_one(kept: Project) -> None:
     (vault(kept) / "_retainer" / "store.json").write_bytes(Identity.new(None).write())
-    assert "another store lies there" in json.dumps(
+    assert "another one lies there" in json.dumps(
         kept.plan("q.plan", expect=8)["header"]["sources"]
     )
 
