@@ -6,13 +6,13 @@ from __future__ import annotations
 from retainer.errors import StoreFailed
 from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, read_anchors
 from retainer.model.identity import IDENTITY_BYTES, IDENTITY_KEY, Identity
-from retainer.ports import Look, StoreReader, read_small
+from retainer.ports import Look, StoreReader
 
 
 def identity_in(store: StoreReader) -> tuple[Look, Identity] | None:
     """The identity of a store as it lies there; None where it has none yet. Raises StoreFailed,
     also where it is damaged."""
-    found = read_small(store, IDENTITY_KEY, IDENTITY_BYTES)
+    found = store.whole(IDENTITY_KEY, IDENTITY_BYTES)
     if found is None:
         return None
     try:
@@ -43,12 +43,16 @@ def must_be(store: str, found: Identity | None, expected: str | None) -> None:
 def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
     """What a store remembers, and the object that says so; None where that is there and cannot be
     read. Raises StoreFailed."""
-    look = store.look(ANCHORS_KEY)
-    if look is None:
-        return None, {}
-    if look.seen.size > ANCHORS_BYTES:
-        return look, None
     try:
-        return look, read_anchors(b"".join(store.read(look.seen)))
-    except ValueError:
+        found = store.whole(ANCHORS_KEY, ANCHORS_BYTES)
+    except StoreFailed:
+        look = store.look(ANCHORS_KEY)
+        if look is None or look.seen.size <= ANCHORS_BYTES:
+            raise
         return look, None
+    if found is None:
+        return None, {}
+    try:
+        return found[0], read_anchors(found[1])
+    except ValueError:
+        return found[0], None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Protocol, get_args
@@ -96,15 +96,6 @@ class Look:
     age: timedelta | None = None
     """How long ago it was written, by the store's own clock; None where the store does not say."""
 
-    def as_proven(self, conditions: Conditions | None) -> Look:
-        """Without a checksum of which a probe has shown that the store repeats any that it is sent;
-        as it is where there was no probe."""
-        return (
-            replace(self, checksum=None)
-            if conditions is not None and not conditions.checksum
-            else self
-        )
-
 
 class Deletion(Enum):
     """What became of a delete: done, or why it was left alone."""
@@ -115,26 +106,73 @@ class Deletion(Enum):
     LOCKED = "locked"
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Which conditions a store was seen to honour on a probe object, in this run."""
+Ability = Literal[
+    "create", "replace", "delete", "batch_delete", "parts", "copy", "checksum", "parts_checksum"
+]
 
-    create: bool
-    delete: bool
-    batch_delete: bool
-    checksum: bool
-    """Whether the store computes a CRC32C of its own, as a write with a wrong one has shown; else
-    what was written is read back."""
-    replace: bool = False
-    """Whether a write over just one version goes through for that version, and for no other.
-    Without it and `create` no lock holds here."""
-    copy: bool = False
-    """Whether the call that copies on the server's side does so only where nothing lies, and
-    computes a checksum of what it wrote."""
+
+class Abilities(Protocol):
+    """What a store was seen to honour, each found out on an object of our own when it is first
+    asked for. Each raises StoreFailed where that cannot be found out."""
+
+    @property
+    def known(self) -> Mapping[str, bool]:
+        """What was found out so far, by the name of the ability."""
+
+    @property
+    def create(self) -> bool:
+        """A single write goes through only where nothing lies."""
+
+    @property
+    def replace(self) -> bool:
+        """A write over just one version goes through for that version, and for no other."""
 
     @property
     def lock(self) -> bool:
-        """Whether a lock holds here, so that things may be deleted."""
+        """A lock holds here, so that things may be deleted: `create` and `replace`."""
+
+    @property
+    def delete(self) -> bool:
+        """A delete is refused where another version lies."""
+
+    @property
+    def batch_delete(self) -> bool:
+        """The same, for each object of a batch."""
+
+    @property
+    def parts(self) -> bool:
+        """What is longer than one write also goes through only where nothing lies. Else it is
+        looked just before, and the lock of the run is what that rests on."""
+
+    @property
+    def copy(self) -> bool:
+        """The call that copies on the server's side does so only where nothing lies, and computes a
+        checksum of what it wrote."""
+
+    @property
+    def checksum(self) -> bool:
+        """The store computes a CRC32C of its own, as a write with a wrong one has shown; else what
+        was written is read back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certain:
+    """Abilities that are known without a probe."""
+
+    create: bool = True
+    replace: bool = True
+    delete: bool = True
+    batch_delete: bool = False
+    parts: bool = True
+    copy: bool = False
+    checksum: bool = False
+
+    @property
+    def known(self) -> Mapping[str, bool]:
+        return {name: getattr(self, name) for name in get_args(Ability) if hasattr(self, name)}
+
+    @property
+    def lock(self) -> bool:
         return self.create and self.replace
 
 
@@ -165,6 +203,10 @@ class StoreReader(Protocol):
     def read(self, seen: Seen) -> Iterator[bytes]:
         """The bytes of just this version, in pieces of at most 1 MiB. Raises StoreFailed when it
         changed or breaks off."""
+
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        """An object of at most so many bytes, in one call where that can be; None when it is
+        certainly not there. Its locks are not read. Raises StoreFailed, also where it is longer."""
 
     def unfinished(self) -> Sequence[str]:
         """Keys whose delete a kill cut short, so that their bytes are still there, moved aside;
@@ -248,9 +290,12 @@ class StoreWriter(StoreReader, Protocol):
         """Delete these versions in one call, each on its own condition. Only where
         `conditions().batch_delete`."""
 
-    def conditions(self) -> Conditions:
-        """What this store honours, found out on a probe object under `_retainer/`. Raises
-        StoreFailed."""
+    def conditions(self) -> Abilities:
+        """What this store honours."""
+
+    def prove_on(self, seen: Seen, content: bytes) -> Seen:
+        """Find out on an object of ours (a lock) what is honoured of single writes, and give it as
+        it lies then: with the same bytes. Raises StoreFailed."""
 
     def impatient(self) -> StoreWriter:
         """The same store, with what was proven of it, that gives up on a silent server within
@@ -268,19 +313,6 @@ class StoreFailure:
 
     message: str
     refused: bool = False
-
-
-def read_small(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:
-    """An object that is at most so many bytes long, whole; None when it is certainly not there.
-    Raises StoreFailed."""
-    look = store.look(key)
-    if look is None:
-        return None
-    if look.seen.size > most:
-        raise StoreFailed(
-            f"read {store.name}:{key}: {look.seen.size} bytes are too many for what it should be"
-        )
-    return look, b"".join(store.read(look.seen))
 
 
 class Recordings(Protocol):
@@ -327,3 +359,18 @@ class Downloads(Protocol):
     def open_beside(self, address: str) -> Body:
         """Open a member of a recording of many objects at its public address, and follow no
         redirect from there. Raises as `open`."""
+
+
+def looked_and_read(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:
+    """`StoreReader.whole` in two calls. Raises StoreFailed."""
+    look = store.look(key)
+    if look is None:
+        return None
+    if look.seen.size > most:
+        raise too_long(store.name, key, look.seen.size)
+    return look, b"".join(store.read(look.seen))
+
+
+def too_long(store: str, key: str, size: int) -> StoreFailed:
+    """What `StoreReader.whole` raises for an object of so many bytes."""
+    return StoreFailed(f"read {store}:{key}: {size} bytes are too many for what it should be")

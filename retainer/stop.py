@@ -33,3 +33,7 @@ class Stop:
         """Wait so long. Raises Stopped as soon as it is asked."""
         if self._asked.wait(seconds):
             raise Stopped
+
+    def pause(self, seconds: float) -> bool:
+        """Wait so long, or until it is asked; whether it was."""
+        return self._asked.wait(seconds)

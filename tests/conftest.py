@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import servers
@@ -24,6 +24,7 @@ from retainer.ports import StoreWriter
 from retainer.stores.gcs import GcsWriter
 from retainer.stores.local import LocalWriter
 from retainer.stores.s3 import S3Writer
+from retainer.stores.wire import Answer, Request
 
 if TYPE_CHECKING:
     from project import Project
@@ -199,3 +200,50 @@ def local(tmp_path: Path, api: StandIn) -> Project:
     from project import make_project
 
     return make_project(tmp_path / "project", api, "local", "")
+
+
+# ── what goes over the wire ─────────────────────────────────────────────────────────────────────
+
+
+def operation_of(request: Request) -> str:
+    """The name of an S3 call."""
+    query = dict(request.query)
+    copies = "x-amz-copy-source" in request.headers
+    match request.method, query:
+        case "PUT", {"partNumber": _}:
+            return "UploadPartCopy" if copies else "UploadPart"
+        case "PUT", _:
+            return "CopyObject" if copies else "PutObject"
+        case "POST", {"uploads": _}:
+            return "CreateMultipartUpload"
+        case "POST", {"uploadId": _}:
+            return "CompleteMultipartUpload"
+        case "POST", _:
+            return "DeleteObjects"
+    return request.method
+
+
+def without(*names: str) -> Callable[[Request], Request]:
+    """A request less these headers."""
+
+    def less(request: Request) -> Request:
+        left = {name: value for name, value in request.headers.items() if name not in names}
+        return replace(request, headers=left)
+
+    return less
+
+
+def intercept(
+    writer: Any, operation: str | None, change: Callable[[Request], Request | Answer]
+) -> None:
+    """Let calls of one kind (None: all) go through `change`: another call, or an answer in its
+    place."""
+    ask = writer.wire.ask
+
+    def changed(request: Request) -> Answer:
+        if operation not in (None, operation_of(request)):
+            return ask(request)
+        found = change(request)
+        return found if isinstance(found, Answer) else ask(found)
+
+    writer.wire.ask = changed

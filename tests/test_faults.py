@@ -52,7 +52,6 @@ import duckdb
 import google_crc32c
 import pytest
 import servers
-from botocore.config import Config
 from conftest import make_writer
 from fault_proxy import Fault, FaultProxy, raw_server
 from project import POLICY, Project, make_project, video
@@ -63,7 +62,6 @@ from retainer.database import private_folder
 from retainer.demo.standin import ALWAYS, ERROR_BODY, Faults, StandIn
 from retainer.model.catalog import is_whole
 from retainer.sources.api import HmsApi
-from retainer.stores import s3
 
 pytestmark = pytest.mark.slow
 
@@ -475,7 +473,7 @@ def quick() -> Iterator[list[float]]:
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
         patch.setattr("ssl.create_default_context", TLS)
         patch.setattr("botocore.session.create_loader", LOADER)
-        patch.setattr("retainer.stores.s3._COPY_PART", 6 << 20)
+        patch.setattr("retainer.stores.s3.COPY_PART", 6 << 20)
         # A client that failed a hundred times tries nothing again; faults that strike together must
         # not tell on each other so.
         patch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_: True)
@@ -1168,7 +1166,7 @@ def test_a_store_that_answers_too_late(
     cloud: Scene, row: Row, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has stored the bytes; a second of patience instead of a minute."""
-    monkeypatch.setattr(s3, "Config", lambda **named: Config(**named | {"read_timeout": 1}))
+    monkeypatch.setattr("retainer.stores.wire.READ_SECONDS", 1.0)
     cloud.under(row, lambda: cloud.spoil(Fault("PUT", SECOND, 1, delay=1.3)))
 
 

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from project import Project, make_project, pairs, video
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
 from retainer.ports import StoreWriter
+from retainer.stores.wire import Answer, Request
 
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 FOREVER = datetime.max.replace(tzinfo=UTC)
@@ -100,13 +102,14 @@ def test_a_lock_whose_end_cannot_be_read_is_none_that_was_read(
     if server == "strict_gcs":
         pytest.skip(reason="its client reads the time")
     writer.create("a.mp4", iter([b"abc"]), 3, {}, "video/mp4")
-    client = writer._client  # type: ignore[attr-defined]
-    head = client.head_object
-    monkeypatch.setattr(
-        client,
-        "head_object",
-        lambda **asked: head(**asked) | {"ObjectLockRetainUntilDate": "next year"},
-    )
+    ask = writer.wire.ask  # type: ignore[attr-defined]
+
+    def next_year(request: Request) -> Answer:
+        answer: Answer = ask(request)
+        said = {**answer.headers, "x-amz-object-lock-retain-until-date": "next year"}
+        return replace(answer, headers={name.lower(): value for name, value in said.items()})
+
+    monkeypatch.setattr(writer, "wire", SimpleNamespace(ask=next_year))
     look = writer.look("a.mp4")
     assert look is not None and (look.seen.locked_until, look.seen.lock_read) == (None, False)
 

@@ -11,20 +11,28 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import anycrc
 import google_crc32c
 import pytest
 import servers
-from botocore.exceptions import ClientError
-from conftest import Lab, endpoint_of, gcs_client, make_store, make_writer
+from conftest import (
+    Lab,
+    endpoint_of,
+    gcs_client,
+    intercept,
+    make_store,
+    make_writer,
+    operation_of,
+    without,
+)
 
 from retainer.apply.verify import checksum_of, proven_same
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, Unverified
 from retainer.model.setting import Store
 from retainer.ports import Checksum, Deletion, Digest, Look, Seen
 from retainer.stores.s3 import S3Writer
+from retainer.stores.wire import Answer, Request
 
 MiB = 1 << 20
 
@@ -207,24 +215,21 @@ def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "call, create, copy",
+    "call, create, parts, copy",
     [
-        ("PutObject", False, False),
-        ("CompleteMultipartUpload", False, False),
-        ("CopyObject", True, False),
+        ("PutObject", False, True, False),
+        ("CompleteMultipartUpload", True, False, True),
+        ("CopyObject", True, True, False),
     ],
 )
 def test_a_call_whose_condition_is_ignored_is_found_out(
-    seaweedfs_as_aws: str, tmp_path: Path, call: str, create: bool, copy: bool
+    seaweedfs_as_aws: str, tmp_path: Path, call: str, create: bool, parts: bool, copy: bool
 ) -> None:
     writer = S3Writer(make_store("seaweedfs_as_aws", seaweedfs_as_aws, tmp_path))
 
-    def forget(request: Any, **_: Any) -> None:
-        del request.headers["If-None-Match"]
-
-    writer._client.meta.events.register(f"before-sign.s3.{call}", forget)
+    intercept(writer, call, without("if-none-match"))
     conditions = writer.conditions()
-    assert (conditions.create, conditions.copy) == (create, copy)
+    assert (conditions.create, conditions.parts, conditions.copy) == (create, parts, copy)
 
 
 @pytest.mark.parametrize("call", ["PutObject", "CompleteMultipartUpload"])
@@ -233,25 +238,17 @@ def test_a_call_whose_checksum_is_ignored_is_found_out(
 ) -> None:
     writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
 
-    def forget(request: Any, **_: Any) -> None:
-        del request.headers["x-amz-checksum-crc32c"]
-
-    writer._client.meta.events.register(f"before-sign.s3.{call}", forget)
-    assert not writer.conditions().checksum
+    intercept(writer, call, without("x-amz-checksum-crc32c"))
+    assert not writer.conditions().parts_checksum
+    assert writer.conditions().checksum is (call != "PutObject")
 
 
 def test_a_store_without_uploads_in_parts_takes_single_writes(
-    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seaweedfs: str, tmp_path: Path
 ) -> None:
     writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
-
-    def refused(**_: Any) -> None:
-        raise ClientError(
-            {"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}},
-            "CreateMultipartUpload",
-        )
-
-    monkeypatch.setattr(writer._client, "create_multipart_upload", refused)
+    no = Answer(501, {}, b"<Error><Code>NotImplemented</Code></Error>")
+    intercept(writer, "CreateMultipartUpload", lambda _: no)
     assert writer.conditions().create
     writer.create("a", iter([b"one"]), 3, {}, "video/mp4")
     with pytest.raises(StoreFailed):
@@ -268,24 +265,18 @@ def test_every_write_is_one_that_a_strict_bucket_takes(
     )
     writer, sent = S3Writer(store), set()
 
-    def watch(request: Any, operation_name: str, **_: Any) -> None:
-        sent.add(operation_name)
-        if operation_name in ("PutObject", "CreateMultipartUpload", "CopyObject"):
-            assert (
-                request.headers.get("x-amz-server-side-encryption-aws-kms-key-id")
-                == "alias/evidence"
-            ), operation_name
-        if operation_name in ("PutObject", "UploadPart"):
-            assert "x-amz-checksum-crc32c" in request.headers, operation_name
+    key, kind = "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption"
 
-    def unencrypted(request: Any, **_: Any) -> None:  # SeaweedFS has no such key
-        for name in [
-            name for name in request.headers if name.startswith("x-amz-server-side-encryption")
-        ]:
-            del request.headers[name]
+    def watch(request: Request) -> Request:
+        operation = operation_of(request)
+        sent.add(operation)
+        if operation in ("PutObject", "CreateMultipartUpload", "CopyObject"):
+            assert request.headers.get(key) == "alias/evidence", operation
+        if operation in ("PutObject", "UploadPart"):
+            assert "x-amz-checksum-crc32c" in request.headers, operation
+        return without(key, kind)(request)  # SeaweedFS has no such key
 
-    writer._client.meta.events.register("before-sign.s3", watch)
-    writer._client.meta.events.register_last("before-sign.s3", unencrypted)
+    intercept(writer, None, watch)
     assert writer.conditions().copy
     first = writer.create("a", iter([b"one"]), 3, {}, "video/mp4")
     assert writer.replace(first.seen, b"two")
@@ -452,7 +443,7 @@ def test_what_s3_computed_by_itself_is_computed_of_the_copy_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("retainer.stores.s3._COPY_PART", part)
+    monkeypatch.setattr("retainer.stores.s3.COPY_PART", part)
     endpoint = request.getfixturevalue(server)
     source, target = (
         S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault")
@@ -485,7 +476,7 @@ def test_a_copy_of_what_has_no_checksum_gets_one(
     source, target = (
         S3Writer(make_store(server, endpoint, tmp_path, name=name)) for name in ("other", "vault")
     )
-    source._client.put_object(
+    servers.s3_client(endpoint).put_object(
         Bucket=source.store.bucket, Key=f"{source.store.prefix}from", Body=b"bare"
     )
     look = source.look("from")

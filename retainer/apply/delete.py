@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from retainer.apply.copy import Changed, named_in, whole_in
+from retainer.apply.copied import Changed
+from retainer.apply.parts import named_in, whole_in
 from retainer.errors import SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned

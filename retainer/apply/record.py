@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.apply.copy import Copied, Written
+from retainer.apply.copied import Copied, Written
 from retainer.apply.manifest import Manifest
 from retainer.apply.verify import as_recorded
 from retainer.database import connect, fill, literal, private_file

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from retainer.apply.copy import Changed, Copied, Partial, Task, Written, copy_one
+from retainer.apply.copied import Changed, Copied, Partial, Task, Written
+from retainer.apply.copy import copy_one
 from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of, rests_on
 from retainer.apply.manifest import read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
@@ -30,8 +31,8 @@ from retainer.model.outcome import Resting, Summary, Trouble
 from retainer.model.setting import HOSTED
 from retainer.planfile import Action
 from retainer.ports import (
+    Abilities,
     Checksum,
-    Conditions,
     Deletion,
     Downloads,
     Look,
@@ -160,7 +161,7 @@ class Run:
         self._looking = threading.Lock()
         self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._oldest = job.clock()
-        self._conditions: dict[str, Conditions] = {}
+        self._conditions: dict[str, Abilities] = {}
         self._taken_up: set[int] = set()
         self._last_look = Recheck(None, {})
         self._looked_at: datetime | None = None
@@ -221,20 +222,22 @@ class Run:
             if self.job.deletes_approved
             else set()
         )
-        for name in sorted(
-            {action.store for action in (*self.job.copies, *self.job.deletes)} | witnesses
-        ):
+        deleted_from = {each.store for each in self.job.deletes if self.job.deletes_approved}
+        for name in sorted({each.store for each in self.job.copies} | deleted_from | witnesses):
             if name not in self.job.stores or name in self._unusable:
                 continue
             self._check()
             try:
                 found = self.job.stores[name].conditions()
+                found.create  # noqa: B018
+                if name in deleted_from:
+                    found.delete  # noqa: B018
             except RetainerError as error:
                 # One store that cannot be used must not keep another one's copies from being made.
                 self._unusable[name] = error
                 continue
             self._conditions[name] = found
-            self.job.journal.write("conditions", store=name, **asdict(found))
+            self.job.journal.write("conditions", store=name, **found.known)
 
     def _clock_is_off(self, stores: Collection[str]) -> str | None:
         """Why this machine's clock cannot be trusted with deletes that rest on these stores;

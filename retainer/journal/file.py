@@ -47,7 +47,7 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "catalogued": {"rows": list},
     "upload": {"row": int, "store": str, "key": str, "upload": str},
     "abandoned": {"upload": str},
-    "conditions": {"store": str, "create": bool, "delete": bool},
+    "conditions": {"store": str},
     "intent": {"act": str, "rows": list, "store": str},
     "failed": {"row": int, "act": str},
     "skipped": {"row": int, "act": str},
@@ -432,29 +432,33 @@ def done_lately(entries: Iterable[Entry], plan: str) -> dict[tuple[str, str], in
     return {key: len(found) for key, found in rows.items()}
 
 
+_WEAKNESSES = {
+    "create": "honours no conditional create: nothing is copied there, and nothing deleted",
+    "replace": (
+        "honours no conditional replace, so no lock holds there: nothing is deleted there, nor for "
+        "a copy there"
+    ),
+    "delete": (
+        "honours no conditional delete: apply looks at each object just before it deletes it"
+    ),
+    "parts": (
+        "honours no condition at the end of an upload in parts: what is long rests on the run's "
+        "lock alone"
+    ),
+    "checksum": "computes no checksum of its own: apply reads back what it wrote",
+}
+"""What it means that a store lacks an ability, the worst first."""
+
+
 def weak_stores(entries: list[Entry]) -> dict[str, str]:
-    """Stores whose last probe found a condition that they do not honour, and what that means."""
-    found: dict[str, str] = {}
+    """Stores that were seen to lack an ability, as they were last seen, and what that means."""
+    seen: dict[str, dict[str, bool]] = {}
     for entry in entries:
         if entry.event == "conditions":
-            of = entry.particulars
-            found.pop(of["store"], None)
-            if not of["create"]:
-                found[of["store"]] = (
-                    "honours no conditional create: nothing is copied there, and nothing deleted"
-                )
-            elif not of.get("replace", True):
-                found[of["store"]] = (
-                    "honours no conditional replace, so no lock holds there: nothing is deleted "
-                    "there, nor for a copy there"
-                )
-            elif not of["delete"]:
-                found[of["store"]] = (
-                    "honours no conditional delete: apply looks at each object just before it "
-                    "deletes it"
-                )
-            elif not of.get("checksum", True):
-                found[of["store"]] = (
-                    "computes no checksum of its own: apply reads back what it wrote"
-                )
-    return found
+            of = dict(entry.particulars)
+            seen.setdefault(of.pop("store"), {}).update(of)
+    return {
+        store: next(words for lacks, words in _WEAKNESSES.items() if known.get(lacks) is False)
+        for store, known in seen.items()
+        if any(known.get(lacks) is False for lacks in _WEAKNESSES)
+    }

@@ -13,7 +13,7 @@ from typing import Any
 
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX
-from retainer.ports import Deletion, Look, Seen, StoreReader, StoreWriter, read_small
+from retainer.ports import Deletion, Look, Seen, StoreReader, StoreWriter
 
 LOCK_KEY = f"{OWN_PREFIX}lock"
 BEAT = timedelta(seconds=60)
@@ -76,6 +76,7 @@ class Held:
 
     look: Look
     owner: Owner | None
+    content: bytes = b""
 
     @property
     def is_dead(self) -> bool:
@@ -99,11 +100,11 @@ class Held:
 def lock_in(store: StoreReader) -> Held | None:
     """The lock of a store; None when nobody has it. Raises StoreFailed."""
     try:
-        found = read_small(store, LOCK_KEY, _LOCK_BYTES)
+        found = store.whole(LOCK_KEY, _LOCK_BYTES)
     except StoreFailed:
         look = store.look(LOCK_KEY)  # it was renewed in between, or is no lock of ours
         return None if look is None else Held(look, None)
-    return None if found is None else Held(found[0], Owner.read(found[1]))
+    return None if found is None else Held(found[0], Owner.read(found[1]), found[1])
 
 
 class StoreLock:
@@ -138,7 +139,7 @@ class StoreLock:
     def take(self) -> None:
         """Take it, where a lock holds at all; else only look that nobody has it. Raises Locked when
         a living run does, StoreFailed."""
-        conditions = self._store.conditions()
+        known = self._store.conditions().known
         held = lock_in(self._store)
         if held is not None and not self._may_be_taken(held):
             hint = (
@@ -148,29 +149,34 @@ class StoreLock:
                 "to be over"
             )
             raise Locked(held.words(self.store_name), hint=hint)
-        if not conditions.lock:
+        if not known.get("create", True) or not known.get("replace", True):
             return
         self._store = self._store.impatient()  # a silent server must not outlast half a beat
         ticks = _ticks()
         if held is None:
             content = self._content()
-            try:
-                seen = self._store.create(
-                    LOCK_KEY, iter([content]), len(content), {}, "application/json"
-                ).seen
-            except KeyTaken:
-                held = lock_in(self._store)
-                if held is None or held.owner != self._owner:
-                    raise Locked(
-                        f"another apply took the lock of {self.store_name} at the same moment",
-                        hint="wait for it",
-                    ) from None
-                seen = held.look.seen  # our own create, whose answer was lost
+            seen = self._created(content)
         else:
-            seen = held.look.seen
+            seen, content = held.look.seen, held.content
         self._seen = seen
-        self._seen = self._renewed(seen)
+        self._seen = self._renewed(seen, content)
         self._beaten = ticks
+        if not self._store.conditions().lock:
+            self.give_back()
+
+    def _created(self, content: bytes) -> Seen:
+        try:
+            return self._store.create(
+                LOCK_KEY, iter([content]), len(content), {}, "application/json"
+            ).seen
+        except KeyTaken:
+            held = lock_in(self._store)
+            if held is None or held.owner != self._owner:
+                raise Locked(
+                    f"another apply took the lock of {self.store_name} at the same moment",
+                    hint="wait for it",
+                ) from None
+            return held.look.seen  # our own create, whose answer was lost
 
     def _may_be_taken(self, held: Held) -> bool:
         return held.is_dead or (
@@ -178,11 +184,15 @@ class StoreLock:
             and (held.owner == self._owner or self._owner.certainly_outlived(held.owner))
         )
 
-    def _renewed(self, seen: Seen) -> Seen:
+    def _renewed(self, seen: Seen, content: bytes) -> Seen | None:
         """The first heartbeat, at once: a bucket that keeps every object shows itself before
-        anything is copied there."""
+        anything is copied there. What the server honours is found out by it, where that is not
+        known; None where it honours too little for a lock."""
         try:
-            renewed = self._store.replace(seen, self._content()) or self._own()
+            proven = self._store.prove_on(seen, content)
+            if not self._store.conditions().lock:
+                return proven
+            renewed = self._store.replace(proven, self._content()) or self._own()
         except StoreFailed as error:
             self.give_back()
             hint = (

@@ -11,8 +11,9 @@ from urllib3.exceptions import HTTPError
 
 from retainer.errors import SourceFailed, SourceGone, TooSlow
 from retainer.ports import Body
-from retainer.sources.connections import Connections, cut_after, is_local
+from retainer.sources.connections import Connections, is_local
 from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
+from retainer.wire import cut_after
 
 RESUMES = 3
 """So often in a row a download is gone on with that brings no new byte; then it is given up."""

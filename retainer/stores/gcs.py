@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import uuid
@@ -39,13 +40,14 @@ from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import (
     Begun,
+    Certain,
     Checksum,
-    Conditions,
     Deletion,
     Look,
     Seen,
     StoreFailure,
     StoreReader,
+    looked_and_read,
     untold,
 )
 from retainer.stop import Stop
@@ -203,6 +205,9 @@ class GcsReader:
                 f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen"
             )
 
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        return looked_and_read(self, key, most)
+
     def unfinished(self) -> Sequence[str]:
         return ()
 
@@ -229,7 +234,7 @@ class GcsWriter(GcsReader):
 
     def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
         super().__init__(store, stop, quick=quick)
-        self._proven: Conditions | None = None
+        self._proven: Certain | None = None
         self._proving = threading.Lock()
 
     def _blob(
@@ -304,7 +309,13 @@ class GcsWriter(GcsReader):
 
     def look(self, key: str) -> Look | None:
         look = super().look(key)
-        return None if look is None else look.as_proven(self._proven)
+        if look is None or self._proven is None or self._proven.checksum:
+            return look
+        return dataclasses.replace(look, checksum=None)
+
+    def prove_on(self, seen: Seen, content: bytes) -> Seen:
+        self.conditions()
+        return seen
 
     def abandon(self, key: str, upload: str) -> None:
         """Nothing is left behind that counts: an unfinished resumable upload is not stored, and
@@ -435,13 +446,13 @@ class GcsWriter(GcsReader):
         other._proven = self.conditions()
         return other
 
-    def conditions(self) -> Conditions:
+    def conditions(self) -> Certain:
         with self._proving:
             if self._proven is None:
                 self._proven = self._prove()
             return self._proven
 
-    def _prove(self) -> Conditions:
+    def _prove(self) -> Certain:
         name = self._full(f"{OWN_PREFIX}probe-{uuid.uuid4().hex}")
         try:
             blob = self._bucket.blob(name)
@@ -470,7 +481,7 @@ class GcsWriter(GcsReader):
                     self._bucket.delete_blob(name, retry=self._retry)
         except _TROUBLE as error:
             raise self._failed("probe", "", error) from None
-        return Conditions(
+        return Certain(
             create=create,
             delete=delete,
             batch_delete=False,

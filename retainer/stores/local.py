@@ -19,13 +19,14 @@ from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import (
     Begun,
+    Certain,
     Checksum,
-    Conditions,
     Deletion,
     Look,
     Seen,
     StoreFailure,
     StoreReader,
+    looked_and_read,
     untold,
 )
 from retainer.stop import Stop
@@ -116,6 +117,9 @@ class LocalReader:
             if not os.path.lexists(self.root / key):
                 stat = (self.root / _GOING / key).lstat()
                 yield Seen(key, stat.st_size, _version(stat), lock_read=True)
+
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        return looked_and_read(self, key, most)
 
     def unfinished(self) -> Sequence[str]:
         """The keys of deletes that a kill cut short: the file was moved aside, and not yet
@@ -344,12 +348,13 @@ class LocalWriter(LocalReader):
     def impatient(self) -> LocalWriter:
         return self
 
-    def conditions(self) -> Conditions:
+    def conditions(self) -> Certain:
         """A folder honours them by construction; to ask changes nothing."""
         self._there("probe")
-        return Conditions(
-            create=True, delete=True, batch_delete=False, checksum=False, replace=True
-        )
+        return Certain()
+
+    def prove_on(self, seen: Seen, content: bytes) -> Seen:
+        return seen
 
     def put_back(self, key: str) -> bool:
         aside, path = self.root / _GOING / key, self._path(key)

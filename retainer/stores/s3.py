@@ -1,42 +1,14 @@
-"""Amazon S3 and servers that speak its protocol (boto3)."""
+"""A store on Amazon S3, and on servers that speak its protocol: what each call means is here."""
 
 from __future__ import annotations
 
-import re
-import threading
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache, partial
-from importlib.metadata import version
-from io import BytesIO
+from dataclasses import replace
+from datetime import datetime
 from itertools import chain
-from typing import Any
-from urllib.parse import urlencode
-
-import boto3
-import botocore.session
-import google_crc32c
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConfigNotFound,
-    ConfigParseError,
-    CredentialRetrievalError,
-    InvalidConfigError,
-    InvalidRegionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
-)
 
 from retainer.errors import (
     CredentialsRefused,
@@ -46,105 +18,45 @@ from retainer.errors import (
     StoreFailed,
     StoreRefused,
 )
-from retainer.model.moment import read_http_date, read_moment
+from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import (
+    Abilities,
+    Ability,
     Begun,
     Checksum,
     ChecksumKind,
-    Conditions,
     Deletion,
     Look,
     Seen,
     StoreFailure,
     StoreReader,
+    too_long,
     untold,
 )
 from retainer.stop import Stop
-
-_PIECE = 1 << 20
-_PART = 8 << 20
-_PARTS_AT_ONCE = 3
-_MOST_PARTS = 9_000  # S3 allows 10,000; the rest is for sizes that were understated
-_GROWS_EVERY = (
-    1_000  # parts of a stream of unknown length double after so many of them: 8 TiB in 10,000
+from retainer.stores.parts import Part, crc32c_of, in_parts
+from retainer.stores.s3_account import S3Account
+from retainer.stores.s3_calls import (
+    UNWRITABLE,
+    Described,
+    NotS3,
+    Page,
+    PartMade,
+    refusal_of,
+    written,
 )
-_COPY_PART = 512 << 20
-_NO_ANSWER = (BotoCoreError, KeyError)
-_TROUBLE = (ClientError, *_NO_ANSWER)
+from retainer.stores.s3_proofs import S3Abilities, believed
+from retainer.stores.verdict import Refusal, Verdict
+from retainer.stores.wire import Answer, NoAnswer, Request, Wire
+
+PARTS_AT_ONCE = 3
+COPY_PART = 512 << 20
+RESUMES = 3
+"""So often in a row a read is gone on with that brings no new byte."""
 _CANNOT = (400, 403, 405, 501)
 """How a server answers that it does not copy by itself, or that the bytes have another checksum:
 they then go through here."""
-_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
-_NO_PARTS = (400, 405, 501)
-"""How a server answers that it takes no upload in parts that begins as ours do: then none will be
-made there."""
-_RESTORED_DAYS = 7
-_CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "CRC32C", "crc64nvme": "CRC64NVME"}
-_PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
-_WITHOUT_END = datetime.max.replace(tzinfo=UTC)
-_CREDENTIAL_CODES = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidToken",
-    "InvalidClientTokenId",
-    "TokenRefreshRequired",
-    "RequestExpired",
-    "UnrecognizedClientException",
-}
-_NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    SSOError,
-    ProfileNotFound,
-    ConfigNotFound,
-    ConfigParseError,
-    InvalidConfigError,
-)
-_WRONG_REGION = (NoRegionError, InvalidRegionError)
-_REDIRECTS = (301, 302, 303, 307, 308)
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-"""What XML 1.0 cannot hold: a key with it goes by a call of its own, since one of them fails a
-whole DeleteObjects."""
-
-
-@cache
-def _session() -> boto3.Session:
-    """Shared by all stores. Times stay text as the server gave it: reading that of every key would
-    take two thirds of a listing's CPU."""
-    session = botocore.session.get_session()
-    session.get_component("response_parser_factory").set_parser_defaults(
-        timestamp_parser=lambda told: told
-    )
-    return boto3.Session(botocore_session=session)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _is_missing(error: ClientError) -> bool:
-    return _status(error) == 404 and _code(error) in ("404", "NoSuchKey", "NotFound")
-
-
-def _is_conflict(error: ClientError) -> bool:
-    """Whether a condition did not hold. A 409 says only that another write is going on: it may go
-    through later."""
-    return _status(error) == 412 or _code(error) == "PreconditionFailed"
-
-
-def _was_sent_again(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer is to a second attempt: the first may have been done, and its answer
-    lost."""
-    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
 
 
 class S3Reader:
@@ -156,246 +68,189 @@ class S3Reader:
         self.name = store.name
         self.store = store
         self._stop = stop or Stop()
-        try:
-            self._client: Any = self._connected(quick)
-        except (BotoCoreError, ValueError) as error:
-            if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
-                raise StoreFailed(
-                    f"reach {self.name}: {error}", hint="look at its `endpoint` and `region`"
-                ) from None
-            raise self._failed("reach", "", error) from None
-        self._client.meta.events.register_first("needs-retry.s3", self._redirected)
-        self._may_read_locks: bool | None = None
+        self._account = S3Account(store)
+        self.calls = self._account.calls
+        self.wire = Wire(self._account, self._account.host, self._stop, quick=quick)
+        self._may_see_locks: bool | None = None
+        self._tells_restores = True
 
-    def _connected(self, quick: bool) -> Any:
-        store = self.store
-        return _session().client(
-            "s3",
-            region_name=store.region or ("us-east-1" if store.endpoint else None),
-            endpoint_url=store.endpoint,
-            config=Config(
-                signature_version="s3v4",
-                max_pool_connections=32,
-                connect_timeout=5 if quick else 10,
-                read_timeout=10 if quick else 60,
-                retries={"mode": "standard", "max_attempts": 2 if quick else 5},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                user_agent=f"retainer/{version('retainer')}",
-                # What is sent is signed by its CRC32C, which the server checks, and not by a
-                # SHA-256 besides.
-                s3={
-                    "payload_signing_enabled": False,
-                    "addressing_style": "path"
-                    if store.endpoint and store.scheme == "s3"
-                    else "auto",
-                },
-            ),
+    def ask(self, verb: str, key: str, request: Request) -> Answer:
+        """One call. A bucket that turns out to be in another region of AWS is asked there. Raises
+        StoreFailed when no answer comes."""
+        try:
+            answer = self.wire.ask(request)
+            told = refusal_of(answer) if answer.status in (301, 307, 400) else None
+            if told is not None and told.leads_to and self._account.moves_to(told.leads_to):
+                answer = self.wire.ask(request)
+        except NoAnswer as error:
+            raise self._unanswered(verb, key, error) from None
+        return answer
+
+    def _unanswered(self, verb: str, key: str, error: NoAnswer) -> StoreFailed:
+        hint = "the connection failed; run it again"
+        return StoreFailed(f"{self._where(verb, key)}: {error}", hint=hint)
+
+    def _where(self, verb: str, key: str) -> str:
+        return f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
+
+    def failure(self, verb: str, key: str, told: Refusal) -> RetainerError:
+        """A refusal as a sentence."""
+        code = f" {told.code}" if told.code else ""
+        said = f"{self._where(verb, key)}: S3 answered {told.status}{code}"
+        match told.verdict:
+            case Verdict.CREDENTIALS:
+                said = f"{self._where(verb, key)}: S3 refused the credentials ({told.code})"
+                hint = "see `aws sts get-caller-identity`"
+                return CredentialsRefused(said, hint=hint, store=self.name)
+            case Verdict.ELSEWHERE:
+                return self._leads_elsewhere(said, told)
+            case Verdict.ARCHIVED:
+                hint = "it is archived: `retainer apply --restore` asks for it"
+                return StoreFailed(said, hint=hint)
+            case Verdict.REFUSED | Verdict.LOCKED if told.code == "RequestTimeTooSkewed":
+                return StoreFailed(said, hint="this machine's clock is off")
+            case Verdict.REFUSED | Verdict.LOCKED:
+                hint = "the credentials lack a right there"
+                return StoreRefused(said, hint=hint + _in_its_words(told), store=self.name)
+            case _:
+                return StoreFailed(said, hint=_in_its_words(told).removeprefix("; ") or None)
+
+    def _leads_elsewhere(self, said: str, told: Refusal) -> StoreFailed:
+        if told.leads_to and "/" not in told.leads_to:
+            hint = f"set `region: {told.leads_to}` for it: that is where the bucket is"
+            return StoreFailed(f"{said}, the region {told.leads_to}", hint=hint)
+        leads = told.leads_to or "an address that it does not name"
+        return StoreFailed(
+            f"reach {self.name}: the server answered {told.status} and leads to {leads}",
+            hint="write the address itself as its `endpoint`",
         )
 
-    def _redirected(self, response: Any, **_: Any) -> None:
-        """Ends a call that is answered by a redirect, before botocore follows it (1.43: for ever,
-        where nothing names a region)."""
-        status = response[0].status_code if response else 0
-        headers = response[0].headers if response else {}
-        region = headers.get("x-amz-bucket-region")
-        if status in _REDIRECTS and not (region and not self.store.endpoint):
-            leads = (
-                f"the region {region}"
-                if region
-                else _without_query(headers.get("Location") or "an address that it does not name")
-            )
-            hint = (
-                f"set `region: {region}` for it"
-                if region
-                else "write the address itself as its `endpoint`"
-            )
-            raise StoreFailed(
-                f"reach {self.name}: the server answered {status} and leads to {leads}", hint=hint
-            )
-
-    def _full(self, key: str) -> str:
-        return self.store.prefix + key
-
-    def _failed(self, verb: str, key: str, error: Exception) -> RetainerError:
-        where = f"{verb} {self.name}:{key}" if key else f"{verb} {self.name}"
-        if isinstance(error, RetainerError):
-            return error
-        if isinstance(error, _NO_CREDENTIALS) or (
-            isinstance(error, ClientError) and _code(error) in _CREDENTIAL_CODES
-        ):
-            why = _code(error) if isinstance(error, ClientError) else type(error).__name__
-            return CredentialsRefused(
-                f"{where}: S3 refused the credentials, or there are none ({why})",
-                hint="see `aws sts get-caller-identity`",
-                store=self.name,
-            )
-        if isinstance(error, _WRONG_REGION):
-            return StoreFailed(
-                f"{where}: no region that S3 knows is named",
-                hint="set `region` for it in retainer.yaml",
-            )
-        if isinstance(error, ClientError):
-            code = "" if _code(error) == str(_status(error)) else f" {_code(error)}"
-            said = f"{where}: S3 answered {_status(error)}{code}"
-            if region := _region_in(error):
-                return StoreFailed(
-                    said, hint=f"set `region: {region}` for it: that is where the bucket is"
-                )
-            if _code(error) == "RequestTimeTooSkewed":
-                return StoreFailed(said, hint="this machine's clock is off")
-            if _status(error) in (401, 403, 405):
-                return StoreRefused(
-                    said, hint="the credentials lack a right there", store=self.name
-                )
-            return StoreFailed(said)
-        if isinstance(error, KeyError):
-            return StoreFailed(
-                f"{where}: the answer is none that S3 would give",
-                hint="does something else answer in its place?",
-            )
+    def _no_s3(self, verb: str, key: str) -> StoreFailed:
         return StoreFailed(
-            f"{where}: {type(error).__name__}", hint="the connection failed; run it again"
+            f"{self._where(verb, key)}: the answer is none that S3 would give",
+            hint="does something else answer in its place?",
         )
 
     def list(self, under: str = "") -> Iterator[Seen]:
+        then: str | None = None
         try:
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.store.bucket,
-                Prefix=self._full(under),
-                OptionalObjectAttributes=["RestoreStatus"],
-            ):
+            while True:
                 self._stop.check()
-                if "IsTruncated" not in page or "Name" not in page:
-                    raise KeyError(
-                        "IsTruncated"
-                    )  # a page of something else, which must not pass for an empty bucket
-                for item in page.get("Contents", ()):
-                    key = item["Key"][len(self.store.prefix) :]
-                    if key and (under or not key.startswith(OWN_PREFIX)):
-                        kind = item.get("StorageClass")
-                        restored = "RestoreExpiryDate" in item.get("RestoreStatus", {})
-                        yield Seen(
-                            key,
-                            item["Size"],
-                            item["ETag"].strip('"'),
-                            kind,
-                            archived=kind in _ARCHIVES and not restored,
-                        )
-        except (*_TROUBLE, StoreFailed) as error:
-            failure = self._failed("list", under, error)
-            raise (
-                failure
-                if isinstance(failure, CredentialsRefused)
-                else ListingBroken(failure.message, hint=failure.hint)
-            ) from None
+                page = self._page(under, then)
+                for seen in page.objects:
+                    if seen.key and (under or not seen.key.startswith(OWN_PREFIX)):
+                        yield seen
+                if page.then is None:
+                    return
+                if page.then == then:
+                    raise StoreFailed(f"{self._where('list', under)}: the list goes in a circle")
+                then = page.then
+        except StoreFailed as error:
+            raise ListingBroken(error.message, hint=error.hint) from None
+
+    def _page(self, under: str, then: str | None) -> Page:
+        answer = self.ask("list", under, self._list_call(under, then))
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.CANNOT and self._tells_restores:
+            self._tells_restores = False  # Backblaze B2 refuses the header that asks for it
+            answer = self.ask("list", under, self._list_call(under, then))
+            told = refusal_of(answer)
+        if told is not None:
+            raise self.failure("list", under, told)
+        try:
+            return self.calls.listed(answer)
+        except NotS3:
+            raise self._no_s3("list", under) from None
+
+    def _list_call(self, under: str, then: str | None) -> Request:
+        return self.calls.list(under, then, restored=self._tells_restores)
 
     def can_lock(self) -> bool:
         try:
-            answer = self._client.get_object_lock_configuration(Bucket=self.store.bucket)
-        except ClientError as error:
-            return _code(error) not in (
-                "ObjectLockConfigurationNotFoundError",
-                "NoSuchObjectLockConfiguration",
-            )
-        except BotoCoreError:
+            return self.calls.can_lock(self.wire.ask(self.calls.locking()))
+        except NoAnswer:
             return True
-        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     def look(self, key: str) -> Look | None:
+        answer = self.ask("look at", key, self.calls.look(key))
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.MISSING:
+            return None
+        if told is not None:
+            raise self.failure("look at", key, told)
         try:
-            head = self._client.head_object(
-                Bucket=self.store.bucket, Key=self._full(key), ChecksumMode="ENABLED"
-            )
-        except ClientError as error:
-            if _is_missing(error):
-                return None
-            raise self._failed("look at", key, error) from None
-        except _NO_ANSWER as error:
-            raise self._failed("look at", key, error) from None
-        retained = head.get("ObjectLockRetainUntilDate")
-        until = None if retained is None else read_moment(str(retained))
-        if head.get("ObjectLockLegalHoldStatus") == "ON":
-            until = _WITHOUT_END
-        in_parts = "-" in head["ETag"]
-        whole = (
-            head.get("ChecksumType", "COMPOSITE" if in_parts else "FULL_OBJECT") == "FULL_OBJECT"
-        )
-        told = _checksum_in(head) if whole else None
-        return Look(
-            Seen(
-                key,
-                head["ContentLength"],
-                head["ETag"].strip('"'),
-                head.get("StorageClass"),
-                until,
-                lock_read=until is not None
-                or (retained is None and self._lock_headers_can_be_believed(key)),
-                archived=head.get("StorageClass") in _ARCHIVES
-                and 'ongoing-request="false"' not in head.get("Restore", ""),
-            ),
-            checksum=told,
-            metadata=head.get("Metadata", {}),
-            told=told,
-            age=_age(head),
-        )
+            look = self.calls.looked(key, answer)
+        except NotS3:
+            raise self._no_s3("look at", key) from None
+        if look.seen.lock_read or "x-amz-object-lock-retain-until-date" in answer.headers:
+            return look
+        if not self._lock_headers_can_be_believed(key):
+            return look
+        return replace(look, seen=replace(look.seen, lock_read=True))
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         """HEAD leaves out lock headers that the caller has no right to see, so absence alone proves
         nothing where a bucket can lock."""
-        if self._may_read_locks is None and not self.can_lock():
-            self._may_read_locks = True
-        if self._may_read_locks is None:
-            allowed = True
-            for ask in (self._client.get_object_retention, self._client.get_object_legal_hold):
-                try:
-                    ask(Bucket=self.store.bucket, Key=self._full(key))
-                except ClientError as error:
-                    if _status(error) >= 500:
-                        return False
-                    allowed = (
-                        allowed and _status(error) in (400, 404) and _code(error) != "AccessDenied"
-                    )
-                except BotoCoreError:
-                    return False
-            self._may_read_locks = allowed
-        return self._may_read_locks
+        if self._may_see_locks is None:
+            self._may_see_locks = not self.can_lock() or self._account.may_see_locks(key)
+        return bool(self._may_see_locks)
 
     def read(self, seen: Seen) -> Iterator[bytes]:
-        count = 0
-        try:
-            answer = self._client.get_object(
-                Bucket=self.store.bucket, Key=self._full(seen.key), IfMatch=f'"{seen.version}"'
-            )
-            for piece in answer["Body"].iter_chunks(_PIECE):
-                if not seen.key.startswith(OWN_PREFIX):
-                    self._stop.check()
-                count += len(piece)
-                yield piece
-        except ClientError as error:
-            if _is_conflict(error) or _is_missing(error):
-                raise StoreFailed(
-                    f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again"
-                ) from None
-            raise self._failed("read", seen.key, error) from None
-        except Exception as error:
-            raise self._failed("read", seen.key, error) from None
+        count = idle = 0
+        while count < seen.size or count == seen.size == 0:
+            try:
+                with self.wire.open(self.calls.read(seen, count)) as (answer, body):
+                    told = refusal_of(answer)
+                    if told is not None and told.verdict in (Verdict.UNMET, Verdict.MISSING):
+                        raise StoreFailed(
+                            f"read {self.name}:{seen.key}: it changed since it was seen",
+                            hint="plan again",
+                        )
+                    if told is not None:
+                        raise self.failure("read", seen.key, told)
+                    if count and answer.status != 206:
+                        raise StoreFailed(f"read {self.name}:{seen.key}: it cannot be gone on with")
+                    for piece in body:
+                        if not seen.key.startswith(OWN_PREFIX):
+                            self._stop.check()
+                        count, idle = count + len(piece), 0
+                        yield piece
+                break
+            except NoAnswer as error:
+                idle += 1
+                if idle > RESUMES or self._stop.pause(0.2 * idle):
+                    raise self._unanswered("read", seen.key, error) from None
         if count != seen.size:
             raise StoreFailed(
                 f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen"
             )
 
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        try:
+            with self.wire.open(self.calls.whole(key)) as (answer, body):
+                told = refusal_of(answer)
+                if told is not None and told.verdict is Verdict.MISSING:
+                    return None
+                if told is not None:
+                    raise self.failure("read", key, told)
+                look = self.calls.looked(key, answer)
+                if look.seen.size > most:
+                    raise too_long(self.name, key, look.seen.size)
+                content = b"".join(body)
+        except NoAnswer as error:
+            raise self._unanswered("read", key, error) from None
+        except NotS3:
+            raise self._no_s3("read", key) from None
+        if len(content) != look.seen.size:
+            raise StoreFailed(f"read {self.name}:{key}: {len(content)} bytes came")
+        return look, content
+
     def unfinished(self) -> Sequence[str]:
         return ()
 
     def server_time(self) -> datetime:
-        try:
-            answer = self._client.head_bucket(Bucket=self.store.bucket)["ResponseMetadata"]
-        except ClientError as error:
-            answer = error.response["ResponseMetadata"]
-        except _NO_ANSWER as error:
-            raise self._failed("reach", "", error) from None
-        date = read_http_date(answer.get("HTTPHeaders", {}).get("date"))
+        answer = self.ask("reach", "", self.calls.bucket())
+        date = read_http_date(answer.headers.get("date"))
         if date is None:
             raise StoreFailed(f"reach {self.name}: the server does not tell its time")
         return date
@@ -404,48 +259,15 @@ class S3Reader:
 class S3Writer(S3Reader):
     """Changes one prefix of one bucket, always on a condition."""
 
-    _proven: Conditions | None = None
-
     def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
         super().__init__(store, stop, quick=quick)
-        self._proving = threading.Lock()
-        self._bare_tags = False
-        self._buffers: list[BytesIO] = []
-        self._encrypted = (
-            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": store.kms_key}
-            if store.kms_key
-            else {}
-        )
-        """With every write, also of a probe or a lock: a bucket may refuse those that do not say
-        so."""
+        self._abilities = S3Abilities(self)
+        self.bare_tags = False
+        self.takes_checksums = True
+        self.takes_whole_checksums = True
+        self._buffers: list[bytearray] = []
 
-    def _extra(
-        self,
-        key: str,
-        metadata: Mapping[str, str],
-        content_type: str,
-        size: int,
-        lock_until: datetime | None,
-        kind: ChecksumKind = "crc32c",
-    ) -> dict[str, Any]:
-        extra: dict[str, Any] = {
-            "Metadata": dict(metadata),
-            "ContentType": content_type,
-            "ChecksumAlgorithm": _CHECKSUMS[kind],
-        }
-        if storage_class := self.store.class_of(key, size):
-            extra["StorageClass"] = storage_class
-        extra |= self._encrypted
-        if self.store.tags:
-            extra["Tagging"] = urlencode(self.store.tags)
-        if self.store.cache_control:
-            extra["CacheControl"] = self.store.cache_control
-        if self.store.lock and lock_until is not None:
-            extra |= {
-                "ObjectLockMode": self.store.lock.upper(),
-                "ObjectLockRetainUntilDate": lock_until,
-            }
-        return extra
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────
 
     def create(
         self,
@@ -458,111 +280,175 @@ class S3Writer(S3Reader):
         lock_until: datetime | None = None,
         over: Seen | None = None,
     ) -> Look:
-        parts = _parts(chunks, size, self._buffers)
+        parts = in_parts(chunks, size, self._buffers)
         first = next(parts)
         second = next(parts, None)
-        known = (
-            size
-            if size is not None
-            else first.size
-            if second is None
-            else self.store.storage_class_from
-        )
-        extra = self._extra(key, metadata, content_type, known, lock_until)
+        known = first.size if second is None else self.store.storage_class_from
+        new = Described(key, known if size is None else size, metadata, content_type, lock_until)
+        if second is None:
+            look = self._put(new, first.body, first.crc32c, over)
+            first.give_back()
+            return look
+        return self._create_in_parts(new, chain((first, second), parts), begun, over)
+
+    def _put(
+        self, new: Described, body: bytes | memoryview, crc32c: str, over: Seen | None
+    ) -> Look:
+        """One PUT, on the condition that nothing is there, or just `over`."""
+        answer = self.put(new, body, crc32c, **self._only_over(over))
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.UNMET:
+            raise self._taken(new.key)
+        if told is not None:
+            raise self.failure("write", new.key, told)
         try:
-            if second is not None:
-                return self._create_in_parts(key, chain((first, second), parts), extra, begun, over)
-            answer = self._client.put_object(
-                Bucket=self.store.bucket,
-                Key=self._full(key),
-                Body=first.body,
-                ChecksumCRC32C=first.crc32c,
-                **self._only_over(over),
-                **extra,
-            )
-            self._buffers.append(first.body)
-            return self._written(key, first.size, answer)
-        except ClientError as error:
-            if _is_conflict(error):
-                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-            raise self._failed("write", key, error) from None
-        except _NO_ANSWER as error:
-            raise self._failed("write", key, error) from None
+            etag, computed = written(answer)
+        except NotS3:
+            raise self._no_s3("write", new.key) from None
+        return self._written(new.key, len(body), etag, computed)
+
+    def put(
+        self, new: Described, body: bytes | memoryview, crc32c: str, **condition: str
+    ) -> Answer:
+        """One PUT with the strongest checksum that the server takes: some refuse the header."""
+        sum_sent = crc32c if self.takes_checksums else None
+        answer = self.ask("write", new.key, self.calls.put(new, body, sum_sent, **condition))
+        told = refusal_of(answer)
+        if sum_sent is None or told is None or told.verdict is not Verdict.CANNOT:
+            return answer
+        again = self.ask("write", new.key, self.calls.put(new, body, None, **condition))
+        if refusal_of(again) is not None:
+            return answer
+        self.takes_checksums = self.takes_whole_checksums = False
+        return again
+
+    def _taken(self, key: str) -> KeyTaken:
+        return KeyTaken(f"{self.name}:{key}: something else lies there")
 
     def _create_in_parts(
-        self,
-        key: str,
-        parts: Iterator[_Part],
-        extra: dict[str, Any],
-        begun: Begun,
-        over: Seen | None,
+        self, new: Described, parts: Iterator[Part], begun: Begun, over: Seen | None
     ) -> Look:
-        place = {"Bucket": self.store.bucket, "Key": self._full(key)}
-        upload = self._client.create_multipart_upload(**place, ChecksumType="FULL_OBJECT", **extra)
-        place["UploadId"] = upload["UploadId"]
-
-        def send(number: int, part: _Part) -> dict[str, Any]:
-            answer = self._client.upload_part(
-                **place, PartNumber=number, Body=part.body, ChecksumCRC32C=part.crc32c
-            )
-            self._buffers.append(part.body)
-            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32C": part.crc32c}
-
+        upload = self._begin(new)
         try:
-            begun(upload["UploadId"])
-            done: list[dict[str, Any]] = []
-            going: deque[Future[dict[str, Any]]] = deque()
+            begun(upload)
+            done: list[PartMade] = []
+            going: deque[Future[PartMade]] = deque()
             size, whole = 0, ""
-            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+            with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
                 for number, part in enumerate(parts, 1):
                     size, whole = size + part.size, part.so_far
-                    if len(going) == _PARTS_AT_ONCE:
+                    if len(going) == PARTS_AT_ONCE:
                         done.append(going.popleft().result())
-                    going.append(pool.submit(send, number, part))
+                    going.append(pool.submit(self._send, new.key, upload, number, part))
                 done += [each.result() for each in going]
-            answer = self._client.complete_multipart_upload(
-                **place,
-                MultipartUpload={"Parts": done},
-                **self._only_over(over),
-                ChecksumType="FULL_OBJECT",
-                ChecksumCRC32C=whole,
-            )
-            return self._written(key, size, answer)
+            of_all = Checksum("crc32c", whole) if self.takes_whole_checksums else None
+            etag, computed = self._complete(new.key, upload, done, of_all, over)
+            return self._written(new.key, size, etag, computed)
         except BaseException:
             with suppress(RetainerError):
-                self.abandon(key, upload["UploadId"])
+                self.abandon(new.key, upload)
             raise
 
-    def _written(self, key: str, size: int, answer: Mapping[str, Any]) -> Look:
-        computed = (
-            _checksum_in(answer) if self._proven is not None and self._proven.checksum else None
-        )
-        return Look(Seen(key, size, answer["ETag"].strip('"')), computed)
+    @property
+    def whole_kind(self) -> ChecksumKind | None:
+        """What an upload in parts is proven by as a whole, where the server takes one."""
+        return "crc32c" if self.takes_whole_checksums else None
+
+    def _begin(self, new: Described) -> str:
+        kind = self.whole_kind
+        answer = self.ask("write", new.key, self.calls.begin(new, kind))
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.CANNOT and kind is not None:
+            again = self.ask("write", new.key, self.calls.begin(new, None))
+            if refusal_of(again) is None:
+                self.takes_whole_checksums = False  # Cloudflare R2 has none over a whole upload
+                answer, told = again, None
+        if told is not None:
+            raise self.failure("write", new.key, told)
+        try:
+            return self.calls.begun(answer)
+        except NotS3:
+            raise self._no_s3("write", new.key) from None
+
+    def _send(self, key: str, upload: str, number: int, part: Part) -> PartMade:
+        crc32c = part.crc32c if self.takes_checksums else None
+        answer = self.ask("write", key, self.calls.part(key, upload, number, part.body, crc32c))
+        part.give_back()
+        told = refusal_of(answer)
+        if told is not None:
+            raise self.failure("write", key, told)
+        try:
+            told_again = crc32c if self.takes_whole_checksums else None
+            return self.calls.part_made(number, answer, told_again)
+        except NotS3:
+            raise self._no_s3("write", key) from None
+
+    def _complete(
+        self,
+        key: str,
+        upload: str,
+        parts: Sequence[PartMade],
+        whole: Checksum | None,
+        over: Seen | None,
+    ) -> tuple[str, Checksum | None]:
+        request = self.calls.complete(key, upload, parts, whole, **self._only_over(over))
+        answer = self.ask("write", key, request)
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.UNMET:
+            raise self._taken(key)
+        if told is not None:
+            raise self.failure("write", key, told)
+        try:
+            return self.calls.completed(answer)
+        except NotS3:
+            raise self._no_s3("write", key) from None
+
+    def _written(self, key: str, size: int, etag: str, computed: Checksum | None) -> Look:
+        of: Ability = "parts_checksum" if "-" in etag else "checksum"
+        return Look(Seen(key, size, etag), computed if self._abilities.known.get(of) else None)
 
     def _only_over(self, over: Seen | None) -> dict[str, str]:
         """The condition of a write: that nothing is there, or just this object."""
-        return {"IfMatch": self._tag(over.version)} if over else {"IfNoneMatch": "*"}
+        return {"if_match": self.tag(over.version)} if over else {"if_none_match": "*"}
+
+    def tag(self, version: str) -> str:
+        """An ETag as this server takes it in If-Match of a PUT."""
+        return version if self.bare_tags else f'"{version}"'
 
     def look(self, key: str) -> Look | None:
         look = super().look(key)
-        return None if look is None else look.as_proven(self._proven)
+        return None if look is None else believed(look, self._abilities)
+
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        found = super().whole(key, most)
+        return None if found is None else (believed(found[0], self._abilities), found[1])
+
+    def seen_by_a_reader(self, key: str) -> Look | None:
+        """A look that tells whatever the server does."""
+        return super().look(key)
 
     def abandon(self, key: str, upload: str) -> None:
+        told = refusal_of(self.ask("clear up", key, self.calls.abandon(key, upload)))
+        if told is not None and told.verdict is not Verdict.MISSING and told.code != "NoSuchUpload":
+            raise self.failure("clear up", key, told)
+
+    def replace(self, seen: Seen, content: bytes) -> Seen | None:
+        new = Described(seen.key, len(content), {}, "application/json")
         try:
-            self._client.abort_multipart_upload(
-                Bucket=self.store.bucket, Key=self._full(key), UploadId=upload
-            )
-        except _TROUBLE as error:
-            if not (
-                isinstance(error, ClientError)
-                and (_code(error) == "NoSuchUpload" or _is_missing(error))
-            ):
-                raise self._failed("clear up", key, error) from None
+            return self._put(new, content, crc32c_of(content), seen).seen
+        except KeyTaken:
+            return None
+
+    # ── copies on the server's side ─────────────────────────────────────────────────────────────
 
     def copies_from(self, source: StoreReader) -> bool:
-        here = (self.store.scheme, self.store.endpoint)
-        if not isinstance(source, S3Reader) or (source.store.scheme, source.store.endpoint) != here:
-            return False
+        if not isinstance(source, S3Reader) or source._account.host != self._account.host:
+            same = isinstance(source, S3Reader) and (
+                (source.store.scheme, source.store.endpoint)
+                == (self.store.scheme, self.store.endpoint)
+            )
+            if not same:
+                return False
         return self.conditions().create and self.conditions().checksum
 
     def copy_within(
@@ -578,135 +464,88 @@ class S3Writer(S3Reader):
     ) -> Seen | None:
         if not isinstance(source, S3Reader) or not self.copies_from(source) or seen.size == 0:
             return None
-        extra = self._extra(key, metadata, content_type, seen.size, lock_until, checksum.kind)
-        if seen.size <= _COPY_PART and self.conditions().copy:
-            return self._copy_at_once(source, seen, key, extra)
-        return self._copy_in_parts(source, seen, checksum, key, extra, begun)
+        new = Described(key, seen.size, metadata, content_type, lock_until)
+        if seen.size <= COPY_PART and self.conditions().copy:
+            return self._copy_at_once(source, seen, new, checksum)
+        return self._copy_in_parts(source, seen, checksum, new, begun)
 
     def _copy_at_once(
-        self, source: S3Reader, seen: Seen, key: str, extra: dict[str, Any]
+        self, source: S3Reader, seen: Seen, new: Described, checksum: Checksum
     ) -> Seen | None:
-        try:
-            answer = self._client.copy_object(
-                Bucket=self.store.bucket,
-                Key=self._full(key),
-                CopySource={"Bucket": source.store.bucket, "Key": source._full(seen.key)},
-                CopySourceIfMatch=f'"{seen.version}"',
-                IfNoneMatch="*",
-                MetadataDirective="REPLACE",
-                TaggingDirective="REPLACE",
-                **extra,
-            )["CopyObjectResult"]
-            return Seen(key, seen.size, answer["ETag"].strip('"'))
-        except _TROUBLE as error:
-            if (
-                isinstance(error, ClientError)
-                and _is_conflict(error)
-                and self.look(key) is not None
-            ):
-                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-            self._cannot_copy(source, seen, key, error)
+        request = self.calls.copy(source.calls, seen, new, checksum.kind, if_none_match="*")
+        answer = self.ask("copy to", new.key, request)
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.UNMET and self.look(new.key) is not None:
+            raise self._taken(new.key)
+        if told is not None:
+            self._cannot_copy(source, seen, new.key, told)
             return None
+        try:
+            return Seen(new.key, seen.size, self.calls.copied(answer))
+        except NotS3:
+            raise self._no_s3("copy to", new.key) from None
 
     def _copy_in_parts(
-        self,
-        source: S3Reader,
-        seen: Seen,
-        checksum: Checksum,
-        key: str,
-        extra: dict[str, Any],
-        begun: Begun,
+        self, source: S3Reader, seen: Seen, checksum: Checksum, new: Described, begun: Begun
     ) -> Seen | None:
-        place = {"Bucket": self.store.bucket, "Key": self._full(key)}
-        origin = {"Bucket": source.store.bucket, "Key": source._full(seen.key)}
-        try:
-            upload = self._client.create_multipart_upload(
-                **place, ChecksumType="FULL_OBJECT", **extra
-            )
-        except _TROUBLE as error:
-            self._cannot_copy(source, seen, key, error)
+        answer = self.ask("copy to", new.key, self.calls.begin(new, checksum.kind))
+        if told := refusal_of(answer):
+            self._cannot_copy(source, seen, new.key, told)
             return None
-        place["UploadId"] = upload["UploadId"]
-        kind = f"Checksum{_CHECKSUMS[checksum.kind]}"
         try:
-            begun(upload["UploadId"])
-            done = []
-            for number, start in enumerate(range(0, seen.size, _COPY_PART), 1):
-                self._stop.check()
-                end = min(start + _COPY_PART, seen.size) - 1
-                answer = self._client.upload_part_copy(
-                    **place,
-                    PartNumber=number,
-                    CopySource=origin,
-                    CopySourceIfMatch=f'"{seen.version}"',
-                    CopySourceRange=f"bytes={start}-{end}",
-                )["CopyPartResult"]
-                told = {
-                    name: value for name, value in answer.items() if name.startswith("Checksum")
-                }
-                done.append({"PartNumber": number, "ETag": answer["ETag"]} | told)
-            if any(kind not in part for part in done) or (
-                len(done) == 1 and done[0][kind] != checksum.value
-            ):
+            upload = self.calls.begun(answer)
+        except NotS3:
+            raise self._no_s3("copy to", new.key) from None
+        made: Seen | None = None
+        try:
+            begun(upload)
+            done = self._parts_copied(source, seen, new.key, upload)
+            kind = f"Checksum{checksum.kind.upper()}"
+            tells = done is not None and all(kind in part.checksums for part in done)
+            if done is not None and tells and _is_whole(done, kind, checksum):
+                etag, _ = self._complete(new.key, upload, done, checksum, None)
+                made = Seen(new.key, seen.size, etag)
+        finally:
+            if made is None:
                 with suppress(RetainerError):
-                    self.abandon(key, upload["UploadId"])
-                return None  # it computes none of what it copies, or copied something else
-            answer = self._client.complete_multipart_upload(
-                **place,
-                MultipartUpload={"Parts": done},
-                IfNoneMatch="*",
-                ChecksumType="FULL_OBJECT",
-                **{kind: checksum.value},
-            )
-            return Seen(key, seen.size, answer["ETag"].strip('"'))
-        except BaseException as error:
-            with suppress(RetainerError):
-                self.abandon(key, upload["UploadId"])
-            if (
-                isinstance(error, ClientError)
-                and _is_conflict(error)
-                and error.operation_name == "CompleteMultipartUpload"
-            ):
-                raise KeyTaken(f"{self.name}:{key}: something else lies there") from None
-            if not isinstance(error, _TROUBLE):
-                raise
-            self._cannot_copy(source, seen, key, error)
-            return None
+                    self.abandon(new.key, upload)
+        return made
 
-    def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, error: Exception) -> None:
+    def _parts_copied(
+        self, source: S3Reader, seen: Seen, key: str, upload: str
+    ) -> list[PartMade] | None:
+        done = []
+        for number, start in enumerate(range(0, seen.size, COPY_PART), 1):
+            self._stop.check()
+            end = min(start + COPY_PART, seen.size) - 1
+            request = self.calls.copy_part(source.calls, seen, key, upload, number, start, end)
+            answer = self.ask("copy to", key, request)
+            if told := refusal_of(answer):
+                self._cannot_copy(source, seen, key, told)
+                return None
+            try:
+                done.append(self.calls.part_copied(number, answer))
+            except NotS3:
+                raise self._no_s3("copy to", key) from None
+        return done
+
+    def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, told: Refusal) -> None:
         """Returns where the servers do not copy by themselves, or not what has that checksum.
         Raises StoreFailed for any other reason."""
-        if isinstance(error, ClientError):
-            if _is_conflict(error) or _is_missing(error):
-                raise StoreFailed(
-                    f"copy {source.name}:{seen.key}: it changed since it was seen",
-                    hint="plan again",
-                ) from None
-            if _status(error) in _CANNOT:
-                return
-        raise self._failed("copy to", key, error) from None
+        if told.verdict in (Verdict.UNMET, Verdict.MISSING):
+            raise StoreFailed(
+                f"copy {source.name}:{seen.key}: it changed since it was seen", hint="plan again"
+            )
+        if told.status not in _CANNOT or told.verdict is Verdict.CREDENTIALS:
+            raise self.failure("copy to", key, told)
+
+    # ── locks, archives, deletes ────────────────────────────────────────────────────────────────
 
     def lock(self, seen: Seen, until: datetime) -> None:
-        mode = (self.store.lock or "governance").upper()
-        try:
-            self._client.put_object_retention(
-                Bucket=self.store.bucket,
-                Key=self._full(seen.key),
-                Retention={"Mode": mode, "RetainUntilDate": until},
-            )
-        except _TROUBLE as error:
-            raise self._failed("lock", seen.key, error) from None
+        self._account.retain(seen.key, until)
 
     def restore(self, seen: Seen) -> None:
-        try:
-            self._client.restore_object(
-                Bucket=self.store.bucket,
-                Key=self._full(seen.key),
-                RestoreRequest={"Days": _RESTORED_DAYS, "GlacierJobParameters": {"Tier": "Bulk"}},
-            )
-        except _TROUBLE as error:
-            if not (isinstance(error, ClientError) and _code(error) == "RestoreAlreadyInProgress"):
-                raise self._failed("restore", seen.key, error) from None
+        self._account.restore(seen.key)
 
     def delete(self, seen: Seen) -> Deletion:
         if not self.conditions().delete:
@@ -715,34 +554,27 @@ class S3Writer(S3Reader):
                 return Deletion.GONE
             if (found.seen.version, found.seen.size) != (seen.version, seen.size):
                 return Deletion.CHANGED
-        try:
-            self._client.delete_object(
-                Bucket=self.store.bucket, Key=self._full(seen.key), IfMatch=f'"{seen.version}"'
-            )
-        except ClientError as error:
-            gone = Deletion.DELETED if _was_sent_again(error.response) else Deletion.GONE
-            if _is_missing(error):
+        answer = self.ask("delete", seen.key, self.calls.delete(seen.key, f'"{seen.version}"'))
+        told = refusal_of(answer)
+        if told is None:
+            return Deletion.DELETED
+        gone = _gone(answer)
+        match told.verdict:
+            case Verdict.MISSING:
                 return gone
-            if _is_conflict(error):
+            case Verdict.UNMET:
                 return Deletion.CHANGED if self.look(seen.key) else gone
-            if (
-                _status(error) == 403
-                and "lock" in str(error.response.get("Error", {}).get("Message", "")).lower()
-            ):
+            case Verdict.LOCKED:
                 return Deletion.LOCKED
-            raise self._failed("delete", seen.key, error) from None
-        except _NO_ANSWER as error:
-            raise self._failed("delete", seen.key, error) from None
-        return Deletion.DELETED
+        raise self.failure("delete", seen.key, told)
 
     def put_back(self, key: str) -> bool:
         return True
 
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
-        together = [seen for seen in batch if not _UNWRITABLE.search(seen.key)]
-        outcomes = (
-            dict(zip(together, self._deleted_together(together), strict=True)) if together else {}
-        )
+        together = [seen for seen in batch if not UNWRITABLE.search(seen.key)]
+        done = self._deleted_together(together) if together else []
+        outcomes = dict(zip(together, done, strict=True))
         return [outcomes[seen] if seen in outcomes else self._deleted_alone(seen) for seen in batch]
 
     def _deleted_alone(self, seen: Seen) -> Deletion | StoreFailure:
@@ -755,311 +587,64 @@ class S3Writer(S3Reader):
             return StoreFailure(error.message, refused=isinstance(error, StoreRefused))
 
     def _deleted_together(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
-        objects = [{"Key": self._full(seen.key), "ETag": f'"{seen.version}"'} for seen in batch]
+        many = f"{len(batch)} objects"
+        answer = self.ask("delete", many, self.calls.delete_many(batch))
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.CANNOT and told.status == 400:
+            return [self._deleted_alone(seen) for seen in batch]  # one of its keys is not read
+        if told is not None:
+            raise self.failure("delete", many, told)
         try:
-            answer = self._client.delete_objects(
-                Bucket=self.store.bucket, Delete={"Objects": objects, "Quiet": False}
-            )
-        except _TROUBLE as error:
-            if (
-                isinstance(error, ClientError)
-                and _status(error) == 400
-                and not _region_in(error)
-                and _code(error) not in _CREDENTIAL_CODES
-            ):
-                return [
-                    self._deleted_alone(seen) for seen in batch
-                ]  # one of its keys is none that this server reads
-            raise self._failed("delete", f"{len(batch)} objects", error) from None
-        gone = Deletion.DELETED if _was_sent_again(answer) else Deletion.GONE
-        deleted = {item["Key"] for item in answer.get("Deleted", ())}
-        errors = {item["Key"]: str(item.get("Code", "")) for item in answer.get("Errors", ())}
+            deleted, errors = self.calls.deleted_many(answer)
+        except NotS3:
+            deleted, errors = set(), {}
+        gone = _gone(answer)
 
         def outcome(seen: Seen) -> Deletion | StoreFailure:
-            key = self._full(seen.key)
-            match errors.get(key):
+            match errors.get(seen.key):
                 case "PreconditionFailed":
                     return Deletion.CHANGED if self.look(seen.key) else gone
                 case "NoSuchKey":
                     return gone
-                case None if key in deleted:
+                case None if seen.key in deleted:
                     return Deletion.DELETED
                 case code:
                     said = f"delete {self.name}:{seen.key}: S3 answered {code or 'nothing'}"
-                    return StoreFailure(
-                        said,
-                        refused=code
-                        in ("AccessDenied", "MethodNotAllowed", "InvalidRequest", "MalformedXML"),
+                    refused = code in (
+                        "AccessDenied",
+                        "MethodNotAllowed",
+                        "InvalidRequest",
+                        "MalformedXML",
                     )
+                    return StoreFailure(said, refused=refused)
 
         return [outcome(seen) for seen in batch]
 
+    # ── what the server honours ─────────────────────────────────────────────────────────────────
+
     def impatient(self) -> S3Writer:
         other = S3Writer(self.store, self._stop, quick=True)
-        other._proven, other._bare_tags = self.conditions(), self._bare_tags
+        other._abilities = S3Abilities(other, self._abilities.shared)
+        other.bare_tags, other.takes_checksums = self.bare_tags, self.takes_checksums
         return other
 
-    def conditions(self) -> Conditions:
-        with self._proving:
-            if self._proven is None:
-                self._proven = self._prove()
-            return self._proven
+    def conditions(self) -> Abilities:
+        return self._abilities
 
-    def _prove(self) -> Conditions:
-        key = f"{OWN_PREFIX}probe-{uuid.uuid4().hex}"
-        place = {"Bucket": self.store.bucket, "Key": self._full(key)}
-        put, wrong = (
-            partial(self._client.put_object, **place, **self._encrypted),
-            '"00000000000000000000000000000000"',
-        )
-        try:
-            version = put(Body=b"probe", ChecksumCRC32C=_crc(b"probe"))["ETag"].strip('"')
-            probe = super().look(key)
-            create = self._refused(
-                lambda: put(Body=b"other", IfNoneMatch="*", ChecksumCRC32C=_crc(b"other"))
-            )
-            create = create and self._refuses_parts(place, _crc(b"other"), IfNoneMatch="*")
-            copy = create and self._refuses_copies(place, key)
-            computed = (version, Checksum("crc32c", _crc(b"probe")))
-            checksum = probe is not None and (probe.seen.version, probe.checksum) == computed
-            checksum = checksum and self._refused(
-                lambda: put(Body=b"probe", ChecksumCRC32C=_crc(b"other")), statuses=(400,)
-            )
-            checksum = checksum and self._refuses_parts(place, _crc(b"probe"))
-            replace = create and self._replaces(put, key, version)
-            delete = (
-                self._refused(lambda: self._client.delete_object(**place, IfMatch=wrong))
-                and super().look(key) is not None
-            )
-            batch = (
-                delete
-                and self._refuses_batch(place | {"ETag": wrong})
-                and super().look(key) is not None
-            )
-            self._client.delete_object(**place)
-        except _TROUBLE as error:
-            with suppress(*_TROUBLE):
-                self._client.delete_object(**place)
-            raise self._failed("probe", "", error) from None
-        return Conditions(
-            create=create,
-            delete=delete,
-            batch_delete=batch,
-            checksum=checksum,
-            replace=replace,
-            copy=copy,
-        )
-
-    def _replaces(self, put: Any, key: str, version: str) -> bool:
-        """Whether a write over the right version goes through, and one over another version does
-        not.
-
-        Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes
-        (../shared/lab/ceph-rgw-conditions.sh).
-        """
-        if not self._refused(
-            lambda: put(
-                Body=b"other",
-                IfMatch='"00000000000000000000000000000000"',
-                ChecksumCRC32C=_crc(b"other"),
-            )
-        ):
-            return False
-        for self._bare_tags in (False, True):
-            try:
-                put(Body=b"probe", IfMatch=self._tag(version), ChecksumCRC32C=_crc(b"probe"))
-            except ClientError as error:
-                if not _is_conflict(error) and _status(error) not in (400, 501):
-                    raise
-                continue
-            return self._refused(
-                partial(
-                    put, Body=b"other", IfMatch=self._tag("0" * 32), ChecksumCRC32C=_crc(b"other")
-                )
-            )
-        self._bare_tags = False
-        return False
-
-    def _tag(self, version: str) -> str:
-        """An ETag as this server takes it in If-Match of a PUT."""
-        return version if self._bare_tags else f'"{version}"'
-
-    def _refuses_parts(self, place: Mapping[str, str], whole: str, **condition: str) -> bool:
-        """Whether an upload in parts ends in a refusal, for its condition or since this is not the
-        checksum of its bytes (`other`)."""
-        upload, told = dict(place), {"ChecksumCRC32C": _crc(b"other")}
-        try:
-            how = {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"} | self._encrypted
-            upload["UploadId"] = self._client.create_multipart_upload(**place, **how)["UploadId"]
-            part = {
-                "PartNumber": 1,
-                "ETag": self._client.upload_part(**upload, PartNumber=1, Body=b"other", **told)[
-                    "ETag"
-                ],
-            } | told
-            end = partial(
-                self._client.complete_multipart_upload,
-                **upload,
-                MultipartUpload={"Parts": [part]},
-                ChecksumType="FULL_OBJECT",
-            )
-            return self._refused(
-                lambda: end(ChecksumCRC32C=whole, **condition), statuses=(400, 412)
-            )
-        except ClientError as error:
-            if _status(error) in _NO_PARTS:
-                return True
-            raise
-        finally:
-            if "UploadId" in upload:
-                with suppress(*_TROUBLE):
-                    self._client.abort_multipart_upload(**upload)
-
-    def _refuses_copies(self, place: Mapping[str, str], key: str) -> bool:
-        """Whether CopyObject writes over nothing, and has a checksum computed of what it wrote:
-        some servers repeat the one of the source."""
-        how = {
-            "MetadataDirective": "REPLACE",
-            "IfNoneMatch": "*",
-            "ChecksumAlgorithm": "CRC64NVME",
-        } | self._encrypted
-        copy = partial(self._client.copy_object, CopySource=place, **how)
-        other = dict(place) | {"Key": place["Key"] + "-copy"}
-        try:
-            copy(**other)
-            made = super().look(key + "-copy")
-            return (
-                made is not None
-                and made.checksum == _PROBE_CRC64NVME
-                and self._refused(lambda: copy(**place))
-            )
-        except ClientError:
-            return False  # they are then made in parts, whose last call is conditional
-        finally:
-            with suppress(*_TROUBLE):
-                self._client.delete_object(**other)
-
-    def _refuses_batch(self, entry: Mapping[str, str]) -> bool:
-        answer: dict[str, Any] = {}
-        objects = [{"Key": entry["Key"], "ETag": entry["ETag"]}]
-        refused = self._refused(
-            lambda: answer.update(
-                self._client.delete_objects(Bucket=entry["Bucket"], Delete={"Objects": objects})
-            )
-        )
-        return not refused and bool(answer.get("Errors")) and not answer.get("Deleted")
-
-    @staticmethod
-    def _refused(call: Any, statuses: tuple[int, ...] = (412,)) -> bool:
-        """Whether a call that must fail on its condition does. Any other failure goes through."""
-        try:
-            call()
-        except ClientError as error:
-            if _is_conflict(error) or _status(error) in statuses:
-                return True
-            if _status(error) in (400, 501):
-                return False
-            raise
-        return False
-
-    def replace(self, seen: Seen, content: bytes) -> Seen | None:
-        try:
-            answer = self._client.put_object(
-                Bucket=self.store.bucket,
-                Key=self._full(seen.key),
-                Body=content,
-                IfMatch=self._tag(seen.version),
-                ChecksumCRC32C=_crc(content),
-                **self._encrypted,
-            )
-        except ClientError as error:
-            if _is_conflict(error) or _is_missing(error):
-                return None
-            raise self._failed("write", seen.key, error) from None
-        except _NO_ANSWER as error:
-            raise self._failed("write", seen.key, error) from None
-        return Seen(seen.key, len(content), answer["ETag"].strip('"'))
+    def prove_on(self, seen: Seen, content: bytes) -> Seen:
+        return self._abilities.prove_on(seen, content)
 
 
-def _checksum_in(head: Mapping[str, Any]) -> Checksum | None:
-    """What S3 computed of a whole object: of those it may have, the ones that are known here."""
-    for kind, name in _CHECKSUMS.items():
-        if (value := head.get(f"Checksum{name}")) and "-" not in value:
-            return Checksum(kind, value)
-    return None
+def _gone(answer: Answer) -> Deletion:
+    """Asked more than once, the first may have been done, and its answer lost."""
+    return Deletion.DELETED if answer.tries > 1 else Deletion.GONE
 
 
-def _age(head: Mapping[str, Any]) -> timedelta | None:
-    """How long ago an object was written, by the server's own `Date`."""
-    told = (
-        head.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"),
-        head.get("LastModified"),
-    )
-    now, then = map(read_http_date, told)
-    return now - then if now and then else None
+def _is_whole(parts: Sequence[PartMade], kind: str, checksum: Checksum) -> bool:
+    return len(parts) > 1 or parts[0].checksums[kind] == checksum.value
 
 
-def _region_in(error: ClientError) -> str | None:
-    """The region that S3 names where a request went to another one."""
-    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    named = headers.get("x-amz-bucket-region") or error.response.get("Error", {}).get("Region")
-    return str(named) if named and _status(error) in (301, 307, 400) else None
-
-
-def _without_query(address: str) -> str:
-    return address.partition("?")[0][:200]
-
-
-def _crc(content: bytes) -> str:
-    return Checksum.of("crc32c", google_crc32c.Checksum(content)).value
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A piece of a stream that is sent at once. Its buffer is used again: memory that is new costs
-    more than all that is done with it."""
-
-    body: BytesIO
-    size: int
-    crc32c: str
-    so_far: str
-    """The CRC32C of the stream up to the end of this part."""
-
-
-def _parts(chunks: Iterator[bytes], size: int | None, buffers: list[BytesIO]) -> Iterator[_Part]:
-    """The stream in parts of at least 8 MiB, the last one shorter, and no more of them than S3
-    takes; one empty part for an empty stream.
-
-    `buffers`: those to be used again.
-    """
-    least, number = max(_PART, -(-(size or 0) // _MOST_PARTS)), 0
-    whole: google_crc32c.Checksum | None = None
-    while True:
-        body, checksum = _emptied(buffers), google_crc32c.Checksum()
-        for chunk in chunks:
-            body.write(chunk)
-            checksum.update(chunk)
-            if whole:
-                whole.update(chunk)
-            if body.tell() >= (least if size is not None else least << (number // _GROWS_EVERY)):
-                break
-        length = body.tell()
-        if length == 0 and whole:
-            buffers.append(body)
-            return
-        whole = whole or checksum.copy()
-        body.truncate()
-        body.seek(0)
-        yield _Part(
-            body, length, Checksum.of("crc32c", checksum).value, Checksum.of("crc32c", whole).value
-        )
-        number += 1
-
-
-def _emptied(buffers: list[BytesIO]) -> BytesIO:
-    try:
-        buffer = buffers.pop()
-    except IndexError:
-        return BytesIO()
-    buffer.seek(0)
-    return buffer
+def _in_its_words(told: Refusal) -> str:
+    """What the server says itself, without addresses that may be signed."""
+    words = " ".join(told.message.split())[:200]
+    return f"; it says: {words}" if words and "X-Amz-" not in words else ""

@@ -1,0 +1,106 @@
+"""Where the bytes of a copy come from, opened and not yet read; and how they are watched as they go
+by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from retainer.apply.copied import Changed, Stream, Task
+from retainer.apply.verify import Counted, kind_of
+from retainer.apply.way import THROUGH_HERE, is_same
+from retainer.errors import SourceFailed, StoreFailed
+from retainer.planfile import Action, Planned
+from retainer.ports import Body, Look, StoreReader
+
+LONGEST_UNTOLD = 1 << 40
+"""What comes without a length from anywhere is given up after so many bytes."""
+
+
+def from_store(
+    task: Task, planned: Planned, kind: str | None, *, may_be_empty: bool = False
+) -> Stream:
+    """An object of a store as the plan saw it; a short one is read at once, in the call that looks
+    at it. Raises Changed, StoreFailed."""
+    source = task.source
+    assert source is not None
+    if planned.size <= THROUGH_HERE:
+        try:
+            found = source.whole(planned.key, THROUGH_HERE)
+        except StoreFailed:
+            as_planned(source, planned)  # it may have become long
+            raise
+        if found is None or not is_same(found[0], planned):
+            raise _changed(source, planned)
+        lying, chunks = found[0], iter((found[1],))
+    else:
+        lying = as_planned(source, planned)
+        chunks = source.read(lying.seen)
+    counted = Counted(chunks, kind, told=lying.told, stored=True)
+    return Stream(counted, lying.seen.size, lying=lying, may_be_empty=may_be_empty)
+
+
+def as_planned(store: StoreReader, planned: Planned) -> Look:
+    """An object, if it is still what the plan saw. Raises Changed, StoreFailed."""
+    look = store.look(planned.key)
+    if look is None or not is_same(look, planned):
+        raise _changed(store, planned)
+    return look
+
+
+def _changed(store: StoreReader, planned: Planned) -> Changed:
+    return Changed(f"{store.name}:{planned.key} is not what the plan saw")
+
+
+def recording(task: Task, body: Body, said: list[str]) -> Stream:
+    """The one file that a recording is, or its biggest one; what 100ms's record says of its size is
+    compared with what comes."""
+    told = task.action.facts.get("size")
+    if body.length is not None and told is not None and body.length > told:
+        said.append(f"100ms's record says {told} bytes, {body.length} came")
+    kind = kind_of(task.action.type, path_of(task.action))
+    return Stream(
+        Counted(body.chunks, kind, body.content_type),
+        body.length if body.length is not None else told,
+        told,
+    )
+
+
+def path_of(action: Action) -> str:
+    return str(action.facts.get("path") or "")
+
+
+def ready(content: bytes) -> Stream:
+    return Stream(Counted([content]), len(content))
+
+
+def watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator[bytes]:
+    """The stream, watched. One that is empty, not as long as it must be or not what its store says
+    ends in SourceFailed, so that nothing is written of it; and so does one that would not count,
+    where it would replace something."""
+    came = 0
+    most = stream.expected if stream.expected is not None else LONGEST_UNTOLD
+    for chunk in stream.counted:
+        task.check()
+        came += len(chunk)
+        if came > most:
+            raise SourceFailed(
+                f"more than {most} bytes came", hint="look at the recording in the 100ms dashboard"
+            )
+        yield chunk
+        task.tell(len(chunk))
+    if came == 0 and not stream.may_be_empty:
+        raise SourceFailed("no byte came", hint="look at the recording in the 100ms dashboard")
+    if stream.expected is not None and came != stream.expected:
+        raise SourceFailed(f"{came} bytes came of {stream.expected}", hint="run it again")
+    if replacing and (reason := not_believable(came, stream)):
+        raise SourceFailed(reason)
+
+
+def not_believable(came: int, stream: Stream) -> str | None:
+    """Why so many bytes may not be all: nobody says how many there are, or 100ms's own record says
+    more."""
+    if stream.expected is None:
+        return f"{came} bytes came and nobody says how many there are"
+    if stream.told is not None and came < stream.told:
+        return f"{came} bytes came, 100ms's record says {stream.told}"
+    return None

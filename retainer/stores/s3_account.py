@@ -1,0 +1,228 @@
+"""What boto3 is best at: whose credentials are used and when they are renewed, at which address a
+bucket is asked, and the calls that are rare (locks, restores)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    CredentialRetrievalError,
+    InvalidConfigError,
+    InvalidRegionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
+
+from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
+from retainer.model.setting import Store
+from retainer.stores import s3_calls
+from retainer.stores.sigv4 import encoded_path, encoded_query, signed
+from retainer.stores.verdict import Refusal, Verdict
+from retainer.stores.wire import Answer, Request
+
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    SSOError,
+    ProfileNotFound,
+    ConfigNotFound,
+    ConfigParseError,
+    InvalidConfigError,
+)
+_WRONG_REGION = (NoRegionError, InvalidRegionError)
+_RESTORED_DAYS = 7
+_CLIENT = f"retainer/{version('retainer')}"
+
+
+@cache
+def session() -> boto3.Session:
+    """Shared by all stores, so that credentials are looked up and renewed once."""
+    return boto3.Session()
+
+
+class S3Account:
+    """One bucket as these credentials reach it: a `Dialer` for the wire, and the rare calls.
+
+    Raises CredentialsRefused where there are none, StoreFailed where no address can be made.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        try:
+            found = session().get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            self._credentials = found
+            self._keys()
+            self._dial(store.region)
+        except (BotoCoreError, ValueError) as error:
+            if not isinstance(error, BotoCoreError):
+                hint = "look at its `endpoint` and `region`"
+                raise StoreFailed(f"reach {store.name}: {error}", hint=hint) from None
+            raise failure_of(store.name, "reach", "", error) from None
+
+    def _dial(self, region: str | None) -> None:
+        """Find out the address of the bucket, as boto3 resolves it."""
+        self.client = self._connected(region)
+        address = self.client.generate_presigned_url(
+            "head_bucket", Params={"Bucket": self.store.bucket}
+        )
+        parts = urlsplit(address)
+        self.origin, self.host = f"{parts.scheme}://{parts.netloc}", parts.netloc
+        self.calls = s3_calls.S3Calls(self.store, parts.path.rstrip("/"))
+        self._region = str(self.client.meta.region_name or "us-east-1")
+
+    def moves_to(self, region: str) -> bool:
+        """Ask in another region from now on, where AWS says that the bucket is there; whether it
+        was not asked there before."""
+        if self.store.endpoint or "/" in region or region == self._region:
+            return False
+        self._dial(region)
+        return True
+
+    def _connected(self, region: str | None) -> Any:
+        store = self.store
+        by_path = store.endpoint and store.scheme == "s3"
+        return session().client(
+            "s3",
+            region_name=region or ("us-east-1" if store.endpoint else None),
+            endpoint_url=store.endpoint,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"mode": "standard", "max_attempts": 5},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                user_agent=_CLIENT,
+                s3={"addressing_style": "path" if by_path else "auto"},
+            ),
+        )
+
+    def _keys(self) -> Any:
+        try:
+            return self._credentials.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise failure_of(self.store.name, "reach", "", error) from None
+
+    # ── a Dialer ────────────────────────────────────────────────────────────────────────────────
+
+    def address(self, request: Request) -> tuple[str, dict[str, str]]:
+        path, query = encoded_path(request.path), encoded_query(request.query)
+        headers = {"user-agent": _CLIENT, "accept-encoding": "identity", **request.headers}
+        sent = signed(
+            request.method,
+            self.host,
+            path,
+            query,
+            headers,
+            self._keys(),
+            self._region,
+            datetime.now(UTC),
+        )
+        return f"{self.origin}{path}{'?' + query if query else ''}", sent
+
+    def may_pass(self, answer: Answer) -> bool:
+        return s3_calls.may_pass(answer)
+
+    def is_busy(self, answer: Answer) -> bool:
+        return s3_calls.is_busy(answer)
+
+    # ── rare calls ──────────────────────────────────────────────────────────────────────────────
+
+    def may_see_locks(self, key: str) -> bool | None:
+        """Whether HEAD would tell of a lock: it leaves out what the caller has no right to see.
+        None: it cannot be told at this moment."""
+        allowed = True
+        for ask in (self.client.get_object_retention, self.client.get_object_legal_hold):
+            try:
+                ask(Bucket=self.store.bucket, Key=self.store.prefix + key)
+            except ClientError as error:
+                told = refusal_in(error)
+                if told.status >= 500:
+                    return None
+                allowed = allowed and told.status in (400, 404) and told.code != "AccessDenied"
+            except BotoCoreError:
+                return None
+        return allowed
+
+    def retain(self, key: str, until: datetime) -> None:
+        """Raises StoreFailed."""
+        mode = (self.store.lock or "governance").upper()
+        self._rare(
+            "lock",
+            key,
+            lambda: self.client.put_object_retention(
+                Bucket=self.store.bucket,
+                Key=self.store.prefix + key,
+                Retention={"Mode": mode, "RetainUntilDate": until},
+            ),
+        )
+
+    def restore(self, key: str) -> None:
+        """Raises StoreFailed."""
+        how = {"Days": _RESTORED_DAYS, "GlacierJobParameters": {"Tier": "Bulk"}}
+        place = {"Bucket": self.store.bucket, "Key": self.store.prefix + key}
+        self._rare(
+            "restore",
+            key,
+            lambda: self.client.restore_object(**place, RestoreRequest=how),
+            well="RestoreAlreadyInProgress",
+        )
+
+    def _rare(self, verb: str, key: str, call: Callable[[], Any], well: str = "") -> None:
+        try:
+            call()
+        except (ClientError, BotoCoreError) as error:
+            if isinstance(error, ClientError) and well and refusal_in(error).code == well:
+                return
+            raise failure_of(self.store.name, verb, key, error) from None
+
+
+def refusal_in(error: ClientError) -> Refusal:
+    """An error of boto3 as one of the wire."""
+    told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    status = int(meta.get("HTTPStatusCode", 0))
+    code, message = str(told.get("Code", "")), str(told.get("Message", ""))
+    body = f"<Error><Code>{code}</Code></Error>".encode()
+    found = s3_calls.refusal_of(Answer(status, meta.get("HTTPHeaders", {}), body))
+    return Refusal(found.verdict if found else Verdict.OTHER, status, code, message)
+
+
+def failure_of(store: str, verb: str, key: str, error: Exception) -> RetainerError:
+    """A failure of boto3 as a sentence."""
+    where = f"{verb} {store}:{key}" if key else f"{verb} {store}"
+    if isinstance(error, ClientError):
+        told = refusal_in(error)
+        return StoreFailed(f"{where}: S3 answered {told.status} {told.code}")
+    if isinstance(error, _NO_CREDENTIALS):
+        return CredentialsRefused(
+            f"{where}: S3 refused the credentials, or there are none ({type(error).__name__})",
+            hint="see `aws sts get-caller-identity`",
+            store=store,
+        )
+    if isinstance(error, _WRONG_REGION):
+        return StoreFailed(
+            f"{where}: no region that S3 knows is named",
+            hint="set `region` for it in retainer.yaml",
+        )
+    return StoreFailed(
+        f"{where}: {type(error).__name__}", hint="the connection failed; run it again"
+    )

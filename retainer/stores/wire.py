@@ -1,0 +1,205 @@
+"""One call to a store: signed anew for each try, tried again where that may help, and never more of
+them at once than the server takes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
+
+from retainer.stop import Stop
+from retainer.wire import Pools, cut_after
+
+LONGEST_ANSWER = 64 << 20
+"""An answer that is read whole is at most so long."""
+CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
+"""A server that is silent for so long counts as gone."""
+WHOLE_SECONDS = 300.0
+PIECE = 1 << 20
+FIRST_AT_ONCE = 32
+MOST_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked. `path` and `query` are not encoded yet; names of headers are in small
+    letters."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | memoryview = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `tries`: so often it was asked; after more than one, an earlier try may have
+    been done, and its answer lost."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = b""
+    tries: int = 1
+
+
+class NoAnswer(Exception):
+    """No answer came at all; what was asked may have been done. Its text is the kind of failure."""
+
+
+class Dialer(Protocol):
+    """How a cloud is spoken to: its server, and what it wants to see before it answers."""
+
+    def address(self, request: Request) -> tuple[str, Mapping[str, str]]:
+        """The whole address and all headers, signed at this moment."""
+
+    def may_pass(self, answer: Answer) -> bool:
+        """Whether the same call may go through later."""
+
+    def is_busy(self, answer: Answer) -> bool:
+        """Whether the server asks for fewer calls at once."""
+
+
+class Wire:
+    """Asks one server. Safe to use from several threads."""
+
+    def __init__(self, dialer: Dialer, host: str, stop: Stop, *, quick: bool = False) -> None:
+        """`quick`: give up on a silent server in seconds, and never wait for others, as a lock
+        must."""
+        connect, read = (5.0, 10.0) if quick else (CONNECT_SECONDS, READ_SECONDS)
+        self._pools = pools_of(connect, read)
+        self._dialer, self._stop = dialer, stop
+        self._tries = 2 if quick else 5
+        self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host)
+
+    def ask(self, request: Request) -> Answer:
+        """The answer, read whole. Raises NoAnswer."""
+        return self._try(request, _whole)
+
+    @contextmanager
+    def open(self, request: Request) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+        """The answer, and its body as it comes. The body raises NoAnswer where it breaks off, or
+        stalls. Raises NoAnswer."""
+        opened: list[BaseHTTPResponse] = []
+
+        def begin(response: BaseHTTPResponse) -> tuple[int, Mapping[str, str], bytes]:
+            if response.status >= 300:
+                return _whole(response)
+            opened.append(response)
+            return response.status, response.headers, b""
+
+        answer = self._try(request, begin)
+        try:
+            yield answer, _pieces(opened[0]) if opened else iter((answer.content,))
+        finally:
+            for response in opened:
+                response.close() if response.length_remaining else response.release_conn()
+
+    def _try(
+        self,
+        request: Request,
+        take: Callable[[BaseHTTPResponse], tuple[int, Mapping[str, str], bytes]],
+    ) -> Answer:
+        for tries in range(1, self._tries + 1):
+            with self._lane:
+                try:
+                    answer = Answer(*take(self._send(request)), tries=tries)
+                except (HTTPError, OSError) as error:
+                    failure = type(error).__name__
+                    answer = None
+            if answer is not None:
+                self._lane.ended(busy=self._dialer.is_busy(answer))
+                if not self._dialer.may_pass(answer):
+                    return answer
+            if tries == self._tries or self._stop.pause(_backoff(tries)):
+                break
+        if answer is None:
+            raise NoAnswer(failure)
+        return answer
+
+    def _send(self, request: Request) -> BaseHTTPResponse:
+        address, headers = self._dialer.address(request)
+        return self._pools.open(request.method, address, headers, request.body or None)
+
+
+class Lane:
+    """So many calls to one server at once: more after each row of successes, half where it says
+    that it is too many (additive increase, multiplicative decrease)."""
+
+    def __init__(self, first: int = FIRST_AT_ONCE, most: int = MOST_AT_ONCE) -> None:
+        self._limit, self._most = first, most
+        self._going = self._row = 0
+        self._free = threading.Condition()
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    def __enter__(self) -> None:
+        with self._free:
+            while self._going >= self._limit:
+                self._free.wait()
+            self._going += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._free:
+            self._going -= 1
+            self._free.notify()
+
+    def ended(self, *, busy: bool) -> None:
+        """Told of each answer."""
+        with self._free:
+            self._row = 0 if busy else self._row + 1
+            if busy:
+                self._limit = max(1, self._limit // 2)
+            elif self._row >= self._limit and self._limit < self._most:
+                self._limit, self._row = self._limit + 1, 0
+                self._free.notify()
+
+
+@cache
+def lane_of(host: str) -> Lane:
+    """The lane to one server, which all stores there share."""
+    return Lane()
+
+
+@cache
+def pools_of(connect: float, read: float) -> Pools:
+    """Connections that all stores share; seconds until a silent server counts as gone."""
+    return Pools(connect=connect, read=read, at_once=MOST_AT_ONCE)
+
+
+def _whole(response: BaseHTTPResponse) -> tuple[int, Mapping[str, str], bytes]:
+    try:
+        if response.length_remaining == 0:
+            content = response.read()
+        else:
+            with cut_after(response, WHOLE_SECONDS):
+                content = response.read(LONGEST_ANSWER)
+                if response.read(1):
+                    raise HTTPError("an answer is too long")
+        return response.status, response.headers, content
+    except BaseException:
+        response.close()
+        raise
+    finally:
+        response.release_conn()
+
+
+def _pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
+    try:
+        while piece := response.read(PIECE):
+            yield piece
+    except (HTTPError, OSError) as error:
+        raise NoAnswer(type(error).__name__) from None
+
+
+def _backoff(tries: int) -> float:
+    return random.uniform(0.5, 1.0) * min(8.0, 0.1 * 4.0**tries)
