@@ -9,7 +9,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ from retainer.journal.file import (
     done_lately,
     left_over,
     open_intents,
+    proven_lately,
     read_journal,
     recent_deletes,
 )
@@ -482,6 +483,11 @@ def carry_out(
         stores = {
             name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))
         }
+        places = {store.name: store.place for store in world.settings.stores}
+        proven = proven_lately(journal.before, world.clock(), header.tool)
+        for name, store in stores.items():
+            with suppress(RetainerError):  # a folder that is not there is told by its lock
+                store.conditions().recall(proven.get(places[name], {}))
         with locked(stores, owner, _expected(header, world), open_in) as (locks, unusable):
             lost: list[str] = []
             with Heart(list(locks.values()), lost.append) as heart:
@@ -739,6 +745,7 @@ def _job(
         },
         settled=settled.entries,
         identities=ground.identities,
+        places={store.name: store.place for store in world.settings.stores},
         **({"workers": workers} if workers else {}),
     )
 

@@ -119,6 +119,9 @@ class Abilities(Protocol):
     def known(self) -> Mapping[str, bool]:
         """What was found out so far, by the name of the ability."""
 
+    def recall(self, known: Mapping[str, bool]) -> None:
+        """Believe what was found out before, by the names that `known` gives."""
+
     @property
     def create(self) -> bool:
         """A single write goes through only where nothing lies."""
@@ -170,6 +173,9 @@ class Certain:
     @property
     def known(self) -> Mapping[str, bool]:
         return {name: getattr(self, name) for name in get_args(Ability) if hasattr(self, name)}
+
+    def recall(self, known: Mapping[str, bool]) -> None:
+        """They are known already."""
 
     @property
     def lock(self) -> bool:

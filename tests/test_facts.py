@@ -31,7 +31,7 @@ from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, 
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
-from retainer.ports import Look, Seen
+from retainer.ports import Look, Seen, looked_and_read
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 VAULT = Store("vault", "s3://acme-vault/100ms", layouts=(DEFAULT_LAYOUT,))
@@ -1466,6 +1466,9 @@ class FakeReader:
 
     def unfinished(self) -> Sequence[str]:
         return ()
+
+    def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        return looked_and_read(self, key, most)
 
     def read(self, seen: Seen) -> Iterator[bytes]:
         self.reads += 1

@@ -4,7 +4,8 @@ what answers mean."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,7 +20,7 @@ from botocore.credentials import Credentials
 
 from retainer.model.setting import Store
 from retainer.ports import Checksum, Seen
-from retainer.stores.parts import PART, crc32c_of, in_parts
+from retainer.stores.parts import PART, Buffers, Parts, crc32c_of
 from retainer.stores.s3_calls import Described, NotS3, PartMade, S3Calls, may_pass, refusal_of
 from retainer.stores.sigv4 import encoded_path, encoded_query, signed
 from retainer.stores.verdict import Verdict
@@ -456,13 +457,25 @@ def test_a_stream_is_cut_into_parts_of_one_size(chunk: int, size: int) -> None:
     content = bytes(range(251)) * (size // 251 + 1)
     content = content[:size]
     chunks = (content[at : at + chunk] for at in range(0, size, chunk))
-    buffers: list[bytearray] = []
-    came = []
-    for part in in_parts(chunks, size, buffers):
+    buffers, came = Buffers(1, 1), []
+    parts = Parts(chunks, size, buffers)
+    for part in parts:
         came.append((bytes(part.body), part.crc32c, part.so_far))
-        part.give_back()
+        parts.give_back(part)
     assert b"".join(body for body, _, _ in came) == content
     assert [len(body) for body, _, _ in came[:-1]] == [PART] * (len(came) - 1)
     assert [crc for _, crc, _ in came] == [crc32c_of(body) for body, _, _ in came]
     assert came[-1][2] == crc32c_of(content)
-    assert len(buffers) == 1, "one buffer is used for all"
+    assert buffers.take() is not None, "the only one was given back each time"
+
+
+def test_memory_is_given_back_whatever_a_stream_does() -> None:
+    def breaking() -> Iterator[bytes]:
+        yield bytes(PART + 1)
+        raise RuntimeError("the source broke")
+
+    buffers = Buffers(3, 1)
+    for _ in range(5):
+        with pytest.raises(RuntimeError), closing(Parts(breaking(), None, buffers)) as parts:
+            list(parts)
+    assert all(buffers.take() is not None for _ in range(3))

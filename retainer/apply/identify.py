@@ -19,12 +19,13 @@ def identified(store: StoreWriter, customer: str | None) -> Identity | None:
         if not store.conditions().create:
             return None
         made = Identity.new(customer)
-        with suppress(KeyTaken):
-            store.create(
-                IDENTITY_KEY, iter([made.write()]), len(made.write()), {}, "application/json"
-            )
-        found = identity_in(store)
-        return found[1] if found else None
+        content = made.write()
+        try:
+            store.create(IDENTITY_KEY, iter([content]), len(content), {}, "application/json")
+        except KeyTaken:
+            found = identity_in(store)
+            return found[1] if found else None
+        return made
     look, identity = found
     if identity.customer is None and customer is not None and store.conditions().replace:
         told = Identity(identity.id, customer)

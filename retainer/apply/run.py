@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -42,7 +42,8 @@ from retainer.ports import (
 )
 from retainer.stop import Stop, Stopped
 
-WORKERS = 8
+WORKERS = 32
+"""So many actions at once; each server then takes as many calls as it takes (stores/wire.py)."""
 PART_ROWS = 200
 PART_AGE = timedelta(seconds=60)
 TRIES = 3
@@ -145,6 +146,8 @@ class Job:
     """The catalog's entries of what earlier runs deleted without being told."""
     identities: Mapping[str, str]
     """The identity of each store whose is known; the catalog's entries carry it."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where each store lies (`Store.place`)."""
     workers: int = WORKERS
 
 
@@ -162,6 +165,7 @@ class Run:
         self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         self._oldest = job.clock()
         self._conditions: dict[str, Abilities] = {}
+        self._told: dict[str, Mapping[str, bool]] = {}
         self._taken_up: set[int] = set()
         self._last_look = Recheck(None, {})
         self._looked_at: datetime | None = None
@@ -213,6 +217,8 @@ class Run:
             self.summary.interrupted = True
         finally:
             self._write_parts(everything=True)
+            for store in self._conditions:
+                self._tell_abilities(store)
         return self.summary
 
     def _prove(self) -> None:
@@ -237,7 +243,16 @@ class Run:
                 self._unusable[name] = error
                 continue
             self._conditions[name] = found
-            self.job.journal.write("conditions", store=name, **found.known)
+            self._tell_abilities(name)
+
+    def _tell_abilities(self, store: str) -> None:
+        """Write down what a store honours, where that is news: what rests on less is known by it,
+        and the next run of the day need not find it out again."""
+        known = self._conditions[store].known
+        if known != self._told.get(store):
+            self._told[store] = known
+            place = self.job.places.get(store, "")
+            self.job.journal.write("conditions", store=store, place=place, **known)
 
     def _clock_is_off(self, stores: Collection[str]) -> str | None:
         """Why this machine's clock cannot be trusted with deletes that rest on these stores;
@@ -868,31 +883,33 @@ class Run:
             )
         self._watcher.ended(action, "skipped", cause)
 
-    def _each(self, actions: Sequence[Action], act: Callable[[Action], None]) -> None:
-        """Act on each in order, a few at a time; on a stop no new one begins, and those under way
+    def _each(self, actions: Iterable[Action], act: Callable[[Action], None]) -> None:
+        """Act on each in order, many at a time; on a stop no new one begins, and those under way
         end first."""
-        pending: set[Future[None]] = set()
+        broken: list[BaseException] = []
+        free = threading.Semaphore(self.job.workers * 2)
 
         def watched(action: Action) -> None:
-            self._watcher.began(action)
-            act(action)
+            try:
+                self._watcher.began(action)
+                act(action)
+            except BaseException as error:
+                broken.append(error)
+                self._halted.set()
+            finally:
+                free.release()
 
         with ThreadPoolExecutor(self.job.workers) as pool:
             try:
                 for action in actions:
+                    free.acquire()
                     self._check()
-                    pending.add(pool.submit(watched, action))
-                    if len(pending) >= self.job.workers * 2:
-                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        for future in done:
-                            future.result()
-                while pending:
-                    done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-            except BaseException:
+                    pool.submit(watched, action)
+            except BaseException as error:
+                broken.append(error)
                 self._halted.set()
-                raise
+        if broken:
+            raise broken[0]
 
 
 def made_of(action: Action) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from urllib.parse import unquote
 
 from retainer.database import literal
@@ -94,6 +95,7 @@ def _filled(layout: str) -> str:
     return " || ".join(parts)
 
 
+@cache
 def layout_regex(layout: str) -> str:
     """RE2: a key made from this layout; group 1 is the quoted asset id."""
     seen = False

@@ -462,3 +462,24 @@ def weak_stores(entries: list[Entry]) -> dict[str, str]:
         for store, known in seen.items()
         if any(known.get(lacks) is False for lacks in _WEAKNESSES)
     }
+
+
+PROVEN_FOR = timedelta(hours=24)
+"""So long it is believed that a server honours what it was seen to honour."""
+
+
+def proven_lately(entries: Iterable[Entry], now: datetime, tool: str) -> dict[str, dict[str, bool]]:
+    """What was found out of servers within a day by this version of retainer, by the place where
+    the store lies (`Store.place`)."""
+    versions: dict[str, str] = {}
+    found: dict[str, dict[str, bool]] = {}
+    for entry in entries:
+        of = entry.particulars
+        if entry.event == "start":
+            versions[entry.run] = of.get("tool", "")
+            continue
+        recent = timedelta(0) <= now - entry.at < PROVEN_FOR and versions.get(entry.run) == tool
+        if entry.event == "conditions" and recent and of.get("place"):
+            known = {name: value for name, value in of.items() if isinstance(value, bool)}
+            found.setdefault(of["place"], {}).update(known)
+    return found

@@ -76,7 +76,6 @@ class Held:
 
     look: Look
     owner: Owner | None
-    content: bytes = b""
 
     @property
     def is_dead(self) -> bool:
@@ -104,7 +103,7 @@ def lock_in(store: StoreReader) -> Held | None:
     except StoreFailed:
         look = store.look(LOCK_KEY)  # it was renewed in between, or is no lock of ours
         return None if look is None else Held(look, None)
-    return None if found is None else Held(found[0], Owner.read(found[1]), found[1])
+    return None if found is None else Held(found[0], Owner.read(found[1]))
 
 
 class StoreLock:
@@ -153,18 +152,14 @@ class StoreLock:
             return
         self._store = self._store.impatient()  # a silent server must not outlast half a beat
         ticks = _ticks()
-        if held is None:
-            content = self._content()
-            seen = self._created(content)
-        else:
-            seen, content = held.look.seen, held.content
-        self._seen = seen
-        self._seen = self._renewed(seen, content)
+        self._seen = seen = held.look.seen if held is not None else self._created()
+        self._seen = self._renewed(seen, ours=held is None)
         self._beaten = ticks
         if not self._store.conditions().lock:
             self.give_back()
 
-    def _created(self, content: bytes) -> Seen:
+    def _created(self) -> Seen:
+        content = self._content()
         try:
             return self._store.create(
                 LOCK_KEY, iter([content]), len(content), {}, "application/json"
@@ -184,15 +179,20 @@ class StoreLock:
             and (held.owner == self._owner or self._owner.certainly_outlived(held.owner))
         )
 
-    def _renewed(self, seen: Seen, content: bytes) -> Seen | None:
+    def _renewed(self, seen: Seen, *, ours: bool) -> Seen | None:
         """The first heartbeat, at once: a bucket that keeps every object shows itself before
-        anything is copied there. What the server honours is found out by it, where that is not
-        known; None where it honours too little for a lock."""
+        anything is copied there.
+
+        What the server honours of single writes is found out by it, where that is not known and
+        nobody else can be at this lock. The lock as it was where too little for one is honoured.
+        """
         try:
-            proven = self._store.prove_on(seen, content)
-            if not self._store.conditions().lock:
-                return proven
-            renewed = self._store.replace(proven, self._content()) or self._own()
+            proves = ours and "replace" not in self._store.conditions().known
+            if proves:
+                seen = self._store.prove_on(seen, self._owner.write(self._beats))
+            if proves or not self._store.conditions().lock:
+                return seen
+            beat = self._store.replace(seen, self._content()) or self._own()
         except StoreFailed as error:
             self.give_back()
             hint = (
@@ -202,13 +202,13 @@ class StoreLock:
             raise StoreFailed(
                 f"the lock of {self.store_name} cannot be renewed: {error.message}", hint=hint
             ) from None
-        if renewed is None:
+        if beat is None:
             self._seen = None
             raise Locked(
                 f"another apply took the lock of {self.store_name} at the same moment",
                 hint="wait for it",
             )
-        return renewed
+        return beat
 
     def _own(self) -> Seen | None:
         """The lock as it lies there, if this run wrote it: a write whose answer was lost."""
@@ -237,7 +237,8 @@ class StoreLock:
             if self._seen is None:
                 return
             try:
-                ended = self._store.delete(self._seen)
+                seen = self._seen if self.holds else self._own()
+                ended = self._store.delete(seen) if seen is not None else Deletion.GONE
                 if ended is Deletion.CHANGED and (own := self._own()) is not None:
                     ended = self._store.delete(own)
                 if ended in (Deletion.DELETED, Deletion.GONE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,57 +23,116 @@ def crc32c_of(content: bytes) -> str:
     return Checksum.of("crc32c", google_crc32c.Checksum(content)).value
 
 
+class Buffers:
+    """The memory of parts that are on their way, used again: memory that is new costs more than all
+    that is done with it. Safe to use from several threads."""
+
+    def __init__(self, most: int, spare: int) -> None:
+        """`most` at once, and whoever wants one more waits; there must be more than streams, since
+        each holds one until a second one is full. `spare`: so many are kept where nobody uses
+        them."""
+        self._most, self._keep = most, spare
+        self._out = 0
+        self._spare: list[bytearray] = []
+        self._free = threading.Condition()
+
+    def take(self) -> bytearray:
+        with self._free:
+            while self._out >= self._most:
+                self._free.wait()
+            self._out += 1
+            return self._spare.pop() if self._spare else bytearray()
+
+    def give_back(self, buffer: bytearray) -> None:
+        with self._free:
+            self._out -= 1
+            if len(self._spare) < self._keep:
+                self._spare.append(buffer)
+            self._free.notify()
+
+
+SHARED = Buffers(60, 8)
+"""480 MiB for all stores together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a stream that is sent at once.
+    """A piece of a stream that is sent at once."""
 
-    `give_back` lets its memory be used again: memory that is new costs more than all that is done
-    with it.
-    """
-
+    number: int
     body: memoryview
     size: int
     crc32c: str
     so_far: str
     """The CRC32C of the stream up to the end of this part."""
-    buffer: bytearray
-    buffers: list[bytearray]
-
-    def give_back(self) -> None:
-        self.body.release()
-        self.buffers.append(self.buffer)
 
 
-def in_parts(chunks: Iterator[bytes], size: int | None, buffers: list[bytearray]) -> Iterator[Part]:
+class Parts:
     """The stream in parts of exactly 8 MiB, or of a 9,000th of `size` where that is more; only the
     last one is shorter (Cloudflare R2 takes no others). One empty part for an empty stream.
 
-    Without a `size` they double after each 1,000. `buffers`: those to be used again.
+    Without a `size` they double after each 1,000. Whatever the stream raises goes through. Each
+    part is given back once it was sent, and `close` gives back the rest.
     """
-    least = max(PART, -(-(size or 0) // _MOST_PARTS))
-    so_far, number, rest, ended = 0, 0, b"", False
-    while not ended:
-        length = least if size is not None else PART << (number // _GROWS_EVERY)
-        buffer = buffers.pop() if buffers else bytearray()
+
+    def __init__(
+        self, chunks: Iterator[bytes], size: int | None, buffers: Buffers = SHARED
+    ) -> None:
+        self._chunks, self._size, self._buffers = chunks, size, buffers
+        self._out: dict[int, tuple[memoryview, bytearray]] = {}
+        self._number = self._so_far = 0
+        self._rest = b""
+        self._ended = False
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        if self._ended:
+            raise StopIteration
+        buffer = self._buffers.take()
+        try:
+            filled, crc = self._fill(buffer)
+        except BaseException:
+            self._buffers.give_back(buffer)
+            raise
+        if filled == 0 and self._number > 0:
+            self._buffers.give_back(buffer)
+            raise StopIteration
+        self._so_far = _CRC32C.combine(self._so_far, crc, filled) if self._number else crc
+        self._number += 1
+        body = memoryview(buffer)[:filled]
+        self._out[self._number] = (body, buffer)
+        return Part(self._number, body, filled, _spelt(crc), _spelt(self._so_far))
+
+    def _fill(self, buffer: bytearray) -> tuple[int, int]:
+        """How many bytes there are for the next part, and their CRC32C."""
+        grown = PART << (self._number // _GROWS_EVERY)
+        length = grown if self._size is None else max(PART, -(-self._size // _MOST_PARTS))
         checksum, filled = google_crc32c.Checksum(), 0
         while filled < length:
-            chunk = rest or next(chunks, b"")
+            chunk = self._rest or next(self._chunks, b"")
             if not chunk:
-                ended = True
+                self._ended = True
                 break
-            taken, rest = chunk[: length - filled], chunk[length - filled :]
+            taken, self._rest = chunk[: length - filled], chunk[length - filled :]
             buffer[filled : filled + len(taken)] = taken
             checksum.update(taken)
             filled += len(taken)
-        if filled == 0 and number > 0:
-            buffers.append(buffer)
-            return
-        crc = int.from_bytes(checksum.digest(), "big")
-        so_far = _CRC32C.combine(so_far, crc, filled) if number else crc
-        yield Part(
-            memoryview(buffer)[:filled], filled, _spelt(crc), _spelt(so_far), buffer, buffers
-        )
-        number += 1
+        return filled, int.from_bytes(checksum.digest(), "big")
+
+    def give_back(self, part: Part) -> None:
+        body, buffer = self._out.pop(part.number)
+        body.release()
+        self._buffers.give_back(buffer)
+
+    def close(self) -> None:
+        """Only once nothing is sent any more."""
+        for body, buffer in self._out.values():
+            body.release()
+            self._buffers.give_back(buffer)
+        self._out.clear()
+        self._ended = True
 
 
 def _spelt(crc: int) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -35,7 +34,7 @@ from retainer.ports import (
     untold,
 )
 from retainer.stop import Stop
-from retainer.stores.parts import Part, crc32c_of, in_parts
+from retainer.stores.parts import Part, Parts, crc32c_of
 from retainer.stores.s3_account import S3Account
 from retainer.stores.s3_calls import (
     UNWRITABLE,
@@ -249,8 +248,10 @@ class S3Reader:
         return ()
 
     def server_time(self) -> datetime:
-        answer = self.ask("reach", "", self.calls.bucket())
-        date = read_http_date(answer.headers.get("date"))
+        date = read_http_date(self.wire.date)
+        if date is None:
+            answer = self.ask("reach", "", self.calls.bucket())
+            date = read_http_date(answer.headers.get("date"))
         if date is None:
             raise StoreFailed(f"reach {self.name}: the server does not tell its time")
         return date
@@ -265,7 +266,6 @@ class S3Writer(S3Reader):
         self.bare_tags = False
         self.takes_checksums = True
         self.takes_whole_checksums = True
-        self._buffers: list[bytearray] = []
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -280,16 +280,14 @@ class S3Writer(S3Reader):
         lock_until: datetime | None = None,
         over: Seen | None = None,
     ) -> Look:
-        parts = in_parts(chunks, size, self._buffers)
-        first = next(parts)
-        second = next(parts, None)
-        known = first.size if second is None else self.store.storage_class_from
-        new = Described(key, known if size is None else size, metadata, content_type, lock_until)
-        if second is None:
-            look = self._put(new, first.body, first.crc32c, over)
-            first.give_back()
-            return look
-        return self._create_in_parts(new, chain((first, second), parts), begun, over)
+        with closing(Parts(chunks, size)) as parts:
+            first, second = next(parts), next(parts, None)
+            known = first.size if second is None else self.store.storage_class_from
+            size = known if size is None else size
+            new = Described(key, size, metadata, content_type, lock_until)
+            if second is None:
+                return self._put(new, first.body, first.crc32c, over)
+            return self._create_in_parts(new, (first, second), parts, begun, over)
 
     def _put(
         self, new: Described, body: bytes | memoryview, crc32c: str, over: Seen | None
@@ -326,22 +324,21 @@ class S3Writer(S3Reader):
         return KeyTaken(f"{self.name}:{key}: something else lies there")
 
     def _create_in_parts(
-        self, new: Described, parts: Iterator[Part], begun: Begun, over: Seen | None
+        self, new: Described, begin: Sequence[Part], parts: Parts, begun: Begun, over: Seen | None
     ) -> Look:
         upload = self._begin(new)
         try:
             begun(upload)
-            done: list[PartMade] = []
-            going: deque[Future[PartMade]] = deque()
+            sent: list[Future[PartMade]] = []
             size, whole = 0, ""
             with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-                for number, part in enumerate(parts, 1):
+                for part in chain(begin, parts):
                     size, whole = size + part.size, part.so_far
-                    if len(going) == PARTS_AT_ONCE:
-                        done.append(going.popleft().result())
-                    going.append(pool.submit(self._send, new.key, upload, number, part))
-                done += [each.result() for each in going]
+                    if len(sent) >= PARTS_AT_ONCE:
+                        sent[-PARTS_AT_ONCE].result()
+                    sent.append(pool.submit(self._send, new.key, upload, part, parts))
             of_all = Checksum("crc32c", whole) if self.takes_whole_checksums else None
+            done = [each.result() for each in sent]
             etag, computed = self._complete(new.key, upload, done, of_all, over)
             return self._written(new.key, size, etag, computed)
         except BaseException:
@@ -370,16 +367,18 @@ class S3Writer(S3Reader):
         except NotS3:
             raise self._no_s3("write", new.key) from None
 
-    def _send(self, key: str, upload: str, number: int, part: Part) -> PartMade:
+    def _send(self, key: str, upload: str, part: Part, parts: Parts) -> PartMade:
         crc32c = part.crc32c if self.takes_checksums else None
-        answer = self.ask("write", key, self.calls.part(key, upload, number, part.body, crc32c))
-        part.give_back()
+        request = self.calls.part(key, upload, part.number, part.body, crc32c)
+        answer = self.ask("write", key, request)
+        del request
+        parts.give_back(part)
         told = refusal_of(answer)
         if told is not None:
             raise self.failure("write", key, told)
         try:
             told_again = crc32c if self.takes_whole_checksums else None
-            return self.calls.part_made(number, answer, told_again)
+            return self.calls.part_made(part.number, answer, told_again)
         except NotS3:
             raise self._no_s3("write", key) from None
 
@@ -391,6 +390,8 @@ class S3Writer(S3Reader):
         whole: Checksum | None,
         over: Seen | None,
     ) -> tuple[str, Checksum | None]:
+        if not self._abilities.parts and self._is_taken(key, over):
+            raise self._taken(key)
         request = self.calls.complete(key, upload, parts, whole, **self._only_over(over))
         answer = self.ask("write", key, request)
         told = refusal_of(answer)
@@ -402,6 +403,12 @@ class S3Writer(S3Reader):
             return self.calls.completed(answer)
         except NotS3:
             raise self._no_s3("write", key) from None
+
+    def _is_taken(self, key: str, over: Seen | None) -> bool:
+        """A look just before a write whose condition does not hold on this server: then the lock of
+        the run is what it rests on."""
+        there = self.look(key)
+        return there is not None and (over is None or there.seen.version != over.version)
 
     def _written(self, key: str, size: int, etag: str, computed: Checksum | None) -> Look:
         of: Ability = "parts_checksum" if "-" in etag else "checksum"
@@ -548,7 +555,8 @@ class S3Writer(S3Reader):
         self._account.restore(seen.key)
 
     def delete(self, seen: Seen) -> Deletion:
-        if not self.conditions().delete:
+        honoured = self._abilities.known.get("delete")
+        if not honoured and (honoured is False or not seen.key.startswith(OWN_PREFIX)):
             found = self.look(seen.key)
             if found is None:
                 return Deletion.GONE

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from retainer.errors import RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX
@@ -25,6 +25,8 @@ _PROBE, _OTHER = b"probe", b"other"
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
 _WRONG = "0" * 32
 """An ETag that no object has."""
+_HABITS = ("bare_tags", "takes_checksums", "takes_whole_checksums")
+"""What the writer has to know besides, of how the server wants to be spoken to."""
 _NO_PARTS = (400, 405, 501)
 """How a server answers that it takes no upload in parts that begins as ours do: then none will be
 made there."""
@@ -48,7 +50,15 @@ class S3Abilities:
 
     @property
     def known(self) -> Mapping[str, bool]:
-        return {str(name): known for name, known in self._known.items()}
+        return {str(name): known for name, known in self._known.items()} | (
+            {name: getattr(self._writer, name) for name in _HABITS} if self._known else {}
+        )
+
+    def recall(self, known: Mapping[str, bool]) -> None:
+        with self._proving:
+            self._known |= {name: known[name] for name in get_args(Ability) if name in known}
+            for name in _HABITS:
+                setattr(self._writer, name, known.get(name, getattr(self._writer, name)))
 
     @property
     def shared(self) -> dict[Ability, bool]:
@@ -138,46 +148,53 @@ class S3Abilities:
                 sent = crc32c if writer.takes_checksums else None
                 return self._calls.put(new, content, sent, **condition)
 
-            create, seen = self._refused_over(seen, put(right, if_none_match="*"))
-            replace, seen = self._replaces(seen, put, right) if create else (False, seen)
-            refused, seen = self._refused_over(seen, put(wrong), statuses=(400,))
-            look = writer.seen_by_a_reader(seen.key) if refused and writer.takes_checksums else None
-            checksum = look is not None and look.checksum == Checksum("crc32c", right)
+            create, seen, _ = self._refused_over(seen, put(right, if_none_match="*"))
+            replace, told = False, None
+            if create:
+                replace, seen, told = self._replaces(seen, put, right)
+            refused, seen, _ = self._refused_over(seen, put(wrong), statuses=(400,))
+            if told is None and refused and writer.takes_checksums:
+                look = writer.seen_by_a_reader(seen.key)
+                told = look.checksum if look else None
+            checksum = refused and told == Checksum("crc32c", right)
             self._known |= {"create": create, "replace": replace, "checksum": checksum}
             return seen
 
     def _refused_over(
         self, seen: Seen, request: Request, statuses: tuple[int, ...] = (412,)
-    ) -> tuple[bool, Seen]:
-        """Whether a write that must fail does; where it does not, what lies there by then."""
+    ) -> tuple[bool, Seen, Checksum | None]:
+        """Whether a write that must fail does; where it does not, what lies there by then, and the
+        checksum that the answer tells."""
         answer = self._writer.ask("probe", "", request)
         told = refusal_of(answer)
         if told is None:
-            return False, Seen(seen.key, seen.size, written(answer)[0])
-        return self._is_no(told.verdict, told.status, statuses), seen
+            etag, checksum = written(answer)
+            return False, Seen(seen.key, seen.size, etag), checksum
+        return self._is_no(told.verdict, told.status, statuses), seen, None
 
-    def _replaces(self, seen: Seen, put: Put, right: str) -> tuple[bool, Seen]:
+    def _replaces(self, seen: Seen, put: Put, right: str) -> tuple[bool, Seen, Checksum | None]:
         """Whether a write over the right version goes through, and one over another version does
-        not.
+        not; and the checksum that is told of it.
 
         Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes
-        (findings/ceph-rgw-conditions.sh).
+        (../shared/lab/ceph-rgw-conditions.sh).
         """
         writer = self._writer
-        refused, seen = self._refused_over(seen, put(right, if_match=f'"{_WRONG}"'))
-        if not refused:
-            return False, seen
         for bare in (False, True):
             writer.bare_tags = bare
+            wrong = put(right, if_match=writer.tag(_WRONG))
+            refused, seen, _ = self._refused_over(seen, wrong)
+            if not refused:
+                break
             answer = writer.ask("probe", "", put(right, if_match=writer.tag(seen.version)))
             told = refusal_of(answer)
             if told is None:
-                seen = Seen(seen.key, seen.size, written(answer)[0])
-                return self._refused_over(seen, put(right, if_match=writer.tag(_WRONG)))
+                etag, checksum = written(answer)
+                return True, Seen(seen.key, seen.size, etag), checksum
             if told.verdict is not Verdict.UNMET and told.status not in (400, 501):
                 raise writer.failure("probe", "", told)
         writer.bare_tags = False
-        return False, seen
+        return False, seen, None
 
     def _is_no(self, verdict: Verdict, status: int, statuses: tuple[int, ...]) -> bool:
         if verdict is Verdict.UNMET or status in statuses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,14 @@ class Wire:
         self._pools = pools_of(connect, read)
         self._dialer, self._stop = dialer, stop
         self._tries = 2 if quick else 5
+        self._told: tuple[str, float] = ("", 0.0)
         self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host)
+
+    @property
+    def date(self) -> str | None:
+        """The `Date` of an answer of the last second, where there was one."""
+        date, at = self._told
+        return date if time.monotonic() - at < 1.0 else None
 
     def ask(self, request: Request) -> Answer:
         """The answer, read whole. Raises NoAnswer."""
@@ -115,6 +123,7 @@ class Wire:
                     failure = type(error).__name__
                     answer = None
             if answer is not None:
+                self._told = (answer.headers.get("date", ""), time.monotonic())
                 self._lane.ended(busy=self._dialer.is_busy(answer))
                 if not self._dialer.may_pass(answer):
                     return answer
