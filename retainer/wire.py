@@ -194,6 +194,13 @@ def trusted_authorities() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certifi.where())
 
 
+def proxy_for(address: str) -> str | None:
+    """The proxy that the environment names for an address. Raises SourceFailed for one that is none
+    for HTTP."""
+    parts = urlsplit(address)
+    return None if proxy_bypass(parts.hostname or "") else _proxy(parts.scheme)
+
+
 def _proxy(scheme: str) -> str | None:
     """The proxy that the environment names for these addresses. Raises SourceFailed for one that is
     none for HTTP; it may hold a password."""

@@ -57,6 +57,8 @@ class Fault:
     """The proxy refuses with it; the store never hears of the request."""
     body: bytes | None = None
     """The proxy answers 200 with it; the store never hears of the request."""
+    instead: bytes | None = None
+    """The store's own answer, but for its body."""
     delay: float = 0.0
     """Seconds between the store's answer and its passing on."""
     cut: int | None = None
@@ -163,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         came = store.getresponse()
         body = came.read()
         store.close()
+        if fault and fault.instead is not None:
+            body = fault.instead
         if fault and fault.delay:
             time.sleep(fault.delay)
         self._answer(came.status, came.getheaders(), body, fault.cut if fault else None)

@@ -463,7 +463,7 @@ def test_a_list_whose_cursors_never_end_is_unfinished(local: Project) -> None:
 def test_an_answer_that_unpacks_to_more_than_it_may_is_none() -> None:
     import zlib
 
-    from retainer.sources.connections import Spent, _unpacked
+    from retainer.sources.answers import Spent, _unpacked
 
     packer = zlib.compressobj(9, 8, 31)
     bomb = packer.compress(b" " * (8 << 20)) + packer.flush()

@@ -597,7 +597,7 @@ def test_a_store_whose_credentials_are_refused_rests_at_once(
             done["copied"] == 0 and len(done["failed"]) + done["resting"]["vault"]["actions"] == 100
         )
         assert done["resting"]["vault"]["actions"] >= 30
-        assert before == 0 or len(api.requests) - before < 60
+        assert before == 0 or len(api.requests) - before < 160, "where 200 would bring them all"
 
 
 def test_one_key_that_xml_cannot_hold_does_not_fail_its_batch(

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import jwt
-from urllib3.exceptions import HTTPError
 
 from retainer.errors import (
     CredentialsRefused,
@@ -26,7 +25,8 @@ from retainer.errors import (
 )
 from retainer.model.moment import read_http_date
 from retainer.ports import Body
-from retainer.sources.connections import Connections, Spent, is_local
+from retainer.sources.answers import Answers, Spent, Unanswered
+from retainer.sources.connections import Connections, is_local
 from retainer.sources.media import Media
 from retainer.sources.patience import BUDGET_SECONDS, Again, Patience, asked_patience, may_pass
 from retainer.stop import Stop
@@ -117,17 +117,14 @@ class _News:
 def server_time(url: str) -> datetime:
     """100ms's clock from its `Date`: any answer tells it, so no credentials are needed. Raises
     SourceFailed."""
-    connections = Connections(Stop())
+    answers = Answers(Stop())
     try:
-        date = read_http_date(
-            connections.whole(
-                f"{url.rstrip('/')}/recording-assets?limit=10", {}, LONGEST_ANSWER
-            ).headers.get("Date")
-        )
-    except (HTTPError, ValueError, Spent):
+        address = f"{url.rstrip('/')}/recording-assets?limit=10"
+        date = read_http_date(answers.get(address, {}, LONGEST_ANSWER).headers.get("date"))
+    except (Unanswered, ValueError, Spent):
         date = None
     finally:
-        connections.close()
+        answers.close()
     if date is None:
         raise SourceFailed(
             f"100ms at {url} does not tell its time", hint="is it reachable from here?"
@@ -164,11 +161,13 @@ class HmsApi:
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
         self._patience = Patience(retry_budget, sleep or self._stop.wait, on_wait)
+        self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base))
         self._date: str | None = None
 
     def close(self) -> None:
+        self._answers.close()
         self._connections.close()
 
     def server_time(self) -> datetime:
@@ -254,7 +253,7 @@ class HmsApi:
         for fresh in (False, True):
             token = self._token.get()
             try:
-                answer = self._connections.whole(
+                answer = self._answers.get(
                     address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER
                 )
             except Spent as error:
@@ -263,8 +262,8 @@ class HmsApi:
                 raise SourceFailed(
                     f"100ms {path}: its `url` in retainer.yaml is no address of a server"
                 ) from None
-            except HTTPError as error:
-                raise Again(f"the connection failed ({type(error).__name__})") from None
+            except Unanswered as error:
+                raise Again(f"the connection failed ({error})") from None
             if answer.status == 401 and not fresh and not self._token.ready_made:
                 self._token.drop(token)
                 continue

@@ -1,40 +1,25 @@
-"""Whole answers of 100ms, of a bounded length and within a bounded time; where addresses lead."""
+"""Connections for the bytes of recordings, and where an address leads."""
 
 from __future__ import annotations
 
 import logging
 import re
 import socket
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import HTTPError
 
 from retainer.stop import Stop
-from retainer.wire import WHOLE_SECONDS, Pools, cut_after
+from retainer.wire import Pools
 
 logging.getLogger("urllib3").setLevel(logging.ERROR)  # below that it would log signed URLs
 
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 60.0
 """A connection that brings nothing for so long counts as broken."""
-
-
-class Spent(Exception):
-    """An answer took longer than anything may, or is longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that was read whole and unpacked."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 class Connections:
@@ -58,55 +43,8 @@ class Connections:
             raise ValueError("no http address")
         return self._pools.open("GET", address, {"User-Agent": "retainer", **headers})
 
-    def whole(self, address: str, headers: Mapping[str, str], most: int) -> Answer:
-        """The answer, read to the end within two minutes, and unpacked to at most so many bytes.
-        Raises as `get`, and Spent."""
-        answer = self.get(address, {"Accept-Encoding": "gzip", **headers})
-        try:
-            with cut_after(answer, WHOLE_SECONDS) as cut:
-                try:
-                    content = b"".join(_pieces(answer, most))
-                except HTTPError:
-                    if cut.is_set():
-                        raise Spent(f"an answer did not end within {WHOLE_SECONDS:.0f} s") from None
-                    raise
-            if answer.headers.get("Content-Encoding", "identity").strip().lower() in (
-                "gzip",
-                "x-gzip",
-            ):
-                content = _unpacked(content, most)
-            if len(content) > most:
-                raise Spent(f"an answer is longer than {most >> 20} MiB")
-            return Answer(answer.status, answer.headers, content)
-        finally:
-            answer.release_conn()
-
     def goes_through_a_proxy(self, address: str) -> bool:
         return self._pools.goes_through_a_proxy(address)
-
-
-def _pieces(answer: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
-    """A body until one piece more than `most`; read to its very end, for only there urllib3 tells
-    that it was cut off."""
-    came = 0
-    while came <= most and (piece := answer.read(1 << 20)):
-        came += len(piece)
-        yield piece
-
-
-def _unpacked(content: bytes, most: int) -> bytes:
-    """Unpack gzip. Raises Spent for what would be longer than `most`, ProtocolError for what is cut
-    off or no gzip."""
-    unpacker = zlib.decompressobj(31)
-    try:
-        unpacked = unpacker.decompress(content, most + 1)
-    except zlib.error:
-        raise ProtocolError("no gzip") from None
-    if len(unpacked) > most:
-        raise Spent(f"an answer is longer than {most >> 20} MiB once it is unpacked")
-    if not unpacker.eof:
-        raise ProtocolError("cut off")
-    return unpacked
 
 
 def host_of(address: str) -> str | None:

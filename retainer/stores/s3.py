@@ -124,7 +124,7 @@ class S3Reader:
             hint="write the address itself as its `endpoint`",
         )
 
-    def _no_s3(self, verb: str, key: str) -> StoreFailed:
+    def no_s3(self, verb: str, key: str) -> StoreFailed:
         return StoreFailed(
             f"{self._where(verb, key)}: the answer is none that S3 would give",
             hint="does something else answer in its place?",
@@ -159,7 +159,7 @@ class S3Reader:
         try:
             return self.calls.listed(answer)
         except NotS3:
-            raise self._no_s3("list", under) from None
+            raise self.no_s3("list", under) from None
 
     def _list_call(self, under: str, then: str | None) -> Request:
         return self.calls.list(under, then, restored=self._tells_restores)
@@ -180,7 +180,7 @@ class S3Reader:
         try:
             look = self.calls.looked(key, answer)
         except NotS3:
-            raise self._no_s3("look at", key) from None
+            raise self.no_s3("look at", key) from None
         if look.seen.lock_read or "x-amz-object-lock-retain-until-date" in answer.headers:
             return look
         if not self._lock_headers_can_be_believed(key):
@@ -239,7 +239,7 @@ class S3Reader:
         except NoAnswer as error:
             raise self._unanswered("read", key, error) from None
         except NotS3:
-            raise self._no_s3("read", key) from None
+            raise self.no_s3("read", key) from None
         if len(content) != look.seen.size:
             raise StoreFailed(f"read {self.name}:{key}: {len(content)} bytes came")
         return look, content
@@ -302,7 +302,7 @@ class S3Writer(S3Reader):
         try:
             etag, computed = written(answer)
         except NotS3:
-            raise self._no_s3("write", new.key) from None
+            raise self.no_s3("write", new.key) from None
         return self._written(new.key, len(body), etag, computed)
 
     def put(
@@ -365,7 +365,7 @@ class S3Writer(S3Reader):
         try:
             return self.calls.begun(answer)
         except NotS3:
-            raise self._no_s3("write", new.key) from None
+            raise self.no_s3("write", new.key) from None
 
     def _send(self, key: str, upload: str, part: Part, parts: Parts) -> PartMade:
         crc32c = part.crc32c if self.takes_checksums else None
@@ -380,7 +380,7 @@ class S3Writer(S3Reader):
             told_again = crc32c if self.takes_whole_checksums else None
             return self.calls.part_made(part.number, answer, told_again)
         except NotS3:
-            raise self._no_s3("write", key) from None
+            raise self.no_s3("write", key) from None
 
     def _complete(
         self,
@@ -402,7 +402,7 @@ class S3Writer(S3Reader):
         try:
             return self.calls.completed(answer)
         except NotS3:
-            raise self._no_s3("write", key) from None
+            raise self.no_s3("write", key) from None
 
     def _is_taken(self, key: str, over: Seen | None) -> bool:
         """A look just before a write whose condition does not hold on this server: then the lock of
@@ -490,7 +490,7 @@ class S3Writer(S3Reader):
         try:
             return Seen(new.key, seen.size, self.calls.copied(answer))
         except NotS3:
-            raise self._no_s3("copy to", new.key) from None
+            raise self.no_s3("copy to", new.key) from None
 
     def _copy_in_parts(
         self, source: S3Reader, seen: Seen, checksum: Checksum, new: Described, begun: Begun
@@ -502,7 +502,7 @@ class S3Writer(S3Reader):
         try:
             upload = self.calls.begun(answer)
         except NotS3:
-            raise self._no_s3("copy to", new.key) from None
+            raise self.no_s3("copy to", new.key) from None
         made: Seen | None = None
         try:
             begun(upload)
@@ -533,7 +533,7 @@ class S3Writer(S3Reader):
             try:
                 done.append(self.calls.part_copied(number, answer))
             except NotS3:
-                raise self._no_s3("copy to", key) from None
+                raise self.no_s3("copy to", key) from None
         return done
 
     def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, told: Refusal) -> None:

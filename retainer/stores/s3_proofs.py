@@ -14,7 +14,7 @@ from retainer.errors import RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Ability, Checksum, Look, Seen
 from retainer.stores.parts import crc32c_of
-from retainer.stores.s3_calls import Described, PartMade, refusal_of, written
+from retainer.stores.s3_calls import Described, NotS3, PartMade, refusal_of, written
 from retainer.stores.verdict import Verdict
 from retainer.stores.wire import Request
 
@@ -108,7 +108,7 @@ class S3Abilities:
             return self._known[ability]
 
     def _prove(self, ability: Ability) -> None:
-        with self._probe() as probe:
+        with self._sensible(), self._probe() as probe:
             match ability:
                 case "create" | "replace" | "checksum":
                     self.prove_on(probe, _PROBE)
@@ -118,6 +118,14 @@ class S3Abilities:
                     self._prove_parts(probe.key)
                 case "copy":
                     self._known["copy"] = self._copies(probe)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
+        """Raises StoreFailed for an answer that S3 would not give."""
+        try:
+            yield
+        except NotS3:
+            raise self._writer.no_s3("probe", "") from None
 
     @contextmanager
     def _probe(self) -> Iterator[Seen]:
@@ -138,7 +146,7 @@ class S3Abilities:
         """Find out on an object of ours whether a write over it is refused where nothing may be
         there, or another version, or where its checksum is wrong. The object as it lies then: its
         bytes stay the same. Raises StoreFailed."""
-        with self._proving:
+        with self._proving, self._sensible():
             if {"create", "replace", "checksum"} <= self._known.keys():
                 return seen
             writer, new = self._writer, _new(seen.key, content)
