@@ -86,6 +86,9 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 ),
                 region=item.region,
                 endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
+                addressing=item.addressing,
+                profile=item.profile,
+                role_arn=item.role_arn,
                 storage_class=item.storage_class,
                 storage_class_from=item.storage_class_from,
                 kms_key=item.kms_key,
@@ -347,6 +350,9 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
             yield key, f"a folder has no `{key}`"
         elif store.scheme == "gs" and key == "tags":
             yield key, "objects of Google Cloud Storage have no tags"
+    of_aws = {"addressing": store.addressing, "profile": store.profile, "role_arn": store.role_arn}
+    if store.scheme not in ("s3", "oss"):
+        yield from ((key, f"only s3:// and oss:// have `{key}`") for key in of_aws if of_aws[key])
     if wrong := [
         text
         for pair in store.tags

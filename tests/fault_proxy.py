@@ -13,7 +13,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,6 +72,11 @@ class FaultProxy:
 
     def __init__(self, store: str, *, copies_as_aws: bool = False) -> None:
         self.store = store.removeprefix("http://")
+        self.refuses: Callable[[str, str, Mapping[str, str]], tuple[int, str] | None] = (
+            lambda method, path, headers: None
+        )
+        """Status and code for what this store does not know; the names of headers are in small
+        letters."""
         self.copies = servers.s3_client(store) if copies_as_aws else None
         self.faults: list[Fault] = []
         self.struck: set[str] = set()
@@ -139,6 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         sent = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        told = {name.lower(): value for name, value in self.headers.items()}
+        if refused := self.server.proxy.refuses(self.command, self.path, told):
+            body = ERROR.format(refused[1]).encode()
+            self._answer(refused[0], [("Content-Type", "application/xml")], body)
+            return
         fault = self.server.proxy.strike(self.command, self.path)
         if fault and (fault.status or fault.body is not None):
             body = ERROR.format(CODES[fault.status]).encode() if fault.status else fault.body or b""

@@ -271,7 +271,7 @@ def test_a_signature_is_the_one_that_botocore_makes(
         "acme.example:9000",
         path,
         query,
-        request.headers,
+        {"user-agent": "retainer", "accept-encoding": "identity", **request.headers},
         credentials.get_frozen_credentials(),
         "eu-west-1",
         now,

@@ -41,6 +41,9 @@ class Store:
     layouts: tuple[str, ...] = ()
     region: str | None = None
     endpoint: str | None = None
+    addressing: Literal["virtual", "path"] | None = None
+    profile: str | None = None
+    role_arn: str | None = None
     storage_class: str | None = None
     storage_class_from: int = 128 << 10
     kms_key: str | None = None

@@ -251,6 +251,19 @@ class StoreItem(Strict):
     endpoint: Text | None = Field(
         None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333"
     )
+    addressing: Literal["virtual", "path"] | None = Field(
+        None,
+        description=(
+            "whether the bucket is in the host's name or in the path; with an endpoint of s3:// it "
+            "is in the path, else in the host"
+        ),
+    )
+    profile: Text | None = Field(
+        None, description="the profile of the AWS configuration whose credentials are used"
+    )
+    role_arn: Text | None = Field(
+        None, description="the role that is assumed with these credentials, such as of an account"
+    )
     storage_class: Text | None = Field(None, description="of new copies, such as GLACIER_IR")
     storage_class_from: Size = Field(
         128 << 10,

@@ -71,7 +71,7 @@ class S3Reader:
         self.calls = self._account.calls
         self.wire = Wire(self._account, self._account.host, self._stop, quick=quick)
         self._may_see_locks: bool | None = None
-        self._tells_restores = True
+        self._tells_restores = self._tells_checksums = True
 
     def ask(self, verb: str, key: str, request: Request) -> Answer:
         """One call. A bucket that turns out to be in another region of AWS is asked there. Raises
@@ -108,6 +108,9 @@ class S3Reader:
                 return StoreFailed(said, hint=hint)
             case Verdict.REFUSED | Verdict.LOCKED if told.code == "RequestTimeTooSkewed":
                 return StoreFailed(said, hint="this machine's clock is off")
+            case Verdict.REFUSED if told.code == "SecondLevelDomainForbidden":
+                hint = "set `addressing: virtual` for it"
+                return StoreFailed(said, hint=hint + _in_its_words(told))
             case Verdict.REFUSED | Verdict.LOCKED:
                 hint = "the credentials lack a right there"
                 return StoreRefused(said, hint=hint + _in_its_words(told), store=self.name)
@@ -171,8 +174,11 @@ class S3Reader:
             return True
 
     def look(self, key: str) -> Look | None:
-        answer = self.ask("look at", key, self.calls.look(key))
+        answer = self.ask("look at", key, self.calls.look(key, sums=self._tells_checksums))
         told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.CANNOT and self._tells_checksums:
+            self._tells_checksums = False  # Backblaze B2 refuses the header that asks for it
+            return S3Reader.look(self, key)
         if told is not None and told.verdict is Verdict.MISSING:
             return None
         if told is not None:
@@ -226,8 +232,12 @@ class S3Reader:
 
     def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
         try:
-            with self.wire.open(self.calls.whole(key)) as (answer, body):
+            request = self.calls.whole(key, sums=self._tells_checksums)
+            with self.wire.open(request) as (answer, body):
                 told = refusal_of(answer)
+                if told is not None and told.verdict is Verdict.CANNOT and self._tells_checksums:
+                    self._tells_checksums = False
+                    return S3Reader.whole(self, key, most)
                 if told is not None and told.verdict is Verdict.MISSING:
                     return None
                 if told is not None:

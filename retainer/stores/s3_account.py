@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -52,9 +54,27 @@ _CLIENT = f"retainer/{version('retainer')}"
 
 
 @cache
-def session() -> boto3.Session:
-    """Shared by all stores, so that credentials are looked up and renewed once."""
-    return boto3.Session()
+def session(
+    profile: str | None = None, role_arn: str | None = None, region: str | None = None
+) -> boto3.Session:
+    """Shared by all stores of the same credentials, so that these are looked up and renewed once.
+    With a role, it is assumed with them for an hour at a time."""
+    plain = boto3.Session(profile_name=profile)
+    if role_arn is None:
+        return plain
+    source = plain.get_credentials()
+    if source is None:
+        raise NoCredentialsError
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=partial(plain._session.create_client, region_name=region),
+        source_credentials=source,
+        role_arn=role_arn,
+        extra_args={"RoleSessionName": "retainer"},
+    )
+    assumed = botocore.session.Session(profile=profile)
+    credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+    assumed._credentials = credentials  # type: ignore[attr-defined]
+    return boto3.Session(botocore_session=assumed)
 
 
 class S3Account:
@@ -66,14 +86,15 @@ class S3Account:
     def __init__(self, store: Store) -> None:
         self.store = store
         try:
-            found = session().get_credentials()
+            self._session = session(store.profile, store.role_arn, store.region)
+            found = self._session.get_credentials()
             if found is None:
                 raise NoCredentialsError
             self._credentials = found
             self._keys()
             self._dial(store.region)
-        except (BotoCoreError, ValueError) as error:
-            if not isinstance(error, BotoCoreError):
+        except (BotoCoreError, ClientError, ValueError) as error:
+            if isinstance(error, ValueError) and not isinstance(error, BotoCoreError):
                 hint = "look at its `endpoint` and `region`"
                 raise StoreFailed(f"reach {store.name}: {error}", hint=hint) from None
             raise failure_of(store.name, "reach", "", error) from None
@@ -99,8 +120,8 @@ class S3Account:
 
     def _connected(self, region: str | None) -> Any:
         store = self.store
-        by_path = store.endpoint and store.scheme == "s3"
-        return session().client(
+        usual = "path" if store.endpoint and store.scheme == "s3" else "auto"
+        return self._session.client(
             "s3",
             region_name=region or ("us-east-1" if store.endpoint else None),
             endpoint_url=store.endpoint,
@@ -112,14 +133,14 @@ class S3Account:
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 user_agent=_CLIENT,
-                s3={"addressing_style": "path" if by_path else "auto"},
+                s3={"addressing_style": store.addressing or usual},  # type: ignore[arg-type]
             ),
         )
 
     def _keys(self) -> Any:
         try:
             return self._credentials.get_frozen_credentials()
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:
             raise failure_of(self.store.name, "reach", "", error) from None
 
     # ── a Dialer ────────────────────────────────────────────────────────────────────────────────
@@ -211,6 +232,9 @@ def failure_of(store: str, verb: str, key: str, error: Exception) -> RetainerErr
     where = f"{verb} {store}:{key}" if key else f"{verb} {store}"
     if isinstance(error, ClientError):
         told = refusal_in(error)
+        if error.operation_name == "AssumeRole":
+            said = f"{where}: the role cannot be assumed ({told.code})"
+            return CredentialsRefused(said, hint="look at its `role_arn`", store=store)
         return StoreFailed(f"{where}: S3 answered {told.status} {told.code}")
     if isinstance(error, _NO_CREDENTIALS):
         return CredentialsRefused(

@@ -27,6 +27,7 @@ UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """What XML 1.0 cannot hold: a key with it goes by a call of its own, since one of them fails a
 whole DeleteObjects."""
 _ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
+_MODE = {"x-amz-checksum-mode": "ENABLED"}
 _WITHOUT_END = datetime.max.replace(tzinfo=UTC)
 
 _CREDENTIALS = {
@@ -247,8 +248,9 @@ class S3Calls:
         kind = told.get("StorageClass") or None
         return Seen(key, size, etag, kind, archived=kind in _ARCHIVES and not restored)
 
-    def look(self, key: str) -> Request:
-        return Request("HEAD", self._path(key), headers={"x-amz-checksum-mode": "ENABLED"})
+    def look(self, key: str, *, sums: bool = True) -> Request:
+        """`sums`: ask for the checksum, too."""
+        return Request("HEAD", self._path(key), headers=_MODE if sums else {})
 
     def looked(self, key: str, answer: Answer) -> Look:
         """`lock_read` is set only where a lock was told. Raises NotS3."""
@@ -293,9 +295,9 @@ class S3Calls:
             headers["range"] = f"bytes={start}-"
         return Request("GET", self._path(seen.key), headers=headers)
 
-    def whole(self, key: str) -> Request:
+    def whole(self, key: str, *, sums: bool = True) -> Request:
         """An object that is read without a look before."""
-        return Request("GET", self._path(key), headers={"x-amz-checksum-mode": "ENABLED"})
+        return Request("GET", self._path(key), headers=_MODE if sums else {})
 
     def put(
         self, new: Described, body: bytes | memoryview, checksum: str | None, **condition: str

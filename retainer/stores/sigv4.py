@@ -15,6 +15,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
+_NOT_SIGNED = ("user-agent", "accept-encoding")
+"""What a proxy on the way may change."""
 
 
 class Keys(Protocol):
@@ -55,7 +57,7 @@ def signed(
     sent = {**headers, "host": host, "x-amz-content-sha256": UNSIGNED, "x-amz-date": moment}
     if keys.token:
         sent["x-amz-security-token"] = keys.token
-    names = sorted(sent)
+    names = sorted(name for name in sent if name not in _NOT_SIGNED)
     lines = "".join(f"{name}:{' '.join(sent[name].split())}\n" for name in names)
     listed = ";".join(names)
     canonical = f"{method}\n{path}\n{query}\n{lines}\n{listed}\n{UNSIGNED}"

@@ -1,0 +1,131 @@
+"""Makers of storage whose S3 differs, played by a proxy before SeaweedFS: what they document, and
+what a copy must be there all the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from conftest import make_store, make_writer
+from fault_proxy import FaultProxy
+from project import make_project, pairs, video
+
+from retainer.demo.standin import StandIn
+from retainer.errors import CredentialsRefused, ListingBroken
+from retainer.stores import s3_account
+
+SHORT, LONG = "a" * 24, "b" * 24
+Refused = Callable[[str, str, Mapping[str, str]], tuple[int, str] | None]
+
+
+def backblaze(method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Backblaze B2 knows no checksum headers, nor attributes of a listing
+    (https://www.backblaze.com/docs/cloud-storage-s3-compatible-api)."""
+    names = ("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-optional-object-attributes")
+    known = not any(name.lower().startswith(names) for name in headers)
+    return None if known else (400, "InvalidArgument")
+
+
+def cloudflare(method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Cloudflare R2 has no checksum over a whole upload in parts
+    (https://developers.cloudflare.com/r2/api/s3/api/)."""
+    whole = headers.get("x-amz-checksum-type") == "FULL_OBJECT" and path.endswith("uploads=")
+    return (501, "NotImplemented") if whole else None
+
+
+MAKERS: dict[str, Refused] = {"Backblaze B2": backblaze, "Cloudflare R2": cloudflare}
+
+
+@pytest.fixture
+def proxy(seaweedfs: str) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweedfs) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_copies_are_made_and_seen_complete_whatever_headers_a_maker_refuses(
+    maker: str, proxy: FaultProxy, tmp_path: Path, api: StandIn
+) -> None:
+    proxy.refuses = MAKERS[maker]
+    project = make_project(tmp_path / "project", api, "seaweedfs", proxy.url)
+    contents = {SHORT: video(1), LONG: video(2, 20 << 20)}
+    for name, content in contents.items():
+        project.hosted(name, content)
+    project.plan()
+    project.apply()
+    assert sorted(project.content("vault").values()) == sorted(contents.values())
+    plan = project.plan("after.plan")
+    assert {decision for (_, store), decision in pairs(plan).items() if store == "vault"} == {
+        "keep"
+    }
+
+
+def test_all_parts_but_the_last_have_one_size_however_the_bytes_come(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """Cloudflare R2 and Backblaze B2 take no others."""
+    sizes: list[int] = []
+
+    def note(method: str, path: str, headers: Mapping[str, str]) -> None:
+        if method == "PUT" and "partNumber" in path and "/k?" in path:
+            sizes.append(int(headers["content-length"]))
+
+    proxy.refuses = note
+    writer = make_writer(make_store("seaweedfs", proxy.url, tmp_path))
+    chunks = (bytes(size) for size in [333_333, 8 << 20, 1, 9 << 20, 777_777])
+    writer.create("k", chunks, None, {}, "video/mp4")
+    assert sorted(sizes)[1:] == [8 << 20] * (len(sizes) - 1) and len(sizes) == 3
+
+
+def test_a_store_that_wants_virtual_hosts_is_told_how_to_get_them(
+    proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.refuses = lambda method, path, headers: (
+        (403, "SecondLevelDomainForbidden") if headers["host"].startswith("127.") else None
+    )
+    store = make_store("seaweedfs", proxy.url, tmp_path)
+    with pytest.raises(ListingBroken) as caught:
+        list(make_writer(store).list())
+    assert "addressing: virtual" in (caught.value.hint or "")
+    named = dataclasses.replace(
+        store, endpoint=proxy.url.replace("127.0.0.1", "s3.lab"), addressing="virtual"
+    )
+    account = s3_account.S3Account(named)
+    assert account.host.startswith(f"{store.bucket}.s3.lab:")
+    assert account.calls.look("k").path == f"/{store.prefix}k"
+
+
+def test_a_role_is_assumed_for_a_store(
+    moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    s3_account.session.cache_clear()
+    role = "arn:aws:iam::123456789012:role/archive"
+    store = dataclasses.replace(make_store("moto", moto, tmp_path), role_arn=role)
+    account = s3_account.S3Account(store)
+    assert account._keys().access_key not in (os.environ["AWS_ACCESS_KEY_ID"], "")
+    assert account._keys().token, "the credentials of a role have a token"
+    assert make_writer(store).create("k", iter([b"x"]), 1, {}, "video/mp4").seen.size == 1
+    s3_account.session.cache_clear()
+
+
+def test_a_profile_that_is_none_is_told(tmp_path: Path, moto: str) -> None:
+    store = dataclasses.replace(make_store("moto", moto, tmp_path), profile="no-such")
+    with pytest.raises(CredentialsRefused) as caught:
+        s3_account.S3Account(store)
+    assert "ProfileNotFound" in caught.value.message
+
+
+def test_a_store_without_object_locks_says_so_with_501(proxy: FaultProxy, tmp_path: Path) -> None:
+    """localbucket 1.2.1 answers so (../shared/lab.md)."""
+    proxy.refuses = lambda method, path, headers: (
+        (501, "NotImplemented") if path.endswith("?object-lock=") else None
+    )
+    writer = make_writer(make_store("seaweedfs", proxy.url, tmp_path))
+    writer.create("k", iter([b"x"]), 1, {}, "video/mp4")
+    look = writer.look("k")
+    assert look is not None and look.seen.lock_read and not writer.can_lock()
