@@ -720,6 +720,7 @@ def _job(
         copies=prepared.copies,
         deletes=prepared.deletes,
         restores=prepared.archived if restore else [],
+        restore=restore,
         stores=world.writers,
         downloads=world.downloads,
         record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies),

@@ -83,6 +83,10 @@ class StoreRefused(StoreFailed):
         self.store = store
 
 
+class Archived(StoreFailed):
+    """An object must be restored before it can be read."""
+
+
 class SourceFailed(RetainerError):
     """The bytes of a recording could not be read."""
 

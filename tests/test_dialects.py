@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from fault_proxy import FaultProxy
 from project import make_project, pairs, video
 
 from retainer.demo.standin import StandIn
-from retainer.errors import CredentialsRefused, ListingBroken
+from retainer.errors import CredentialsRefused, ListingBroken, StoreFailed
 from retainer.stores import s3_account
 
 SHORT, LONG = "a" * 24, "b" * 24
@@ -129,3 +130,44 @@ def test_a_store_without_object_locks_says_so_with_501(proxy: FaultProxy, tmp_pa
     writer.create("k", iter([b"x"]), 1, {}, "video/mp4")
     look = writer.look("k")
     assert look is not None and look.seen.lock_read and not writer.can_lock()
+
+
+def test_a_lock_is_never_sent_to_a_store_that_does_not_say_that_it_locks(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """OpenStack Swift, rclone and nanio take the call for a write of its words."""
+    sent: list[str] = []
+    proxy.refuses = lambda method, path, headers: (
+        (501, "NotImplemented") if path.endswith("?object-lock=") else sent.append(path)
+    )
+    writer = make_writer(make_store("seaweedfs", proxy.url, tmp_path))
+    seen = writer.create("k", iter([b"x"]), 1, {}, "video/mp4").seen
+    with pytest.raises(StoreFailed):
+        writer.lock(seen, datetime(2033, 1, 1, tzinfo=UTC))
+    assert not any("retention" in path for path in sent)
+
+
+def test_what_a_listing_does_not_say_is_archived_is_restored_where_that_is_asked(
+    proxy: FaultProxy, tmp_path: Path, api: StandIn
+) -> None:
+    """The archive tiers of INTELLIGENT_TIERING: listed like anything, and only a read is refused
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/intelligent-tiering-overview.html)."""
+    asked: list[str] = []
+
+    def archived(method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        if path.endswith("?restore"):
+            asked.append(path)
+            return (202, "")
+        read = method == "GET" and f"Rec-{SHORT}" in path
+        return (403, "InvalidObjectState") if read else None
+
+    project = make_project(tmp_path / "project", api, "seaweedfs", proxy.url)
+    project.uploaded(SHORT, video(1))
+    project.plan()
+    proxy.refuses = archived
+    failed = project.apply(expect=7)["failed"]
+    assert "--restore" in failed[0]["hint"] and asked == []
+    assert project.apply("p.plan", "--restore")["restored"] == 1 and len(asked) == 1
+    proxy.refuses = lambda method, path, headers: None
+    project.plan("after.plan")
+    assert project.apply("after.plan")["copied"] == 1

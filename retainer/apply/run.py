@@ -17,6 +17,7 @@ from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of
 from retainer.apply.manifest import read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.errors import (
+    Archived,
     CredentialsRefused,
     KeyTaken,
     RetainerError,
@@ -139,6 +140,8 @@ class Job:
     """Lets a store remember, before anything is deleted there, what is about to be: rule, count,
     bytes. Raises StoreFailed."""
     stop: Stop
+    restore: bool
+    """Whether what is archived is asked to be restored."""
     copied_before: Mapping[int, dict[str, Any]]
     catalogued_before: frozenset[int]
     deleted_before: frozenset[int]
@@ -416,6 +419,13 @@ class Run:
                 }
                 self._to_catalog(action, dict(record) | entry, ())
                 self._failed(action, error.message, error.hint)
+            except Archived as error:
+                # Of some classes a listing does not say it (the archive tiers of
+                # INTELLIGENT_TIERING): only the read does.
+                if self.job.restore:
+                    self._restore(action, unseen=True)
+                else:
+                    self._failed(action, error.message, error.hint)
             except RetainerError as error:
                 if self._refused(action, places, error):
                     return
@@ -441,7 +451,7 @@ class Run:
     def _pause(self, attempt: int) -> None:
         self.job.stop.wait(min(8.0, 0.25 * 4.0**attempt))
 
-    def _restore(self, action: Action) -> None:
+    def _restore(self, action: Action, *, unseen: bool = False) -> None:
         """Ask for what a copy is to be read from to be restored, each object as the plan saw it."""
         source = self.job.stores.get(action.source or "")
         if source is None:
@@ -456,7 +466,7 @@ class Run:
                 if look is None or look.seen.version != planned.version:
                     self._skipped(action, f"{action.source}:{planned.key} is not what the plan saw")
                     return
-                if look.seen.archived:
+                if look.seen.archived or unseen:
                     source.restore(look.seen)
         except RetainerError as error:
             self._failed(action, error.message, error.hint)

@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import chain
 
 from retainer.errors import (
+    Archived,
     CredentialsRefused,
     KeyTaken,
     ListingBroken,
@@ -105,7 +106,7 @@ class S3Reader:
                 return self._leads_elsewhere(said, told)
             case Verdict.ARCHIVED:
                 hint = "it is archived: `retainer apply --restore` asks for it"
-                return StoreFailed(said, hint=hint)
+                return Archived(said, hint=hint)
             case Verdict.REFUSED | Verdict.LOCKED if told.code == "RequestTimeTooSkewed":
                 return StoreFailed(said, hint="this machine's clock is off")
             case Verdict.REFUSED if told.code == "SecondLevelDomainForbidden":
@@ -168,10 +169,14 @@ class S3Reader:
         return self.calls.list(under, then, restored=self._tells_restores)
 
     def can_lock(self) -> bool:
+        return self._locks() is not False
+
+    def _locks(self) -> bool | None:
+        """Whether objects here may be locked; None where that is not known."""
         try:
-            return self.calls.can_lock(self.wire.ask(self.calls.locking()))
+            return self.calls.locks(self.wire.ask(self.calls.locking()))
         except NoAnswer:
-            return True
+            return None
 
     def look(self, key: str) -> Look | None:
         answer = self.ask("look at", key, self.calls.look(key, sums=self._tells_checksums))
@@ -559,10 +564,17 @@ class S3Writer(S3Reader):
     # ── locks, archives, deletes ────────────────────────────────────────────────────────────────
 
     def lock(self, seen: Seen, until: datetime) -> None:
+        """Only where the bucket says that it locks: others take the call for a write, and put its
+        words in the place of the object (OpenStack Swift 2.30.1, rclone 1.75.2, nanio 0.1.7)."""
+        if not self._locks():
+            raise StoreFailed(
+                f"lock {self.name}:{seen.key}: the bucket does not say that it locks objects",
+                hint="does it have Object Lock?",
+            )
         self._account.retain(seen.key, until)
 
     def restore(self, seen: Seen) -> None:
-        self._account.restore(seen.key)
+        self._account.restore(seen.key, seen.storage_class)
 
     def delete(self, seen: Seen) -> Deletion:
         honoured = self._abilities.known.get("delete")

@@ -197,9 +197,14 @@ class S3Account:
             ),
         )
 
-    def restore(self, key: str) -> None:
-        """Raises StoreFailed."""
-        how = {"Days": _RESTORED_DAYS, "GlacierJobParameters": {"Tier": "Bulk"}}
+    def restore(self, key: str, storage_class: str | None) -> None:
+        """From INTELLIGENT_TIERING for good, from the others for some days. Raises StoreFailed.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_RestoreObject.html (`Days`).
+        """
+        how: dict[str, Any] = {"GlacierJobParameters": {"Tier": "Bulk"}}
+        if storage_class != "INTELLIGENT_TIERING":
+            how["Days"] = _RESTORED_DAYS
         place = {"Bucket": self.store.bucket, "Key": self.store.prefix + key}
         self._rare(
             "restore",

@@ -458,12 +458,12 @@ class S3Calls:
     def locking(self) -> Request:
         return Request("GET", f"{self.base}/", (("object-lock", ""),))
 
-    def can_lock(self, answer: Answer) -> bool:
-        """Whether objects here may be locked; also where the answer does not tell."""
+    def locks(self, answer: Answer) -> bool | None:
+        """Whether objects here may be locked; None where the answer does not tell."""
         told = refusal_of(answer)
         if told is not None:
             known = ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration")
-            return told.code not in known and told.status != 501
+            return False if told.code in known or told.status == 501 else None
         try:
             found = _texts(_root(answer, "ObjectLockConfiguration"))
         except NotS3:
