@@ -2,7 +2,7 @@
 process against whole process, in one run.
 
     python benchmarks/copy_within_beside_peers.py [--objects 2000] [--bytes 4096] [--rounds 3]
-    [--without-crc32c] [--peers DIR]
+    [--without-crc32c] [--delay-ms 30] [--peers DIR]
 
 Recordings of 4 KiB lie in the bucket `bench-uploads`, as 100ms puts them there, and are copied to
 `bench-vault` on the same SeaweedFS, a fresh one for each tool and round. The order goes round.
@@ -14,7 +14,7 @@ figure over the tool's, the median over the rounds.
 The three do not do the same: for each object s5cmd sends one CopyObject, which overwrites what lies
 there; rclone looks at the source first and at the copy afterwards; retainer looks at the source,
 copies with conditions on both sides, compares checksums, and writes a journal and a catalog. Up to
-256 KiB it reads and writes the object itself: three calls. What is longer (`--bytes 300000`) the
+256 KiB it reads and writes the object itself: two calls. What is longer (`--bytes 300000`) the
 servers copy, and it looks at the copy: on SeaweedFS, whose CopyObject computes no checksum of what
 it wrote, in parts, five calls in place of the three that it makes on a store like AWS. S3 computes
 a CRC32C where the uploader asked for it; `--without-crc32c` shows what it costs where none is
@@ -48,6 +48,7 @@ from copy_beside_rclone import (
     table,
     tool_environment,
 )
+from delaying import delayed
 
 from retainer.demo.standin import StandIn
 
@@ -183,6 +184,9 @@ def main() -> None:
     arguments.add_argument("--bytes", type=int, default=4096, help="the size of each")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument(
+        "--delay-ms", type=float, default=0.0, help="how much later each answer of the server comes"
+    )
+    arguments.add_argument(
         "--without-crc32c", action="store_true", help="the uploads carry no CRC32C"
     )
     arguments.add_argument(
@@ -205,9 +209,10 @@ def main() -> None:
                     api_of(recordings) as api,
                 ):
                     upload(endpoint, recordings, not given.without_crc32c)
-                    each = TOOLS[tool](
-                        Path(place), api, endpoint, tool_environment(api, endpoint), peers
-                    )
+                    with delayed(endpoint, given.delay_ms) as away:
+                        each = TOOLS[tool](
+                            Path(place), api, away, tool_environment(api, away), peers
+                        )
                     check_all(endpoint, recordings)
                 used[tool].append(each)
                 print(

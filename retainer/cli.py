@@ -713,9 +713,20 @@ def show(path: Path, form: str) -> None:
         "Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money)."
     ),
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="So many actions at once (32); a store far away takes more, a small machine fewer.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
 def apply(
-    path: Path, approve_deletes: int | None, fingerprint: str | None, restore: bool, form: str
+    path: Path,
+    approve_deletes: int | None,
+    fingerprint: str | None,
+    restore: bool,
+    workers: int | None,
+    form: str,
 ) -> None:
     """Do what a plan says: copies by their deadlines, then deletes. What has changed since is
     skipped.
@@ -760,6 +771,7 @@ def apply(
             approved=approved,
             restore=restore,
             on_run=_applying.append,
+            workers=workers,
         )
     _applying.clear()
     click.echo(

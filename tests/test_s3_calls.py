@@ -4,7 +4,9 @@ what answers mean."""
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -467,6 +469,24 @@ def test_a_stream_is_cut_into_parts_of_one_size(chunk: int, size: int) -> None:
     assert [crc for _, crc, _ in came] == [crc32c_of(body) for body, _, _ in came]
     assert came[-1][2] == crc32c_of(content)
     assert buffers.take() is not None, "the only one was given back each time"
+
+
+def test_streams_at_once_never_wait_for_each_others_memory() -> None:
+    """Eight of several parts with memory for two."""
+    buffers, sizes = Buffers(2, 1), [0, 5, PART, PART + 1, 2 * PART, 3 * PART + 7, 9, PART - 1]
+
+    def sent(size: int) -> int:
+        chunks = (bytes(min(1 << 20, size - at)) for at in range(0, size, 1 << 20))
+        came = 0
+        with closing(Parts(chunks, None, buffers)) as parts:
+            for part in parts:
+                time.sleep(0.01)
+                came += part.size
+                parts.give_back(part)
+        return came
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(sent, sizes, timeout=60)) == sizes
 
 
 def test_memory_is_given_back_whatever_a_stream_does() -> None:

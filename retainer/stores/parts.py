@@ -28,9 +28,8 @@ class Buffers:
     that is done with it. Safe to use from several threads."""
 
     def __init__(self, most: int, spare: int) -> None:
-        """`most` at once, and whoever wants one more waits; there must be more than streams, since
-        each holds one until a second one is full. `spare`: so many are kept where nobody uses
-        them."""
+        """`most` at once, and whoever wants one more waits. `spare`: so many are kept where nobody
+        uses them."""
         self._most, self._keep = most, spare
         self._out = 0
         self._spare: list[bytearray] = []
@@ -72,7 +71,8 @@ class Parts:
     last one is shorter (Cloudflare R2 takes no others). One empty part for an empty stream.
 
     Without a `size` they double after each 1,000. Whatever the stream raises goes through. Each
-    part is given back once it was sent, and `close` gives back the rest.
+    part is given back once it was sent, and `close` gives back the rest. Whoever waits for memory
+    holds none but what is on its way, so that many streams at once never wait for each other.
     """
 
     def __init__(
@@ -87,8 +87,15 @@ class Parts:
     def __iter__(self) -> Iterator[Part]:
         return self
 
+    def has_more(self) -> bool:
+        """Whether another part will come."""
+        if not self._rest and not self._ended:
+            self._rest = next(self._chunks, b"")
+            self._ended = not self._rest
+        return bool(self._rest)
+
     def __next__(self) -> Part:
-        if self._ended:
+        if self._ended or (self._number and not self.has_more()):
             raise StopIteration
         buffer = self._buffers.take()
         try:
@@ -96,9 +103,6 @@ class Parts:
         except BaseException:
             self._buffers.give_back(buffer)
             raise
-        if filled == 0 and self._number > 0:
-            self._buffers.give_back(buffer)
-            raise StopIteration
         self._so_far = _CRC32C.combine(self._so_far, crc, filled) if self._number else crc
         self._number += 1
         body = memoryview(buffer)[:filled]

@@ -62,13 +62,20 @@ they then go through here."""
 class S3Reader:
     """Reads one prefix of one bucket."""
 
-    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        stop: Stop | None = None,
+        *,
+        quick: bool = False,
+        account: S3Account | None = None,
+    ) -> None:
         """`quick`: give up on a silent server in seconds, as a lock must. Raises
         CredentialsRefused, StoreFailed."""
         self.name = store.name
         self.store = store
         self._stop = stop or Stop()
-        self._account = S3Account(store)
+        self._account = account or S3Account(store)
         self.calls = self._account.calls
         self.wire = Wire(self._account, self._account.host, self._stop, quick=quick)
         self._may_see_locks: bool | None = None
@@ -275,8 +282,15 @@ class S3Reader:
 class S3Writer(S3Reader):
     """Changes one prefix of one bucket, always on a condition."""
 
-    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
-        super().__init__(store, stop, quick=quick)
+    def __init__(
+        self,
+        store: Store,
+        stop: Stop | None = None,
+        *,
+        quick: bool = False,
+        account: S3Account | None = None,
+    ) -> None:
+        super().__init__(store, stop, quick=quick, account=account)
         self._abilities = S3Abilities(self)
         self.bare_tags = False
         self.takes_checksums = True
@@ -296,13 +310,13 @@ class S3Writer(S3Reader):
         over: Seen | None = None,
     ) -> Look:
         with closing(Parts(chunks, size)) as parts:
-            first, second = next(parts), next(parts, None)
-            known = first.size if second is None else self.store.storage_class_from
+            first = next(parts)
+            known = self.store.storage_class_from if parts.has_more() else first.size
             size = known if size is None else size
             new = Described(key, size, metadata, content_type, lock_until)
-            if second is None:
-                return self._put(new, first.body, first.crc32c, over)
-            return self._create_in_parts(new, (first, second), parts, begun, over)
+            if parts.has_more():
+                return self._create_in_parts(new, first, parts, begun, over)
+            return self._put(new, first.body, first.crc32c, over)
 
     def _put(
         self, new: Described, body: bytes | memoryview, crc32c: str, over: Seen | None
@@ -339,7 +353,7 @@ class S3Writer(S3Reader):
         return KeyTaken(f"{self.name}:{key}: something else lies there")
 
     def _create_in_parts(
-        self, new: Described, begin: Sequence[Part], parts: Parts, begun: Begun, over: Seen | None
+        self, new: Described, first: Part, parts: Parts, begun: Begun, over: Seen | None
     ) -> Look:
         upload = self._begin(new)
         try:
@@ -347,7 +361,7 @@ class S3Writer(S3Reader):
             sent: list[Future[PartMade]] = []
             size, whole = 0, ""
             with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-                for part in chain(begin, parts):
+                for part in chain((first,), parts):
                     size, whole = size + part.size, part.so_far
                     if len(sent) >= PARTS_AT_ONCE:
                         sent[-PARTS_AT_ONCE].result()
@@ -653,7 +667,7 @@ class S3Writer(S3Reader):
     # ── what the server honours ─────────────────────────────────────────────────────────────────
 
     def impatient(self) -> S3Writer:
-        other = S3Writer(self.store, self._stop, quick=True)
+        other = S3Writer(self.store, self._stop, quick=True, account=self._account)
         other._abilities = S3Abilities(other, self._abilities.shared)
         other.bare_tags, other.takes_checksums = self.bare_tags, self.takes_checksums
         return other
