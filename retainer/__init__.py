@@ -22,6 +22,7 @@ it, see pyproject.toml).
     stop.py         the one token that ends every wait
     settings.py     retainer.yaml -> Settings
     planfile.py     the plan file, its rows and its header
+    wire.py         connections, through proxies and with certificates, and an end for every answer
     own.py          what retainer keeps in a store of itself: its identity, its record
     whole.py        files that are there whole or not at all
     ports.py        what stages need from the outside
@@ -40,11 +41,14 @@ it, see pyproject.toml).
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
                     limits
     apply/          THE EFFECTS: run (the order of things), settle (what was announced), identify,
-                    copy, delete, verify, record (the catalog), playlists and manifest (HLS)
+                    delete, record (the catalog); a copy: copy, way (how it is made, decided),
+                    streams (its bytes), place (done and confirmed), verify; of many objects: many,
+                    parts, playlists, manifest
     journal/        THE RECORD: file (hash chain), lock (one apply per store),
                     anchors (what stores remember of it), stores (which lies where)
-    sources/        the 100ms API, media (bytes)
-    stores/         s3, gcs, local: one file each
+    sources/        the 100ms API, answers (its calls), media (bytes)
+    stores/         wire (one call), s3_calls (values to requests, answers to values), s3_account
+                    (boto3), s3_proofs (what a server honours), s3 (what it all means), gcs, local
     views/          values -> text: human, machine      ◀ a new output: one file, one line in cli.py
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """
