@@ -66,7 +66,7 @@ if event := os.environ.get("KILL_EVENT"):
 
     Journal.write = write_and_die  # type: ignore[method-assign]
 carried_out = retainer.applying.carry_out
-retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named, workers=1)  # type: ignore[assignment]
+retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named | {"workers": 1})  # type: ignore[assignment]
 
 if __name__ == "__main__":
     from retainer.cli import main
