@@ -84,7 +84,11 @@ class StoreRefused(StoreFailed):
 
 
 class Archived(StoreFailed):
-    """An object must be restored before it can be read."""
+    """An object of `store` must be restored before it can be read."""
+
+    def __init__(self, message: str, *, hint: str | None = None, store: str) -> None:
+        super().__init__(message, hint=hint)
+        self.store = store
 
 
 class SourceFailed(RetainerError):

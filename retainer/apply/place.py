@@ -31,7 +31,7 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
     broken = next((each for each in task.action.broken if each.key == piece.key), None)
     there = task.target.look(piece.key) if look or broken else None
     stream = piece.open()
-    match way(Sides(there, broken, stream.lying, _servers_copy(task, stream))):
+    match way(Sides(there, broken, stream.lying, there is None and _servers_copy(task, stream))):
         case Way.RECOGNISE:
             assert there is not None
             return _same(task, piece.key, there, stream)  # a run died after its write
@@ -119,8 +119,8 @@ def _confirmed(task: Task, key: str, made: Seen, seen: Seen, checksum: Checksum)
     there = target.look(key)
     right = there is not None and there.seen.size == seen.size
     if there is None or not right or checksum_of(target, there, checksum.kind) != checksum:
-        if target.conditions().delete:
-            with suppress(RetainerError):  # else it would look like a copy
+        with suppress(RetainerError):  # else it would look like a copy
+            if target.conditions().delete:
                 target.delete(made)
         source = task.source.name if task.source else ""
         raise Unverified(f"{target.name}:{key} has another checksum than {source}:{seen.key}")

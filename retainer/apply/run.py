@@ -422,7 +422,7 @@ class Run:
             except Archived as error:
                 # Of some classes a listing does not say it (the archive tiers of
                 # INTELLIGENT_TIERING): only the read does.
-                if self.job.restore:
+                if self.job.restore and action.origin and error.store == action.source:
                     self._restore(action, unseen=True)
                 else:
                     self._failed(action, error.message, error.hint)
@@ -460,14 +460,20 @@ class Run:
             )
             return
         try:
+            seen: list[Seen] = []
             for planned in action.origin:
                 self._check(action.store)
                 look = source.look(planned.key)
                 if look is None or look.seen.version != planned.version:
                     self._skipped(action, f"{action.source}:{planned.key} is not what the plan saw")
                     return
-                if look.seen.archived or unseen:
-                    source.restore(look.seen)
+                seen.append(look.seen)
+            archived = [each for each in seen if each.archived]
+            if unseen and not archived:
+                self._restore_some(source, seen)
+            for each in archived:
+                self._check(action.store)
+                source.restore(each)
         except RetainerError as error:
             self._failed(action, error.message, error.hint)
             return
@@ -477,6 +483,19 @@ class Run:
         with self._guard:
             self.summary.restored += 1
         self._watcher.ended(action, "restoring", None)
+
+    def _restore_some(self, source: StoreWriter, seen: Sequence[Seen]) -> None:
+        """Ask for all, where nothing says which are archived: those that are not refuse it. Raises
+        StoreFailed where all do."""
+        refused: list[StoreFailed] = []
+        for each in seen:
+            self.job.stop.check()
+            try:
+                source.restore(each)
+            except StoreFailed as error:
+                refused.append(error)
+        if len(refused) == len(seen):
+            raise refused[0]
 
     def _still_as_recorded(self, action: Action) -> Look | None:
         """The one object or the manifest of a copy that an earlier run made; None when it is not as
@@ -671,6 +690,9 @@ class Run:
             if not self._refused(action, places, error):
                 self._failed(action, error.message, error.hint)
             return False
+        with self._guard:
+            for place in places:
+                self._refusals.pop(place, None)
         if reason:
             self._skipped(action, reason)
         return reason is None

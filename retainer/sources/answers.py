@@ -8,12 +8,14 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
+from retainer.errors import SourceFailed
 from retainer.sources.connections import CONNECT_SECONDS, host_of
 from retainer.stop import Stop
 from retainer.wire import WHOLE_SECONDS, proxy_for, trusted_authorities
@@ -65,9 +67,10 @@ class Answers:
         if urlsplit(address).scheme not in ("http", "https") or host_of(address) is None:
             raise ValueError("no http address")
         sent = {"User-Agent": "retainer", "Accept-Encoding": "gzip", **headers}
+        client = self._client_for(address)
         _deadline.at = time.monotonic() + WHOLE_SECONDS
         try:
-            with self._client_for(address).stream("GET", address, headers=sent) as response:
+            with client.stream("GET", address, headers=sent) as response:
                 content = _at_most(response.iter_raw(), most)
                 if response.headers.get("content-encoding", "").strip().lower() in _PACKED:
                     content = _unpacked(content, most)
@@ -89,11 +92,24 @@ class Answers:
             return self._clients[proxy]
 
     def _client(self, proxy: str | None) -> httpx.Client:
-        transport = httpx.HTTPTransport(verify=self._trusted, proxy=proxy)
+        try:
+            transport = httpx.HTTPTransport(verify=self._trusted, proxy=proxy)
+        except (httpx.InvalidURL, ValueError):
+            raise SourceFailed(
+                "the proxy in the environment is no http or https address",
+                hint="set no_proxy=* to use none",
+            ) from None
         # httpx has no way to say how long a whole answer may take: httpcore's streams have.
         transport._pool._network_backend = _Ending()
         timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
-        return httpx.Client(transport=transport, timeout=timeout, trust_env=False)
+        nobodys = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        return httpx.Client(
+            transport=transport,
+            timeout=timeout,
+            trust_env=False,
+            cookies=nobodys,
+            auth=lambda request: request,  # else a user in the address would replace the token
+        )
 
 
 _PACKED = ("gzip", "x-gzip")

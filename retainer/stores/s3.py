@@ -113,7 +113,7 @@ class S3Reader:
                 return self._leads_elsewhere(said, told)
             case Verdict.ARCHIVED:
                 hint = "it is archived: `retainer apply --restore` asks for it"
-                return Archived(said, hint=hint)
+                return Archived(said, hint=hint, store=self.name)
             case Verdict.REFUSED | Verdict.LOCKED if told.code == "RequestTimeTooSkewed":
                 return StoreFailed(said, hint="this machine's clock is off")
             case Verdict.REFUSED if told.code == "SecondLevelDomainForbidden":
@@ -252,6 +252,8 @@ class S3Reader:
                     return S3Reader.whole(self, key, most)
                 if told is not None and told.verdict is Verdict.MISSING:
                     return None
+                if told is not None and told.leads_to and self._account.moves_to(told.leads_to):
+                    return S3Reader.whole(self, key, most)
                 if told is not None:
                     raise self.failure("read", key, told)
                 look = self.calls.looked(key, answer)

@@ -50,7 +50,7 @@ class S3Abilities:
 
     @property
     def known(self) -> Mapping[str, bool]:
-        return {str(name): known for name, known in self._known.items()} | (
+        return {str(name): known for name, known in dict(self._known).items()} | (
             {name: getattr(self._writer, name) for name in _HABITS} if self._known else {}
         )
 
