@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -472,7 +473,7 @@ def carry_out(
             copies=len(prepared.copies),
             deletes=len(prepared.deletes),
             approved=approved,
-            tool=header.tool,
+            tool=version("retainer"),
             host=os.uname().nodename,
         )
         needed = {action.store for action in (*prepared.copies, *prepared.deletes)}
@@ -484,7 +485,7 @@ def carry_out(
             name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))
         }
         places = {store.name: store.place for store in world.settings.stores}
-        proven = proven_lately(journal.before, world.clock(), header.tool)
+        proven = proven_lately(journal.before, world.clock(), version("retainer"))
         for name, store in stores.items():
             with suppress(RetainerError):  # a folder that is not there is told by its lock
                 store.conditions().recall(proven.get(places[name], {}))

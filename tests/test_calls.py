@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_an_apply_of_one_copy_takes_few_calls(project: Project, calls: list[str]) -> None:
-    for name, most in ((A, 14), (B, 11)):
+    for name, most in ((A, 15), (B, 12)):
         project.hosted(name, video(1))
         project.plan()
         calls.clear()

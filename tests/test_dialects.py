@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import make_store, make_writer
+import servers
+from conftest import make_store, make_writer, without
 from fault_proxy import FaultProxy
 from project import make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.errors import CredentialsRefused, ListingBroken, StoreFailed
+from retainer.journal.lock import LOCK_KEY, Owner, StoreLock
 from retainer.stores import s3_account
+from retainer.stores.wire import Answer, Request, Wire
 
 SHORT, LONG = "a" * 24, "b" * 24
 Refused = Callable[[str, str, Mapping[str, str]], tuple[int, str] | None]
@@ -171,3 +174,117 @@ def test_what_a_listing_does_not_say_is_archived_is_restored_where_that_is_asked
     proxy.refuses = lambda method, path, headers: None
     project.plan("after.plan")
     assert project.apply("after.plan")["copied"] == 1
+
+
+# ── locks on servers that differ ────────────────────────────────────────────────────────────────
+
+
+def owner(run: str) -> Owner:
+    return Owner(run, "host", "plan", "state", "journal")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[Request], Request | Answer]]]:
+    """What every call of every writer goes through: another call, or an answer in its place."""
+    ask, changes = Wire.ask, []
+
+    def changed(wire: Wire, request: Request) -> Answer:
+        for change in changes:
+            found = change(request)
+            if isinstance(found, Answer):
+                return found
+            request = found
+        return ask(wire, request)
+
+    monkeypatch.setattr(Wire, "ask", changed)
+    yield changes
+
+
+def test_no_lock_is_held_where_too_little_is_honoured_also_if_it_cannot_be_removed(
+    seaweedfs: str, tmp_path: Path, asked: list[Callable[[Request], Request | Answer]]
+) -> None:
+    asked.append(without("if-match"))
+    asked.append(lambda request: Answer(403, {}) if request.method == "DELETE" else request)
+    lock = StoreLock(make_writer(make_store("seaweedfs", seaweedfs, tmp_path)), owner("a"))
+    lock.take()
+    assert not lock.holds and not lock.beat()
+
+
+def test_what_was_found_out_of_a_server_is_remembered_with_how_it_wants_to_be_spoken_to(
+    moto: str, tmp_path: Path, asked: list[Callable[[Request], Request | Answer]]
+) -> None:
+    """Ceph RGW 16.2.15 takes a bare ETag in If-Match of a PUT, and no other."""
+
+    def as_ceph(request: Request) -> Request:
+        tag = request.headers.get("if-match")
+        if tag is None or request.method != "PUT":
+            return request
+        read = f'"{"0" * 32}"' if tag.startswith('"') else f'"{tag}"'
+        return dataclasses.replace(request, headers={**request.headers, "if-match": read})
+
+    asked.append(as_ceph)
+    store = make_store("moto", moto, tmp_path)
+    first = make_writer(store)
+    StoreLock(first, owner("a")).take()
+    known = first.conditions().known
+    assert known["replace"] and known["bare_tags"]
+    first.delete(first.look(LOCK_KEY).seen)  # type: ignore[union-attr]
+    second = make_writer(store)
+    second.conditions().recall(known)
+    lock = StoreLock(second, owner("b"))
+    lock.take()
+    before = second.look(LOCK_KEY)
+    assert lock.beat() and second.look(LOCK_KEY) != before
+
+
+def test_a_beat_that_renews_nothing_does_not_count(
+    seaweedfs: str, tmp_path: Path, asked: list[Callable[[Request], Request | Answer]]
+) -> None:
+    lock = StoreLock(make_writer(make_store("seaweedfs", seaweedfs, tmp_path)), owner("a"))
+    lock.take()
+    beaten = lock._beaten
+    asked.append(lambda request: Answer(412, {}) if "if-match" in request.headers else request)
+    assert lock.beat() and lock._beaten == beaten, "it is held as long as it was, and no longer"
+
+
+def test_a_lock_that_somebody_took_away_is_lost(
+    seaweedfs: str, tmp_path: Path, asked: list[Callable[[Request], Request | Answer]]
+) -> None:
+    """AWS answers a write over what is not there with 404, SeaweedFS with 412."""
+    writer = make_writer(make_store("seaweedfs", seaweedfs, tmp_path))
+    lock = StoreLock(writer, owner("a"))
+    lock.take()
+    writer.delete(writer.look(LOCK_KEY).seen)  # type: ignore[union-attr]
+    no_key = Answer(404, {}, b"<Error><Code>NoSuchKey</Code></Error>")
+    asked.append(lambda request: no_key if "if-match" in request.headers else request)
+    assert not lock.beat() and not lock.holds
+
+
+def test_a_key_that_http_would_make_another_one_is_never_sent(
+    seaweedfs: str, tmp_path: Path
+) -> None:
+    writer = make_writer(make_store("seaweedfs", seaweedfs, tmp_path))
+    writer.create("b", iter([b"x"]), 1, {}, "video/mp4")
+    for key in ("a/../b", "./b", "a/.", ".."):
+        with pytest.raises(StoreFailed):
+            writer.look(key)
+    assert writer.look("b") is not None
+
+
+def test_an_answer_that_is_another_objects_ends_a_read(
+    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every server honours If-Match of a GET."""
+    writer = make_writer(make_store("seaweedfs", seaweedfs, tmp_path))
+    seen = writer.create("k", iter([b"first"]), 5, {}, "video/mp4").seen
+    servers.s3_client(seaweedfs).put_object(
+        Bucket=writer.store.bucket,  # type: ignore[attr-defined]
+        Key=f"{writer.store.prefix}k",  # type: ignore[attr-defined]
+        Body=b"other",
+    )
+    send = Wire._send
+    monkeypatch.setattr(
+        Wire, "_send", lambda wire, request: send(wire, without("if-match")(request))
+    )
+    with pytest.raises(StoreFailed):
+        b"".join(writer.read(seen))

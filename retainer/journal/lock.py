@@ -115,6 +115,7 @@ class StoreLock:
         self._owner = owner
         self._seen: Seen | None = None
         self._beats = 0
+        self._honoured = False
         self._guard = threading.Lock()
         self._beaten = _ticks()
 
@@ -125,7 +126,7 @@ class StoreLock:
     @property
     def holds(self) -> bool:
         """Whether nobody else can have the lock, nor take it for dead."""
-        return self._seen is not None and self._age() < DEAD_AFTER / 2
+        return self._honoured and self._seen is not None and self._age() < DEAD_AFTER / 2
 
     def _age(self) -> timedelta:
         since = zip(_ticks(), self._beaten, strict=True)
@@ -155,7 +156,8 @@ class StoreLock:
         self._seen = seen = held.look.seen if held is not None else self._created()
         self._seen = self._renewed(seen, ours=held is None)
         self._beaten = ticks
-        if not self._store.conditions().lock:
+        self._honoured = self._store.conditions().lock
+        if not self._honoured:
             self.give_back()
 
     def _created(self) -> Seen:
@@ -193,6 +195,8 @@ class StoreLock:
             if proves or not self._store.conditions().lock:
                 return seen
             beat = self._store.replace(seen, self._content()) or self._own()
+            if beat is not None and beat.version == seen.version:
+                raise StoreFailed("the server refused its own version")
         except StoreFailed as error:
             self.give_back()
             hint = (
@@ -226,6 +230,8 @@ class StoreLock:
                 renewed = self._store.replace(self._seen, self._content()) or self._own()
             except RetainerError:
                 return self.holds  # the next beat may go through
+            if renewed is not None and renewed.version == self._seen.version:
+                return self.holds  # it is ours still, and was not renewed
             self._seen = renewed
             if renewed is None:
                 return False

@@ -52,6 +52,9 @@ from retainer.stores.wire import Answer, NoAnswer, Request, Wire
 
 PARTS_AT_ONCE = 3
 COPY_PART = 512 << 20
+_UNTIL = "x-amz-object-lock-retain-until-date"
+_WRONG_SUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
+"""Not the header is refused, but these bytes."""
 RESUMES = 3
 """So often in a row a read is gone on with that brings no new byte."""
 _CANNOT = (400, 403, 405, 501)
@@ -84,10 +87,11 @@ class S3Reader:
     def ask(self, verb: str, key: str, request: Request) -> Answer:
         """One call. A bucket that turns out to be in another region of AWS is asked there. Raises
         StoreFailed when no answer comes."""
+        asked = self._account.region
         try:
             answer = self.wire.ask(request)
             told = refusal_of(answer) if answer.status in (301, 307, 400) else None
-            if told is not None and told.leads_to and self._account.moves_to(told.leads_to):
+            if told is not None and told.leads_to and self._account.moves_to(told.leads_to, asked):
                 answer = self.wire.ask(request)
         except NoAnswer as error:
             raise self._unanswered(verb, key, error) from None
@@ -186,11 +190,21 @@ class S3Reader:
             return None
 
     def look(self, key: str) -> Look | None:
+        found = self._looked(key)
+        if found is None or found[1] or not self._lock_headers_can_be_believed(key):
+            return found[0] if found else None
+        look = found[0]
+        return replace(look, seen=replace(look.seen, lock_read=True))
+
+    def _looked(self, key: str) -> tuple[Look, bool] | None:
+        """A look, and whether it says of a lock."""
         answer = self.ask("look at", key, self.calls.look(key, sums=self._tells_checksums))
         told = refusal_of(answer)
         if told is not None and told.verdict is Verdict.CANNOT and self._tells_checksums:
-            self._tells_checksums = False  # Backblaze B2 refuses the header that asks for it
-            return S3Reader.look(self, key)
+            answer = self.ask("look at", key, self.calls.look(key, sums=False))
+            told = refusal_of(answer)
+            if told is None or told.verdict is Verdict.MISSING:
+                self._tells_checksums = False  # Backblaze B2 refuses the header that asks for it
         if told is not None and told.verdict is Verdict.MISSING:
             return None
         if told is not None:
@@ -199,11 +213,7 @@ class S3Reader:
             look = self.calls.looked(key, answer)
         except NotS3:
             raise self.no_s3("look at", key) from None
-        if look.seen.lock_read or "x-amz-object-lock-retain-until-date" in answer.headers:
-            return look
-        if not self._lock_headers_can_be_believed(key):
-            return look
-        return replace(look, seen=replace(look.seen, lock_read=True))
+        return look, look.seen.lock_read or _UNTIL in answer.headers
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         """HEAD leaves out lock headers that the caller has no right to see, so absence alone proves
@@ -225,8 +235,7 @@ class S3Reader:
                         )
                     if told is not None:
                         raise self.failure("read", seen.key, told)
-                    if count and answer.status != 206:
-                        raise StoreFailed(f"read {self.name}:{seen.key}: it cannot be gone on with")
+                    self._is_still(seen, answer, count)
                     for piece in body:
                         if not seen.key.startswith(OWN_PREFIX):
                             self._stop.check()
@@ -242,17 +251,38 @@ class S3Reader:
                 f"read {self.name}:{seen.key}: {count} bytes came, {seen.size} were seen"
             )
 
+    def _is_still(self, seen: Seen, answer: Answer, start: int) -> None:
+        """Raises StoreFailed where an answer to a read is another object's, or begins elsewhere:
+        not every server honours the condition of a read."""
+        etag = answer.headers.get("etag", "").strip('"')
+        if etag and etag != seen.version:
+            raise StoreFailed(
+                f"read {self.name}:{seen.key}: it changed since it was seen", hint="plan again"
+            )
+        begins = answer.headers.get("content-range", "").startswith(f"bytes {start}-")
+        if start and (answer.status != 206 or not begins):
+            raise StoreFailed(f"read {self.name}:{seen.key}: it cannot be gone on with")
+
     def whole(self, key: str, most: int) -> tuple[Look, bytes] | None:
+        return self._whole(key, most, sums=self._tells_checksums)
+
+    def _whole(self, key: str, most: int, *, sums: bool) -> tuple[Look, bytes] | None:
+        """`sums`: ask for the checksum, too."""
         try:
-            request = self.calls.whole(key, sums=self._tells_checksums)
-            with self.wire.open(request) as (answer, body):
+            asked = self._account.region
+            with self.wire.open(self.calls.whole(key, sums=sums)) as (answer, body):
                 told = refusal_of(answer)
-                if told is not None and told.verdict is Verdict.CANNOT and self._tells_checksums:
-                    self._tells_checksums = False
-                    return S3Reader.whole(self, key, most)
+                if told is not None and told.verdict is Verdict.CANNOT and sums:
+                    found = self._whole(key, most, sums=False)
+                    self._tells_checksums = False  # only the header was not taken
+                    return found
                 if told is not None and told.verdict is Verdict.MISSING:
                     return None
-                if told is not None and told.leads_to and self._account.moves_to(told.leads_to):
+                if (
+                    told is not None
+                    and told.leads_to
+                    and self._account.moves_to(told.leads_to, asked)
+                ):
                     return S3Reader.whole(self, key, most)
                 if told is not None:
                     raise self.failure("read", key, told)
@@ -294,9 +324,14 @@ class S3Writer(S3Reader):
     ) -> None:
         super().__init__(store, stop, quick=quick, account=account)
         self._abilities = S3Abilities(self)
-        self.bare_tags = False
-        self.takes_checksums = True
-        self.takes_whole_checksums = True
+
+    @property
+    def takes_checksums(self) -> bool:
+        return self._abilities.habit("takes_checksums")
+
+    @property
+    def takes_whole_checksums(self) -> bool:
+        return self._abilities.habit("takes_whole_checksums")
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -326,8 +361,9 @@ class S3Writer(S3Reader):
         """One PUT, on the condition that nothing is there, or just `over`."""
         answer = self.put(new, body, crc32c, **self._only_over(over))
         told = refusal_of(answer)
-        if told is not None and told.verdict is Verdict.UNMET:
-            raise self._taken(new.key)
+        gone = told is not None and over is not None and told.verdict is Verdict.MISSING
+        if told is not None and (told.verdict is Verdict.UNMET or gone):
+            raise self._taken(new.key)  # AWS answers 404 where what is written over is not there
         if told is not None:
             raise self.failure("write", new.key, told)
         try:
@@ -345,10 +381,14 @@ class S3Writer(S3Reader):
         told = refusal_of(answer)
         if sum_sent is None or told is None or told.verdict is not Verdict.CANNOT:
             return answer
-        again = self.ask("write", new.key, self.calls.put(new, body, None, **condition))
-        if refusal_of(again) is not None:
+        if told.code in _WRONG_SUM:
             return answer
-        self.takes_checksums = self.takes_whole_checksums = False
+        again = self.ask("write", new.key, self.calls.put(new, body, None, **condition))
+        now = refusal_of(again)
+        if now is not None:
+            return again if now.verdict is Verdict.UNMET else answer
+        self._abilities.note("takes_checksums", False)
+        self._abilities.note("takes_whole_checksums", False)
         return again
 
     def _taken(self, key: str) -> KeyTaken:
@@ -357,7 +397,7 @@ class S3Writer(S3Reader):
     def _create_in_parts(
         self, new: Described, first: Part, parts: Parts, begun: Begun, over: Seen | None
     ) -> Look:
-        upload = self._begin(new)
+        upload = self.begin(new)
         try:
             begun(upload)
             sent: list[Future[PartMade]] = []
@@ -382,14 +422,18 @@ class S3Writer(S3Reader):
         """What an upload in parts is proven by as a whole, where the server takes one."""
         return "crc32c" if self.takes_whole_checksums else None
 
-    def _begin(self, new: Described) -> str:
+    def begin(self, new: Described) -> str:
+        """Begin an upload in parts, with the strongest checksum that the server takes. Raises
+        StoreFailed."""
         kind = self.whole_kind
         answer = self.ask("write", new.key, self.calls.begin(new, kind))
         told = refusal_of(answer)
         if told is not None and told.verdict is Verdict.CANNOT and kind is not None:
             again = self.ask("write", new.key, self.calls.begin(new, None))
             if refusal_of(again) is None:
-                self.takes_whole_checksums = False  # Cloudflare R2 has none over a whole upload
+                self._abilities.note(
+                    "takes_whole_checksums", False
+                )  # Cloudflare R2 has none over a whole upload
                 answer, told = again, None
         if told is not None:
             raise self.failure("write", new.key, told)
@@ -451,7 +495,7 @@ class S3Writer(S3Reader):
 
     def tag(self, version: str) -> str:
         """An ETag as this server takes it in If-Match of a PUT."""
-        return version if self.bare_tags else f'"{version}"'
+        return version if self._abilities.habit("bare_tags") else f'"{version}"'
 
     def look(self, key: str) -> Look | None:
         look = super().look(key)
@@ -541,13 +585,38 @@ class S3Writer(S3Reader):
             kind = f"Checksum{checksum.kind.upper()}"
             tells = done is not None and all(kind in part.checksums for part in done)
             if done is not None and tells and _is_whole(done, kind, checksum):
-                etag, _ = self._complete(new.key, upload, done, checksum, None)
-                made = Seen(new.key, seen.size, etag)
+                etag = self._copy_completed(source, seen, new.key, upload, done, checksum)
+                made = Seen(new.key, seen.size, etag) if etag else None
         finally:
             if made is None:
                 with suppress(RetainerError):
                     self.abandon(new.key, upload)
         return made
+
+    def _copy_completed(
+        self,
+        source: S3Reader,
+        seen: Seen,
+        key: str,
+        upload: str,
+        parts: Sequence[PartMade],
+        checksum: Checksum,
+    ) -> str | None:
+        """The ETag; None where the servers cannot after all, or the bytes have another checksum."""
+        if not self._abilities.parts and self._is_taken(key, None):
+            raise self._taken(key)
+        request = self.calls.complete(key, upload, parts, checksum, if_none_match="*")
+        answer = self.ask("copy to", key, request)
+        told = refusal_of(answer)
+        if told is not None and told.verdict is Verdict.UNMET:
+            raise self._taken(key)
+        if told is not None:
+            self._cannot_copy(source, seen, key, told)
+            return None
+        try:
+            return self.calls.completed(answer)[0]
+        except NotS3:
+            raise self.no_s3("copy to", key) from None
 
     def _parts_copied(
         self, source: S3Reader, seen: Seen, key: str, upload: str
@@ -593,14 +662,16 @@ class S3Writer(S3Reader):
         self._account.restore(seen.key, seen.storage_class)
 
     def delete(self, seen: Seen) -> Deletion:
-        honoured = self._abilities.known.get("delete")
-        if not honoured and (honoured is False or not seen.key.startswith(OWN_PREFIX)):
-            found = self.look(seen.key)
+        honoured = self._abilities.known.get("delete", False)
+        if not honoured:
+            found = self._looked(seen.key)
             if found is None:
                 return Deletion.GONE
-            if (found.seen.version, found.seen.size) != (seen.version, seen.size):
+            if (found[0].seen.version, found[0].seen.size) != (seen.version, seen.size):
                 return Deletion.CHANGED
-        answer = self.ask("delete", seen.key, self.calls.delete(seen.key, f'"{seen.version}"'))
+        # Where the condition is not known to hold, the look before is good for one try alone.
+        request = self.calls.delete(seen.key, f'"{seen.version}"', once=not honoured)
+        answer = self.ask("delete", seen.key, request)
         told = refusal_of(answer)
         if told is None:
             return Deletion.DELETED
@@ -670,8 +741,7 @@ class S3Writer(S3Reader):
 
     def impatient(self) -> S3Writer:
         other = S3Writer(self.store, self._stop, quick=True, account=self._account)
-        other._abilities = S3Abilities(other, self._abilities.shared)
-        other.bare_tags, other.takes_checksums = self.bare_tags, self.takes_checksums
+        other._abilities = S3Abilities(other, self._abilities)
         return other
 
     def conditions(self) -> Abilities:

@@ -3,7 +3,9 @@ bucket is asked, and the calls that are rare (locks, restores)."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -77,6 +79,18 @@ def session(
     return boto3.Session(botocore_session=assumed)
 
 
+_DOTS = {".", ".."}
+
+
+@dataclass(frozen=True, slots=True)
+class _To:
+    """Where a bucket is asked."""
+
+    origin: str
+    host: str
+    region: str
+
+
 class S3Account:
     """One bucket as these credentials reach it: a `Dialer` for the wire, and the rare calls.
 
@@ -85,6 +99,7 @@ class S3Account:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._moving = threading.Lock()
         try:
             self._session = session(store.profile, store.role_arn, store.region)
             found = self._session.get_credentials()
@@ -106,16 +121,26 @@ class S3Account:
             "head_bucket", Params={"Bucket": self.store.bucket}
         )
         parts = urlsplit(address)
-        self.origin, self.host = f"{parts.scheme}://{parts.netloc}", parts.netloc
+        known = str(self.client.meta.region_name or "us-east-1")
+        self._to = _To(f"{parts.scheme}://{parts.netloc}", parts.netloc, known)
         self.calls = s3_calls.S3Calls(self.store, parts.path.rstrip("/"))
-        self._region = str(self.client.meta.region_name or "us-east-1")
 
-    def moves_to(self, region: str) -> bool:
-        """Ask in another region from now on, where AWS says that the bucket is there; whether it
-        was not asked there before."""
-        if self.store.endpoint or "/" in region or region == self._region:
+    @property
+    def host(self) -> str:
+        return self._to.host
+
+    @property
+    def region(self) -> str:
+        return self._to.region
+
+    def moves_to(self, region: str, asked: str) -> bool:
+        """Ask in another region from now on, where AWS says that the bucket is there; whether that
+        is another one than was asked."""
+        if self.store.endpoint or "/" in region or region == asked:
             return False
-        self._dial(region)
+        with self._moving:
+            if region != self.region:
+                self._dial(region)
         return True
 
     def _connected(self, region: str | None) -> Any:
@@ -146,19 +171,27 @@ class S3Account:
     # ── a Dialer ────────────────────────────────────────────────────────────────────────────────
 
     def address(self, request: Request) -> tuple[str, dict[str, str]]:
+        """Raises StoreFailed for a key that would become another one on its way: HTTP resolves `.`
+        and `..` between slashes."""
+        if not _DOTS.isdisjoint(request.path.split("/")):
+            raise StoreFailed(
+                f"ask {self.store.name}: a key with `.` or `..` between slashes cannot be sent",
+                hint="look at it, and give it another name",
+            )
+        to = self._to
         path, query = encoded_path(request.path), encoded_query(request.query)
         headers = {"user-agent": _CLIENT, "accept-encoding": "identity", **request.headers}
         sent = signed(
             request.method,
-            self.host,
+            to.host,
             path,
             query,
             headers,
             self._keys(),
-            self._region,
+            to.region,
             datetime.now(UTC),
         )
-        return f"{self.origin}{path}{'?' + query if query else ''}", sent
+        return f"{to.origin}{path}{'?' + query if query else ''}", sent
 
     def may_pass(self, answer: Answer) -> bool:
         return s3_calls.may_pass(answer)

@@ -229,6 +229,8 @@ class S3Calls:
             objects = [_decoded(seen, len(self.store.prefix)) for seen in objects]
         else:
             objects = [_below(seen, seen.key, len(self.store.prefix)) for seen in objects]
+        if told["IsTruncated"] not in ("true", "false"):
+            raise NotS3
         more = told["IsTruncated"] == "true"
         if more and not told.get("NextContinuationToken"):
             raise NotS3
@@ -326,9 +328,9 @@ class S3Calls:
             )
         return headers
 
-    def delete(self, key: str, etag: str | None) -> Request:
+    def delete(self, key: str, etag: str | None, *, once: bool = False) -> Request:
         headers = {"if-match": etag} if etag is not None else {}
-        return Request("DELETE", self._path(key), headers=headers)
+        return Request("DELETE", self._path(key), headers=headers, once=once)
 
     def delete_many(self, batch: Sequence[Seen]) -> Request:
         objects = "".join(

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from retainer.errors import RetainerError, StoreFailed
+from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Ability, Checksum, Look, Seen
 from retainer.stores.parts import crc32c_of
 from retainer.stores.s3_calls import Described, NotS3, PartMade, refusal_of, written
-from retainer.stores.verdict import Verdict
+from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Request
 
 if TYPE_CHECKING:
@@ -25,11 +25,10 @@ _PROBE, _OTHER = b"probe", b"other"
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
 _WRONG = "0" * 32
 """An ETag that no object has."""
-_HABITS = ("bare_tags", "takes_checksums", "takes_whole_checksums")
-"""What the writer has to know besides, of how the server wants to be spoken to."""
-_NO_PARTS = (400, 405, 501)
-"""How a server answers that it takes no upload in parts that begins as ours do: then none will be
-made there."""
+_HABITS = {"bare_tags": False, "takes_checksums": True, "takes_whole_checksums": True}
+"""What a writer has to know besides, of how the server wants to be spoken to; what most want."""
+_NEVER_A_NO = (Verdict.CREDENTIALS, Verdict.ELSEWHERE, Verdict.REFUSED, Verdict.BUSY)
+"""These say nothing of whether a condition or a checksum is honoured, whatever their status."""
 
 
 class Put(Protocol):
@@ -42,28 +41,27 @@ class S3Abilities:
     """Of one store. Safe to use from several threads; each answer raises StoreFailed where it
     cannot be found out."""
 
-    def __init__(self, writer: S3Writer, known: dict[Ability, bool] | None = None) -> None:
-        """`known`: what is certain already."""
+    def __init__(self, writer: S3Writer, like: S3Abilities | None = None) -> None:
+        """`like`: of another writer to the same store; what one finds out, both know."""
         self._writer, self._calls = writer, writer.calls
-        self._known: dict[Ability, bool] = {} if known is None else known
-        self._proving = threading.RLock()
+        self._known: dict[str, bool] = {} if like is None else like._known
+        self._proving: Any = threading.RLock() if like is None else like._proving
 
     @property
     def known(self) -> Mapping[str, bool]:
-        return {str(name): known for name, known in dict(self._known).items()} | (
-            {name: getattr(self._writer, name) for name in _HABITS} if self._known else {}
-        )
+        return dict(self._known)
 
     def recall(self, known: Mapping[str, bool]) -> None:
+        names = (*get_args(Ability), *_HABITS)
         with self._proving:
-            self._known |= {name: known[name] for name in get_args(Ability) if name in known}
-            for name in _HABITS:
-                setattr(self._writer, name, known.get(name, getattr(self._writer, name)))
+            self._known |= {name: known[name] for name in names if name in known}
 
-    @property
-    def shared(self) -> dict[Ability, bool]:
-        """What is known, and what will be: for another writer to the same store."""
-        return self._known
+    def habit(self, name: str) -> bool:
+        """How the server wants to be spoken to (`_HABITS`)."""
+        return self._known.get(name, _HABITS[name])
+
+    def note(self, name: str, value: bool) -> None:
+        self._known[name] = value
 
     @property
     def lock(self) -> bool:
@@ -160,7 +158,10 @@ class S3Abilities:
             replace, told = False, None
             if create:
                 replace, seen, told = self._replaces(seen, put, right)
-            refused, seen, _ = self._refused_over(seen, put(wrong), statuses=(400,))
+            refused = False
+            if replace:  # else it could be written over what is somebody else's by now
+                over = put(wrong, if_match=writer.tag(seen.version))
+                refused, seen, _ = self._refused_over(seen, over, statuses=(400,))
             if told is None and refused and writer.takes_checksums:
                 look = writer.seen_by_a_reader(seen.key)
                 told = look.checksum if look else None
@@ -178,7 +179,7 @@ class S3Abilities:
         if told is None:
             etag, checksum = written(answer)
             return False, Seen(seen.key, seen.size, etag), checksum
-        return self._is_no(told.verdict, told.status, statuses), seen, None
+        return self._is_no(told, statuses), seen, None
 
     def _replaces(self, seen: Seen, put: Put, right: str) -> tuple[bool, Seen, Checksum | None]:
         """Whether a write over the right version goes through, and one over another version does
@@ -189,7 +190,7 @@ class S3Abilities:
         """
         writer = self._writer
         for bare in (False, True):
-            writer.bare_tags = bare
+            self.note("bare_tags", bare)
             wrong = put(right, if_match=writer.tag(_WRONG))
             refused, seen, _ = self._refused_over(seen, wrong)
             if not refused:
@@ -199,26 +200,26 @@ class S3Abilities:
             if told is None:
                 etag, checksum = written(answer)
                 return True, Seen(seen.key, seen.size, etag), checksum
-            if told.verdict is not Verdict.UNMET and told.status not in (400, 501):
+            if told.verdict in _NEVER_A_NO or told.status not in (400, 412, 501):
                 raise writer.failure("probe", "", told)
-        writer.bare_tags = False
+        self.note("bare_tags", False)
         return False, seen, None
 
-    def _is_no(self, verdict: Verdict, status: int, statuses: tuple[int, ...]) -> bool:
-        if verdict is Verdict.UNMET or status in statuses:
+    def _is_no(self, told: Refusal, statuses: tuple[int, ...]) -> bool:
+        """Whether a refusal is the one that was wanted. Raises StoreFailed, CredentialsRefused for
+        one that says nothing of it."""
+        if told.verdict in _NEVER_A_NO:
+            raise self._writer.failure("probe", "", told)
+        if told.status in statuses or (told.verdict is Verdict.UNMET and 412 in statuses):
             return True
-        if status in (400, 501):
+        if told.status in (400, 412, 501):
             return False
-        raise StoreFailed(f"probe {self._writer.name}: S3 answered {status}")
+        raise self._writer.failure("probe", "", told)
 
     def _refused(self, request: Request, statuses: tuple[int, ...] = (412,)) -> bool:
         """Whether a call that must fail does. Raises StoreFailed for any other failure."""
         told = refusal_of(self._writer.ask("probe", "", request))
-        if told is None or told.verdict in (Verdict.UNMET,) or told.status in statuses:
-            return told is not None
-        if told.status in (400, 501):
-            return False
-        raise self._writer.failure("probe", "", told)
+        return told is not None and self._is_no(told, statuses)
 
     # ── deletes, parts, copies: on a probe ──────────────────────────────────────────────────────
 
@@ -235,7 +236,7 @@ class S3Abilities:
         request = self._calls.delete_many([Seen(probe.key, probe.size, _WRONG)])
         answer = self._writer.ask("probe", "", request)
         if told := refusal_of(answer):
-            if told.verdict is Verdict.UNMET or told.status in (400, 501):
+            if told.verdict not in _NEVER_A_NO and told.status in (400, 412, 501):
                 return False
             raise self._writer.failure("probe", "", told)
         deleted, errors = self._calls.deleted_many(answer)
@@ -244,27 +245,25 @@ class S3Abilities:
     def _prove_parts(self, key: str) -> None:
         """Whether the end of an upload in parts is refused where something lies, and where its
         checksum is wrong."""
-        here = self._refuses_end(key, crc32c_of(_OTHER), if_none_match="*")
-        wrong = self._refuses_end(key, crc32c_of(_PROBE))
-        self._known |= {"parts": here, "parts_checksum": wrong and self.checksum}
+        here = self._refuses_end(key, crc32c_of(_OTHER), 412, if_none_match="*")
+        wrong = self._refuses_end(key, crc32c_of(_PROBE), 400) and self._writer.whole_kind
+        self._known |= {"parts": here, "parts_checksum": bool(wrong) and self.checksum}
 
-    def _refuses_end(self, key: str, whole: str, **condition: str) -> bool:
+    def _refuses_end(self, key: str, whole: str, status: int, **condition: str) -> bool:
         """Whether an upload of `other` ends in a refusal, for its condition or since this is not
-        its checksum."""
+        its checksum; not so where none can be made."""
         writer, calls = self._writer, self._calls
-        kind = writer.whole_kind
-        answer = writer.ask("probe", "", calls.begin(_new(key, _OTHER), kind))
-        if told := refusal_of(answer):
-            if told.status in _NO_PARTS:
-                return True
-            raise writer.failure("probe", "", told)
-        upload = calls.begun(answer)
+        try:
+            upload = writer.begin(_new(key, _OTHER))
+        except CredentialsRefused:
+            raise
+        except StoreFailed:
+            return False
         try:
             part = self._part(key, upload)
-            of_all = Checksum("crc32c", whole) if kind else None
-            return self._refused(
-                calls.complete(key, upload, [part], of_all, **condition), statuses=(400, 412)
-            )
+            of_all = Checksum("crc32c", whole) if writer.whole_kind else None
+            end = calls.complete(key, upload, [part], of_all, **condition)
+            return self._refused(end, statuses=(status,))
         finally:
             with suppress(RetainerError):
                 writer.abandon(key, upload)

@@ -38,6 +38,8 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | memoryview = b""
+    once: bool = False
+    """Not tried again, whatever comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +110,15 @@ class Wire:
             yield answer, _pieces(opened[0]) if opened else iter((answer.content,))
         finally:
             for response in opened:
-                response.close() if response.length_remaining else response.release_conn()
+                response.close()  # what was read to its end is in the pool again already
 
     def _try(
         self,
         request: Request,
         take: Callable[[BaseHTTPResponse], tuple[int, Mapping[str, str], bytes]],
     ) -> Answer:
-        for tries in range(1, self._tries + 1):
+        most = 1 if request.once else self._tries
+        for tries in range(1, most + 1):
             with self._lane:
                 try:
                     answer = Answer(*take(self._send(request)), tries=tries)
@@ -127,7 +130,7 @@ class Wire:
                 self._lane.ended(busy=self._dialer.is_busy(answer))
                 if not self._dialer.may_pass(answer):
                     return answer
-            if tries == self._tries or self._stop.pause(_backoff(tries)):
+            if tries == most or self._stop.pause(_backoff(tries)):
                 break
         if answer is None:
             raise NoAnswer(failure)
