@@ -194,9 +194,11 @@ class StoreLock:
                 seen = self._store.prove_on(seen, self._owner.write(self._beats))
             if proves or not self._store.conditions().lock:
                 return seen
-            beat = self._store.replace(seen, self._content()) or self._own()
-            if beat is not None and beat.version == seen.version:
-                raise StoreFailed("the server refused its own version")
+            beat = self._store.replace(seen, self._content())
+            if beat is None:
+                beat = self._own()
+                if beat is not None and beat.version == seen.version:
+                    raise StoreFailed("the server refused its own version")
         except StoreFailed as error:
             self.give_back()
             hint = (
@@ -227,11 +229,13 @@ class StoreLock:
                 return False
             ticks = _ticks()
             try:
-                renewed = self._store.replace(self._seen, self._content()) or self._own()
+                renewed = self._store.replace(self._seen, self._content())
+                if renewed is None:
+                    renewed = self._own()
+                    if renewed is not None and renewed.version == self._seen.version:
+                        return self.holds  # it is ours still, and was not renewed
             except RetainerError:
                 return self.holds  # the next beat may go through
-            if renewed is not None and renewed.version == self._seen.version:
-                return self.holds  # it is ours still, and was not renewed
             self._seen = renewed
             if renewed is None:
                 return False
