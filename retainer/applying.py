@@ -484,7 +484,7 @@ def carry_out(
         stores = {
             name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))
         }
-        places = {store.name: store.place for store in world.settings.stores}
+        places = world.settings.places
         proven = proven_lately(journal.before, world.clock(), version("retainer"))
         for name, store in stores.items():
             with suppress(RetainerError):  # a folder that is not there is told by its lock
@@ -563,11 +563,7 @@ def carry_out(
 def _expected(header: Header, world: World) -> dict[str, str]:
     """The identity that each store must have: what the plan saw there, else what this state folder
     knows."""
-    known = known_stores(world.state)
-    here = {
-        store.name: known[store.place] for store in world.settings.stores if store.place in known
-    }
-    return here | {
+    return world.settings.identities(known_stores(world.state)) | {
         source.name: source.identity
         for source in header.sources
         if source.kind == "store" and source.identity
@@ -651,12 +647,9 @@ def _ground(
             for rule, count, size in own
         ]
         others += [Deletes(name, *each) for each in rest]
-    places = {
-        name: declared.place for name in identities if (declared := world.settings.store(name))
-    }
-    remember_stores(
-        world.state, known_stores(world.state), {places[name]: identities[name] for name in places}
-    )
+    places = world.settings.places
+    seen = {places[name]: found for name, found in identities.items() if name in places}
+    remember_stores(world.state, known_stores(world.state), seen)
     locks = {name: lock for name, lock in taken.items() if lock.holds and name not in unusable}
     return Ground(locks, unusable, barred, identities, (mine, others), frozenset(missing))
 
@@ -747,7 +740,7 @@ def _job(
         },
         settled=settled.entries,
         identities=ground.identities,
-        places={store.name: store.place for store in world.settings.stores},
+        places=world.settings.places,
         **({"workers": workers} if workers else {}),
     )
 

@@ -165,7 +165,7 @@ def rebuild(work: Work) -> Census:
         }
         objects = _objects(connection, "FROM objects")
     census.looked = len(objects)
-    work.writer.conditions().checksum  # noqa: B018  # only what is proven is believed
+    work.writer.conditions().find_out("checksum")  # only what is proven is believed
     folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
     wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
     members = {row["key"] for rows in wholes for row in rows}
@@ -260,7 +260,7 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
         objects = _objects(connection, "FROM objects ANTI JOIN entry USING (key)")
     known = _known_to_100ms(facts, settings)
     census.looked = len(objects)
-    work.writer.conditions().checksum  # noqa: B018  # only what is proven is believed
+    work.writer.conditions().find_out("checksum")  # only what is proven is believed
     rows = _each(
         work,
         "adopt",

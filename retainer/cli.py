@@ -425,14 +425,12 @@ def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> 
             out=out,
             cache=state / "catalog",
             clock=now,
-            known={
-                store.name: known[store.place] for store in settings.stores if store.place in known
-            },
+            known=settings.identities(known),
             judge=lambda anchors: lost_record(anchors, own, journal),
             before=sorted({state / "facts.duckdb", out}),
             progress=shown.rows,
         )
-    places = {store.name: store.place for store in settings.stores}
+    places = settings.places
     seen = {
         places[each.name]: each.identity
         for each in listings

@@ -119,6 +119,9 @@ class Abilities(Protocol):
     def known(self) -> Mapping[str, bool]:
         """What was found out so far, by the name of the ability."""
 
+    def find_out(self, *abilities: Ability) -> None:
+        """Find these out now, so that nothing of it is left for later. Raises StoreFailed."""
+
     def recall(self, known: Mapping[str, bool]) -> None:
         """Believe what was found out before, by the names that `known` gives."""
 
@@ -173,6 +176,9 @@ class Certain:
     @property
     def known(self) -> Mapping[str, bool]:
         return {name: getattr(self, name) for name in get_args(Ability) if hasattr(self, name)}
+
+    def find_out(self, *abilities: Ability) -> None:
+        """They are known already."""
 
     def recall(self, known: Mapping[str, bool]) -> None:
         """They are known already."""

@@ -9,8 +9,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -85,6 +86,55 @@ class Pools:
         return self._pool_for(address) is not self._pool
 
 
+class _Watch:
+    """One thread that cuts what takes too long: a timer for each answer would cost more than the
+    answer."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ends: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._marks = count()
+        self._wakes = float("inf")
+        self._runs = False
+
+    @contextmanager
+    def over(self, seconds: float, cut: Callable[[], None]) -> Iterator[None]:
+        """While it lasts: `cut` is called once it has lasted so long."""
+        mark, end = next(self._marks), time.monotonic() + seconds
+        with self._changed:
+            self._ends[mark] = (end, cut)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._go, name="wire-watch", daemon=True).start()
+            elif end < self._wakes:
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ends.pop(mark, None)
+
+    def _go(self) -> None:
+        while True:
+            for cut in self._late():
+                with suppress(Exception):  # it may have ended at this moment
+                    cut()
+
+    def _late(self) -> list[Callable[[], None]]:
+        """Waits until something is late."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                late = [mark for mark, (end, _) in self._ends.items() if end <= now]
+                if late:
+                    return [self._ends.pop(mark)[1] for mark in late]
+                self._wakes = min((end for end, _ in self._ends.values()), default=float("inf"))
+                self._changed.wait(self._wakes - now if self._ends else None)
+
+
+_watch = _Watch()
+
+
 class _Timed:
     """A connection whose answer must begin, with all of its head, within two minutes: one line of
     it, drop by drop, may take for ever."""
@@ -92,49 +142,13 @@ class _Timed:
     sock: socket.socket | None
 
     def getresponse(self) -> Any:
-        with _watch.over(self):
+        with _watch.over(WHOLE_SECONDS, self._cut):
             return super().getresponse()  # type: ignore[misc]
 
-    def cut(self) -> None:
+    def _cut(self) -> None:
         with suppress(OSError, AttributeError):
             if self.sock is not None:
                 self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Watch:
-    """One thread that cuts what takes too long; a timer for each answer would cost more than the
-    answer."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._ends: dict[int, tuple[float, _Timed]] = {}
-        self._runs = False
-
-    @contextmanager
-    def over(self, connection: _Timed) -> Iterator[None]:
-        mark = id(connection)
-        with self._guard:
-            self._ends[mark] = (time.monotonic() + WHOLE_SECONDS, connection)
-            if not self._runs:
-                self._runs = True
-                threading.Thread(target=self._go, name="wire-watch", daemon=True).start()
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._ends.pop(mark, None)
-
-    def _go(self) -> None:
-        while True:
-            time.sleep(min(1.0, WHOLE_SECONDS / 4))
-            with self._guard:
-                now = time.monotonic()
-                late = [each for end, each in self._ends.values() if end < now]
-            for connection in late:
-                connection.cut()
-
-
-_watch = _Watch()
 
 
 class _Plain(_Timed, HTTPConnection):
@@ -166,16 +180,10 @@ def cut_after(answer: urllib3.BaseHTTPResponse, seconds: float) -> Iterator[thre
 
     def shut() -> None:
         cut.set()
-        with suppress(Exception):  # it may have ended at this moment
-            answer.shutdown()
+        answer.shutdown()
 
-    timer = threading.Timer(seconds, shut)
-    timer.daemon = True
-    timer.start()
-    try:
+    with _watch.over(seconds, shut):
         yield cut
-    finally:
-        timer.cancel()
 
 
 def trusted_authorities() -> ssl.SSLContext:

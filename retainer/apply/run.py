@@ -238,9 +238,9 @@ class Run:
             self._check()
             try:
                 found = self.job.stores[name].conditions()
-                found.create  # noqa: B018
+                found.find_out("create")
                 if name in deleted_from:
-                    found.delete  # noqa: B018
+                    found.find_out("delete")
             except RetainerError as error:
                 # One store that cannot be used must not keep another one's copies from being made.
                 self._unusable[name] = error

@@ -194,11 +194,7 @@ class StoreLock:
                 seen = self._store.prove_on(seen, self._owner.write(self._beats))
             if proves or not self._store.conditions().lock:
                 return seen
-            beat = self._store.replace(seen, self._content())
-            if beat is None:
-                beat = self._own()
-                if beat is not None and beat.version == seen.version:
-                    raise StoreFailed("the server refused its own version")
+            beat = self._written_over(seen)
         except StoreFailed as error:
             self.give_back()
             hint = (
@@ -216,6 +212,16 @@ class StoreLock:
             )
         return beat
 
+    def _written_over(self, seen: Seen) -> Seen | None:
+        """The lock after one more beat; None where it is another run's by now. Raises StoreFailed,
+        also where it is ours still and was not renewed."""
+        renewed = self._store.replace(seen, self._content())
+        if renewed is None:
+            renewed = self._own()
+            if renewed is not None and renewed.version == seen.version:
+                raise StoreFailed("the server refused its own version")
+        return renewed
+
     def _own(self) -> Seen | None:
         """The lock as it lies there, if this run wrote it: a write whose answer was lost."""
         held = lock_in(self._store)
@@ -229,11 +235,7 @@ class StoreLock:
                 return False
             ticks = _ticks()
             try:
-                renewed = self._store.replace(self._seen, self._content())
-                if renewed is None:
-                    renewed = self._own()
-                    if renewed is not None and renewed.version == self._seen.version:
-                        return self.holds  # it is ours still, and was not renewed
+                renewed = self._written_over(self._seen)
             except RetainerError:
                 return self.holds  # the next beat may go through
             self._seen = renewed

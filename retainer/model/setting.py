@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -141,6 +142,15 @@ class Settings:
     limits: DeleteLimits = field(default_factory=DeleteLimits)
     plan_age_hours: float = 24.0
     state: str = ".retainer"
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each store lies (`Store.place`), by its name."""
+        return {store.name: store.place for store in self.stores}
+
+    def identities(self, known: Mapping[str, str]) -> dict[str, str]:
+        """The identity of each store whose place has one; `known`: by places."""
+        return {name: known[place] for name, place in self.places.items() if place in known}
 
     def store(self, name: str) -> Store | None:
         return next((store for store in self.stores if store.name == name), None)

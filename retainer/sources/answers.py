@@ -16,14 +16,11 @@ import httpcore
 import httpx
 
 from retainer.errors import SourceFailed
-from retainer.sources.connections import CONNECT_SECONDS, host_of
+from retainer.sources.connections import CONNECT_SECONDS, STALL_SECONDS, host_of
 from retainer.stop import Stop
 from retainer.wire import WHOLE_SECONDS, proxy_for, trusted_authorities
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of every call
-
-STALL_SECONDS = 60.0
-"""A server that brings nothing for so long counts as gone."""
 
 
 class Spent(Exception):

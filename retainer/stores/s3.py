@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 from retainer.errors import (
     Archived,
@@ -49,6 +51,9 @@ from retainer.stores.s3_calls import (
 from retainer.stores.s3_proofs import S3Abilities, believed
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer, NoAnswer, Request, Wire
+
+Body = bytes | memoryview
+Says = TypeVar("Says")
 
 PARTS_AT_ONCE = 3
 COPY_PART = 512 << 20
@@ -145,6 +150,16 @@ class S3Reader:
             hint="does something else answer in its place?",
         )
 
+    def said(self, verb: str, key: str, answer: Answer, says: Callable[[Answer], Says]) -> Says:
+        """What an answer says. Raises what `failure` makes of a refusal, and StoreFailed where it
+        is none that S3 would give."""
+        if told := refusal_of(answer):
+            raise self.failure(verb, key, told)
+        try:
+            return says(answer)
+        except NotS3:
+            raise self.no_s3(verb, key) from None
+
     def list(self, under: str = "") -> Iterator[Seen]:
         then: str | None = None
         try:
@@ -168,13 +183,7 @@ class S3Reader:
         if told is not None and told.verdict is Verdict.CANNOT and self._tells_restores:
             self._tells_restores = False  # Backblaze B2 refuses the header that asks for it
             answer = self.ask("list", under, self._list_call(under, then))
-            told = refusal_of(answer)
-        if told is not None:
-            raise self.failure("list", under, told)
-        try:
-            return self.calls.listed(answer)
-        except NotS3:
-            raise self.no_s3("list", under) from None
+        return self.said("list", under, answer, self.calls.listed)
 
     def _list_call(self, under: str, then: str | None) -> Request:
         return self.calls.list(under, then, restored=self._tells_restores)
@@ -207,12 +216,7 @@ class S3Reader:
                 self._tells_checksums = False  # Backblaze B2 refuses the header that asks for it
         if told is not None and told.verdict is Verdict.MISSING:
             return None
-        if told is not None:
-            raise self.failure("look at", key, told)
-        try:
-            look = self.calls.looked(key, answer)
-        except NotS3:
-            raise self.no_s3("look at", key) from None
+        look = self.said("look at", key, answer, partial(self.calls.looked, key))
         return look, look.seen.lock_read or _UNTIL in answer.headers
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
@@ -355,26 +359,17 @@ class S3Writer(S3Reader):
                 return self._create_in_parts(new, first, parts, begun, over)
             return self._put(new, first.body, first.crc32c, over)
 
-    def _put(
-        self, new: Described, body: bytes | memoryview, crc32c: str, over: Seen | None
-    ) -> Look:
+    def _put(self, new: Described, body: Body, crc32c: str, over: Seen | None) -> Look:
         """One PUT, on the condition that nothing is there, or just `over`."""
         answer = self.put(new, body, crc32c, **self._only_over(over))
         told = refusal_of(answer)
         gone = told is not None and over is not None and told.verdict is Verdict.MISSING
         if told is not None and (told.verdict is Verdict.UNMET or gone):
             raise self._taken(new.key)  # AWS answers 404 where what is written over is not there
-        if told is not None:
-            raise self.failure("write", new.key, told)
-        try:
-            etag, computed = written(answer)
-        except NotS3:
-            raise self.no_s3("write", new.key) from None
+        etag, computed = self.said("write", new.key, answer, written)
         return self._written(new.key, len(body), etag, computed)
 
-    def put(
-        self, new: Described, body: bytes | memoryview, crc32c: str, **condition: str
-    ) -> Answer:
+    def put(self, new: Described, body: Body, crc32c: str, **condition: str) -> Answer:
         """One PUT with the strongest checksum that the server takes: some refuse the header."""
         sum_sent = crc32c if self.takes_checksums else None
         answer = self.ask("write", new.key, self.calls.put(new, body, sum_sent, **condition))
@@ -410,7 +405,8 @@ class S3Writer(S3Reader):
                     sent.append(pool.submit(self._send, new.key, upload, part, parts))
             of_all = Checksum("crc32c", whole) if self.takes_whole_checksums else None
             done = [each.result() for each in sent]
-            etag, computed = self._complete(new.key, upload, done, of_all, over)
+            answer = self._end("write", new.key, upload, done, of_all, over)
+            etag, computed = self.said("write", new.key, answer, self.calls.completed)
             return self._written(new.key, size, etag, computed)
         except BaseException:
             with suppress(RetainerError):
@@ -431,53 +427,43 @@ class S3Writer(S3Reader):
         if told is not None and told.verdict is Verdict.CANNOT and kind is not None:
             again = self.ask("write", new.key, self.calls.begin(new, None))
             if refusal_of(again) is None:
-                self._abilities.note(
-                    "takes_whole_checksums", False
-                )  # Cloudflare R2 has none over a whole upload
-                answer, told = again, None
-        if told is not None:
-            raise self.failure("write", new.key, told)
-        try:
-            return self.calls.begun(answer)
-        except NotS3:
-            raise self.no_s3("write", new.key) from None
+                # Cloudflare R2 has none over a whole upload.
+                self._abilities.note("takes_whole_checksums", False)
+                answer = again
+        return self.said("write", new.key, answer, self.calls.begun)
+
+    def send(self, key: str, upload: str, number: int, body: Body, crc32c: str) -> PartMade:
+        """One part of an upload. Raises StoreFailed."""
+        sum_sent = crc32c if self.takes_checksums else None
+        answer = self.ask("write", key, self.calls.part(key, upload, number, body, sum_sent))
+        told_again = sum_sent if self.takes_whole_checksums else None
+        return self.said(
+            "write", key, answer, lambda made: self.calls.part_made(number, made, told_again)
+        )
 
     def _send(self, key: str, upload: str, part: Part, parts: Parts) -> PartMade:
-        crc32c = part.crc32c if self.takes_checksums else None
-        request = self.calls.part(key, upload, part.number, part.body, crc32c)
-        answer = self.ask("write", key, request)
-        del request
+        made = self.send(key, upload, part.number, part.body, part.crc32c)
         parts.give_back(part)
-        told = refusal_of(answer)
-        if told is not None:
-            raise self.failure("write", key, told)
-        try:
-            told_again = crc32c if self.takes_whole_checksums else None
-            return self.calls.part_made(part.number, answer, told_again)
-        except NotS3:
-            raise self.no_s3("write", key) from None
+        return made
 
-    def _complete(
+    def _end(
         self,
+        verb: str,
         key: str,
         upload: str,
         parts: Sequence[PartMade],
         whole: Checksum | None,
-        over: Seen | None,
-    ) -> tuple[str, Checksum | None]:
+        over: Seen | None = None,
+    ) -> Answer:
+        """The end of an upload in parts. Raises KeyTaken where something lies there."""
         if not self._abilities.parts and self._is_taken(key, over):
             raise self._taken(key)
         request = self.calls.complete(key, upload, parts, whole, **self._only_over(over))
-        answer = self.ask("write", key, request)
+        answer = self.ask(verb, key, request)
         told = refusal_of(answer)
         if told is not None and told.verdict is Verdict.UNMET:
             raise self._taken(key)
-        if told is not None:
-            raise self.failure("write", key, told)
-        try:
-            return self.calls.completed(answer)
-        except NotS3:
-            raise self.no_s3("write", key) from None
+        return answer
 
     def _is_taken(self, key: str, over: Seen | None) -> bool:
         """A look just before a write whose condition does not hold on this server: then the lock of
@@ -524,14 +510,11 @@ class S3Writer(S3Reader):
     # ── copies on the server's side ─────────────────────────────────────────────────────────────
 
     def copies_from(self, source: StoreReader) -> bool:
-        if not isinstance(source, S3Reader) or source._account.host != self._account.host:
-            same = isinstance(source, S3Reader) and (
-                (source.store.scheme, source.store.endpoint)
-                == (self.store.scheme, self.store.endpoint)
-            )
-            if not same:
-                return False
-        return self.conditions().create and self.conditions().checksum
+        if not isinstance(source, S3Reader):
+            return False
+        here, there = ((each.store.scheme, each.store.endpoint) for each in (self, source))
+        same = here == there or source._account.host == self._account.host
+        return same and self.conditions().create and self.conditions().checksum
 
     def copy_within(
         self,
@@ -562,10 +545,7 @@ class S3Writer(S3Reader):
         if told is not None:
             self._cannot_copy(source, seen, new.key, told)
             return None
-        try:
-            return Seen(new.key, seen.size, self.calls.copied(answer))
-        except NotS3:
-            raise self.no_s3("copy to", new.key) from None
+        return Seen(new.key, seen.size, self.said("copy to", new.key, answer, self.calls.copied))
 
     def _copy_in_parts(
         self, source: S3Reader, seen: Seen, checksum: Checksum, new: Described, begun: Begun
@@ -574,10 +554,7 @@ class S3Writer(S3Reader):
         if told := refusal_of(answer):
             self._cannot_copy(source, seen, new.key, told)
             return None
-        try:
-            upload = self.calls.begun(answer)
-        except NotS3:
-            raise self.no_s3("copy to", new.key) from None
+        upload = self.said("copy to", new.key, answer, self.calls.begun)
         made: Seen | None = None
         try:
             begun(upload)
@@ -585,38 +562,17 @@ class S3Writer(S3Reader):
             kind = f"Checksum{checksum.kind.upper()}"
             tells = done is not None and all(kind in part.checksums for part in done)
             if done is not None and tells and _is_whole(done, kind, checksum):
-                etag = self._copy_completed(source, seen, new.key, upload, done, checksum)
-                made = Seen(new.key, seen.size, etag) if etag else None
+                answer = self._end("copy to", new.key, upload, done, checksum)
+                if told := refusal_of(answer):
+                    self._cannot_copy(source, seen, new.key, told)
+                else:
+                    etag, _ = self.said("copy to", new.key, answer, self.calls.completed)
+                    made = Seen(new.key, seen.size, etag)
         finally:
             if made is None:
                 with suppress(RetainerError):
                     self.abandon(new.key, upload)
         return made
-
-    def _copy_completed(
-        self,
-        source: S3Reader,
-        seen: Seen,
-        key: str,
-        upload: str,
-        parts: Sequence[PartMade],
-        checksum: Checksum,
-    ) -> str | None:
-        """The ETag; None where the servers cannot after all, or the bytes have another checksum."""
-        if not self._abilities.parts and self._is_taken(key, None):
-            raise self._taken(key)
-        request = self.calls.complete(key, upload, parts, checksum, if_none_match="*")
-        answer = self.ask("copy to", key, request)
-        told = refusal_of(answer)
-        if told is not None and told.verdict is Verdict.UNMET:
-            raise self._taken(key)
-        if told is not None:
-            self._cannot_copy(source, seen, key, told)
-            return None
-        try:
-            return self.calls.completed(answer)[0]
-        except NotS3:
-            raise self.no_s3("copy to", key) from None
 
     def _parts_copied(
         self, source: S3Reader, seen: Seen, key: str, upload: str
@@ -630,10 +586,7 @@ class S3Writer(S3Reader):
             if told := refusal_of(answer):
                 self._cannot_copy(source, seen, key, told)
                 return None
-            try:
-                done.append(self.calls.part_copied(number, answer))
-            except NotS3:
-                raise self.no_s3("copy to", key) from None
+            done.append(self.said("copy to", key, answer, partial(self.calls.part_copied, number)))
         return done
 
     def _cannot_copy(self, source: S3Reader, seen: Seen, key: str, told: Refusal) -> None:

@@ -14,7 +14,7 @@ from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Ability, Checksum, Look, Seen
 from retainer.stores.parts import crc32c_of
-from retainer.stores.s3_calls import Described, NotS3, PartMade, refusal_of, written
+from retainer.stores.s3_calls import Described, NotS3, refusal_of, written
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Request
 
@@ -55,6 +55,10 @@ class S3Abilities:
         names = (*get_args(Ability), *_HABITS)
         with self._proving:
             self._known |= {name: known[name] for name in names if name in known}
+
+    def find_out(self, *abilities: Ability) -> None:
+        for ability in abilities:
+            self._of(ability)
 
     def habit(self, name: str) -> bool:
         """How the server wants to be spoken to (`_HABITS`)."""
@@ -131,9 +135,8 @@ class S3Abilities:
         key = f"{OWN_PREFIX}probe-{uuid.uuid4().hex}"
         try:
             answer = self._writer.put(_new(key, _PROBE), _PROBE, crc32c_of(_PROBE))
-            if told := refusal_of(answer):
-                raise self._writer.failure("probe", "", told)
-            yield Seen(key, len(_PROBE), written(answer)[0])
+            etag, _ = self._writer.said("probe", "", answer, written)
+            yield Seen(key, len(_PROBE), etag)
         finally:
             with suppress(RetainerError):
                 self._writer.ask("probe", "", self._calls.delete(key, None))
@@ -200,14 +203,13 @@ class S3Abilities:
             if told is None:
                 etag, checksum = written(answer)
                 return True, Seen(seen.key, seen.size, etag), checksum
-            if told.verdict in _NEVER_A_NO or told.status not in (400, 412, 501):
-                raise writer.failure("probe", "", told)
+            self._is_no(told)
         self.note("bare_tags", False)
         return False, seen, None
 
-    def _is_no(self, told: Refusal, statuses: tuple[int, ...]) -> bool:
-        """Whether a refusal is the one that was wanted. Raises StoreFailed, CredentialsRefused for
-        one that says nothing of it."""
+    def _is_no(self, told: Refusal, statuses: tuple[int, ...] = ()) -> bool:
+        """Whether a refusal is one of those that were wanted. Raises StoreFailed,
+        CredentialsRefused for one that says nothing of it."""
         if told.verdict in _NEVER_A_NO:
             raise self._writer.failure("probe", "", told)
         if told.status in statuses or (told.verdict is Verdict.UNMET and 412 in statuses):
@@ -236,9 +238,7 @@ class S3Abilities:
         request = self._calls.delete_many([Seen(probe.key, probe.size, _WRONG)])
         answer = self._writer.ask("probe", "", request)
         if told := refusal_of(answer):
-            if told.verdict not in _NEVER_A_NO and told.status in (400, 412, 501):
-                return False
-            raise self._writer.failure("probe", "", told)
+            return self._is_no(told)
         deleted, errors = self._calls.deleted_many(answer)
         return bool(errors) and not deleted
 
@@ -260,21 +260,13 @@ class S3Abilities:
         except StoreFailed:
             return False
         try:
-            part = self._part(key, upload)
+            part = writer.send(key, upload, 1, _OTHER, crc32c_of(_OTHER))
             of_all = Checksum("crc32c", whole) if writer.whole_kind else None
             end = calls.complete(key, upload, [part], of_all, **condition)
             return self._refused(end, statuses=(status,))
         finally:
             with suppress(RetainerError):
                 writer.abandon(key, upload)
-
-    def _part(self, key: str, upload: str) -> PartMade:
-        crc32c = crc32c_of(_OTHER) if self._writer.takes_checksums else None
-        request = self._calls.part(key, upload, 1, _OTHER, crc32c)
-        answer = self._writer.ask("probe", "", request)
-        if told := refusal_of(answer):
-            raise self._writer.failure("probe", "", told)
-        return self._calls.part_made(1, answer, crc32c)
 
     def _copies(self, probe: Seen) -> bool:
         """Whether CopyObject writes over nothing, and has a checksum computed of what it wrote:
