@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from xml.etree import ElementTree
@@ -19,14 +20,17 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
+from conftest import intercept, make_store
 
+from retainer.errors import StoreFailed
 from retainer.model.setting import Store
 from retainer.ports import Checksum, Seen
 from retainer.stores.parts import PART, Buffers, Parts, crc32c_of
+from retainer.stores.s3 import S3Writer
 from retainer.stores.s3_calls import Described, NotS3, PartMade, S3Calls, may_pass, refusal_of
 from retainer.stores.sigv4 import encoded_path, encoded_query, signed
 from retainer.stores.verdict import Verdict
-from retainer.stores.wire import Answer, Request
+from retainer.stores.wire import Answer, NoAnswer, Request
 
 STORE = Store(
     "vault",
@@ -499,3 +503,20 @@ def test_memory_is_given_back_whatever_a_stream_does() -> None:
         with pytest.raises(RuntimeError), closing(Parts(breaking(), None, buffers)) as parts:
             list(parts)
     assert all(buffers.take() is not None for _ in range(3))
+
+
+def test_a_stream_whose_parts_cannot_be_sent_ends_and_waits_for_no_memory(
+    seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that failed hold all the memory there is while the next one is cut."""
+    monkeypatch.setattr(Parts.__init__, "__defaults__", (Buffers(2, 1),))
+    writer = S3Writer(make_store("seaweedfs", seaweedfs, tmp_path))
+    writer.conditions().find_out("parts")
+
+    def silent(_: Request) -> Answer:
+        raise NoAnswer("gone")
+
+    intercept(writer, "UploadPart", silent)
+    for _ in range(3):
+        with pytest.raises(StoreFailed):
+            writer.create("k", iter([bytes(1 << 20)] * 40), None, {}, "video/mp4")

@@ -130,6 +130,11 @@ class Parts:
         body.release()
         self._buffers.give_back(buffer)
 
+    def drop(self, part: Part) -> None:
+        """Give its room back, and not its memory: what failed to send it may hold it still."""
+        self._out.pop(part.number)
+        self._buffers.give_back(bytearray())
+
     def close(self) -> None:
         """Only once nothing is sent any more."""
         for body, buffer in self._out.values():

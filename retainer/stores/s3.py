@@ -442,7 +442,11 @@ class S3Writer(S3Reader):
         )
 
     def _send(self, key: str, upload: str, part: Part, parts: Parts) -> PartMade:
-        made = self.send(key, upload, part.number, part.body, part.crc32c)
+        try:
+            made = self.send(key, upload, part.number, part.body, part.crc32c)
+        except BaseException:
+            parts.drop(part)  # at once: the stream may be waiting for memory to find out
+            raise
         parts.give_back(part)
         return made
 
