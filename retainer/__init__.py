@@ -47,8 +47,10 @@ it, see pyproject.toml).
     journal/        THE RECORD: file (hash chain), lock (one apply per store),
                     anchors (what stores remember of it), stores (which lies where)
     sources/        the 100ms API, answers (its calls), media (bytes)
-    stores/         wire (one call), s3_calls (values to requests, answers to values), s3_account
-                    (boto3), s3_proofs (what a server honours), s3 (what it all means), gcs, local
+    stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls and s3_answers,
+                    gcs_calls and gcs_answers; no I/O), s3_account (boto3), gcs_account (Google's),
+                    reads and writes (what every call means), proofs (what a server honours), s3 and
+                    gcs (what differs), local (folders)
     views/          values -> text: human, machine      ◀ a new output: one file, one line in cli.py
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

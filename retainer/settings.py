@@ -89,6 +89,8 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 addressing=item.addressing,
                 profile=item.profile,
                 role_arn=item.role_arn,
+                impersonate=item.impersonate,
+                concurrency=item.concurrency,
                 storage_class=item.storage_class,
                 storage_class_from=item.storage_class_from,
                 kms_key=item.kms_key,
@@ -353,6 +355,10 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
     of_aws = {"addressing": store.addressing, "profile": store.profile, "role_arn": store.role_arn}
     if store.scheme not in ("s3", "oss"):
         yield from ((key, f"only s3:// and oss:// have `{key}`") for key in of_aws if of_aws[key])
+    if store.scheme != "gs" and store.impersonate:
+        yield "impersonate", "only gs:// has `impersonate`"
+    if store.scheme == "file" and store.concurrency:
+        yield "concurrency", "a folder has no `concurrency`"
     if wrong := [
         text
         for pair in store.tags

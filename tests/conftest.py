@@ -134,7 +134,7 @@ SERVERS: dict[str, frozenset[str]] = {
     "seaweedfs": frozenset({"copies in one call"}),
     "seaweedfs_as_aws": frozenset(),
     "moto": frozenset({"server-side copies", "batch deletes", "checksums", "copies in one call"}),
-    "strict_gcs": frozenset({"batch deletes"}),
+    "strict_gcs": frozenset(),
     "fake_gcs": frozenset(
         {
             "batch deletes",

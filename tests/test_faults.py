@@ -473,7 +473,7 @@ def quick() -> Iterator[list[float]]:
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
         patch.setattr("ssl.create_default_context", TLS)
         patch.setattr("botocore.session.create_loader", LOADER)
-        patch.setattr("retainer.stores.s3.COPY_PART", 6 << 20)
+        patch.setattr("retainer.stores.s3_uploads.COPY_PART", 6 << 20)
         # A client that failed a hundred times tries nothing again; faults that strike together must
         # not tell on each other so.
         patch.setattr("botocore.retries.quota.RetryQuota.acquire", lambda *_: True)

@@ -17,7 +17,7 @@ from project import POLICY, Project, make_project, pairs, video
 from retainer.demo.standin import StandIn
 from retainer.errors import StoreFailed
 from retainer.ports import Seen
-from retainer.stores.s3_proofs import S3Abilities
+from retainer.stores.s3 import S3Abilities
 
 A, B = "a" * 24, "b" * 24
 

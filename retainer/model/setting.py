@@ -32,8 +32,9 @@ class Store:
     """A declared place. `url` is `s3://bucket/prefix`, `oss://…`, `gs://…` or `file:///folder`,
     without a slash at the end.
 
-    Objects of fewer than `storage_class_from` bytes stay in the standard class: AWS bills the
-    colder ones as if they had 128 KiB. With a `lock`, every copy is locked until its keep is over.
+    At most `concurrency` calls are made to it at once. Objects of fewer than `storage_class_from`
+    bytes stay in the standard class: AWS bills the colder ones as if they had 128 KiB. With a
+    `lock`, every copy is locked until its keep is over.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Store:
     addressing: Literal["virtual", "path"] | None = None
     profile: str | None = None
     role_arn: str | None = None
+    impersonate: str | None = None
+    concurrency: int | None = None
     storage_class: str | None = None
     storage_class_from: int = 128 << 10
     kms_key: str | None = None

@@ -264,6 +264,16 @@ class StoreItem(Strict):
     role_arn: Text | None = Field(
         None, description="the role that is assumed with these credentials, such as of an account"
     )
+    impersonate: Text | None = Field(
+        None, description="the service account of Google that is acted as with these credentials"
+    )
+    concurrency: Annotated[WholeNumber, Field(ge=1, le=256)] | None = Field(
+        None,
+        description=(
+            "calls at once at most (256); it begins with 32, goes up while all is well, and is "
+            "halved where the server asks for less"
+        ),
+    )
     storage_class: Text | None = Field(None, description="of new copies, such as GLACIER_IR")
     storage_class_from: Size = Field(
         128 << 10,

@@ -34,7 +34,9 @@ from botocore.exceptions import (
 
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
 from retainer.model.setting import Store
-from retainer.stores import s3_calls
+from retainer.stores.s3_answers import refusal_of
+from retainer.stores.s3_calls import S3Calls
+from retainer.stores.sentences import TRY_AGAIN
 from retainer.stores.sigv4 import encoded_path, encoded_query, signed
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer, Request
@@ -97,6 +99,9 @@ class S3Account:
     Raises CredentialsRefused where there are none, StoreFailed where no address can be made.
     """
 
+    cloud = "S3"
+    whose = "see `aws sts get-caller-identity`"
+
     def __init__(self, store: Store) -> None:
         self.store = store
         self._moving = threading.Lock()
@@ -123,7 +128,7 @@ class S3Account:
         parts = urlsplit(address)
         known = str(self.client.meta.region_name or "us-east-1")
         self._to = _To(f"{parts.scheme}://{parts.netloc}", parts.netloc, known)
-        self.calls = s3_calls.S3Calls(self.store, parts.path.rstrip("/"))
+        self.calls = S3Calls(self.store, parts.path.rstrip("/"))
 
     @property
     def host(self) -> str:
@@ -194,10 +199,19 @@ class S3Account:
         return f"{to.origin}{path}{'?' + query if query else ''}", sent
 
     def may_pass(self, answer: Answer) -> bool:
-        return s3_calls.may_pass(answer)
+        told = refusal_of(answer)
+        return told is not None and told.may_pass
 
     def is_busy(self, answer: Answer) -> bool:
-        return s3_calls.is_busy(answer)
+        return answer.status in (429, 503)
+
+    def hint_for(self, told: Refusal) -> str | None:
+        match told.code:
+            case "RequestTimeTooSkewed":
+                return "this machine's clock is off"
+            case "SecondLevelDomainForbidden":
+                return "set `addressing: virtual` for it"
+        return None
 
     # ── rare calls ──────────────────────────────────────────────────────────────────────────────
 
@@ -261,7 +275,7 @@ def refusal_in(error: ClientError) -> Refusal:
     status = int(meta.get("HTTPStatusCode", 0))
     code, message = str(told.get("Code", "")), str(told.get("Message", ""))
     body = f"<Error><Code>{code}</Code></Error>".encode()
-    found = s3_calls.refusal_of(Answer(status, meta.get("HTTPHeaders", {}), body))
+    found = refusal_of(Answer(status, meta.get("HTTPHeaders", {}), body))
     return Refusal(found.verdict if found else Verdict.OTHER, status, code, message)
 
 
@@ -285,6 +299,4 @@ def failure_of(store: str, verb: str, key: str, error: Exception) -> RetainerErr
             f"{where}: no region that S3 knows is named",
             hint="set `region` for it in retainer.yaml",
         )
-    return StoreFailed(
-        f"{where}: {type(error).__name__}", hint="the connection failed; run it again"
-    )
+    return StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN)

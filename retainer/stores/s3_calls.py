@@ -1,4 +1,4 @@
-"""The S3 protocol as values: what is wanted becomes a request, an answer what it says. No I/O.
+"""What is asked of S3, as values. No I/O.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html; what other servers make
 of it is in docs/stores.md.
@@ -11,183 +11,32 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from urllib.parse import quote, unquote_plus, urlencode
-from xml.etree import ElementTree
+from typing import ClassVar
+from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
-from retainer.model.moment import read_http_date, read_moment
 from retainer.model.setting import Store
 from retainer.ports import Checksum, ChecksumKind, Look, Seen
-from retainer.stores.verdict import Refusal, Verdict
+from retainer.stores.calls import Body, Described, Nonsense, Page
+from retainer.stores.s3_answers import (
+    CHECKSUMS,
+    PartMade,
+    look_of,
+    name_of,
+    page_of,
+    refusal_named,
+    refusal_of,
+    root_of,
+    texts,
+    written,
+)
+from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
 
-CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "crc32c", "crc64nvme": "crc64nvme"}
-UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """What XML 1.0 cannot hold: a key with it goes by a call of its own, since one of them fails a
 whole DeleteObjects."""
-_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _MODE = {"x-amz-checksum-mode": "ENABLED"}
-_WITHOUT_END = datetime.max.replace(tzinfo=UTC)
-
-_CREDENTIALS = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidToken",
-    "InvalidClientTokenId",
-    "TokenRefreshRequired",
-    "RequestExpired",
-    "UnrecognizedClientException",
-}
-_BUSY = {
-    "InternalError",
-    "SlowDown",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-    "RequestLimitExceeded",
-    "BandwidthLimitExceeded",
-    "PriorRequestNotComplete",
-}
-_LOCKED = {"ObjectLocked", "FileImmutable", "ObjectUnderRetention"}
-_IS_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<Error[\s>]")
-_SAYS_LOCKED = re.compile(r"(?i)\b(object )?lock(ed)?\b|\bretention\b|\bWORM\b")
-_MISSING = {"404", "NoSuchKey", "NotFound", ""}
-
-
-class NotS3(Exception):
-    """An answer that S3 would not give: something else answers in its place."""
-
-
-def refusal_of(answer: Answer) -> Refusal | None:
-    """Why a call was not done; None where it was. CopyObject and CompleteMultipartUpload can answer
-    200 and fail in their body."""
-    status = answer.status
-    if 200 <= status < 300 and not (status == 200 and _IS_ERROR.match(answer.content)):
-        return None
-    told = _error_in(answer.content)
-    code, message = told.get("Code", ""), told.get("Message", "")
-    region = answer.headers.get("x-amz-bucket-region") or told.get("Region")
-    if region and status in (301, 307, 400):
-        return Refusal(Verdict.ELSEWHERE, status, code, message, region)
-    return Refusal(_verdict(status, code, message), status, code, message, _location(answer))
-
-
-def _verdict(status: int, code: str, message: str) -> Verdict:
-    match status, code:
-        case _, "InvalidObjectState":
-            return Verdict.ARCHIVED
-        case _, code if code in _CREDENTIALS:
-            return Verdict.CREDENTIALS
-        case _, code if code in _LOCKED:
-            return Verdict.LOCKED
-        case (403, _) if _SAYS_LOCKED.search(message):
-            return Verdict.LOCKED
-        case ((301 | 302 | 303 | 307 | 308), _):
-            return Verdict.ELSEWHERE
-        case (412, _) | (_, "PreconditionFailed"):
-            return Verdict.UNMET
-        case 404, code if code in _MISSING:
-            return Verdict.MISSING
-        case (409, _) | (408 | 425 | 429, _):
-            # 409: another write is going on, and says nothing of what it will leave.
-            return Verdict.BUSY
-        case (400 | 501, _) if code not in _BUSY:
-            return Verdict.CANNOT
-        case ((401 | 403 | 405), _):
-            return Verdict.REFUSED
-        case _ if status >= 500 or code in _BUSY:
-            return Verdict.BUSY
-    return Verdict.OTHER
-
-
-def _location(answer: Answer) -> str | None:
-    address = answer.headers.get("location") if answer.status in (301, 302, 303, 307, 308) else None
-    return address.partition("?")[0][:200] if address else None
-
-
-def may_pass(answer: Answer) -> bool:
-    """Whether the same call may go through at once or soon. 409 is left to whoever asked: it must
-    look first."""
-    refusal = refusal_of(answer)
-    return refusal is not None and (
-        refusal.verdict is Verdict.BUSY and refusal.status != 409 and refusal.status != 501
-    )
-
-
-def is_busy(answer: Answer) -> bool:
-    return answer.status in (429, 503)
-
-
-def _error_in(content: bytes) -> dict[str, str]:
-    if content.lstrip()[:1] != b"<":
-        return {}
-    try:
-        root = _parsed(content)
-    except NotS3:
-        return {}
-    return _texts(root) if _name(root) == "Error" else {}
-
-
-# ── reading XML ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _parsed(content: bytes) -> ElementTree.Element:
-    try:
-        return ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError, LookupError):
-        raise NotS3 from None
-
-
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _texts(element: ElementTree.Element) -> dict[str, str]:
-    return {_name(child): child.text or "" for child in element}
-
-
-def _root(answer: Answer, name: str) -> ElementTree.Element:
-    root = _parsed(answer.content)
-    if _name(root) != name:
-        raise NotS3
-    return root
-
-
-# ── requests ────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A new object but for its bytes. `lock_until` in UTC."""
-
-    key: str
-    size: int
-    metadata: Mapping[str, str]
-    content_type: str
-    lock_until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a listing; `then`: what the next one is asked with."""
-
-    objects: Sequence[Seen]
-    then: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PartMade:
-    """A part of an upload, as its end names it."""
-
-    number: int
-    etag: str
-    checksums: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +47,16 @@ class S3Calls:
     base: str
     """What every path begins with: `/bucket` where buckets are no hosts."""
 
+    batch: ClassVar[int] = 1000
+    no_version: ClassVar[str] = "0" * 32
+
+    def refusal_of(self, answer: Answer) -> Refusal | None:
+        return refusal_of(answer)
+
     def _path(self, key: str) -> str:
         return f"{self.base}/{self.store.prefix}{key}"
 
-    def list(self, under: str, then: str | None, *, restored: bool = True) -> Request:
+    def list(self, under: str, then: str | None, *, extras: bool = True) -> Request:
         query = [
             ("list-type", "2"),
             ("encoding-type", "url"),
@@ -209,87 +64,17 @@ class S3Calls:
         ]
         if then is not None:
             query.append(("continuation-token", then))
-        headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if restored else {}
+        headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if extras else {}
         return Request("GET", f"{self.base}/", tuple(query), headers)
 
     def listed(self, answer: Answer) -> Page:
-        """Raises NotS3 for a page of something else, which must not pass for an empty bucket."""
-        root = _root(answer, "ListBucketResult")
-        objects: list[Seen] = []
-        told: dict[str, str] = {}
-        for child in root:
-            name = _name(child)
-            if name == "Contents":
-                objects.append(self._seen(child))
-            else:
-                told[name] = child.text or ""
-        if "IsTruncated" not in told or "Name" not in told:
-            raise NotS3
-        if told.get("EncodingType") == "url":
-            objects = [_decoded(seen, len(self.store.prefix)) for seen in objects]
-        else:
-            objects = [_below(seen, seen.key, len(self.store.prefix)) for seen in objects]
-        if told["IsTruncated"] not in ("true", "false"):
-            raise NotS3
-        more = told["IsTruncated"] == "true"
-        if more and not told.get("NextContinuationToken"):
-            raise NotS3
-        return Page(objects, told["NextContinuationToken"] if more else None)
+        return page_of(answer, len(self.store.prefix))
 
-    def _seen(self, item: ElementTree.Element) -> Seen:
-        told, restored = {}, False
-        for child in item:
-            name = _name(child)
-            told[name] = child.text or ""
-            if name == "RestoreStatus":
-                restored = "RestoreExpiryDate" in _texts(child)
-        try:
-            key, size, etag = told["Key"], int(told["Size"]), told["ETag"].strip('"')
-        except (KeyError, ValueError):
-            raise NotS3 from None
-        kind = told.get("StorageClass") or None
-        return Seen(key, size, etag, kind, archived=kind in _ARCHIVES and not restored)
-
-    def look(self, key: str, *, sums: bool = True) -> Request:
-        """`sums`: ask for the checksum, too."""
-        return Request("HEAD", self._path(key), headers=_MODE if sums else {})
+    def look(self, key: str, *, extras: bool = True) -> Request:
+        return Request("HEAD", self._path(key), headers=_MODE if extras else {})
 
     def looked(self, key: str, answer: Answer) -> Look:
-        """`lock_read` is set only where a lock was told. Raises NotS3."""
-        head = answer.headers
-        etag, length = head.get("etag", ""), head.get("content-length", "")
-        if not etag or not length.isdigit():
-            raise NotS3
-        until = read_moment(head.get("x-amz-object-lock-retain-until-date", ""))
-        if head.get("x-amz-object-lock-legal-hold") == "ON":
-            until = _WITHOUT_END
-        kind = head.get("x-amz-storage-class")
-        archived = kind in _ARCHIVES and 'ongoing-request="false"' not in head.get(
-            "x-amz-restore", ""
-        )
-        archived = archived or head.get("x-amz-archive-status") is not None
-        told = checksum_told(head, in_parts="-" in etag)
-        metadata = {
-            name.lower()[11:]: value
-            for name, value in head.items()
-            if name.lower().startswith("x-amz-meta-")
-        }
-        now, then = read_http_date(head.get("date")), read_http_date(head.get("last-modified"))
-        return Look(
-            Seen(
-                key,
-                int(length),
-                etag.strip('"'),
-                kind,
-                until,
-                lock_read=until is not None,
-                archived=archived,
-            ),
-            checksum=told,
-            metadata=metadata,
-            told=told,
-            age=now - then if now and then else None,
-        )
+        return look_of(key, answer)
 
     def read(self, seen: Seen, start: int = 0) -> Request:
         headers = {"if-match": f'"{seen.version}"'}
@@ -297,13 +82,19 @@ class S3Calls:
             headers["range"] = f"bytes={start}-"
         return Request("GET", self._path(seen.key), headers=headers)
 
-    def whole(self, key: str, *, sums: bool = True) -> Request:
-        """An object that is read without a look before."""
-        return Request("GET", self._path(key), headers=_MODE if sums else {})
+    def whole(self, key: str, *, extras: bool = True) -> Request:
+        return Request("GET", self._path(key), headers=_MODE if extras else {})
 
-    def put(
-        self, new: Described, body: bytes | memoryview, checksum: str | None, **condition: str
-    ) -> Request:
+    def opened(self, key: str, answer: Answer) -> Look:
+        return look_of(key, answer)
+
+    def version_in(self, answer: Answer) -> str | None:
+        return answer.headers.get("etag", "").strip('"') or None
+
+    def only_over(self, version: str | None) -> dict[str, str]:
+        return {"if_none_match": "*"} if version is None else {"if_match": f'"{version}"'}
+
+    def put(self, new: Described, body: Body, checksum: str | None, **condition: str) -> Request:
         """`checksum`: the CRC32C, where the server takes one; else Content-MD5."""
         headers = self._described(new) | _proof(body, checksum) | _conditions(condition)
         return Request("PUT", self._path(new.key), headers=headers, body=body)
@@ -328,9 +119,15 @@ class S3Calls:
             )
         return headers
 
-    def delete(self, key: str, etag: str | None, *, once: bool = False) -> Request:
-        headers = {"if-match": etag} if etag is not None else {}
+    def written(self, answer: Answer) -> tuple[str, Checksum | None]:
+        return written(answer)
+
+    def delete(self, key: str, version: str | None, *, once: bool = False) -> Request:
+        headers = {"if-match": f'"{version}"'} if version is not None else {}
         return Request("DELETE", self._path(key), headers=headers, once=once)
+
+    def goes_in_a_batch(self, key: str) -> bool:
+        return _UNWRITABLE.search(key) is None
 
     def delete_many(self, batch: Sequence[Seen]) -> Request:
         objects = "".join(
@@ -346,20 +143,18 @@ class S3Calls:
         headers = {"content-type": "application/xml"} | _proof(body, None)
         return Request("POST", f"{self.base}/", (("delete", ""),), headers, body)
 
-    def deleted_many(self, answer: Answer) -> tuple[set[str], dict[str, str]]:
-        """The keys that were deleted, and the code of each that was not. Raises NotS3."""
-        deleted: set[str] = set()
-        errors: dict[str, str] = {}
+    def deleted_many(self, batch: Sequence[Seen], answer: Answer) -> Mapping[str, Refusal | None]:
+        ended: dict[str, Refusal | None] = {}
         length = len(self.store.prefix)
-        for child in _root(answer, "DeleteResult"):
-            told = _texts(child)
+        for child in root_of(answer, "DeleteResult"):
+            told = texts(child)
             key = told.get("Key", "")[length:]
-            match _name(child):
+            match name_of(child):
                 case "Deleted":
-                    deleted.add(key)
+                    ended.setdefault(key, None)
                 case "Error":
-                    errors[key] = told.get("Code", "")
-        return deleted, errors
+                    ended[key] = refusal_named(told.get("Code", ""), told.get("Message", ""))
+        return ended
 
     def copy(
         self, source: S3Calls, seen: Seen, new: Described, kind: ChecksumKind, **condition: str
@@ -374,10 +169,6 @@ class S3Calls:
         path = quote(f"{self.store.bucket}/{self.store.prefix}{seen.key}", safe="/~")
         return {"x-amz-copy-source": path, "x-amz-copy-source-if-match": f'"{seen.version}"'}
 
-    def copied(self, answer: Answer) -> str:
-        """The ETag of a copy or of a part that was copied. Raises NotS3."""
-        return _etag_in(_parsed(answer.content))
-
     # ── uploads in parts ────────────────────────────────────────────────────────────────────────
 
     def begin(self, new: Described, kind: ChecksumKind | None) -> Request:
@@ -387,13 +178,6 @@ class S3Calls:
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         return Request("POST", self._path(new.key), (("uploads", ""),), headers)
 
-    def begun(self, answer: Answer) -> str:
-        """The upload's id. Raises NotS3."""
-        upload = _texts(_root(answer, "InitiateMultipartUploadResult")).get("UploadId")
-        if not upload:
-            raise NotS3
-        return upload
-
     def part(
         self, key: str, upload: str, number: int, body: memoryview | bytes, checksum: str | None
     ) -> Request:
@@ -401,9 +185,9 @@ class S3Calls:
         return Request("PUT", self._path(key), query, _proof(body, checksum), body)
 
     def part_made(self, number: int, answer: Answer, checksum: str | None) -> PartMade:
-        """Raises NotS3."""
+        """Raises Nonsense."""
         if not (etag := answer.headers.get("etag")):
-            raise NotS3
+            raise Nonsense
         return PartMade(number, etag, {"ChecksumCRC32C": checksum} if checksum else {})
 
     def copy_part(
@@ -413,12 +197,6 @@ class S3Calls:
         query = (("partNumber", str(number)), ("uploadId", upload))
         headers = source._copied(seen) | {"x-amz-copy-source-range": f"bytes={start}-{end}"}
         return Request("PUT", self._path(key), query, headers)
-
-    def part_copied(self, number: int, answer: Answer) -> PartMade:
-        """Raises NotS3."""
-        root = _parsed(answer.content)
-        sums = {name: text for name, text in _texts(root).items() if name.startswith("Checksum")}
-        return PartMade(number, f'"{_etag_in(root)}"', sums)
 
     def complete(
         self,
@@ -439,17 +217,6 @@ class S3Calls:
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         return Request("POST", self._path(key), (("uploadId", upload),), headers, body)
 
-    def completed(self, answer: Answer) -> tuple[str, Checksum | None]:
-        """The ETag, and the checksum that the answer tells. Raises NotS3."""
-        root = _root(answer, "CompleteMultipartUploadResult")
-        told = _texts(root)
-        named = {
-            f"x-amz-{name}".lower().replace("checksum", "checksum-"): value
-            for name, value in told.items()
-            if name.startswith("Checksum")
-        }
-        return _etag_in(root), checksum_told(named, in_parts=False)
-
     def abandon(self, key: str, upload: str) -> Request:
         return Request("DELETE", self._path(key), (("uploadId", upload),))
 
@@ -459,39 +226,6 @@ class S3Calls:
 
     def locking(self) -> Request:
         return Request("GET", f"{self.base}/", (("object-lock", ""),))
-
-    def locks(self, answer: Answer) -> bool | None:
-        """Whether objects here may be locked; None where the answer does not tell."""
-        told = refusal_of(answer)
-        if told is not None:
-            known = ("ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration")
-            return False if told.code in known or told.status == 501 else None
-        try:
-            found = _texts(_root(answer, "ObjectLockConfiguration"))
-        except NotS3:
-            return False
-        return found.get("ObjectLockEnabled") == "Enabled"
-
-
-def written(answer: Answer) -> tuple[str, Checksum | None]:
-    """The ETag of what was put, and the checksum that the answer tells. Raises NotS3."""
-    etag = answer.headers.get("etag", "").strip('"')
-    if not etag:
-        raise NotS3
-    return etag, checksum_told(answer.headers, in_parts=False)
-
-
-def checksum_told(headers: Mapping[str, str], *, in_parts: bool) -> Checksum | None:
-    """The checksum of a whole object that headers tell. Of an upload in parts it is one of parts,
-    unless its type says otherwise."""
-    kind = headers.get("x-amz-checksum-type", "COMPOSITE" if in_parts else "FULL_OBJECT")
-    if kind != "FULL_OBJECT":
-        return None
-    for name in CHECKSUMS:
-        value = headers.get(f"x-amz-checksum-{name}")
-        if value and "-" not in value:
-            return Checksum(name, value)
-    return None
 
 
 def _proof(body: bytes | memoryview, checksum: str | None) -> dict[str, str]:
@@ -506,13 +240,6 @@ def _conditions(condition: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in condition.items()}
 
 
-def _etag_in(root: ElementTree.Element) -> str:
-    etag = _texts(root).get("ETag", "").strip('"')
-    if not etag:
-        raise NotS3
-    return etag
-
-
 def _part_xml(part: PartMade) -> str:
     sums = "".join(f"<{name}>{_in_xml(value)}</{name}>" for name, value in part.checksums.items())
     return (
@@ -523,11 +250,3 @@ def _part_xml(part: PartMade) -> str:
 
 def _in_xml(text: str) -> str:
     return escape(text, {'"': "&quot;", "\r": "&#13;", "\n": "&#10;"})
-
-
-def _decoded(seen: Seen, length: int) -> Seen:
-    return _below(seen, unquote_plus(seen.key), length)
-
-
-def _below(seen: Seen, key: str, length: int) -> Seen:
-    return Seen(key[length:], seen.size, seen.version, seen.storage_class, archived=seen.archived)

@@ -31,3 +31,9 @@ class Refusal:
     code: str = ""
     message: str = ""
     leads_to: str | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call may go through at once or soon. 409 is left to whoever asked: it
+        must look first."""
+        return self.verdict is Verdict.BUSY and self.status not in (409, 501)

@@ -73,15 +73,23 @@ class Dialer(Protocol):
 class Wire:
     """Asks one server. Safe to use from several threads."""
 
-    def __init__(self, dialer: Dialer, host: str, stop: Stop, *, quick: bool = False) -> None:
-        """`quick`: give up on a silent server in seconds, and never wait for others, as a lock
-        must."""
+    def __init__(
+        self,
+        dialer: Dialer,
+        host: str,
+        stop: Stop,
+        *,
+        at_once: int = MOST_AT_ONCE,
+        quick: bool = False,
+    ) -> None:
+        """`at_once`: so many calls at most. `quick`: give up on a silent server in seconds, and
+        never wait for others, as a lock must."""
         connect, read = (5.0, 10.0) if quick else (CONNECT_SECONDS, READ_SECONDS)
         self._pools = pools_of(connect, read)
         self._dialer, self._stop = dialer, stop
         self._tries = 2 if quick else 5
         self._told: tuple[str, float] = ("", 0.0)
-        self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host)
+        self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host, at_once)
 
     @property
     def date(self) -> str | None:
@@ -177,9 +185,9 @@ class Lane:
 
 
 @cache
-def lane_of(host: str) -> Lane:
-    """The lane to one server, which all stores there share."""
-    return Lane()
+def lane_of(host: str, at_once: int) -> Lane:
+    """The lane to one server, which all stores there share that set no bound of their own."""
+    return Lane(min(FIRST_AT_ONCE, at_once), at_once)
 
 
 @cache

@@ -1,0 +1,149 @@
+"""What Google's own libraries are best at: whose credentials are used and when they are renewed,
+and the calls that are rare (retention)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+import google.auth
+from google.auth import impersonated_credentials
+from google.auth.credentials import AnonymousCredentials, Credentials, TokenState
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request as Renewal
+
+from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, StoreRefused
+from retainer.model.setting import Store
+from retainer.ports import Seen
+from retainer.stores.gcs_answers import refusal_of
+from retainer.stores.gcs_calls import GcsCalls, retention_mode
+from retainer.stores.sentences import NO_RIGHT, TRY_AGAIN
+from retainer.stores.sigv4 import encoded_query
+from retainer.stores.verdict import Refusal, Verdict
+from retainer.stores.wire import Answer, Request
+
+logging.getLogger("google.auth").setLevel(logging.ERROR)  # a project is not needed
+
+_GOOGLE = "https://storage.googleapis.com"
+_SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
+_CLIENT = f"retainer/{version('retainer')}"
+
+
+class GcsAccount:
+    """One bucket as these credentials reach it: an `Account` for a store, and the rare calls.
+
+    Raises CredentialsRefused where there are none.
+    """
+
+    cloud = "GCS"
+    whose = "see `gcloud auth list`"
+    region = ""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        emulated = os.environ.get("STORAGE_EMULATOR_HOST")
+        self._origin = (store.endpoint or emulated or _GOOGLE).rstrip("/")
+        if "://" not in self._origin:
+            self._origin = f"http://{self._origin}"
+        self._renewing = threading.Lock()
+        self._project: str | None = None
+        self._credentials = self._found(emulated is not None)
+        self.calls = GcsCalls(store)
+
+    def _found(self, emulated: bool) -> Credentials | None:
+        """Those of the environment, and none for an emulator: what is asked without TLS never gets
+        a token."""
+        if emulated or self._origin.startswith("http://"):
+            return None
+        try:
+            found, self._project = google.auth.default(scopes=_SCOPES)
+            if self.store.impersonate is None:
+                return found
+            return impersonated_credentials.Credentials(
+                source_credentials=found,
+                target_principal=self.store.impersonate,
+                target_scopes=list(_SCOPES),
+            )
+        except (GoogleAuthError, OSError, ValueError, AttributeError, TypeError, KeyError):
+            raise CredentialsRefused(
+                f"reach {self.store.name}: there are no Google credentials",
+                hint="run `gcloud auth application-default login`",
+                store=self.store.name,
+            ) from None
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self._origin).netloc
+
+    def moves_to(self, region: str, asked: str) -> bool:
+        return False
+
+    # ── a Dialer ────────────────────────────────────────────────────────────────────────────────
+
+    def address(self, request: Request) -> tuple[str, dict[str, str]]:
+        """Raises CredentialsRefused, StoreFailed where no token can be had."""
+        query = encoded_query(request.query)
+        address = f"{self._origin}{request.path}{'?' + query if query else ''}"
+        headers = {"user-agent": _CLIENT, "accept-encoding": "identity", **request.headers}
+        try:
+            if self._credentials is not None:
+                with self._renewing:
+                    if self._credentials.token_state is not TokenState.FRESH:
+                        self._credentials.refresh(Renewal())
+                    self._credentials.apply(headers)
+        except GoogleAuthError as error:
+            raise self._no_token(error) from None
+        return address, headers
+
+    def _no_token(self, error: GoogleAuthError) -> RetainerError:
+        where = f"reach {self.store.name}"
+        if error.retryable:
+            return StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN)
+        said = f"{where}: Google refused the credentials"
+        return CredentialsRefused(said, hint=self.whose, store=self.store.name)
+
+    def may_pass(self, answer: Answer) -> bool:
+        told = refusal_of(answer)
+        return told is not None and told.may_pass
+
+    def is_busy(self, answer: Answer) -> bool:
+        return answer.status in (429, 503)
+
+    def hint_for(self, told: Refusal) -> str | None:
+        return None
+
+    # ── rare calls ──────────────────────────────────────────────────────────────────────────────
+
+    def retain(self, seen: Seen, until: datetime) -> None:
+        """Raises StoreFailed."""
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.cloud import storage
+
+        where = f"lock {self.store.name}:{seen.key}"
+        client = storage.Client(
+            project=self._project or "none",  # it is of no account for an object
+            credentials=self._credentials or AnonymousCredentials(),
+            client_options={"api_endpoint": self._origin},
+        )
+        try:
+            blob: Any = client.bucket(self.store.bucket).get_blob(
+                self.store.prefix + seen.key, generation=int(seen.version)
+            )
+            if blob is None:
+                raise StoreFailed(f"{where}: it changed since it was seen")
+            blob.retention.mode = retention_mode(self.store)
+            blob.retention.retain_until_time = until
+            blob.patch(if_metageneration_match=blob.metageneration)
+        except GoogleAPICallError as error:
+            told = refusal_of(Answer(int(error.code or 0), {}, b""))
+            said = f"{where}: GCS answered {error.code}"
+            if told is not None and told.verdict is Verdict.REFUSED:
+                raise StoreRefused(said, hint=NO_RIGHT, store=self.store.name) from None
+            raise StoreFailed(said) from None
+        except (GoogleAuthError, OSError) as error:
+            raise StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN) from None
