@@ -40,14 +40,16 @@ it, see pyproject.toml).
                     shapes (what a path tells), facts (tables)
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
                     limits
-    apply/          THE EFFECTS: run (the order of things), settle (what was announced), identify,
-                    delete, record (the catalog); a copy: copy, way (how it is made, decided),
+    apply/          THE EFFECTS: job (what a run works with), run (the order of things), copies,
+                    deletes, places (which honour what, which refuse), outcomes (journal, summary,
+                    catalogs); settle (what was announced), identify, delete, record (the catalog);
+                    a copy: copy, shared (one download for several), way (how it is made, decided),
                     streams (its bytes), place (done and confirmed), verify; of many objects: many,
                     parts, playlists, manifest
     journal/        THE RECORD: file (hash chain), lock (one apply per store),
                     anchors (what stores remember of it), stores (which lies where)
     sources/        the 100ms API, answers (its calls), media (bytes)
-    stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls and s3_answers,
+    stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls, s3_answers,
                     gcs_calls and gcs_answers; no I/O), s3_account (boto3), gcs_account (Google's),
                     reads and writes (what every call means), proofs (what a server honours), s3 and
                     gcs (what differs), local (folders)

@@ -8,11 +8,13 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import duckdb
 
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
-from retainer.apply.run import Job, Recheck, Run, Watcher
+from retainer.apply.job import Job, Recheck, Watcher
+from retainer.apply.run import Run
 from retainer.apply.settle import Settled, settle
 from retainer.database import connect
 from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
@@ -53,13 +56,17 @@ from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.predicates import predicate
 from retainer.planfile import (
     ACTIONS,
+    COPY_ORDER,
+    DELETE_ORDER,
     Action,
     Header,
     PlanFile,
     Planned,
     actions,
+    assets_copied,
     check_actions,
     moment_of,
+    named_twice,
     read_plan,
 )
 from retainer.planning import ONE_STORE, item_digest, policy_digest
@@ -69,14 +76,35 @@ from retainer.stop import Stop
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that may be applied now, and what may be done of it. `held_back`: why no delete may
-    run, in words."""
+    """A plan that may be applied now, and what may be done of it: `apply.job.Actions`.
+
+    `held_back`: why no delete may run, in words. `beside`: for deletes that have an object in
+    common with others, what makes those safe.
+    """
 
     plan: PlanFile
-    copies: list[Action]
-    deletes: list[Action]
-    archived: list[Action]
     held_back: list[str]
+    copied_to: frozenset[str]
+    copied: int
+    deleted_in: Mapping[str, int]
+    rested_on: frozenset[str]
+    beside: Mapping[int, tuple[Planned, ...]]
+
+    @property
+    def deleted(self) -> int:
+        """How many deletes there are."""
+        return sum(self.deleted_in.values())
+
+    def copies(self, only: Collection[int] | None = None) -> Iterator[Action]:
+        return actions(self.plan, "copy", order=COPY_ORDER, only=only)
+
+    def restores(self) -> Iterator[Action]:
+        return actions(self.plan, "copy", archived=True)
+
+    def deletes(self, store: str) -> Iterator[Action]:
+        for action in actions(self.plan, "delete", order=DELETE_ORDER, store=store):
+            more = self.beside.get(action.n)
+            yield action if more is None else replace(action, witnesses=more)
 
 
 def prepare(
@@ -110,19 +138,34 @@ def prepare(
             "rules, erasures, stores or the time zone have changed since the plan", hint=again
         )
     held_back = [*header.held_back, *_over_by_now(plan, settings, journal, ((), ()), now)]
-    copies, deletes, archived = (
-        list(actions(plan, "copy")),
-        _with_shared_witnesses(plan),
-        list(actions(plan, "copy", archived=True)),
-    )
     check_actions(plan)
-    for action in (*copies, *deletes, *archived):
+    copied_to: Counter[str] = Counter()
+    deleted_in: Counter[str] = Counter()
+    rested_on: set[str] = set()
+    now_or_later = chain(actions(plan, "copy"), actions(plan, "delete"))
+    for later, action in chain(
+        ((False, each) for each in now_or_later),
+        ((True, each) for each in actions(plan, "copy", archived=True)),
+    ):
         if reason := _impossible(action, settings, policies):
             raise PlanRefused(
                 f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
                 hint=again,
             )
-    return Prepared(plan, copies, deletes, archived, held_back)
+        if action.decision == "delete":
+            deleted_in[action.store] += 1
+            rested_on |= rests_on(action)
+        elif not later:
+            copied_to[action.store] += 1
+    return Prepared(
+        plan,
+        held_back,
+        frozenset(copied_to),
+        copied_to.total(),
+        dict(sorted(deleted_in.items())),
+        frozenset(rested_on),
+        _beside(plan),
+    )
 
 
 def _impossible(action: Action, settings: Settings, policies: Policies) -> str | None:
@@ -201,28 +244,20 @@ def _asks_for(item: Rule | Erasure, store: str) -> bool:
             return True
 
 
-def _with_shared_witnesses(plan: PlanFile) -> list[Action]:
-    """The deletes; where two assets name one object, the copies of both must be there when it
-    goes."""
-    deletes = list(actions(plan, "delete"))
-    witnesses: dict[tuple[str, str], set[Planned]] = {}
-    for action in deletes:
-        for planned in action.objects:
-            witnesses.setdefault((action.store, planned.key), set()).update(action.witnesses)
-    return [
-        replace(
-            action,
-            witnesses=tuple(
-                sorted(
-                    set().union(
-                        *(witnesses[action.store, planned.key] for planned in action.objects)
-                    ),
-                    key=str,
-                )
-            ),
-        )
-        for action in deletes
-    ]
+def _beside(plan: PlanFile) -> dict[int, tuple[Planned, ...]]:
+    """Where two assets name one object, the copies of both must be there when it goes."""
+    shared = [rows for _, _, rows in named_twice(plan)]
+    sharing = {n for rows in shared for n in rows}
+    if not sharing:
+        return {}
+    own = {each.n: set(each.witnesses) for each in actions(plan, "delete", only=sharing)}
+    found = {n: set(witnesses) for n, witnesses in own.items()}
+    for rows in shared:
+        together = set().union(*(own.get(n, set()) for n in rows))
+        for n in rows:
+            if n in found:
+                found[n] |= together
+    return {n: tuple(sorted(witnesses, key=str)) for n, witnesses in found.items()}
 
 
 def _over_by_now(
@@ -276,16 +311,13 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
     """The deletes that may not be done today: a new hold may cover them, or an asset that names the
     same object may not go."""
     found = _newly_held(plan, policies, now)
-    owners: dict[tuple[str, str], set[int]] = {}
-    staying: set[int] = set()
-    for n, store, action, aside in plan.connection.execute(
-        "SELECT n, store, action, because FROM numbered WHERE decision = 'delete'"
-    ).fetchall():
-        if aside:
-            staying.add(n)
-        for each in json.loads(action)["objects"] or ():
-            owners.setdefault((store, each["key"]), set()).add(n)
-    shared = [numbers for numbers in owners.values() if len(numbers) > 1]
+    staying = {
+        n
+        for (n,) in plan.connection.execute(
+            "SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL"
+        ).fetchall()
+    }
+    shared = [frozenset(rows) for _, _, rows in named_twice(plan)]
     stay = staying | set(found)
     while more := {n for numbers in shared if numbers & stay for n in numbers} - stay:
         stay |= more
@@ -370,15 +402,14 @@ class Records:
     else from the plan.
 
     A plan holds no names; where the facts do not know an asset any more, its room's name is marked
-    as not known. Facts are read for a thousand copies at a time, in the order in which they are
-    made.
+    as not known. Facts are read for a thousand recordings at a time, in the order in which they are
+    copied.
     """
 
     _AT_ONCE = 1000
 
-    def __init__(self, facts: Path, settings: Settings, copies: Sequence[Action]) -> None:
-        self._order = list(dict.fromkeys(action.asset_id for action in copies))
-        self._place = {asset_id: place for place, asset_id in enumerate(self._order)}
+    def __init__(self, facts: Path, settings: Settings, plan: PlanFile) -> None:
+        self._coming = assets_copied(plan)
         self._read: dict[str, dict[str, Any] | None] = {}
         self._guard = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -395,7 +426,7 @@ class Records:
     def __call__(self, action: Action) -> dict[str, Any]:
         with self._guard:
             if action.asset_id not in self._read:
-                self._read_on(self._place[action.asset_id])
+                self._read_on(action.asset_id)
             found = self._read[action.asset_id]
         record = found or dict.fromkeys(_RECORDED) | _facts_row(action)
         unnamed = [] if found else NAME_FACTS
@@ -405,10 +436,10 @@ class Records:
             "known_by": "catalog",
         }
 
-    def _read_on(self, place: int) -> None:
+    def _read_on(self, asset_id: str) -> None:
         if len(self._read) > 4 * self._AT_ONCE:
             self._read.clear()
-        wanted = self._order[place : place + self._AT_ONCE]
+        wanted = [asset_id, *islice(self._coming, self._AT_ONCE)]
         self._read |= dict.fromkeys(wanted)
         if self._connection is not None:
             told = ", ".join(
@@ -470,15 +501,15 @@ def carry_out(
         journal.write(
             "start",
             plan_id=header.plan_id,
-            copies=len(prepared.copies),
-            deletes=len(prepared.deletes),
+            copies=prepared.copied,
+            deletes=prepared.deleted,
             approved=approved,
             tool=version("retainer"),
             host=os.uname().nodename,
         )
-        needed = {action.store for action in (*prepared.copies, *prepared.deletes)}
+        needed = prepared.copied_to | prepared.deleted_in.keys()
         if approved:
-            needed = needed.union(*(rests_on(action) for action in prepared.deletes))
+            needed |= prepared.rested_on
         owner = owner_of(journal, header.plan_id)
         open_in = {each.store for each in open_intents(journal.before)} - needed
         stores = {
@@ -711,13 +742,11 @@ def _job(
         drop_anchor(world.writers[store], journal, host, world.clock(), planned)
 
     return Job(
-        copies=prepared.copies,
-        deletes=prepared.deletes,
-        restores=prepared.archived if restore else [],
+        plan=prepared,
         restore=restore,
         stores=world.writers,
         downloads=world.downloads,
-        record_of=Records(world.state / "facts.duckdb", world.settings, prepared.copies),
+        record_of=Records(world.state / "facts.duckdb", world.settings, plan),
         journal=journal,
         clock=world.clock,
         clocks={HOSTED: world.clock_of_100ms}
@@ -732,16 +761,21 @@ def _job(
         stop=world.stop,
         copied_before=before.copies,
         catalogued_before=before.catalogued,
-        deleted_before=before.deletes
-        | {
-            each.n
-            for each in prepared.deletes
-            if all((each.store, one.key) in settled.gone for one in each.objects)
-        },
+        deleted_before=before.deletes | _settled_rows(prepared, settled),
         settled=settled.entries,
         identities=ground.identities,
         places=world.settings.places,
         **({"workers": workers} if workers else {}),
+    )
+
+
+def _settled_rows(prepared: Prepared, settled: Settled) -> frozenset[int]:
+    """The deletes whose objects are all gone by what earlier runs announced."""
+    return frozenset(
+        each.n
+        for store in sorted({store for store, _ in settled.gone})
+        for each in prepared.deletes(store)
+        if all((each.store, one.key) in settled.gone for one in each.objects)
     )
 
 

@@ -744,14 +744,11 @@ def apply(
     root, settings, policies = _project()
     state = _state(root, settings)
     prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
-    approved = _approved(len(prepared.deletes), prepared.held_back, approve_deletes)
+    approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
     header = prepared.plan.header
-    stores = wiring.open_stores(
-        settings, {action.store for action in (*prepared.copies, *prepared.deletes)}, STOP
-    )
-    with Applying(
-        len(prepared.copies), header.copy_bytes, len(prepared.deletes) if approved else 0
-    ) as shown:
+    needed = prepared.copied_to | prepared.deleted_in.keys()
+    stores = wiring.open_stores(settings, needed, STOP)
+    with Applying(prepared.copied, header.copy_bytes, prepared.deleted if approved else 0) as shown:
         world = World(
             settings,
             state,

@@ -10,7 +10,7 @@ import mmap
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -668,15 +668,32 @@ def check_actions(plan: PlanFile) -> None:
         _said(text)
 
 
-def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterator[Action]:
-    """The copies or the deletes of a plan, in its order; `archived`: those copies that must wait
-    until their source is restored."""
+COPY_ORDER = "date_trunc('hour', deadline) NULLS LAST, hash(asset_id), asset_id, n"
+"""Within an hour they are spread over the keys of every store and over the servers that they come
+from, those of one recording beside each other."""
+DELETE_ORDER = "action->>'$.witnesses[0].key' NULLS FIRST, n"
+"""What makes them safe lies beside each other, so that it can be looked at together."""
+
+
+def actions(
+    plan: PlanFile,
+    decision: str,
+    *,
+    archived: bool = False,
+    order: str = "n",
+    store: str | None = None,
+    only: Collection[int] | None = None,
+) -> Iterator[Action]:
+    """The copies or the deletes of a plan, read as they are asked for. `archived`: those copies
+    that must wait until their source is restored; `store`: in that one; `only`: of these rows."""
     cursor = plan.connection.cursor()
     cursor.execute(
         "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
         "epoch(deadline), bytes, last_copy, source, action "
-        f"FROM plan WHERE {ARCHIVED if archived else ACTIONS} AND decision = ? ORDER BY n",
-        [decision],
+        f"FROM numbered WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
+        "AND ($store IS NULL OR store = $store) AND ($only IS NULL OR list_contains($only, n)) "
+        f"ORDER BY {order}",
+        {"decision": decision, "store": store, "only": None if only is None else sorted(only)},
     )
     while rows := cursor.fetchmany(1000):
         for (
@@ -718,6 +735,30 @@ def actions(plan: PlanFile, decision: str, *, archived: bool = False) -> Iterato
                 said.facts.model_dump(),
                 said.made_of.planned("") if said.made_of else None,
             )
+
+
+def assets_copied(plan: PlanFile) -> Iterator[str]:
+    """The recordings that are copied, in the order of their copies, each once in a row."""
+    cursor = plan.connection.cursor()
+    cursor.execute(
+        f"SELECT asset_id FROM numbered WHERE {ACTIONS} AND decision = 'copy' ORDER BY {COPY_ORDER}"
+    )
+    last = None
+    while rows := cursor.fetchmany(1000):
+        for (asset_id,) in rows:
+            if asset_id != last:
+                yield asset_id
+            last = asset_id
+
+
+def named_twice(plan: PlanFile) -> list[tuple[str, str, list[int]]]:
+    """The objects that more than one delete names: store, key, and the rows."""
+    return plan.connection.execute("""
+        SELECT store, key, list_sort(list(DISTINCT n)) FROM (
+            SELECT n, store, unnest(json_extract_string(action, '$.objects[*].key')) AS key
+            FROM numbered WHERE decision = 'delete' AND action IS NOT NULL
+        ) GROUP BY store, key HAVING count(DISTINCT n) > 1 ORDER BY store, key
+    """).fetchall()
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ def open_writer(store: Store, stop: Stop | None = None) -> StoreWriter:
 
 
 def open_stores(
-    settings: Settings, needed: set[str], stop: Stop | None = None
+    settings: Settings, needed: Set[str], stop: Stop | None = None
 ) -> dict[str, StoreWriter]:
     """Every declared store that can be opened. One that cannot fails only its own actions, unless
     nothing at all can be done."""
@@ -61,7 +61,7 @@ def open_stores(
             opened[store.name] = open_writer(store, stop)
         except RetainerError as error:
             failure = error if store.name in needed else failure
-    if failure is not None and not needed & set(opened):
+    if failure is not None and not needed & opened.keys():
         raise failure
     return opened
 

@@ -57,7 +57,7 @@ from fault_proxy import Fault, FaultProxy, raw_server
 from project import POLICY, Project, make_project, video
 
 from retainer import wiring
-from retainer.apply.run import Run
+from retainer.apply.copies import Copies
 from retainer.database import private_folder
 from retainer.demo.standin import ALWAYS, ERROR_BODY, Faults, StandIn
 from retainer.model.catalog import is_whole
@@ -469,7 +469,7 @@ def quick() -> Iterator[list[float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", resolved)
         patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, sleep=asked.append))
-        patch.setattr(Run, "_pause", lambda _, attempt: asked.append(attempt))
+        patch.setattr(Copies, "_pause", lambda _, attempt: asked.append(attempt))
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
         patch.setattr("ssl.create_default_context", TLS)
         patch.setattr("botocore.session.create_loader", LOADER)

@@ -20,7 +20,7 @@ from project import ROOM, Project, make_project, pairs, video
 from test_cataloguing import ALL
 from test_kill import killed
 
-from retainer.apply.run import Run
+from retainer.apply.copies import Copies
 from retainer.demo.standin import StandIn
 from retainer.ports import Checksum, Look
 from retainer.stores.s3 import S3Reader, S3Writer
@@ -31,7 +31,7 @@ SHORT, LONG, LONGER = 3000, 300_000, 9 << 20
 
 @pytest.fixture(autouse=True)
 def no_waits_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "_pause", lambda *_: None)
+    monkeypatch.setattr(Copies, "_pause", lambda *_: None)
 
 
 def made(server: str, request: pytest.FixtureRequest, root: Path, api: StandIn) -> Project:

@@ -138,16 +138,16 @@ def test_an_id_holds_in_whatever_unicode_form_it_is_written(local: Project) -> N
 def test_limits_that_become_smaller_while_a_run_copies_are_kept(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retainer.apply import run as running
+    from retainer.apply import deletes as running
 
-    delete_all = running.Run._delete_all
+    delete_all = running.Deletes.make
 
-    def meanwhile(self: running.Run) -> None:
+    def meanwhile(self: running.Deletes, each: running.Each) -> None:
         due.limits = {"count": 0, "percent": 100, "bytes": "1TB"}
         due.write()
-        delete_all(self)
+        delete_all(self, each)
 
-    monkeypatch.setattr(running.Run, "_delete_all", meanwhile)
+    monkeypatch.setattr(running.Deletes, "make", meanwhile)
     assert due.apply("p.plan", "--approve-deletes", "1", expect=7)["deleted"] == 0
 
 

@@ -293,7 +293,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
 def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
     vods: Project, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retainer.apply.run.TRIES", 1)
+    monkeypatch.setattr("retainer.apply.copies.TRIES", 1)
     change, sentence = BROKEN[what]
     vods.hosted_vod(A, broken(change))
     vods.hosted_vod(B, hls.simple())

@@ -14,6 +14,8 @@ from project import ROOM, Project, pairs, video
 from test_cataloguing import ALL, rot
 from test_many import POLICY, folder_of, path_of
 
+from retainer.errors import StoreFailed
+
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 LIFTED = ("--lift", "empty:store:uploads", "--lift", "empty:store:vault")
 FACE = next(iter(hls.thumbnails().values()))
@@ -211,15 +213,15 @@ def test_a_new_hold_on_one_of_three_that_share_objects_keeps_all_three(local: Pr
 def test_a_copy_that_a_killed_run_made_and_that_lost_a_member_is_not_counted_as_done(
     vods: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retainer.apply import run
+    from retainer.apply import outcomes
 
     def no_room(*_: Any) -> str:
-        raise run.StoreFailed("the catalog cannot be written")
+        raise StoreFailed("the catalog cannot be written")
 
     vods.hosted_vod(A, hls.simple())
     vods.plan()
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_part", no_room)
+        patch.setattr(outcomes, "write_part", no_room)
         vods.apply(expect=7)
     member = path_of(vods, "vault", "layer-0/index.m3u8")
     content, stat = member.read_bytes(), member.stat()

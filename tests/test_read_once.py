@@ -16,7 +16,7 @@ from fault_proxy import FaultProxy
 from project import ROOM, Project, pairs, video
 
 from retainer import applying
-from retainer.apply import run as running
+from retainer.apply import deletes as running
 from retainer.errors import PlanRefused
 from retainer.planfile import actions, overview, read_plan
 
@@ -46,14 +46,14 @@ def policy_with(**more: Any) -> dict[str, Any]:
 def test_a_new_plan_under_the_same_name_does_not_make_a_new_hold_count_for_nothing(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delete_all = running.Run._delete_all
+    delete_all = running.Deletes.make
 
-    def meanwhile(self: running.Run) -> None:
+    def meanwhile(self: running.Deletes, each: running.Each) -> None:
         due.write(policy_with(holds=HOLD))
         due.plan("p.plan")
-        delete_all(self)
+        delete_all(self, each)
 
-    monkeypatch.setattr(running.Run, "_delete_all", meanwhile)
+    monkeypatch.setattr(running.Deletes, "make", meanwhile)
     done = due.apply("p.plan", "--approve-deletes", "1")
     assert [trouble["cause"] for trouble in done["skipped"]] == [
         "the hold LIT-1 is newer than the plan and may cover it"
@@ -65,14 +65,14 @@ def test_a_hold_that_is_added_while_deletes_go_on_holds(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "LOOK_EVERY", timedelta(0))
-    last_look = running.Run._last_look_before
+    last_look = running.Deletes._last_look_before
 
-    def then_a_hold(self: running.Run, waiting: Any) -> str | None:
-        found = last_look(self, waiting)
+    def then_a_hold(self: running.Deletes) -> str | None:
+        found = last_look(self)
         due.write(policy_with(holds=HOLD))
         return found
 
-    monkeypatch.setattr(running.Run, "_last_look_before", then_a_hold)
+    monkeypatch.setattr(running.Deletes, "_last_look_before", then_a_hold)
     due.apply("p.plan", "--approve-deletes", "1")
     assert len(due.content("uploads")) == 2
 
@@ -84,7 +84,7 @@ def test_a_plan_is_opened_once(due: Project) -> None:
     (due.root / "p.plan").write_bytes(b"another plan")
     assert len(list(actions(plan, "delete"))) == 1
     assert overview(plan).deletes[0].count == 1
-    assert len(applying._with_shared_witnesses(plan)) == 1
+    assert applying._beside(plan) == {}
 
 
 def test_plans_with_a_star_in_their_name_are_one_file_each(due: Project) -> None:

@@ -36,11 +36,11 @@ KEEP_ALL = {
 WITHOUT_WAITS = """
 import functools
 from retainer import wiring
-from retainer.apply.run import Run
+from retainer.apply.copies import Copies
 from retainer.cli import main
 
 wiring.HmsApi = functools.partial(wiring.HmsApi, sleep=lambda _: None)
-Run._pause = lambda *_: None
+Copies._pause = lambda *_: None
 main()
 """
 """`retainer`, whose retries follow at once: how long they wait is the matter of test_api.py and

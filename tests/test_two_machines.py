@@ -198,17 +198,17 @@ def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(
 def test_deletes_that_rest_on_a_lost_lock_end_and_copies_elsewhere_go_on(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retainer.apply import run as running
+    from retainer.apply import deletes as running
 
     due.hosted(C, video(3))
     due.plan("q.plan")
-    delete_all = running.Run._delete_all
+    delete_all = running.Deletes.make
 
-    def losing(self: running.Run) -> None:
-        self.lost("vault")
-        delete_all(self)
+    def losing(self: running.Deletes, each: running.Each) -> None:
+        self._places.lost("vault")
+        delete_all(self, each)
 
-    monkeypatch.setattr(running.Run, "_delete_all", losing)
+    monkeypatch.setattr(running.Deletes, "make", losing)
     done = due.apply("q.plan", "--approve-deletes", "1", expect=7)
     assert (done["copied"], done["deleted"], done["lost_lock"]) == (1, 0, True)
     assert done["resting"]["vault"]["actions"] == 1
@@ -216,7 +216,7 @@ def test_deletes_that_rest_on_a_lost_lock_end_and_copies_elsewhere_go_on(
 
 def test_many_objects_stop_where_the_lock_was_lost(tmp_path: Path) -> None:
     from retainer.apply.delete import delete_one
-    from retainer.apply.run import LockLost
+    from retainer.apply.places import LockLost
     from retainer.planfile import Action, Planned
     from retainer.ports import Deletion
 

@@ -1,0 +1,280 @@
+"""The copies of a plan: tried, tried again where that may help, and recorded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any
+
+from retainer.apply.copied import Changed, Copied, Partial, Task, Written
+from retainer.apply.copy import copy_one
+from retainer.apply.job import Job
+from retainer.apply.manifest import read_manifest
+from retainer.apply.outcomes import Outcomes
+from retainer.apply.places import Places
+from retainer.apply.record import entries_of, members_of
+from retainer.apply.shared import Shared
+from retainer.errors import (
+    Archived,
+    KeyTaken,
+    RetainerError,
+    SourceFailed,
+    SourceGone,
+    SourceRefused,
+    StoreFailed,
+    StoreRefused,
+    TooSlow,
+)
+from retainer.model.setting import HOSTED
+from retainer.planfile import Action
+from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
+
+TRIES = 3
+
+
+class Copies:
+    """Of one run. Safe to use from several threads."""
+
+    def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
+        self._job, self._places, self._outcomes = job, places, outcomes
+        self._taken_up: set[int] = set()
+        self._more = threading.Semaphore(job.workers)
+        self._counting = threading.Lock()
+
+    def due(self) -> Iterator[list[Action]]:
+        """The copies in their order; those of one recording that 100ms sends as one file come
+        together, so that it is downloaded once."""
+        for _, same in groupby(self._job.plan.copies(), key=_shares):
+            yield list(same)
+
+    def make(self, actions: Sequence[Action]) -> None:
+        """Copies that `due` gave together."""
+        if len(actions) == 1:
+            self._copy(actions[0], self._job.downloads)
+            return
+        shared = Shared(self._job.downloads, actions[0].asset_id, len(actions))
+
+        def one(number: int) -> None:
+            try:
+                self._copy(actions[number], shared.of(number))
+            finally:
+                shared.leave(number)
+
+        others = len(actions) - 1
+        with self._counting:  # all at once: two that have some each would wait for each other
+            for _ in range(min(others, self._job.workers)):
+                self._more.acquire()
+        try:
+            with ThreadPoolExecutor(len(actions)) as pool:
+                for done in [pool.submit(one, number) for number in range(len(actions))]:
+                    done.result()
+        finally:
+            self._more.release(min(others, self._job.workers))
+
+    # ── of earlier runs ─────────────────────────────────────────────────────────────────────────
+
+    def take_up(self) -> None:
+        """Copies that an earlier run verified, but could not catalog before it died: looked at once
+        more, then recorded."""
+        rows = self._job.copied_before.keys() - self._job.catalogued_before
+        for action in self._job.plan.copies(rows) if rows else ():
+            record = self._job.copied_before[action.n]
+            look = self._still_as_recorded(action)
+            try:
+                members = self._members_of(action, look) if look and record.get("members") else ()
+            except RetainerError:
+                continue  # it is partial: the next plan repairs it
+            if look is not None:
+                whole = Copied(Written(look, Checksum.found_in(record), record["sha256"]), members)
+                _, entries = entries_of(action.store, whole, action.asset_id, self._job.clock())
+                facts = self._job.record_of(action) | made_of(action) | record
+                self._outcomes.to_catalog(action, facts, entries)
+                self._taken_up.add(action.n)
+
+    def _members_of(self, action: Action, manifest: Look) -> tuple[Written, ...]:
+        store = self._job.stores[action.store]
+        return members_of(
+            store, action.target or "", read_manifest(b"".join(store.read(manifest.seen)))
+        )
+
+    def _was_made(self, action: Action) -> bool:
+        recorded = action.n in self._job.catalogued_before | self._taken_up
+        return (
+            recorded
+            and action.n in self._job.copied_before
+            and self._still_as_recorded(action) is not None
+        )
+
+    def _still_as_recorded(self, action: Action) -> Look | None:
+        """The one object or the manifest of a copy that an earlier run made; None when it is not as
+        it was."""
+        record = self._job.copied_before[action.n]
+        if not self._places.knows(action.store):
+            return None
+        try:
+            look = self._job.stores[action.store].look(record["key"])
+        except RetainerError:
+            return None
+        same = look is not None and (look.seen.size, look.seen.version) == (
+            record["object_size"],
+            record["version"],
+        )
+        return look if same else None
+
+    # ── one copy ────────────────────────────────────────────────────────────────────────────────
+
+    def _copy(self, action: Action, downloads: Downloads) -> None:
+        places = [action.store, action.source if action.origin and action.source else HOSTED]
+        if self._places.is_resting(action, places) or not self._places.is_usable(action):
+            return
+        if self._was_made(action):
+            self._outcomes.already(action)
+            return
+        if reason := self._cannot(action):
+            self._outcomes.failed(action, *reason)
+            return
+        record = self._job.record_of(action) | made_of(action)
+        self._job.journal.write(
+            "intent",
+            act="copy",
+            rows=[action.n],
+            asset=action.asset_id,
+            store=action.store,
+            key=action.target,
+        )
+        self._try(action, places, self._task(action, record, downloads), record)
+
+    def _cannot(self, action: Action) -> tuple[str, str | None] | None:
+        """Why a copy cannot even be tried, and what to do."""
+        if not self._places.abilities(action.store).create:
+            said = (
+                f"{action.store} honours no conditional create, so a copy could overwrite something"
+            )
+            return said, "use another store"
+        if action.origin and action.source not in self._job.stores:
+            return f"the store {action.source} it should be copied from cannot be opened", None
+        return None
+
+    def _task(self, action: Action, record: dict[str, Any], downloads: Downloads) -> Task:
+        def begun(key: str, upload: str) -> None:
+            self._job.journal.write(
+                "upload", row=action.n, store=action.store, key=key, upload=upload
+            )
+
+        return Task(
+            action,
+            self._job.stores[action.store],
+            self._job.stores.get(action.source or "") if action.origin else None,
+            downloads,
+            record,
+            self._outcomes.watcher.bytes,
+            lambda: self._places.check(action.store),
+            begun,
+        )
+
+    def _try(
+        self, action: Action, places: Sequence[str], task: Task, record: dict[str, Any]
+    ) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._places.check(action.store)
+                copied = copy_one(task)
+            except Changed as error:
+                self._outcomes.source_changed(action, str(error))
+            except Partial as error:
+                self._outcomes.kept(action, error.written, error.message, record)
+            except SourceGone as error:
+                self._outcomes.failed(action, error.message, "nothing can bring it back from there")
+            except (SourceRefused, TooSlow, KeyTaken) as error:
+                self._outcomes.failed(action, error.message, error.hint)
+            except Archived as error:
+                # Of some classes a listing does not say it (the archive tiers of
+                # INTELLIGENT_TIERING): only the read does.
+                if self._job.restore and action.origin and error.store == action.source:
+                    self.restore(action, unseen=True)
+                else:
+                    self._outcomes.failed(action, error.message, error.hint)
+            except RetainerError as error:
+                if self._places.refused(action, places, error):
+                    return
+                passes = isinstance(error, SourceFailed | StoreFailed)
+                if passes and not isinstance(error, StoreRefused) and attempt < TRIES:
+                    self._pause(attempt)
+                    continue
+                self._outcomes.failed(action, error.message, error.hint)
+            except Exception as error:
+                # Whatever one recording does, the others must be copied; its words may hold
+                # anything, so only its kind is told.
+                self._outcomes.failed(
+                    action, f"an unexpected {type(error).__name__}", "please report this"
+                )
+            else:
+                self._places.answered(*places)
+                self._outcomes.copied(action, copied, record)
+            return
+
+    def _pause(self, attempt: int) -> None:
+        self._job.stop.wait(min(8.0, 0.25 * 4.0**attempt))
+
+    # ── what is archived ────────────────────────────────────────────────────────────────────────
+
+    def restore(self, action: Action, *, unseen: bool = False) -> None:
+        """Ask for what a copy is to be read from to be restored, each object as the plan saw it.
+        `unseen`: only a read has told that some of it is archived."""
+        source = self._job.stores.get(action.source or "")
+        if source is None:
+            said = f"the store {action.source} it should be restored in cannot be opened"
+            self._outcomes.failed(action, said, None)
+            return
+        try:
+            seen: list[Seen] = []
+            for planned in action.origin:
+                self._places.check(action.store)
+                look = source.look(planned.key)
+                if look is None or look.seen.version != planned.version:
+                    said = f"{action.source}:{planned.key} is not what the plan saw"
+                    self._outcomes.skipped(action, said)
+                    return
+                seen.append(look.seen)
+            archived = [each for each in seen if each.archived]
+            if unseen and not archived:
+                self._restore_some(source, seen)
+            for each in archived:
+                self._places.check(action.store)
+                source.restore(each)
+        except RetainerError as error:
+            self._outcomes.failed(action, error.message, error.hint)
+            return
+        self._outcomes.restoring(action)
+
+    def _restore_some(self, source: StoreWriter, seen: Sequence[Seen]) -> None:
+        """Ask for all, where nothing says which are archived: those that are not refuse it. Raises
+        StoreFailed where all do."""
+        refused: list[StoreFailed] = []
+        for each in seen:
+            self._places.check()
+            try:
+                source.restore(each)
+            except StoreFailed as error:
+                refused.append(error)
+        if len(refused) == len(seen):
+            raise refused[0]
+
+
+def _shares(action: Action) -> tuple[str, int]:
+    """What copies have in common that one download can feed: the recording, where it comes from
+    100ms and is one file."""
+    alone = action.origin or (action.target or "").endswith("/")
+    return action.asset_id, action.n if alone else -1
+
+
+def made_of(action: Action) -> dict[str, Any]:
+    """What an entry of the catalog says of the upload that a copy is made of, at first or second
+    hand."""
+    return (
+        {"made_of": action.made_of.key, "made_of_version": action.made_of.version}
+        if action.made_of
+        else {}
+    )

@@ -1,0 +1,299 @@
+"""The deletes of a plan: only where nothing has changed that they rest on, announced before, and
+settled after."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of, rests_on
+from retainer.apply.job import Job, Recheck
+from retainer.apply.outcomes import Outcomes
+from retainer.apply.places import LockLost, Places
+from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, StoreRefused
+from retainer.planfile import Action
+from retainer.ports import Deletion, Seen, StoreFailure
+from retainer.stop import Stopped
+
+LOOK_EVERY = timedelta(seconds=10)
+"""Policies are looked at again while deletes go on, at most so often: a hold may have been
+added."""
+
+Each = Callable[[Iterator[Action], Callable[[Action], None]], None]
+"""Acts on each, many at a time."""
+
+
+class Deletes:
+    """Of one run."""
+
+    def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
+        self._job, self._places, self._outcomes = job, places, outcomes
+        self._looking = threading.Lock()
+        self._last_look = Recheck(None, {})
+        self._looked_at: datetime | None = None
+
+    def make(self, each: Each) -> None:
+        """All of them, store by store."""
+        if not self.left:
+            for action in self._planned():
+                self._outcomes.already(action)
+            return
+        self._places.check()
+        if reason := self._last_look_before():
+            self._outcomes.left(self._waiting(), f"{reason}: no deletes")
+            return
+        for store in self._job.plan.deleted_in:
+            self._places.check()
+            if self._is_remembered(store):
+                self._make_in(store, each)
+
+    @property
+    def left(self) -> int:
+        """How many were not made by an earlier run."""
+        return sum(self._job.plan.deleted_in.values()) - len(self._job.deleted_before)
+
+    def _planned(self) -> Iterator[Action]:
+        for store in self._job.plan.deleted_in:
+            yield from self._job.plan.deletes(store)
+
+    def _waiting(self) -> Iterator[Action]:
+        """Those that no earlier run has made; the others are told so."""
+        for action in self._planned():
+            if action.n in self._job.deleted_before:
+                self._outcomes.already(action)
+            else:
+                yield action
+
+    # ── what must be so ─────────────────────────────────────────────────────────────────────────
+
+    def _last_look_before(self) -> str | None:
+        """Why no delete may be made at this moment: the policies or the plan's age say no, or a
+        clock does. None: they may."""
+        self._last_look, self._looked_at = self._job.recheck(), self._job.clock()
+        return self._last_look.refused or self._places.clock_is_off(self._job.plan.rested_on)
+
+    def _is_remembered(self, store: str) -> bool:
+        """Let a store remember what is about to be deleted there; whether anything may be."""
+        planned: dict[str, tuple[int, int]] = {}
+        barred: Counter[str] = Counter()
+        for action in self._job.plan.deletes(store):
+            if action.n in self._job.deleted_before:
+                continue
+            if bar := self._bar(action):
+                barred[bar] += 1
+                continue
+            count, size = planned.get(action.rule, (0, 0))
+            planned[action.rule] = count + 1, size + sum(each.size for each in action.objects)
+        for name, count in sorted(barred.items()):
+            said = f"{count} deletes rest on {name}, and none of them is made"
+            self._outcomes.say(f"{said}: {self._why_barred(name)}")
+        if not planned or not self._places.knows(store):
+            return True
+        try:
+            self._job.anchor(store, [(rule, *planned[rule]) for rule in sorted(planned)])
+        except RetainerError as error:
+            said = f"{store} cannot be made to remember what is deleted there ({error.message})"
+            waiting = (each for each in self._told_before(store) if not self._is_barred(each))
+            self._outcomes.left(waiting, f"{said}: no deletes there")
+            return False
+        return True
+
+    def _bar(self, action: Action) -> str | None:
+        """The store on which this delete cannot rest; None where that is told of each action, or
+        nothing is against it."""
+        if self._places.why_unusable(action.store):
+            return None
+        names = sorted(rests_on(action))
+        return next((name for name in names if self._rests_badly_on(name)), None)
+
+    def _rests_badly_on(self, name: str) -> bool:
+        return name in self._job.barred or name not in self._job.locks
+
+    def _why_barred(self, name: str) -> str:
+        error = self._places.why_unusable(name)
+        reason = self._job.barred.get(name)
+        return reason or (error.message if error else f"its lock was not taken ({name})")
+
+    def _is_barred(self, action: Action) -> bool:
+        """It is counted then; why, its store's sentence says."""
+        if self._bar(action) is None:
+            return False
+        self._outcomes.left([action], None)
+        return True
+
+    def _told_before(self, store: str) -> Iterator[Action]:
+        for action in self._job.plan.deletes(store):
+            if action.n in self._job.deleted_before:
+                self._outcomes.already(action)
+            else:
+                yield action
+
+    # ── store by store ──────────────────────────────────────────────────────────────────────────
+
+    def _make_in(self, store: str, each: Each) -> None:
+        """What is one object goes with others in a call, where that is safe; all else by itself."""
+        batches = self._places.knows(store) and self._places.abilities(store).batch_delete
+        single: list[Action] = []
+
+        def alone() -> Iterator[Action]:
+            for action in self._told_before(store):
+                if self._is_barred(action) or not self._places.is_usable(action):
+                    continue
+                if batches and len(action.objects) == 1:
+                    single.append(action)
+                    if len(single) == BATCH:
+                        self._delete_batch(single)
+                        single.clear()
+                else:
+                    yield action
+
+        each(alone(), self._delete)
+        if single:
+            self._places.check()
+            self._delete_batch(single)
+
+    def _may_go(self, actions: Sequence[Action]) -> list[Action]:
+        """Those of these deletes that no hold of this moment may cover; all of them are left once
+        the plan itself is refused."""
+        with self._looking:
+            if self._looked_at is None or abs(self._job.clock() - self._looked_at) > LOOK_EVERY:
+                self._last_look, self._looked_at = self._job.recheck(), self._job.clock()
+            look = self._last_look
+        if look.refused:
+            self._outcomes.left(actions, f"{look.refused}: no deletes")
+            return []
+        for action in actions:
+            if reason := look.withheld.get(action.n):
+                self._outcomes.skipped(action, reason)
+        return [action for action in actions if action.n not in look.withheld]
+
+    def _is_safe(self, action: Action) -> bool:
+        """Whether every store that a delete rests on is still held, and its witnesses are as the
+        plan saw them."""
+        places = sorted(rests_on(action))
+        if self._places.is_resting(action, places):
+            return False
+        try:
+            self._places.check(*places)
+            reason = missing_witness(action, self._job.stores)
+        except RetainerError as error:
+            if not self._places.refused(action, places, error):
+                self._outcomes.failed(action, error.message, error.hint)
+            return False
+        self._places.answered(*places)
+        if reason:
+            self._outcomes.skipped(action, reason)
+        return reason is None
+
+    def _intend(self, actions: Sequence[Action]) -> None:
+        acts = [
+            {
+                "row": action.n,
+                "asset": action.asset_id,
+                "rule": action.rule,
+                "bytes": sum(each.size for each in action.objects),
+                "objects": [[each.key, each.size, each.version] for each in action.objects],
+            }
+            for action in actions
+        ]
+        self._job.journal.write(
+            "intent",
+            act="delete",
+            rows=[action.n for action in actions],
+            store=actions[0].store,
+            acts=acts,
+        )
+
+    def _delete(self, action: Action) -> None:
+        self._places.check()
+        if not self._may_go([action]) or not self._is_safe(action):
+            return
+        self._intend([action])
+        outcomes: list[Deletion] = []
+        try:
+            delete_one(
+                action,
+                self._job.stores[action.store],
+                outcomes,
+                lambda: self._places.check(*rests_on(action)),
+            )
+        except Stopped:
+            if outcomes:
+                self._settle(action, outcomes, partial=True)
+            raise
+        except RetainerError as error:
+            self._settle_unknown(action, error)
+            return
+        self._settle(action, outcomes)
+
+    def _delete_batch(self, actions: Sequence[Action]) -> None:
+        self._places.check()
+        actions = self._may_go(actions)
+        with ThreadPoolExecutor(self._job.workers) as pool:
+            safe = [
+                action
+                for action, is_safe in zip(actions, pool.map(self._is_safe, actions), strict=True)
+                if is_safe
+            ]
+        self._places.check()
+        if safe and (lost := self._places.not_held(frozenset().union(*map(rests_on, safe)))):
+            self._places.lost(lost)
+            safe = [each for each in safe if not self._places.is_resting(each, rests_on(each))]
+        if not safe:
+            return
+        self._intend(safe)
+        objects: list[Seen] = [objects_of(action)[0] for action in safe]
+        try:
+            outcomes = self._job.stores[safe[0].store].delete_batch(objects)
+        except RetainerError as error:
+            for action in safe:
+                self._settle_unknown(action, error)
+            return
+        for action, outcome in zip(safe, outcomes, strict=True):
+            if isinstance(outcome, StoreFailure):
+                self._settle_unknown(action, _as_error(action, outcome))
+            else:
+                self._settle(action, [outcome])
+
+    # ── what became of it ───────────────────────────────────────────────────────────────────────
+
+    def _settle(
+        self, action: Action, outcomes: Sequence[Deletion], *, partial: bool = False
+    ) -> None:
+        """`partial`: some of its objects are still to be deleted."""
+        weak = not self._places.abilities(action.store).delete
+        if self._outcomes.deleted(action, outcomes, weak=weak, partial=partial):
+            self._places.answered(action.store)
+
+    def _settle_unknown(self, action: Action, error: RetainerError) -> None:
+        """A delete without an answer: what lies there tells whether it was done; where that cannot
+        be seen, it stays open in the journal."""
+        refused = isinstance(error, StoreRefused | CredentialsRefused | LockLost)
+        gone: list[str] = []
+        try:
+            store = self._job.stores[action.store]
+            if not refused:
+                gone = [each.key for each in action.objects if store.look(each.key) is None]
+        except RetainerError:
+            self._outcomes.failed(action, error.message, error.hint, unknown=True)
+            return
+        if gone:
+            outcomes = [
+                Deletion.DELETED if each.key in gone else Deletion.CHANGED
+                for each in action.objects
+            ]
+            self._settle(action, outcomes, partial=len(gone) < len(action.objects))
+            if len(gone) == len(action.objects):
+                return
+        if not self._places.refused(action, sorted(rests_on(action)), error):
+            unknown = refused and len(action.objects) > 1
+            self._outcomes.failed(action, error.message, error.hint, unknown=unknown)
+
+
+def _as_error(action: Action, failure: StoreFailure) -> RetainerError:
+    if failure.refused:
+        return StoreRefused(failure.message, store=action.store)
+    return StoreFailed(failure.message)

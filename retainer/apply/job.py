@@ -1,0 +1,114 @@
+"""What a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from retainer.errors import RetainerError
+from retainer.planfile import Action
+from retainer.ports import Downloads, StoreWriter
+from retainer.stop import Stop
+
+WORKERS = 32
+"""So many actions at once; each server then takes as many calls as it takes (stores/wire.py)."""
+
+
+class Actions(Protocol):
+    """What a plan says is to be done, read as it is needed: each call begins anew."""
+
+    def copies(self, only: Collection[int] | None = None) -> Iterator[Action]:
+        """By their deadlines, those of one recording beside each other. `only`: of these rows."""
+
+    def restores(self) -> Iterator[Action]:
+        """Copies whose source must be restored first."""
+
+    def deletes(self, store: str) -> Iterator[Action]:
+        """Those in one store, by where the copies lie that make them safe."""
+
+    @property
+    def copied_to(self) -> frozenset[str]:
+        """The stores in which something is written."""
+
+    @property
+    def deleted_in(self) -> Mapping[str, int]:
+        """How many deletes there are in each store."""
+
+    @property
+    def rested_on(self) -> frozenset[str]:
+        """The stores that must not change under a delete."""
+
+
+class Record(Protocol):
+    """The journal, as a run writes to it. An entry is on disk when `write` returns."""
+
+    def write(self, event: str, **particulars: Any) -> None: ...
+
+
+class Watcher(Protocol):
+    """Told how a run goes on, for a progress display."""
+
+    def began(self, action: Action) -> None: ...
+    def bytes(self, count: int) -> None: ...
+    def ended(self, action: Action, outcome: str, sentence: str | None) -> None: ...
+
+
+class Lock(Protocol):
+    """The lock of one store, as a run asks for it."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else can have it, at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recheck:
+    """What a last look before the deletes found: why none may run (None: they may), and rows that
+    are withheld, with the words."""
+
+    refused: str | None
+    withheld: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run works with."""
+
+    plan: Actions
+    stores: Mapping[str, StoreWriter]
+    downloads: Downloads
+    record_of: Callable[[Action], dict[str, Any]]
+    journal: Record
+    clock: Callable[[], datetime]
+    clocks: Mapping[str, Callable[[], datetime]]
+    """Whose clocks ours is compared with before anything is deleted: 100ms's, and each store's by
+    its name."""
+    watcher: Watcher
+    deletes_approved: bool
+    recheck: Callable[[], Recheck]
+    """Asked once the copies are made, which may be hours after the start, and again while deletes
+    go on."""
+    locks: Mapping[str, Lock]
+    """Of the stores in which a lock was taken."""
+    barred: Mapping[str, str]
+    """Stores on which no delete may rest, and why, in words."""
+    unlocked: Mapping[str, RetainerError]
+    """Stores that cannot be used, and why: nothing is changed there."""
+    anchor: Callable[[str, Sequence[tuple[str, int, int]]], None]
+    """Lets a store remember, before anything is deleted there, what is about to be: rule, count,
+    bytes. Raises StoreFailed."""
+    stop: Stop
+    restore: bool
+    """Whether what is archived is asked to be restored."""
+    copied_before: Mapping[int, dict[str, Any]]
+    catalogued_before: frozenset[int]
+    deleted_before: frozenset[int]
+    settled: Sequence[dict[str, Any]]
+    """The catalog's entries of what earlier runs deleted without being told."""
+    identities: Mapping[str, str]
+    """The identity of each store whose is known; the catalog's entries carry it."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where each store lies (`Store.place`)."""
+    workers: int = WORKERS

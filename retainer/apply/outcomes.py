@@ -1,0 +1,252 @@
+"""What became of each action: told to the journal first, then to the summary, the catalogs and
+whoever watches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from retainer.apply.copied import Copied, Written
+from retainer.apply.job import Job, Watcher
+from retainer.apply.record import entries_of, entry_of, write_part
+from retainer.errors import RetainerError
+from retainer.model.outcome import Summary, Trouble
+from retainer.planfile import Action
+from retainer.ports import Deletion
+
+PART_ROWS = 200
+PART_AGE = timedelta(seconds=60)
+
+
+class Outcomes:
+    """Of one run. Safe to use from several threads."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.summary = Summary()
+        self.watcher = _Quietly(job.watcher)
+        self._guard = threading.Lock()
+        self._oldest = job.clock()
+        self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        for entry in job.settled:
+            self._uncatalogued.setdefault(entry["store"], []).append((-1, entry))
+
+    # ── what was not done ───────────────────────────────────────────────────────────────────────
+
+    def failed(
+        self, action: Action, cause: str, hint: str | None, *, unknown: bool = False
+    ) -> None:
+        """`unknown`: it may have been done all the same, so that its announcement stays open."""
+        self._job.journal.write(
+            "failed",
+            row=action.n,
+            act=action.decision,
+            asset=action.asset_id,
+            store=action.store,
+            cause=cause,
+            unknown=unknown,
+        )
+        with self._guard:
+            self.summary.failed.append(
+                Trouble(action.decision, action.asset_id, action.store, cause, hint)
+            )
+        self.watcher.ended(action, "failed", cause)
+
+    def skipped(self, action: Action, cause: str) -> None:
+        self._job.journal.write(
+            "skipped",
+            row=action.n,
+            act=action.decision,
+            asset=action.asset_id,
+            store=action.store,
+            cause=cause,
+        )
+        with self._guard:
+            self.summary.skipped.append(
+                Trouble(action.decision, action.asset_id, action.store, cause)
+            )
+        self.watcher.ended(action, "skipped", cause)
+
+    def source_changed(self, action: Action, cause: str) -> None:
+        with self._guard:
+            self.summary.changed_copies += 1
+        self.skipped(action, f"{cause}; make a new plan")
+
+    def left(self, actions: Iterable[Action], sentence: str | None) -> None:
+        """Deletes that are not tried, all for one reason, which is told once."""
+        self.say(sentence)
+        for action in actions:
+            with self._guard:
+                self.summary.left_deletes += 1
+            self.watcher.ended(action, "left", None)
+
+    def already(self, action: Action) -> None:
+        with self._guard:
+            self.summary.already += 1
+        self.watcher.ended(action, "already", None)
+
+    def say(self, sentence: str | None) -> None:
+        with self._guard:
+            if sentence and sentence not in self.summary.said:
+                self.summary.said.append(sentence)
+
+    # ── what was done ───────────────────────────────────────────────────────────────────────────
+
+    def copied(self, action: Action, copied: Copied, facts: Mapping[str, Any]) -> None:
+        whole, members = entries_of(action.store, copied, action.asset_id, self._job.clock())
+        self._job.journal.write(
+            "copied", row=action.n, asset=action.asset_id, rule=action.rule, record=whole
+        )
+        self.to_catalog(action, dict(facts) | whole, members)
+        said = "; ".join(copied.said)
+        with self._guard:
+            self.summary.copied += 1
+            self.summary.copied_bytes += sum(
+                written.look.seen.size for written in (copied.whole, *copied.members)
+            )
+            if said:
+                self.summary.said.append(f"{action.asset_id}: {said}")
+        self.watcher.ended(action, "copied", said or None)
+        self.write_parts()
+
+    def kept(self, action: Action, written: Written, cause: str, facts: Mapping[str, Any]) -> None:
+        """What came is kept, and does not count."""
+        entry = entry_of(action.store, written, self._job.clock())
+        marks = {"asset_id": action.asset_id, "broken": True}
+        self.to_catalog(action, dict(facts) | entry | marks, ())
+        self.failed(action, cause, None)
+
+    def restoring(self, action: Action) -> None:
+        self._job.journal.write(
+            "restoring", row=action.n, asset=action.asset_id, store=action.source
+        )
+        with self._guard:
+            self.summary.restored += 1
+        self.watcher.ended(action, "restoring", None)
+
+    def deleted(
+        self, action: Action, outcomes: Sequence[Deletion], *, weak: bool, partial: bool = False
+    ) -> bool:
+        """Record what became of the objects of a delete, in their order; whether any is gone by it.
+        `weak`: the store does not refuse to delete another version; `partial`: some of them are
+        still to be deleted."""
+        ended = list(zip(action.objects, outcomes, strict=False))
+        deleted = [planned for planned, outcome in ended if outcome is Deletion.DELETED]
+        stayed = (Deletion.CHANGED, Deletion.LOCKED)
+        left = [planned.key for planned, outcome in ended if outcome in stayed]
+        if not deleted:
+            self.skipped(action, _why_not(outcomes))
+            return False
+        size = sum(planned.size for planned in deleted)
+        self._job.journal.write(
+            "deleted",
+            row=action.n,
+            asset=action.asset_id,
+            store=action.store,
+            rule=action.rule,
+            bytes=size,
+            keys=[planned.key for planned in deleted],
+            left=left,
+            weak=weak,
+            partial=partial,
+        )
+        at = self._job.clock().strftime("%Y-%m-%d %H:%M:%S.%f")
+        for planned in deleted:
+            entry = {
+                "store": action.store,
+                "key": planned.key,
+                "version": planned.version,
+                "asset_id": action.asset_id,
+                "copied_at": at,
+            }
+            self.to_catalog(action, entry | {"deleted": True}, ())
+        said = (
+            f"{len(left)} of its {len(action.objects)} objects in {action.store} had changed or "
+            "are locked, and were left"
+            if left
+            else None
+        )
+        with self._guard:
+            self.summary.deleted += not partial
+            self.summary.deleted_bytes += size
+            if said and not partial:
+                self.summary.said.append(f"{action.asset_id}: {said}")
+        self.watcher.ended(action, "deleted", said)
+        self.write_parts()
+        return True
+
+    # ── the catalogs ────────────────────────────────────────────────────────────────────────────
+
+    def to_catalog(
+        self, action: Action, record: dict[str, Any], members: Sequence[dict[str, Any]]
+    ) -> None:
+        """`record`: every fact of the asset, and the entry of the copy's one object or manifest;
+        `members`: the entries of its members."""
+        with self._guard:
+            self._uncatalogued.setdefault(action.store, []).extend(
+                (action.n, entry) for entry in (*members, record)
+            )
+
+    def write_parts(self, *, everything: bool = False) -> None:
+        """Write what was copied to the catalogs: every 200 copies, every minute, and at the end
+        whatever happened."""
+        with self._guard:
+            late = self._job.clock() - self._oldest > PART_AGE
+            ready = {
+                store: rows
+                for store, rows in self._uncatalogued.items()
+                if rows and (everything or late or len(rows) >= PART_ROWS)
+            }
+            for store in ready:
+                self._uncatalogued[store] = []
+            if ready:
+                self._oldest = self._job.clock()
+        for store, rows in ready.items():
+            try:
+                part = write_part(
+                    self._job.stores[store],
+                    [record for _, record in rows],
+                    self._job.clock(),
+                    self._job.identities.get(store),
+                )
+            except RetainerError as error:
+                with self._guard:
+                    self._uncatalogued[store] = [*rows, *self._uncatalogued[store]]
+                    self.summary.catalog_failures[store] = error.message
+                continue
+            self.summary.catalog_failures.pop(store, None)
+            self._job.journal.write(
+                "catalogued", store=store, part=part, rows=sorted({row for row, _ in rows})
+            )
+
+
+def _why_not(outcomes: Sequence[Deletion]) -> str:
+    words = {
+        Deletion.CHANGED: "it has changed since the plan",
+        Deletion.GONE: "it is gone already",
+        Deletion.LOCKED: "it is locked",
+    }
+    stayed = (outcome for outcome in outcomes if outcome is not Deletion.GONE)
+    return words[next(stayed, Deletion.GONE)]
+
+
+class _Quietly:
+    """A watcher whose troubles (a closed pipe, a full disk below a log) never reach the run."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def began(self, action: Action) -> None:
+        with suppress(Exception):
+            self._watcher.began(action)
+
+    def bytes(self, count: int) -> None:
+        with suppress(Exception):
+            self._watcher.bytes(count)
+
+    def ended(self, action: Action, outcome: str, sentence: str | None) -> None:
+        with suppress(Exception):
+            self._watcher.ended(action, outcome, sentence)
