@@ -4,6 +4,7 @@ tells their surprises)."""
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import socket
@@ -25,13 +26,20 @@ READ_ONLY = ("lab-reader-access", "lab-reader-secret-0123456789")
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+    """Below those that Linux gives to outgoing connections, one of which could take it before the
+    server does."""
+    taken: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(taken) < count:
+            each = socket.socket()
+            with suppress(OSError):
+                each.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
+                taken.append(each)
+                continue
+            each.close()
+        return [each.getsockname()[1] for each in taken]
     finally:
-        for each in sockets:
+        for each in taken:
             each.close()
 
 
