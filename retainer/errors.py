@@ -70,6 +70,10 @@ class ListingBroken(RetainerError):
     """A listing did not finish: what it did not show is not known to be missing."""
 
 
+class ListingTorn(ListingBroken):
+    """A listing in ranges cannot be shown to be whole; one from its beginning to its end may be."""
+
+
 class StoreFailed(RetainerError):
     """A store answered a read or write with something that is neither yes nor no."""
 

@@ -205,6 +205,12 @@ class StoreReader(Protocol):
         """Every object below the store's prefix and `under`; without `under`, less retainer's own.
         Raises ListingBroken."""
 
+    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+        """Everything that `list` gives, in any order, many pages at once. `bounds`: keys at which
+        it may be split, ascending, such as quantiles of what is expected. Raises ListingTorn,
+        perhaps at its end, where that cannot be shown to be all; `list` may tell it then. Raises
+        ListingBroken."""
+
     def can_lock(self) -> bool:
         """Whether objects here may carry locks; True as well where that cannot be found out."""
 

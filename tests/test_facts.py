@@ -21,10 +21,12 @@ from retainer.database import fill
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
+    ListingTorn,
     RetainerError,
     SourceFailed,
     StoreFailed,
 )
+from retainer.inventory import collect as collecting
 from retainer.inventory.collect import Listing, collect, locked_text
 from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
 from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
@@ -1455,6 +1457,9 @@ class FakeReader:
         if broken := self.catalog_breaks if under else self.breaks:
             raise broken
 
+    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+        return self.list()
+
     def can_lock(self) -> bool:
         if isinstance(self.locks, Exception):
             raise self.locks
@@ -2158,3 +2163,48 @@ def test_a_file_that_is_no_snapshot_is_refused(
         open_facts(tmp_path / "f", PROJECT)
     assert str(tmp_path / "f") in refused.value.message
     assert says in refused.value.message
+
+
+# ── a long list, in ranges ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class TornReader(FakeReader):
+    """A store whose ranges do not meet."""
+
+    bounds: list[Sequence[str]] = field(default_factory=list)
+
+    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+        self.bounds.append(bounds)
+        yield Seen("twice.mp4", 3, "v1")
+        raise ListingTorn("the ranges of its list do not meet")
+
+
+def test_a_list_whose_ranges_do_not_meet_is_read_from_its_beginning(gather: Gather) -> None:
+    reader = TornReader(content={"a.mp4": b"abc", "twice.mp4": b"abc"})
+    listing = gather(FakeRecordings(), reader).listings["vault"]
+    assert (listing.complete, listing.objects, listing.bytes, listing.notes) == (True, 2, 6, [])
+
+
+def test_a_catalog_says_where_a_long_list_is_split(
+    gather: Gather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "_PAGE", 2)
+    monkeypatch.setattr(collecting, "_FEWEST_PAGES", 2)
+    keys = [f"k{number:02}" for number in range(22)]
+    content = {}
+    for number, key in enumerate(keys):
+        entry = an_entry(key=key, copied_at=f"2026-10-{number + 1:02} 00:00:00")
+        gone = an_entry(key="gone", copied_at="2026-10-01 00:00:00", deleted=True)
+        name, part = a_part(entry, gone, folder=tmp_path, now=NOW + timedelta(seconds=number))
+        content[name] = part
+    reader = TornReader(content=content)
+    gather(FakeRecordings(), reader)
+    assert reader.bounds == [["k03", "k07", "k11", "k15"]]
+
+
+def test_a_short_list_is_not_split(gather: Gather, tmp_path: Path) -> None:
+    name, part = a_part(an_entry(key="k"), folder=tmp_path)
+    reader = TornReader(content={name: part})
+    gather(FakeRecordings(), reader)
+    assert reader.bounds == [[]]

@@ -15,10 +15,11 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import exactly, fill, fill_from, private_folder
+from retainer.database import connect, exactly, fill, fill_from, private_folder
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
+    ListingTorn,
     PoliciesWrong,
     RetainerError,
     SourceFailed,
@@ -41,6 +42,10 @@ from retainer.own import anchors_in, identity_in, must_be
 from retainer.ports import Recordings, Seen, StoreReader
 from retainer.whole import whole
 
+_PAGE = 1000
+_FEWEST_PAGES, _MOST_PAGES, _RANGES = 8, 20, 32
+"""A range has so many pages: each may ask for one that is not full."""
+_PARTS_OF_A_LONG_LIST = 20
 PART_BYTES = 256 << 20
 """A part of a catalog is at most so long; those of retainer are under a megabyte."""
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
@@ -266,6 +271,8 @@ def _spooled(
                 if listing.objects % 100 == 0:
                     progress(listing.name, 100)
             listing.complete = True
+        except ListingTorn:
+            raise
         except CredentialsRefused as error:
             if listing.kind != "store":
                 raise
@@ -359,8 +366,8 @@ def _store(
     except RetainerError as error:
         listing.notes.append(error.told)
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for seen in reader.list():
+    def rows(objects: Iterator[Seen]) -> Iterator[dict[str, Any]]:
+        for seen in objects:
             if not is_text(seen.key):
                 unreadable.append(seen.key)
                 continue
@@ -370,7 +377,13 @@ def _store(
     unreadable: list[str] = []
     readable = not listing.notes
     if not listing.refused:
-        _spooled(listing, path, rows(), progress)
+        try:
+            _spooled(listing, path, rows(reader.list_at_once(_bounds(listing.parts))), progress)
+        except ListingTorn:
+            progress(listing.name, -(listing.objects - listing.objects % 100))
+            listing.objects = listing.bytes = 0
+            unreadable.clear()
+            _spooled(listing, path, rows(reader.list()), progress)
     listing.skew = _skew(reader, clock) if listing.complete else None
     listing.complete = listing.complete and readable
     listing.notes += listing.said
@@ -380,6 +393,33 @@ def _store(
         )
     listing.finished_at = clock()
     return listing
+
+
+def _bounds(parts: Sequence[Path]) -> list[str]:
+    """Where the listing of a store may be split: behind every so many full pages of the keys that
+    its catalog expects; nowhere, where they are few, or the catalog cannot be read."""
+    if len(parts) < _PARTS_OF_A_LONG_LIST:
+        return []
+    connection = connect(parts[0].parent)
+    try:
+        connection.execute(
+            "CREATE TABLE expected AS SELECT key, row_number() OVER (ORDER BY key) AS n FROM ("
+            "  SELECT key, arg_max(coalesce(deleted, false), copied_at) AS gone FROM "
+            f" read_parquet([{', '.join(exactly(part) for part in parts)}], union_by_name = true)"
+            "  GROUP BY key) WHERE NOT gone"
+        )
+        row = connection.execute("SELECT count(*) FROM expected").fetchone()
+        pages = (row[0] if row else 0) // _PAGE
+        each = _PAGE * max(_FEWEST_PAGES, min(_MOST_PAGES, pages // _RANGES))
+        rows = connection.execute(
+            "SELECT key FROM expected WHERE n % ? = 0 AND n < ? ORDER BY key",
+            [each, (pages - 1) * _PAGE],
+        ).fetchall()
+        return [key for (key,) in rows] if pages >= 2 * _FEWEST_PAGES else []
+    except duckdb.Error:
+        return []  # it is read again for what it says, and that is told then
+    finally:
+        connection.close()
 
 
 def _recognise(

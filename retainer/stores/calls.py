@@ -55,8 +55,16 @@ class Calls(Protocol):
     def only_over(self, version: str | None) -> dict[str, str]:
         """The condition of a write: that just this version lies there, or (None) nothing."""
 
-    def list(self, under: str, then: str | None, *, extras: bool = True) -> Request:
-        """`extras`: ask for what not every server has a word for."""
+    def list(
+        self, under: str, then: str | None, *, after: str | None = None, extras: bool = True
+    ) -> Request:
+        """`after`: only what comes behind this key. `extras`: ask for what not every server has a
+        word for."""
+
+    def folders(self, under: str) -> Request:
+        """A page of the folders right below one, and not of what lies in them."""
+
+    def folders_told(self, answer: Answer) -> Sequence[str]: ...
 
     def listed(self, answer: Answer) -> Page: ...
 

@@ -105,6 +105,14 @@ def page_of(answer: Answer, length: int) -> Page:
     return Page([seen_in(item, length) for item in items], told.get("nextPageToken") or None)
 
 
+def folders_in(answer: Answer, length: int) -> list[str]:
+    """Raises Nonsense."""
+    found = parsed(answer).get("prefixes", [])
+    if not isinstance(found, list):
+        raise Nonsense
+    return [str(each)[length:] for each in found]
+
+
 def seen_in(item: Any, length: int) -> Seen:
     """Raises Nonsense."""
     try:

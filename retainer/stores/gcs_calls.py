@@ -20,6 +20,7 @@ from retainer.stores.calls import Body, Described, Nonsense, Page
 from retainer.stores.gcs_answers import (
     copied,
     deleted_many,
+    folders_in,
     look_of,
     opened,
     page_of,
@@ -61,14 +62,30 @@ class GcsCalls:
 
     # ── lists and looks ─────────────────────────────────────────────────────────────────────────
 
-    def list(self, under: str, then: str | None, *, extras: bool = True) -> Request:
+    def list(
+        self, under: str, then: str | None, *, after: str | None = None, extras: bool = True
+    ) -> Request:
+        """What is asked for begins with `after` itself, where that is there."""
         query = [
             ("prefix", self.store.prefix + under),
             ("fields", f"kind,nextPageToken,items({_FIELDS})"),
         ]
         if then is not None:
             query.append(("pageToken", then))
+        if after is not None:
+            query.append(("startOffset", self.store.prefix + after))
         return Request("GET", f"{self._bucket()}/o", tuple(query))
+
+    def folders(self, under: str) -> Request:
+        query = (
+            ("prefix", self.store.prefix + under),
+            ("delimiter", "/"),
+            ("fields", "kind,prefixes"),
+        )
+        return Request("GET", f"{self._bucket()}/o", query)
+
+    def folders_told(self, answer: Answer) -> Sequence[str]:
+        return folders_in(answer, len(self.store.prefix))
 
     def listed(self, answer: Answer) -> Page:
         return page_of(answer, len(self.store.prefix))

@@ -134,6 +134,9 @@ class LocalReader:
         except OSError as error:
             raise StoreFailed(f"look at {self.name}: {error.strerror}") from None
 
+    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+        return self.list()
+
     def can_lock(self) -> bool:
         return False
 

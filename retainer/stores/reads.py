@@ -13,6 +13,7 @@ from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Look, Seen, too_long
 from retainer.stop import Stop
 from retainer.stores.calls import Account, Calls, Nonsense, Page
+from retainer.stores.ranges import in_ranges, split
 from retainer.stores.sentences import TRY_AGAIN, failure_of
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import MOST_AT_ONCE, Answer, NoAnswer, Request, Wire
@@ -95,8 +96,7 @@ class ObjectReader:
         then: str | None = None
         try:
             while True:
-                self._stop.check()
-                page = self._page(under, then)
+                page = self._page(under, None, then)
                 for seen in page.objects:
                     if seen.key and (under or not seen.key.startswith(OWN_PREFIX)):
                         yield seen
@@ -108,11 +108,38 @@ class ObjectReader:
         except StoreFailed as error:
             raise ListingBroken(error.message, hint=error.hint) from None
 
-    def _page(self, under: str, then: str | None) -> Page:
+    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+        try:
+            first = None if bounds else self._page("", None, None)
+            if first is not None and first.then is None:
+                pages: Iterator[Sequence[Seen]] = iter([first.objects])
+            else:
+                pages = in_ranges(partial(self._page, ""), bounds or split(self._folders))
+            for page in pages:
+                for seen in page:
+                    if seen.key and not seen.key.startswith(OWN_PREFIX):
+                        yield seen
+        except StoreFailed as error:
+            raise ListingBroken(error.message, hint=error.hint) from None
+
+    def _folders(self, under: str) -> Sequence[str]:
+        answer = self.ask("list", under, self.calls.folders(under))
+        return self.said("list", under, answer, self.calls.folders_told)
+
+    def _page(self, under: str, after: str | None, then: str | None) -> Page:
+        """What comes behind a key, or goes on from a page."""
+        self._stop.check()
+        page = self._asked_page(under, after, then)
+        if after is None or not page.objects or page.objects[0].key != after:
+            return page
+        return Page(page.objects[1:], page.then)  # GCS begins with the key itself
+
+    def _asked_page(self, under: str, after: str | None, then: str | None) -> Page:
         extras = self._tells_restores
-        answer = self.ask("list", under, self.calls.list(under, then, extras=extras))
+        list_call = partial(self.calls.list, under, then, after=after)
+        answer = self.ask("list", under, list_call(extras=extras))
         if extras and self._is_too_much(answer):  # Backblaze B2 refuses the header that asks for it
-            answer = self.ask("list", under, self.calls.list(under, then, extras=False))
+            answer = self.ask("list", under, list_call(extras=False))
             self._tells_restores = self.calls.refusal_of(answer) is not None
         return self.said("list", under, answer, self.calls.listed)
 

@@ -172,6 +172,14 @@ def page_of(answer: Answer, length: int) -> Page:
     return Page(objects, told["NextContinuationToken"] if more else None)
 
 
+def folders_in(answer: Answer, length: int) -> list[str]:
+    """Raises Nonsense."""
+    root = root_of(answer, "ListBucketResult")
+    encoded = texts(root).get("EncodingType") == "url"
+    found = [texts(child).get("Prefix", "") for child in root if name_of(child) == "CommonPrefixes"]
+    return [(unquote_plus(each) if encoded else each)[length:] for each in found]
+
+
 def _seen(item: ElementTree.Element) -> Seen:
     told, restored = {}, False
     for child in item:

@@ -21,6 +21,7 @@ from retainer.stores.calls import Body, Described, Nonsense, Page
 from retainer.stores.s3_answers import (
     CHECKSUMS,
     PartMade,
+    folders_in,
     look_of,
     name_of,
     page_of,
@@ -56,7 +57,9 @@ class S3Calls:
     def _path(self, key: str) -> str:
         return f"{self.base}/{self.store.prefix}{key}"
 
-    def list(self, under: str, then: str | None, *, extras: bool = True) -> Request:
+    def list(
+        self, under: str, then: str | None, *, after: str | None = None, extras: bool = True
+    ) -> Request:
         query = [
             ("list-type", "2"),
             ("encoding-type", "url"),
@@ -64,8 +67,22 @@ class S3Calls:
         ]
         if then is not None:
             query.append(("continuation-token", then))
+        elif after is not None:
+            query.append(("start-after", self.store.prefix + after))
         headers = {"x-amz-optional-object-attributes": "RestoreStatus"} if extras else {}
         return Request("GET", f"{self.base}/", tuple(query), headers)
+
+    def folders(self, under: str) -> Request:
+        query = [
+            ("list-type", "2"),
+            ("encoding-type", "url"),
+            ("delimiter", "/"),
+            ("prefix", self.store.prefix + under),
+        ]
+        return Request("GET", f"{self.base}/", tuple(query))
+
+    def folders_told(self, answer: Answer) -> Sequence[str]:
+        return folders_in(answer, len(self.store.prefix))
 
     def listed(self, answer: Answer) -> Page:
         return page_of(answer, len(self.store.prefix))

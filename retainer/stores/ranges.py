@@ -1,0 +1,138 @@
+"""A long listing in ranges that are read at once, each beginning where the one before it ends; and
+the proof that together they are the whole list."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from retainer.errors import ListingTorn
+from retainer.ports import Seen
+from retainer.stores.calls import Page
+
+RANGES_AT_ONCE = 32
+_DEEPEST, _ENOUGH, _MOST = 4, 16, 256
+_AHEAD = 64
+"""So many pages at most wait until somebody takes them."""
+
+Ask = Callable[[str | None, str | None], Page]
+"""A page of what comes after a key (None: from the beginning), or that goes on from a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a range ended: `beyond` is the first key that was seen behind its end (None: the list
+    ended), `met` that its last key was its end itself."""
+
+    first: str | None
+    beyond: str | None
+    met: bool
+
+
+def in_ranges(ask: Ask, bounds: Sequence[str]) -> Iterator[Sequence[Seen]]:
+    """The pages of a list, in any order. `bounds`: where it is split, ascending.
+
+    Raises ListingTorn, perhaps after many pages, where the ranges do not meet: the server ignores
+    where a range is to begin, lists in another order than that of bytes, or the list has changed
+    just there. What `ask` raises goes through.
+    """
+    starts: list[str | None] = [None, *bounds]
+    ends: list[str | None] = [*bounds, None]
+    pages: queue.Queue[Sequence[Seen] | BaseException | None] = queue.Queue(_AHEAD)
+    over = threading.Event()
+    ended: dict[int, _End] = {}
+
+    def put(page: Sequence[Seen] | BaseException | None) -> None:
+        while not over.is_set():
+            try:
+                pages.put(page, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def read(number: int) -> None:
+        try:
+            if not over.is_set():
+                ended[number] = _one_range(ask, starts[number], ends[number], put, over)
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    with ThreadPoolExecutor(min(len(starts), RANGES_AT_ONCE)) as pool:
+        try:
+            for number in range(len(starts)):
+                pool.submit(read, number)
+            left = len(starts)
+            while left:
+                page = pages.get()
+                if isinstance(page, BaseException):
+                    raise page
+                if page is None:
+                    left -= 1
+                else:
+                    yield page
+        finally:
+            over.set()
+    _meet([ended[number] for number in range(len(starts))])
+
+
+def _one_range(
+    ask: Ask,
+    after: str | None,
+    end: str | None,
+    put: Callable[[Sequence[Seen]], None],
+    over: threading.Event,
+) -> _End:
+    then: str | None = None
+    first: str | None = None
+    last = after
+    while not over.is_set():
+        page = ask(after, then)
+        mine: list[Seen] = []
+        for seen in page.objects:
+            if last is not None and seen.key <= last:
+                raise ListingTorn("its list is not in the order of bytes, or ignores its beginning")
+            first, last = first or seen.key, seen.key
+            if end is not None and seen.key > end:
+                put(mine)
+                return _End(first, seen.key, met=False)
+            mine.append(seen)
+        put(mine)
+        if last is not None and last == end and mine:
+            return _End(first, None, met=True)
+        if page.then is None:
+            return _End(first, None, met=False)
+        if page.then == then:
+            raise ListingTorn("the list goes in a circle")
+        then = page.then
+    return _End(first, None, met=True)
+
+
+def _meet(ranges: Sequence[_End]) -> None:
+    """Raises ListingTorn where a range does not begin with what the one before saw behind its
+    end."""
+    for number, this in enumerate(ranges[:-1]):
+        if this.met:
+            continue
+        following = next((each.first for each in ranges[number + 1 :] if each.first), None)
+        if this.beyond != following:
+            raise ListingTorn("the ranges of its list do not meet")
+
+
+def split(folders: Callable[[str], Sequence[str]]) -> list[str]:
+    """Bounds where nothing is known of the keys: the folders that lie in them, down to where there
+    are enough. `folders`: those right below a folder, with a slash at their end, some at least.
+
+    The slash stays: SeaweedFS 4.48 leaves out what lies in `a/` where it is to begin behind `a`."""
+    level = [""]
+    for _ in range(_DEEPEST):
+        asked, rest = level[:RANGES_AT_ONCE], level[RANGES_AT_ONCE:]
+        below = [found for folder in asked for found in folders(folder) or [folder]]
+        level = sorted({*below, *rest})
+        if len(level) >= _ENOUGH:
+            break
+    step = max(1, len(level) // _MOST)
+    return [folder for folder in level[::step] if folder]
