@@ -211,6 +211,10 @@ class StoreReader(Protocol):
         perhaps at its end, where that cannot be shown to be all; `list` may tell it then. Raises
         ListingBroken."""
 
+    def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:
+        """Objects whose keys are from `first` to `last`, as far as so many pages go: what it shows
+        is there, and what it does not show may be there too. Raises ListingBroken."""
+
     def can_lock(self) -> bool:
         """Whether objects here may carry locks; True as well where that cannot be found out."""
 

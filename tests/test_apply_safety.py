@@ -7,19 +7,22 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_store
-from project import POLICY, ROOM, Project, pairs, video
+from conftest import endpoint_of, make_store
+from project import POLICY, ROOM, Project, make_project, pairs, video
 
-from retainer.demo.standin import ALWAYS
-from retainer.errors import PlanRefused, RetainerError
+from retainer.demo.standin import ALWAYS, StandIn
+from retainer.errors import ListingBroken, PlanRefused, RetainerError
 from retainer.journal.file import Journal, read_journal
 from retainer.journal.lock import Held
 from retainer.planfile import read_plan
+from retainer.ports import Seen
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 ERASED = {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": [B]}}]}
@@ -510,3 +513,50 @@ def test_a_name_with_half_a_character_ends_no_plan(local: Project) -> None:
     )
     local.hosted(A, video(1), session_id="\ud83d")
     assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+# ── many deletes at once ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["local", "seaweedfs", "strict_gcs"])
+def many_due(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
+    """Thirty uploads that are copied, and may go."""
+    server = request.param
+    project = make_project(tmp_path / "project", api, server, endpoint_of(server, request))
+    for number in range(30):
+        project.uploaded(f"{number:024x}", video(number))
+    project.uploaded(A, video(99), age=timedelta(days=2))
+    project.plan("copies.plan")
+    project.apply("copies.plan")
+    assert project.plan()["header"]["deletes"] == 30
+    return project
+
+
+@pytest.mark.parametrize("listed", ["as it is", "nothing", "another version", "not at all"])
+def test_of_many_deletes_only_those_go_whose_copies_are_there(
+    many_due: Project, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    """Whatever the list of what lies between them shows."""
+    vault = many_due.writer("vault")
+    copies = sorted(vault.list(), key=lambda each: each.key)
+    gone, changed = copies[3], copies[7]
+    vault.conditions().find_out("delete")
+    vault.delete(gone)
+    vault.delete(changed)
+    vault.create(changed.key, iter([b"another"]), 7, {}, "video/mp4")
+    between = type(vault).some_between
+
+    def shown(self: Any, first: str, last: str, pages: int) -> Iterator[Seen]:
+        match listed:
+            case "not at all":
+                raise ListingBroken("no answer")
+            case "another version":
+                for seen in between(self, first, last, pages):
+                    yield replace(seen, version="1", size=1)
+            case "as it is":
+                yield from between(self, first, last, pages)
+
+    monkeypatch.setattr(type(vault), "some_between", shown)
+    done = many_due.apply("p.plan", "--approve-deletes", "30")
+    assert (done["deleted"], len(done["skipped"])) == (28, 2)
+    assert len(many_due.content("uploads")) == 3

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
+from types import MappingProxyType
 
 from retainer.apply.copied import Changed
 from retainer.apply.parts import named_in, whole_in
-from retainer.errors import SourceFailed, StoreFailed, Unverified
+from retainer.errors import ListingBroken, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter
 
-BATCH = 500
+BATCH = 1000
 LOOKED_AT_SINGLY = 8
 """So many witnesses in one store are looked at one by one; more are found in a listing of their
 folder."""
@@ -24,9 +26,33 @@ def rests_on(action: Action) -> frozenset[str]:
     return frozenset({action.store, *(witness.store for witness in action.witnesses)})
 
 
-def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | None:
+def seen_together(
+    actions: Sequence[Action], stores: Mapping[str, StoreReader]
+) -> dict[str, dict[str, Seen]]:
+    """By store and key the witnesses of these deletes that a list of what lies between them shows;
+    what it does not show is looked at by itself."""
+    wanted: dict[str, set[str]] = {}
+    for action in actions:
+        for witness in action.witnesses:
+            wanted.setdefault(witness.store, set()).add(witness.key)
+    found: dict[str, dict[str, Seen]] = {}
+    for name, keys in wanted.items():
+        if len(keys) <= LOOKED_AT_SINGLY or name not in stores:
+            continue
+        pages = 1 + 2 * len(keys) // 1000
+        with suppress(ListingBroken):
+            between = stores[name].some_between(min(keys), max(keys), pages)
+            found[name] = {seen.key: seen for seen in between if seen.key in keys}
+    return found
+
+
+def missing_witness(
+    action: Action,
+    stores: Mapping[str, StoreReader],
+    seen: Mapping[str, Mapping[str, Seen]] = MappingProxyType({}),
+) -> str | None:
     """Why a delete is not safe at this moment: a copy that makes it safe is no longer as the plan
-    saw it. None: it is.
+    saw it. None: it is. `seen`: what was seen just now (`seen_together`).
 
     Raises StoreFailed and ListingBroken when a witness cannot be looked at.
     """
@@ -34,16 +60,21 @@ def missing_witness(action: Action, stores: Mapping[str, StoreReader]) -> str | 
         sorted(action.witnesses, key=lambda each: each.store), key=lambda each: each.store
     ):
         witnesses = list(group)
-        found = _as_they_are(stores[name], witnesses) if name in stores else {}
-        for witness in witnesses:
-            seen = found.get(witness.key)
-            if seen is None:
+        known = seen.get(name, {})
+        unseen = [each for each in witnesses if not _is_as_planned(known.get(each.key), each)]
+        found = _as_they_are(stores[name], unseen) if name in stores and unseen else {}
+        for witness in unseen:
+            if witness.key not in found:
                 return f"the copy in {name} that makes it safe is not there any more"
-            if (seen.version, seen.size) != (witness.version, witness.size):
+            if not _is_as_planned(found[witness.key], witness):
                 return f"the copy in {name} that makes it safe has changed"
         if reason := _not_whole(action, stores[name], witnesses):
             return f"the copy in {name} that makes it safe is not whole: {reason}"
     return None
+
+
+def _is_as_planned(seen: Seen | None, planned: Planned) -> bool:
+    return seen is not None and (seen.version, seen.size) == (planned.version, planned.size)
 
 
 def _not_whole(action: Action, store: StoreReader, witnesses: Sequence[Planned]) -> str | None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
+from types import MappingProxyType
 
-from retainer.apply.delete import BATCH, delete_one, missing_witness, objects_of, rests_on
+from retainer.apply.delete import (
+    BATCH,
+    delete_one,
+    missing_witness,
+    objects_of,
+    rests_on,
+    seen_together,
+)
 from retainer.apply.job import Job, Recheck
 from retainer.apply.outcomes import Outcomes
 from retainer.apply.places import LockLost, Places
@@ -22,7 +31,9 @@ LOOK_EVERY = timedelta(seconds=10)
 """Policies are looked at again while deletes go on, at most so often: a hold may have been
 added."""
 
-Each = Callable[[Iterator[Action], Callable[[Action], None]], None]
+BATCHES = 4
+"""So many batches are on their way at once; what a kill leaves open is looked at later."""
+Each = Callable[[Iterator[list[Action]], Callable[[list[Action]], None]], None]
 """Acts on each, many at a time."""
 
 
@@ -32,6 +43,7 @@ class Deletes:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._looking = threading.Lock()
+        self._batches = threading.Semaphore(BATCHES)
         self._last_look = Recheck(None, {})
         self._looked_at: datetime | None = None
 
@@ -136,24 +148,30 @@ class Deletes:
     def _make_in(self, store: str, each: Each) -> None:
         """What is one object goes with others in a call, where that is safe; all else by itself."""
         batches = self._places.knows(store) and self._places.abilities(store).batch_delete
-        single: list[Action] = []
+        together: list[Action] = []
 
-        def alone() -> Iterator[Action]:
+        def units() -> Iterator[list[Action]]:
             for action in self._told_before(store):
                 if self._is_barred(action) or not self._places.is_usable(action):
                     continue
-                if batches and len(action.objects) == 1:
-                    single.append(action)
-                    if len(single) == BATCH:
-                        self._delete_batch(single)
-                        single.clear()
-                else:
-                    yield action
+                if not batches or len(action.objects) > 1:
+                    yield [action]
+                    continue
+                together.append(action)
+                if len(together) == BATCH:
+                    yield together.copy()
+                    together.clear()
+            if together:
+                yield together
 
-        each(alone(), self._delete)
-        if single:
-            self._places.check()
-            self._delete_batch(single)
+        each(units(), self._delete_some)
+
+    def _delete_some(self, actions: list[Action]) -> None:
+        if len(actions) == 1:
+            self._delete(actions[0])
+            return
+        with self._batches:
+            self._delete_batch(actions)
 
     def _may_go(self, actions: Sequence[Action]) -> list[Action]:
         """Those of these deletes that no hold of this moment may cover; all of them are left once
@@ -170,15 +188,17 @@ class Deletes:
                 self._outcomes.skipped(action, reason)
         return [action for action in actions if action.n not in look.withheld]
 
-    def _is_safe(self, action: Action) -> bool:
+    def _is_safe(
+        self, action: Action, *, seen: Mapping[str, Mapping[str, Seen]] = MappingProxyType({})
+    ) -> bool:
         """Whether every store that a delete rests on is still held, and its witnesses are as the
-        plan saw them."""
+        plan saw them. `seen`: what was seen just now."""
         places = sorted(rests_on(action))
         if self._places.is_resting(action, places):
             return False
         try:
             self._places.check(*places)
-            reason = missing_witness(action, self._job.stores)
+            reason = missing_witness(action, self._job.stores, seen)
         except RetainerError as error:
             if not self._places.refused(action, places, error):
                 self._outcomes.failed(action, error.message, error.hint)
@@ -232,11 +252,12 @@ class Deletes:
     def _delete_batch(self, actions: Sequence[Action]) -> None:
         self._places.check()
         actions = self._may_go(actions)
+        is_safe = partial(self._is_safe, seen=seen_together(actions, self._job.stores))
         with ThreadPoolExecutor(self._job.workers) as pool:
             safe = [
                 action
-                for action, is_safe in zip(actions, pool.map(self._is_safe, actions), strict=True)
-                if is_safe
+                for action, yes in zip(actions, pool.map(is_safe, actions), strict=True)
+                if yes
             ]
         self._places.check()
         if safe and (lost := self._places.not_held(frozenset().union(*map(rests_on, safe)))):

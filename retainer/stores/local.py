@@ -137,6 +137,9 @@ class LocalReader:
     def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
         return self.list()
 
+    def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:
+        return iter(())
+
     def can_lock(self) -> bool:
         return False
 

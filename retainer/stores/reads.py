@@ -122,6 +122,19 @@ class ObjectReader:
         except StoreFailed as error:
             raise ListingBroken(error.message, hint=error.hint) from None
 
+    def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:
+        then: str | None = None
+        try:
+            for _ in range(pages):
+                page = self._page("", first[:-1] or None, then)
+                yield from (seen for seen in page.objects if first <= seen.key <= last)
+                beyond = any(seen.key > last for seen in page.objects)
+                if page.then in (None, then) or beyond:
+                    return
+                then = page.then
+        except StoreFailed as error:
+            raise ListingBroken(error.message, hint=error.hint) from None
+
     def _folders(self, under: str) -> Sequence[str]:
         answer = self.ask("list", under, self.calls.folders(under))
         return self.said("list", under, answer, self.calls.folders_told)
