@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import duckdb
 
@@ -45,6 +46,9 @@ from retainer.stop import Stop
 
 WORKERS = 8
 PART_ROWS = 2000
+PART_AGE = timedelta(seconds=60)
+GONE_ON_WITHIN = timedelta(days=7)
+"""What was verified longer ago is read again."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,21 @@ class Work:
     stop: Stop = field(default_factory=Stop)
 
 
+_Record = Callable[[str, Sequence[Mapping[str, Any]]], None]
+
+
+class _Item(Protocol):
+    """What is acted on."""
+
+    @property
+    def key(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=_Item)
+
+
 @contextmanager
-def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[str, Any]]], None]]:
+def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
     """The journal and the store's lock, as an apply has them, while entries are written: gives the
     function that writes them, for an event of the journal. Raises Locked; no more is written once
     the lock was lost."""
@@ -109,7 +126,7 @@ def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[st
                     work.stop.check,
                 )
                 record("settled", settled.entries)
-                yield record
+                yield record, journal
                 journal.write("end", what=what, finished=not lost.is_set())
                 if (
                     locks[name].holds
@@ -122,24 +139,66 @@ def _alone(work: Work, what: str) -> Iterator[Callable[[str, Sequence[Mapping[st
 
 
 def _each(
-    work: Work, name: str, act: Callable[[Seen], Any], objects: Sequence[Seen], census: Census
-) -> list[Any]:
-    """Act on objects, several at a time; what fails is told of that object alone."""
+    work: Work, name: str, act: Callable[[Item], Any], objects: Iterable[Item], census: Census
+) -> Iterator[tuple[Item, Any]]:
+    """What comes of acting on objects, several at a time, in their order; what fails is told of
+    that object alone."""
 
-    def acted(seen: Seen) -> Any:
+    def acted(seen: Item) -> tuple[Item, Any]:
         work.stop.check()
         try:
-            return act(seen)
+            return seen, act(seen)
         except RetainerError as error:
             census.failed.append(
                 Trouble(name, seen.key, work.store.name, error.message, error.hint)
             )
-            return None
+            return seen, None
         finally:
             work.progress(work.store.name, 1)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return [outcome for outcome in pool.map(acted, objects) if outcome is not None]
+        going: deque[Future[tuple[Item, Any]]] = deque()
+        try:
+            for seen in objects:
+                going.append(pool.submit(acted, seen))
+                if len(going) >= 4 * WORKERS:
+                    yield going.popleft().result()
+            while going:
+                yield going.popleft().result()
+        finally:
+            for each in going:
+                each.cancel()
+
+
+class _Recorded:
+    """Entries that are written as they come: some thousand at a time or every minute, each time
+    alone in the store. What was written stands, whatever ends the run."""
+
+    def __init__(
+        self, work: Work, what: str, event: str, then: Callable[[Journal], None] = lambda _: None
+    ) -> None:
+        """`then`: what is done each time, with the store's lock, once all is written."""
+        self._work, self._what, self._event, self._then = work, what, event, then
+        self._rows: list[Mapping[str, Any]] = []
+        self._since = work.clock()
+        self.count = 0
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Where an apply has the store, they wait until it may be done. Raises StoreFailed."""
+        self._rows += rows
+        late = self._work.clock() - self._since > PART_AGE
+        if late or len(self._rows) >= PART_ROWS:
+            with suppress(Locked):
+                self.write()
+            self._since = self._work.clock()
+
+    def write(self) -> None:
+        """Raises Locked, StoreFailed."""
+        with _alone(self._work, self._what) as (record, journal):
+            record(self._event, self._rows)
+            self.count += len(self._rows)
+            self._rows = []
+            self._then(journal)
 
 
 # ── made anew ─────────────────────────────────────────────────────────────────────────────────────
@@ -154,6 +213,7 @@ def rebuild(work: Work) -> Census:
     alone.
     """
     census = Census()
+    recorded = _Recorded(work, "catalog rebuild", "rebuilt")
     with _listed(work, spoilt_parts=True) as (connection, damaged):
         known = {
             row[0]
@@ -163,22 +223,30 @@ def rebuild(work: Work) -> Census:
                 "AND deleted IS NOT TRUE"
             ).fetchall()
         }
-        objects = _objects(connection, "FROM objects")
-    census.looked = len(objects)
-    work.writer.conditions().find_out("checksum")  # only what is proven is believed
-    folders = [seen for seen in objects if seen.key.endswith(f"/{MANIFEST}")]
-    wholes = _each(work, "rebuild", lambda seen: _of_manifest(work, seen), folders, census)
-    members = {row["key"] for rows in wholes for row in rows}
-    singles = [seen for seen in objects if seen.key not in members | known]
-    found = _each(work, "rebuild", lambda seen: _of_metadata(work, seen), singles, census)
-    rows = [row for rows in (*wholes, *found) for row in rows if row["key"] not in known]
-    with _alone(work, "catalog rebuild") as record:
-        record("rebuilt", rows)
+        row = connection.execute("SELECT count(*) FROM objects").fetchone()
+        census.looked = row[0] if row else 0
+        work.writer.conditions().find_out("checksum")  # only what is proven is believed
+        explained = set(known)
+
+        def add(rows: Sequence[dict[str, Any]]) -> None:
+            recorded.add([row for row in rows if row["key"] not in known])
+            explained.update(row["key"] for row in rows)
+
+        manifests = _objects(connection, f"FROM objects WHERE ends_with(key, '/{MANIFEST}')")
+        for _, rows in _each(work, "rebuild", partial(_of_manifest, work), manifests, census):
+            add(rows or ())
+        of_many = frozenset(explained)
+        singles = (seen for seen in _objects(connection, "FROM objects") if seen.key not in of_many)
+        for _, rows in _each(work, "rebuild", partial(_of_metadata, work), singles, census):
+            add(rows or ())
+
+    recorded.write()
+    with _alone(work, "catalog rebuild"):
         for seen in damaged:
             work.writer.delete(seen)
             census.said.append(f"{seen.key} was damaged, and is gone")
-    census.recorded = len(rows)
-    census.unknown = len(objects) - len(known | {row["key"] for row in rows}) - len(census.failed)
+    census.recorded = recorded.count
+    census.unknown = census.looked - len(explained) - len(census.failed)
     return census
 
 
@@ -256,22 +324,21 @@ def adopt(work: Work, facts: Path, settings: Settings) -> Census:
     FactsIncomplete when 100ms's assets could not all be listed.
     """
     census = Census()
+    recorded = _Recorded(work, "adopt", "adopted")
     with _listed(work) as (connection, _):
+        known = _known_to_100ms(facts, settings)
+        work.writer.conditions().find_out("checksum")  # only what is proven is believed
+
+        def act(seen: Seen) -> dict[str, Any] | None:
+            return _by_metadata(work, seen) or _by_shape(work, seen, known)
+
         objects = _objects(connection, "FROM objects ANTI JOIN entry USING (key)")
-    known = _known_to_100ms(facts, settings)
-    census.looked = len(objects)
-    work.writer.conditions().find_out("checksum")  # only what is proven is believed
-    rows = _each(
-        work,
-        "adopt",
-        lambda seen: _by_metadata(work, seen) or _by_shape(work, seen, known),
-        objects,
-        census,
-    )
-    with _alone(work, "adopt") as record:
-        record("adopted", rows)
-    census.recorded = len(rows)
-    census.unknown = len(objects) - len(rows) - len(census.failed)
+        for _, row in _each(work, "adopt", act, objects, census):
+            census.looked += 1
+            recorded.add([row] if row else [])
+    recorded.write()
+    census.recorded = recorded.count
+    census.unknown = census.looked - recorded.count - len(census.failed)
     return census
 
 
@@ -329,93 +396,147 @@ def _by_shape(work: Work, seen: Seen, known: frozenset[str]) -> dict[str, Any] |
 # ── read back ─────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """An object as it lies there, and what the catalog says of it."""
+
+    seen: Seen
+    entry: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.seen.key
+
+
 def scrub(work: Work, percent: float) -> Census:
     """Read copies back and compare them with their checksums; `percent` of them, drawn anew each
-    time. What is broken is partial from then on.
+    time. What is broken is partial from then on. All of them are read in the order of their keys,
+    and a run that was cut is gone on with within a week.
 
     What cannot be read is told, and is not broken for that; nor is what differs only once. What the
     catalog names and is not there any more, or is another object by now, is told too, whatever the
     percentage.
     """
-    census = Census()
+    census, upto = Census(), ""
+
+    def so_far(journal: Journal) -> None:
+        if percent >= 100:
+            journal.write("verified", store=work.store.name, upto=upto)
+
+    with _listed(work) as (connection, _):
+        _compare(work, connection, census)
+        after = _verified_before(work, census) if percent >= 100 else ""
+        row = connection.execute(
+            "CREATE TABLE drawn AS FROM same WHERE NOT archived AND key > $1 ORDER BY random() "
+            "LIMIT (SELECT ceil(count(*) * $2 / 100) FROM same WHERE NOT archived AND key > $1)",
+            [after, min(percent, 100.0)],
+        ).fetchone()
+        census.looked = row[0] if row else 0
+        what = f"verify {census.looked} of {census.known} objects"
+        recorded = _Recorded(work, what, "broken", so_far)
+        check = partial(_is_broken, work, census)
+        for copy, broken in _each(work, "verify", check, _drawn(connection), census):
+            upto = copy.key
+            if broken:
+                census.broken.append(copy.key)
+            recorded.add([_as_broken(work, copy)] if broken else [])
+    upto = ""
+    recorded.write()
+    return census
+
+
+def _compare(work: Work, connection: duckdb.DuckDBPyConnection, census: Census) -> None:
+    """Makes the table `same`: the objects that are what the catalog says of them. What is missing,
+    replaced or archived is counted."""
     same = (
         "entry.object_size = objects.size AND "
         f"{same_version(work.store, 'entry.version', 'objects.version')}"
     )
-    with _listed(work) as (connection, _):
-        rows = connection.execute(f"""
-            SELECT objects.key, objects.size, objects.version, archived, to_json(entry)
-            FROM objects JOIN entry USING (key) WHERE {same}
-                AND broken IS NOT TRUE ORDER BY objects.key
-        """).fetchall()
-        # What apply deleted has an entry that says so, or at least a line in this journal, where a
-        # run died before it could be written.
-        gone = {"key": "VARCHAR", "deleted_at": "TIMESTAMP"}
-        connection.execute(create("gone", gone))
-        fill(
-            connection,
-            "gone",
-            gone,
-            (
-                {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")}
-                for entry in read_journal(work.state)
-                if entry.event == "deleted" and entry.particulars["store"] == work.store.name
-                for key in entry.particulars.get("keys", ())
-            ),
-        )
-        census.missing = [
-            row[0]
-            for row in connection.execute("""
-            SELECT key FROM entry ANTI JOIN objects USING (key) ANTI JOIN gone
-                ON gone.key = entry.key AND deleted_at + INTERVAL 1 SECOND >= copied_at
-            WHERE deleted IS NOT TRUE ORDER BY key
-        """).fetchall()
-        ]
-        census.replaced = [
-            row[0]
-            for row in connection.execute(f"""
-            SELECT key FROM objects JOIN entry USING (key) WHERE NOT ({same})
-                AND deleted IS NOT TRUE AND broken IS NOT TRUE ORDER BY key
-        """).fetchall()
-        ]
-    readable = [row for row in rows if not row[3]]
-    census.archived = len(rows) - len(readable)
-    drawn = (
-        readable
-        if percent >= 100
-        else random.sample(readable, -int(-len(readable) * percent // 100))
+    connection.execute(
+        "CREATE TABLE same AS SELECT objects.key, objects.size, objects.version, archived, "
+        f"to_json(entry) AS told FROM objects JOIN entry USING (key) WHERE {same} "
+        "AND broken IS NOT TRUE"
     )
-    census.looked = len(drawn)
-    entries = {row[0]: json.loads(row[4]) for row in drawn}
+    row = connection.execute("SELECT count(*), count(*) FILTER (archived) FROM same").fetchone()
+    census.known, census.archived = row or (0, 0)
+    # What apply deleted has an entry that says so, or at least a line in this journal, where a run
+    # died before it could be written.
+    gone = {"key": "VARCHAR", "deleted_at": "TIMESTAMP"}
+    connection.execute(create("gone", gone))
+    fill(
+        connection,
+        "gone",
+        gone,
+        (
+            {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")}
+            for entry in read_journal(work.state)
+            if entry.event == "deleted" and entry.particulars["store"] == work.store.name
+            for key in entry.particulars.get("keys", ())
+        ),
+    )
+    missing = connection.execute("""
+        SELECT key FROM entry ANTI JOIN objects USING (key) ANTI JOIN gone
+            ON gone.key = entry.key AND deleted_at + INTERVAL 1 SECOND >= copied_at
+        WHERE deleted IS NOT TRUE ORDER BY key
+    """).fetchall()
+    census.missing = [key for (key,) in missing]
+    replaced = connection.execute(f"""
+        SELECT key FROM objects JOIN entry USING (key) WHERE NOT ({same})
+            AND deleted IS NOT TRUE AND broken IS NOT TRUE ORDER BY key
+    """).fetchall()
+    census.replaced = [key for (key,) in replaced]
 
-    def act(seen: Seen) -> dict[str, Any] | None:
-        entry = entries[seen.key]
-        for _ in range(2):
-            census.bytes += seen.size
-            if entry["sha256"] is not None:
-                same = digest_of(work.writer, Look(seen)).sha256 == entry["sha256"]
-            else:
-                recorded = Checksum.found_in(entry)
-                same = checksum_of(work.writer, Look(seen), recorded.kind) == recorded
-            if same:
-                return None
-        return dict(entry) | {
-            "copied_at": work.clock().strftime("%Y-%m-%d %H:%M:%S.%f"),
-            "broken": True,
-        }
 
-    broken = _each(work, "verify", act, [Seen(row[0], row[1], row[2]) for row in drawn], census)
-    with _alone(work, f"verify {len(drawn)} of {len(rows)} objects") as record:
-        record("broken", broken)
-    census.broken = sorted(row["key"] for row in broken)
-    return census
+def _drawn(connection: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
+    cursor = connection.cursor()
+    cursor.execute("SELECT key, size, version, told FROM drawn ORDER BY key")
+    while rows := cursor.fetchmany(1000):
+        for key, size, version, told in rows:
+            yield _Copy(Seen(key, size, version), json.loads(told))
 
 
-def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> list[Seen]:
-    return [
-        Seen(*row)
-        for row in connection.execute(f"SELECT key, size, version {query} ORDER BY key").fetchall()
-    ]
+def _verified_before(work: Work, census: Census) -> str:
+    """The last key up to which a run that was cut has read everything; empty: begin anew."""
+    last = None
+    for entry in read_journal(work.state):
+        if entry.event == "verified" and entry.particulars["store"] == work.store.name:
+            last = entry
+    if last is None or not last.particulars["upto"] or work.clock() - last.at > GONE_ON_WITHIN:
+        return ""
+    upto = str(last.particulars["upto"])
+    census.said.append(
+        f"this goes on behind {upto}, where a run ended at {last.at:%Y-%m-%d %H:%M} UTC; what lies "
+        "before was read then"
+    )
+    return upto
+
+
+def _is_broken(work: Work, census: Census, copy: _Copy) -> bool:
+    """Whether it differs from what was recorded, twice. Raises StoreFailed."""
+    for _ in range(2):
+        census.bytes += copy.seen.size
+        if copy.entry["sha256"] is not None:
+            same = digest_of(work.writer, Look(copy.seen)).sha256 == copy.entry["sha256"]
+        else:
+            recorded = Checksum.found_in(copy.entry)
+            same = checksum_of(work.writer, Look(copy.seen), recorded.kind) == recorded
+        if same:
+            return False
+    return True
+
+
+def _as_broken(work: Work, copy: _Copy) -> dict[str, Any]:
+    at = work.clock().strftime("%Y-%m-%d %H:%M:%S.%f")
+    return dict(copy.entry) | {"copied_at": at, "broken": True}
+
+
+def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Seen]:
+    """Read as they are needed."""
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT key, size, version {query} ORDER BY key")
+    while rows := cursor.fetchmany(1000):
+        for row in rows:
+            yield Seen(*row)
 
 
 @contextmanager

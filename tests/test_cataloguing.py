@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +20,11 @@ import servers
 from conftest import SERVERS, endpoint_of
 from project import POLICY, ROOM, Project, make_project, pairs, video
 
+from retainer import cataloguing
 from retainer.demo.standin import StandIn
 from retainer.inventory.shapes import recognised
 from retainer.ports import Seen
+from retainer.stop import Stop, Stopped
 from retainer.stores.s3 import S3Reader
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
@@ -488,3 +491,73 @@ def test_what_cannot_be_read_is_told_and_is_not_broken_for_that(
     )
     monkeypatch.undo()
     assert pairs(vault.plan())[A, "vault"] == "keep"
+
+
+# ── cut in the middle ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def bit_by_bit(local: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Twelve copies, and entries that are written after each object."""
+    for number in range(12):
+        local.hosted(f"{number:024x}", video(number))
+    local.plan()
+    assert local.apply()["copied"] == 12
+    monkeypatch.setattr(cataloguing, "PART_AGE", timedelta(seconds=-1))
+    monkeypatch.setattr(cataloguing, "WORKERS", 1)
+    return local
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """The run ends when it looks at one more object."""
+    seen: list[Any] = []
+    check = Stop.check
+
+    def cut(self: Stop) -> None:
+        check(self)
+        if threading.current_thread().name.startswith("ThreadPool"):
+            seen.append(1)
+            if len(seen) > count:
+                raise Stopped
+
+    monkeypatch.setattr(Stop, "check", cut)
+
+
+def test_a_rebuild_that_was_cut_goes_on_with_what_is_left(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = catalog_of(bit_by_bit)
+    lose_the_catalog(bit_by_bit)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        bit_by_bit.run("catalog", "rebuild", "vault", expect=None)
+    some = len(catalog_of(bit_by_bit))
+    assert 0 < some < 12
+    census = json.loads(bit_by_bit.run("catalog", "rebuild", "vault", "--format", "json").stdout)
+    assert census["recorded"] == 12 - some
+    assert len(catalog_of(bit_by_bit)) == len(whole)
+
+
+def test_a_verify_that_was_cut_goes_on_where_it_ended(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = path_of(bit_by_bit, f"Rec-{2:024x}.mp4")
+    rot(broken)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        bit_by_bit.run("verify", "vault", expect=None)
+    census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json", expect=None).stdout)
+    assert 0 < census["looked"] < 12 and "this goes on behind" in census["said"][0]
+    again = json.loads(bit_by_bit.run("verify", "vault", "--format", "json").stdout)
+    assert (again["looked"], again["broken"]) == (11, []), "the broken one is known by now"
+
+
+def test_a_verify_that_was_cut_long_ago_begins_anew(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        bit_by_bit.run("verify", "vault", expect=None)
+    monkeypatch.setattr(cataloguing, "GONE_ON_WITHIN", timedelta(0))
+    census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json").stdout)
+    assert census["looked"] == 12

@@ -37,8 +37,8 @@ class LeftOver:
 
 @dataclass
 class Census:
-    """What a look at every object of a store has found: `recorded` entries were written; `unknown`
-    objects say nothing of themselves.
+    """What a look at every object of a store has found: `recorded` entries were written; `known`
+    objects are what the catalog says; `unknown` ones say nothing of themselves.
 
     `bytes` were read back; `broken` are keys whose bytes are not those that were recorded;
     `missing` ones are in the catalog and not in the store, `replaced` ones are other objects by
@@ -46,6 +46,7 @@ class Census:
     """
 
     looked: int = 0
+    known: int = 0
     recorded: int = 0
     unknown: int = 0
     bytes: int = 0
