@@ -102,6 +102,9 @@ class SourceState:
     stray_bytes: int
     note: str | None = None
     weak: str | None = None
+    """What it was seen to lack, in words."""
+    copies_not_possible: int = 0
+    deletes_not_possible: int = 0
     identity: str | None = None
     customer: str | None = None
     skew_seconds: float | None = None

@@ -244,7 +244,8 @@ class Making:
     scope: str | None = None
     lifts: frozenset[str] = frozenset()
     recent: tuple[Deletes, ...] = ()
-    weak: tuple[tuple[str, str], ...] = ()
+    weak: tuple[tuple[str, tuple[str, str]], ...] = ()
+    """Stores that lack an ability: which, and what that means."""
     state: str | None = None
     """The state folder's id: what its own journal did is in `recent`, and what others did in the
     stores' memory."""
@@ -425,8 +426,27 @@ def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def _lacking(weakness: tuple[str, str] | None, acts: tuple[int, int]) -> dict[str, Any]:
+    """What a store lacks, and how much of the plan is not possible there for it."""
+    if weakness is None:
+        return {}
+    (lacks, words), (copies, deletes) = weakness, acts
+    return {
+        "weak": words,
+        "copies_not_possible": copies if lacks == "create" else 0,
+        "deletes_not_possible": deletes if lacks in ("create", "replace") else 0,
+    }
+
+
 def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[SourceState]:
     weak = dict(making.weak)
+    acts = {
+        store: (copies, deletes)
+        for store, copies, deletes in connection.execute(
+            "SELECT store, count(*) FILTER (decision = 'copy'), "
+            f"count(*) FILTER (decision = 'delete') FROM acting WHERE {ACTIONS} GROUP BY store"
+        ).fetchall()
+    }
     rows = connection.execute(
         "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
         "0), coalesce(stray_bytes, 0), note, "
@@ -443,7 +463,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             strays=strays,
             stray_bytes=stray_bytes,
             note=note,
-            weak=weak.get(name) if kind == "store" else None,
+            **_lacking(weak.get(name) if kind == "store" else None, acts.get(name, (0, 0))),
             identity=identity,
             customer=customer,
             skew_seconds=None if skew is None else round(skew, 0),

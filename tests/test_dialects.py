@@ -288,3 +288,31 @@ def test_an_answer_that_is_another_objects_ends_a_read(
     )
     with pytest.raises(StoreFailed):
         b"".join(writer.read(seen))
+
+
+def test_a_store_that_cannot_do_what_a_plan_needs_is_named_once(
+    tmp_path: Path, api: StandIn, seaweedfs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclone 1.75.2 and nanio 0.1.7 ignore the condition of a write."""
+    send = Wire._send
+
+    def deaf(wire: Wire, request: Request) -> object:
+        ignores = "vault" in request.path and request.method == "PUT"
+        return send(wire, without("if-none-match", "if-match")(request) if ignores else request)
+
+    monkeypatch.setattr(Wire, "_send", deaf)
+    project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
+    project.stores["vault"] = dataclasses.replace(
+        project.stores["vault"], url=project.stores["vault"].url + "/vault"
+    )
+    project.write()
+    for number in range(5):
+        project.hosted(f"{number:024x}", video(number))
+    project.plan()
+    done = project.apply(expect=7)
+    assert (done["copied"], done["failed"], project.content("vault")) == (0, [], {})
+    assert done["resting"]["vault"]["actions"] == 5
+    assert "honours no conditional create" in done["resting"]["vault"]["cause"]
+    assert "failed" not in [line["event"] for line in project.journal()]
+    told = project.run("plan").stdout
+    assert " ".join(told.split()).count("Not possible there: 5 copies of this plan") == 1

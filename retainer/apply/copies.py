@@ -132,8 +132,13 @@ class Copies:
         if self._was_made(action):
             self._outcomes.already(action)
             return
-        if reason := self._cannot(action):
-            self._outcomes.failed(action, *reason)
+        if not self._places.abilities(action.store).create:
+            said = "honours no conditional create, so a copy could overwrite something"
+            self._places.cannot(action, f"{action.store} {said}", "use another store")
+            return
+        if action.origin and action.source not in self._job.stores:
+            said = f"the store {action.source} it should be copied from cannot be opened"
+            self._outcomes.failed(action, said, None)
             return
         record = self._job.record_of(action) | made_of(action)
         self._job.journal.write(
@@ -145,17 +150,6 @@ class Copies:
             key=action.target,
         )
         self._try(action, places, self._task(action, record, downloads), record)
-
-    def _cannot(self, action: Action) -> tuple[str, str | None] | None:
-        """Why a copy cannot even be tried, and what to do."""
-        if not self._places.abilities(action.store).create:
-            said = (
-                f"{action.store} honours no conditional create, so a copy could overwrite something"
-            )
-            return said, "use another store"
-        if action.origin and action.source not in self._job.stores:
-            return f"the store {action.source} it should be copied from cannot be opened", None
-        return None
 
     def _task(self, action: Action, record: dict[str, Any], downloads: Downloads) -> Task:
         def begun(key: str, upload: str) -> None:

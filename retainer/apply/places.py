@@ -166,6 +166,14 @@ class Places:
                 self._rest(error.store, error.message, error.hint, credentials=False)
         return isinstance(error, LockLost) and self.is_resting(action, places)
 
+    def cannot(self, action: Action, cause: str, hint: str) -> None:
+        """The store of an action cannot do what is to be done there: told once, and counted."""
+        with self._guard:
+            self._summary.resting.setdefault(
+                action.store, Resting(cause, hint, credentials=False, refused=False)
+            )
+        self.is_resting(action, [action.store])
+
     def answered(self, *places: str) -> None:
         """They did what was asked of them: refusals are counted from here."""
         with self._guard:

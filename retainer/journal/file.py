@@ -450,15 +450,16 @@ _WEAKNESSES = {
 """What it means that a store lacks an ability, the worst first."""
 
 
-def weak_stores(entries: list[Entry]) -> dict[str, str]:
-    """Stores that were seen to lack an ability, as they were last seen, and what that means."""
+def weak_stores(entries: list[Entry]) -> dict[str, tuple[str, str]]:
+    """Stores that were seen to lack an ability, as they were last seen: the worst that is lacking,
+    and what that means."""
     seen: dict[str, dict[str, bool]] = {}
     for entry in entries:
         if entry.event == "conditions":
             of = dict(entry.particulars)
             seen.setdefault(of.pop("store"), {}).update(of)
     return {
-        store: next(words for lacks, words in _WEAKNESSES.items() if known.get(lacks) is False)
+        store: next(each for each in _WEAKNESSES.items() if known.get(each[0]) is False)
         for store, known in seen.items()
         if any(known.get(lacks) is False for lacks in _WEAKNESSES)
     }

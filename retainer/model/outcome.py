@@ -106,3 +106,5 @@ class Resting:
     credentials: bool
     """Whether its credentials were refused."""
     actions: int = 0
+    refused: bool = True
+    """Else it cannot do what was to be done there."""

@@ -17,7 +17,7 @@ from retainer.model.printable import printable, shown
 from retainer.views.units import many, moment, relative, size, span
 
 if TYPE_CHECKING:
-    from retainer.planfile import Group, Header, Line, Overview, TargetState
+    from retainer.planfile import Group, Header, Line, Overview, SourceState, TargetState
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
@@ -481,6 +481,15 @@ def _not_covered(header: Header, page: Page) -> Iterator[str]:
         yield ""
 
 
+def _weakness(source: SourceState) -> str:
+    """What a store lacks, and how much of the plan is not possible there for it."""
+    copies, deletes = source.copies_not_possible, source.deletes_not_possible
+    told = [many(copies, "copy", "copies")] if copies else []
+    told += [many(deletes, "delete")] if deletes else []
+    lost = f". Not possible there: {' and '.join(told)} of this plan" if told else ""
+    return f"? {source.name} {source.weak}{lost}"
+
+
 def _sources(header: Header, page: Page) -> Iterator[str]:
     unfinished = [source for source in header.sources if not source.complete]
     if unfinished:
@@ -497,7 +506,7 @@ def _sources(header: Header, page: Page) -> Iterator[str]:
         elif source.note:
             yield page.wrapped(f"? {source.name}: {source.note}", "    ", "      ")
         if source.weak:
-            yield page.wrapped(f"? {source.name} {source.weak}", "    ", "      ")
+            yield page.wrapped(_weakness(source), "    ", "      ")
     if any(not source.complete or source.note or source.weak for source in header.sources):
         yield ""
 
@@ -800,8 +809,8 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
     for place, resting in done.resting.items():
         whose = "100ms" if place == "hosted" else place
         text = (
-            f"! {whose} was left alone after it refused, and {many(resting.actions, 'action')} "
-            f"with it: {resting.cause}"
+            f"! {whose} was left alone{' after it refused' if resting.refused else ''}, and "
+            f"{many(resting.actions, 'action')} with it: {resting.cause}"
         )
         out.append(page.wrapped(page.paint(text, "red"), "", "    "))
         if resting.hint:
