@@ -3,6 +3,7 @@ place."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -1043,3 +1044,39 @@ def test_settings_of_any_shape_are_told_and_not_failed_on(
 
 def test_a_store_without_slashes_at_its_end_is_the_same_store() -> None:
     assert Store("a", "s3://bucket/x").prefix == Store("a", "s3://bucket/x/").prefix == "x/"
+
+
+# ── examples ──────────────────────────────────────────────────────────────────────────────────────
+
+STORES = Path(__file__).parents[1] / "examples" / "stores"
+
+
+@pytest.mark.parametrize("example", sorted(path.stem for path in STORES.glob("*.yaml")))
+def test_an_example_of_a_store_is_one_that_retainer_takes(example: str, tmp_path: Path) -> None:
+    shutil.copy(STORES / f"{example}.yaml", tmp_path / "retainer.yaml")
+    settings, mistakes = load_settings(tmp_path)
+    assert settings is not None and mistakes == []
+    assert settings.stores
+
+
+def test_every_maker_that_is_asked_for_has_an_example() -> None:
+    makers = {"cloudflare-r2", "backblaze-b2", "wasabi", "minio", "ceph", "alibaba-oss", "swift"}
+    assert makers <= {path.stem for path in STORES.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    "store, said",
+    [
+        ("{ url: file:///tmp/x, concurrency: 4 }", "a folder has no `concurrency`"),
+        ("{ url: s3://acme/b, concurrency: 0 }", "1"),
+        ("{ url: s3://acme/b, concurrency: 257 }", "256"),
+        ("{ url: s3://acme/b, impersonate: x@y.iam.gserviceaccount.com }", "only gs:// has"),
+        ("{ url: gs://acme/b, profile: x }", "only s3:// and oss:// have `profile`"),
+    ],
+)
+def test_a_setting_of_another_kind_of_store_is_a_mistake(
+    tmp_path: Path, store: str, said: str
+) -> None:
+    (tmp_path / "retainer.yaml").write_text(f"version: 1\nstores: {{ v: {store} }}\n")
+    _, mistakes = load_settings(tmp_path)
+    assert len(mistakes) == 1 and said in mistakes[0].message
