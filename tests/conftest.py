@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import servers
+from botocore.exceptions import ClientError
 from fault_proxy import FaultProxy
 from gcs_standin import GcsStandIn
 from google.auth.credentials import AnonymousCredentials
@@ -149,6 +151,46 @@ SERVERS: dict[str, frozenset[str]] = {
 }
 """Every server, and what it is known to lack (../shared/lab.md); everything else of the contract
 must hold there."""
+
+
+BY_HAND: dict[str, frozenset[str]] = {
+    "ceph": frozenset(
+        {
+            "conditional deletes",
+            "batch deletes",
+            "checksums",
+            "server-side copies",
+            "copies in one call",
+            "conditional streamed uploads",
+        }
+    ),
+    "swift": frozenset(),
+}
+"""Servers that tests/by_hand/run.sh starts; on Swift nothing can be written."""
+if by_hand := os.environ.get("LAB_SERVER"):
+    SERVERS[by_hand] = BY_HAND[by_hand]
+
+
+@pytest.fixture(scope="session")
+def ceph() -> str:
+    return _started_by_hand()
+
+
+@pytest.fixture(scope="session")
+def swift() -> str:
+    return _started_by_hand()
+
+
+def _started_by_hand() -> str:
+    endpoint = os.environ["LAB_ENDPOINT"]
+    client = servers.s3_client(endpoint)
+    servers._ready(lambda: client.create_bucket(Bucket="lab-plain"))
+    client.create_bucket(Bucket="lab-versioned")
+    with suppress(ClientError):
+        client.put_bucket_versioning(
+            Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"}
+        )
+    return endpoint
 
 
 def make_store(

@@ -4,6 +4,7 @@ tells their surprises)."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -21,7 +22,11 @@ import boto3
 import requests
 from botocore.config import Config
 
-ADMIN = ("lab-admin-access", "lab-admin-secret-0123456789")
+ADMIN = (
+    os.environ.get("LAB_KEY", "lab-admin-access"),
+    os.environ.get("LAB_SECRET", "lab-admin-secret-0123456789"),
+)
+"""Of every server here, and of the one that tests/by_hand/run.sh has started."""
 READ_ONLY = ("lab-reader-access", "lab-reader-secret-0123456789")
 
 

@@ -338,6 +338,7 @@ def test_the_server_tells_its_time(lab: Lab) -> None:
 
 
 def test_a_replace_wins_only_over_what_was_seen(lab: Lab) -> None:
+    assert lab.writer.conditions().replace
     first = put(lab, "_retainer/lock", b"one")
     second = lab.writer.replace(first, b"two")
     assert second is not None

@@ -279,7 +279,8 @@ def copied(answer: Answer) -> str:
 
 
 def completed(answer: Answer) -> tuple[str, Checksum | None]:
-    """The ETag of an upload in parts, and the checksum that the answer tells. Raises Nonsense."""
+    """The ETag of an upload in parts (empty, where Ceph RGW 16.2.15 answers), and the checksum that
+    the answer tells. Raises Nonsense."""
     root = root_of(answer, "CompleteMultipartUploadResult")
     told = texts(root)
     named = {
@@ -287,7 +288,9 @@ def completed(answer: Answer) -> tuple[str, Checksum | None]:
         for name, value in told.items()
         if name.startswith("Checksum")
     }
-    return etag_in(root), checksum_told(named, in_parts=False)
+    if "ETag" not in told:
+        raise Nonsense
+    return told["ETag"].strip('"'), checksum_told(named, in_parts=False)
 
 
 def upload_begun(answer: Answer) -> str:

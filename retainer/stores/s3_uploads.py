@@ -63,7 +63,7 @@ class Uploads:
             done = [each.result() for each in sent]
             answer = self._end("write", new.key, upload, done, of_all, over)
             etag, computed = writer.said("write", new.key, answer, completed)
-            return writer.made(new.key, size, etag, computed)
+            return writer.made(new.key, size, etag or self._etag_of(new.key, size), computed)
         except BaseException:
             with suppress(RetainerError):
                 self.abandon(new.key, upload)
@@ -123,6 +123,14 @@ class Uploads:
             raise writer.taken(key)
         return answer
 
+    def _etag_of(self, key: str, size: int) -> str:
+        """What lies there now, where the end of an upload did not tell: it is read back, since no
+        checksum of it is known either. Raises StoreFailed."""
+        look = self._writer.seen_by_a_reader(key)
+        if look is None or look.seen.size != size:
+            raise self._writer.nonsense("write", key)
+        return look.seen.version
+
     def abandon(self, key: str, upload: str) -> None:
         """Raises StoreFailed."""
         writer = self._writer
@@ -174,7 +182,7 @@ class Uploads:
                     self._cannot_copy(source, seen, new.key, told)
                 else:
                     etag, _ = writer.said("copy to", new.key, answer, completed)
-                    made = Seen(new.key, seen.size, etag)
+                    made = Seen(new.key, seen.size, etag or self._etag_of(new.key, seen.size))
         finally:
             if made is None:
                 with suppress(RetainerError):
