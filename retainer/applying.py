@@ -40,7 +40,6 @@ from retainer.journal.file import (
     left_over,
     open_intents,
     proven_lately,
-    read_journal,
     recent_deletes,
 )
 from retainer.journal.lock import Heart, StoreLock
@@ -545,7 +544,7 @@ def carry_out(
                     world.clock(),
                     check,
                 )
-                entries = read_journal(world.state)
+                entries = journal.entries()
                 over = _over_by_now(plan, world.settings, entries, ground.remembers, world.clock())
                 job = _job(
                     prepared,

@@ -55,16 +55,16 @@ def wrapped_writer(store: Any, *words: Any, opened: Any = retainer.wiring.open_w
 
 
 retainer.wiring.open_writer = wrapped_writer
-Journal.write = counted("journal", Journal.write)  # type: ignore[method-assign]
+Journal.write_all = counted("journal", Journal.write_all)  # type: ignore[method-assign]
 if event := os.environ.get("KILL_EVENT"):
-    written = Journal.write
+    written = Journal.write_all
 
-    def write_and_die(self: Journal, named: str, **particulars: Any) -> None:
-        written(self, named, **particulars)
-        if named == event:
+    def write_and_die(self: Journal, events: Any) -> None:
+        written(self, events)
+        if any(named == event for named, _ in events):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Journal.write = write_and_die  # type: ignore[method-assign]
+    Journal.write_all = write_and_die  # type: ignore[method-assign]
 carried_out = retainer.applying.carry_out
 retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named | {"workers": 1})  # type: ignore[assignment]
 

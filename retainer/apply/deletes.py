@@ -242,12 +242,12 @@ class Deletes:
             )
         except Stopped:
             if outcomes:
-                self._settle(action, outcomes, partial=True)
+                self._settle([(action, outcomes)], partial=True)
             raise
         except RetainerError as error:
             self._settle_unknown(action, error)
             return
-        self._settle(action, outcomes)
+        self._settle([(action, outcomes)])
 
     def _delete_batch(self, actions: Sequence[Action]) -> None:
         self._places.check()
@@ -273,21 +273,25 @@ class Deletes:
             for action in safe:
                 self._settle_unknown(action, error)
             return
+        ended: list[tuple[Action, Sequence[Deletion]]] = []
         for action, outcome in zip(safe, outcomes, strict=True):
             if isinstance(outcome, StoreFailure):
                 self._settle_unknown(action, _as_error(action, outcome))
             else:
-                self._settle(action, [outcome])
+                ended.append((action, [outcome]))
+        if ended:
+            self._settle(ended)
 
     # ── what became of it ───────────────────────────────────────────────────────────────────────
 
     def _settle(
-        self, action: Action, outcomes: Sequence[Deletion], *, partial: bool = False
+        self, ended: Sequence[tuple[Action, Sequence[Deletion]]], *, partial: bool = False
     ) -> None:
-        """`partial`: some of its objects are still to be deleted."""
-        weak = not self._places.abilities(action.store).delete
-        if self._outcomes.deleted(action, outcomes, weak=weak, partial=partial):
-            self._places.answered(action.store)
+        """What became of deletes in one store. `partial`: some objects are still to be deleted."""
+        store = ended[0][0].store
+        weak = not self._places.abilities(store).delete
+        if self._outcomes.deleted(ended, weak=weak, partial=partial):
+            self._places.answered(store)
 
     def _settle_unknown(self, action: Action, error: RetainerError) -> None:
         """A delete without an answer: what lies there tells whether it was done; where that cannot
@@ -306,7 +310,7 @@ class Deletes:
                 Deletion.DELETED if each.key in gone else Deletion.CHANGED
                 for each in action.objects
             ]
-            self._settle(action, outcomes, partial=len(gone) < len(action.objects))
+            self._settle([(action, outcomes)], partial=len(gone) < len(action.objects))
             if len(gone) == len(action.objects):
                 return
         if not self._places.refused(action, sorted(rests_on(action)), error):

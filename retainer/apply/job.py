@@ -46,6 +46,9 @@ class Record(Protocol):
 
     def write(self, event: str, **particulars: Any) -> None: ...
 
+    def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """All of them, or none."""
+
 
 class Watcher(Protocol):
     """Told how a run goes on, for a progress display."""

@@ -14,7 +14,7 @@ from retainer.apply.job import Job, Watcher
 from retainer.apply.record import entries_of, entry_of, write_part
 from retainer.errors import RetainerError
 from retainer.model.outcome import Summary, Trouble
-from retainer.planfile import Action
+from retainer.planfile import Action, Planned
 from retainer.ports import Deletion
 
 PART_ROWS = 200
@@ -128,31 +128,54 @@ class Outcomes:
         self.watcher.ended(action, "restoring", None)
 
     def deleted(
-        self, action: Action, outcomes: Sequence[Deletion], *, weak: bool, partial: bool = False
+        self,
+        ended: Sequence[tuple[Action, Sequence[Deletion]]],
+        *,
+        weak: bool,
+        partial: bool = False,
     ) -> bool:
-        """Record what became of the objects of a delete, in their order; whether any is gone by it.
-        `weak`: the store does not refuse to delete another version; `partial`: some of them are
-        still to be deleted."""
-        ended = list(zip(action.objects, outcomes, strict=False))
-        deleted = [planned for planned, outcome in ended if outcome is Deletion.DELETED]
-        stayed = (Deletion.CHANGED, Deletion.LOCKED)
-        left = [planned.key for planned, outcome in ended if outcome in stayed]
-        if not deleted:
-            self.skipped(action, _why_not(outcomes))
+        """Record what became of the objects of some deletes in one store, in their order; whether
+        any is gone by it. `weak`: the store does not refuse to delete another version; `partial`:
+        some of their objects are still to be deleted."""
+        done: list[tuple[Action, list[Planned], list[str]]] = []
+        for action, outcomes in ended:
+            each = list(zip(action.objects, outcomes, strict=False))
+            deleted = [planned for planned, outcome in each if outcome is Deletion.DELETED]
+            stayed = (Deletion.CHANGED, Deletion.LOCKED)
+            left = [planned.key for planned, outcome in each if outcome in stayed]
+            if deleted:
+                done.append((action, deleted, left))
+            else:
+                self.skipped(action, _why_not(outcomes))
+        if not done:
             return False
-        size = sum(planned.size for planned in deleted)
-        self._job.journal.write(
-            "deleted",
-            row=action.n,
-            asset=action.asset_id,
-            store=action.store,
-            rule=action.rule,
-            bytes=size,
-            keys=[planned.key for planned in deleted],
-            left=left,
-            weak=weak,
-            partial=partial,
+        self._job.journal.write_all(
+            [
+                (
+                    "deleted",
+                    {
+                        "row": action.n,
+                        "asset": action.asset_id,
+                        "store": action.store,
+                        "rule": action.rule,
+                        "bytes": sum(planned.size for planned in deleted),
+                        "keys": [planned.key for planned in deleted],
+                        "left": left,
+                        "weak": weak,
+                        "partial": partial,
+                    },
+                )
+                for action, deleted, left in done
+            ]
         )
+        for action, deleted, left in done:
+            self._gone(action, deleted, left, partial=partial)
+        self.write_parts()
+        return True
+
+    def _gone(
+        self, action: Action, deleted: Sequence[Planned], left: Sequence[str], *, partial: bool
+    ) -> None:
         at = self._job.clock().strftime("%Y-%m-%d %H:%M:%S.%f")
         for planned in deleted:
             entry = {
@@ -171,12 +194,10 @@ class Outcomes:
         )
         with self._guard:
             self.summary.deleted += not partial
-            self.summary.deleted_bytes += size
+            self.summary.deleted_bytes += sum(planned.size for planned in deleted)
             if said and not partial:
                 self.summary.said.append(f"{action.asset_id}: {said}")
         self.watcher.ended(action, "deleted", said)
-        self.write_parts()
-        return True
 
     # ── the catalogs ────────────────────────────────────────────────────────────────────────────
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from retainer.errors import KeyTaken, RetainerError, StoreFailed
-from retainer.journal.file import Entry, Journal, read_journal, recent_deletes
+from retainer.journal.file import Entry, Journal, recent_deletes
 from retainer.model.anchors import ANCHORS_KEY, Anchor, Anchors, Lately, write_anchors
 from retainer.model.moment import write_moment
 from retainer.own import anchors_in
@@ -55,7 +55,7 @@ def drop_anchor(
     look, found = anchors_in(store)
     anchors = found or {}
     lines, head = journal.end
-    entries = read_journal(journal.path.parent)
+    entries = journal.entries()
     counts = {
         rule: found
         for (name, rule), found in recent_deletes(entries, now).items()

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -82,10 +82,12 @@ def _opened(text: bytes) -> tuple[dict[str, Any], str]:
     return line, found[2].decode()
 
 
-def _entries(content: bytes, path: Path) -> Iterator[Entry]:
-    """Every entry. Raises RetainerError where the chain is broken."""
-    previous = _START
-    for number, text in enumerate(content.split(b"\n")[:-1], 1):
+def _entries(
+    content: bytes, path: Path, *, previous: str = _START, first: int = 1
+) -> Iterator[Entry]:
+    """Every entry. `previous`: the hash that the first of them, at line `first`, goes on from.
+    Raises RetainerError where the chain is broken."""
+    for number, text in enumerate(content.split(b"\n")[:-1], first):
         try:
             line, seal = _opened(text)
             at = read_moment(line["at"])
@@ -155,6 +157,7 @@ class Journal:
         self.path = folder / JOURNAL_FILE
         self._clock = clock
         self._lock, self._syncing = threading.Lock(), threading.Lock()
+        self._reading = threading.Lock()
         self._taken_back = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -187,6 +190,7 @@ class Journal:
         self.before = list(_entries(content[:whole], self.path))
         self._previous = self.before[-1].seal if self.before else _START
         self._lines = len(self.before)
+        self._entries, self._read = list(self.before), whole
         self._synced, self._synced_seal, self._synced_lines = whole, self._previous, self._lines
         known = state_id(folder)
         if known is None:
@@ -213,17 +217,38 @@ class Journal:
         with self._lock:
             return self._synced_lines, self._synced_seal
 
+    def entries(self) -> list[Entry]:
+        """Everything so far, also what this run has written; each line is read once. Raises
+        RetainerError."""
+        with self._reading:
+            start, until = self._read, self._synced
+            if until > start:
+                content = os.pread(self._stream.fileno(), until - start, start)
+                known = self._entries
+                seal = known[-1].seal if known else _START
+                known += _entries(content, self.path, previous=seal, first=len(known) + 1)
+                self._read = until
+            return list(self._entries)
+
     def write(self, event: str, **particulars: Any) -> None:
+        self.write_all([(event, particulars)])
+
+    def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Several entries, on disk together when this returns; all of them, or none."""
         with self._lock:
-            line = {
-                "at": write_moment(self._clock()),
-                "run": self.run,
-                "plan": self.plan,
-                "event": event,
-                "of": particulars,
-                "prev": self._previous,
-            }
-            content, seal = _sealed(line)
+            lines, seal = [], self._previous
+            for event, particulars in events:
+                line = {
+                    "at": write_moment(self._clock()),
+                    "run": self.run,
+                    "plan": self.plan,
+                    "event": event,
+                    "of": particulars,
+                    "prev": seal,
+                }
+                text, seal = _sealed(line)
+                lines.append(text)
+            content = b"".join(lines)
             try:
                 written = os.write(self._stream.fileno(), content)
                 if written != len(content):
@@ -240,7 +265,7 @@ class Journal:
                 raise
             self._size += len(content)
             self._previous = seal
-            self._lines += 1
+            self._lines += len(lines)
             mine, before = self._size, self._taken_back
         self._sync(mine, before)
 
