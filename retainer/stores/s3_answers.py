@@ -154,18 +154,18 @@ def page_of(answer: Answer, length: int) -> Page:
     """`length`: of the store's prefix. Raises Nonsense for a page of something else, which must not
     pass for an empty bucket."""
     root = root_of(answer, "ListBucketResult")
-    objects: list[Seen] = []
+    items: list[ElementTree.Element] = []
     told: dict[str, str] = {}
+    space = root.tag[: root.tag.rfind("}") + 1]
     for child in root:
-        name = name_of(child)
-        if name == "Contents":
-            objects.append(_seen(child))
+        if child.tag == f"{space}Contents":
+            items.append(child)
         else:
-            told[name] = child.text or ""
+            told[name_of(child)] = child.text or ""
     if told.get("IsTruncated") not in ("true", "false") or "Name" not in told:
         raise Nonsense
     encoded = told.get("EncodingType") == "url"
-    objects = [_below(seen, length, encoded=encoded) for seen in objects]
+    objects = [_seen(item, space, length, encoded=encoded) for item in items]
     more = told["IsTruncated"] == "true"
     if more and not told.get("NextContinuationToken"):
         raise Nonsense
@@ -180,24 +180,22 @@ def folders_in(answer: Answer, length: int) -> list[str]:
     return [(unquote_plus(each) if encoded else each)[length:] for each in found]
 
 
-def _seen(item: ElementTree.Element) -> Seen:
-    told, restored = {}, False
-    for child in item:
-        name = name_of(child)
-        told[name] = child.text or ""
-        if name == "RestoreStatus":
-            restored = "RestoreExpiryDate" in texts(child)
+def _seen(item: ElementTree.Element, space: str, length: int, *, encoded: bool) -> Seen:
+    """`space`: what stands before the name of every element."""
+    told = {child.tag: child.text or "" for child in item}
     try:
-        key, size, etag = told["Key"], int(told["Size"]), told["ETag"].strip('"')
+        key, size = told[f"{space}Key"], int(told[f"{space}Size"])
+        etag = told[f"{space}ETag"].strip('"')
     except (KeyError, ValueError):
         raise Nonsense from None
-    kind = told.get("StorageClass") or None
-    return Seen(key, size, etag, kind, archived=kind in _ARCHIVES and not restored)
-
-
-def _below(seen: Seen, length: int, *, encoded: bool) -> Seen:
-    key = unquote_plus(seen.key) if encoded else seen.key
-    return Seen(key[length:], seen.size, seen.version, seen.storage_class, archived=seen.archived)
+    if encoded and ("%" in key or "+" in key):
+        key = unquote_plus(key)
+    kind = told.get(f"{space}StorageClass") or None
+    archived = kind in _ARCHIVES
+    if archived and f"{space}RestoreStatus" in told:
+        restored = item.find(f"{space}RestoreStatus/{space}RestoreExpiryDate")
+        archived = restored is None
+    return Seen(key[length:], size, etag, kind, archived=archived)
 
 
 def look_of(key: str, answer: Answer) -> Look:
