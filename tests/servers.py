@@ -210,3 +210,43 @@ def fake_gcs() -> Iterator[str]:
         yield url
     finally:
         _stop(process)
+
+
+@contextmanager
+def weak(name: str) -> Iterator[str]:
+    """A small server that honours little: `localbucket`, `nanio` or `rclone` (`serve s3`)."""
+    (port,) = free_ports(1)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    here = Path(sys.executable).parent
+    nanio = ["serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder)]
+    keys_of = ",".join(ADMIN)
+    rclone = ["serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", keys_of]
+    commands = {
+        "localbucket": ["localbucket", "--port", str(port), str(folder)],
+        "nanio": ["nanio", *nanio],
+        "rclone": ["rclone", *rclone, "--config", "/dev/null", str(folder)],
+    }
+    keys = {"NANIO_ACCESS_KEY": ADMIN[0], "NANIO_SECRET_KEY": ADMIN[1]}
+    command, *words = commands[name]
+    process = subprocess.Popen(
+        [str(here / command), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | keys,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        client = s3_client(endpoint)
+
+        def works() -> None:
+            with suppress(
+                client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
+            ):
+                client.create_bucket(Bucket="lab-plain")
+            client.put_object(Bucket="lab-plain", Key="ready", Body=b"1")
+
+        _ready(works)
+        yield endpoint
+    finally:
+        _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
