@@ -50,8 +50,9 @@ class Buffers:
             self._free.notify()
 
 
-SHARED = Buffers(60, 8)
-"""480 MiB for all stores together."""
+SHARED = Buffers(46, 8)
+"""368 MiB for all stores together; what is read ahead for several of them (apply/shared.py) is 128 MiB
+more at most."""
 
 
 @dataclass(frozen=True, slots=True)
