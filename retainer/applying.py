@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -405,11 +405,12 @@ class Records:
     copied.
     """
 
-    _AT_ONCE = 1000
+    _AT_ONCE, _CHUNKS = 1000, 8
 
     def __init__(self, facts: Path, settings: Settings, plan: PlanFile) -> None:
         self._coming = assets_copied(plan)
         self._read: dict[str, dict[str, Any] | None] = {}
+        self._chunks: deque[list[str]] = deque()
         self._guard = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         if facts.is_file():
@@ -436,11 +437,16 @@ class Records:
         }
 
     def _read_on(self, asset_id: str) -> None:
-        if len(self._read) > 4 * self._AT_ONCE:
-            self._read.clear()
-        wanted = [asset_id, *islice(self._coming, self._AT_ONCE)]
+        """The next thousand, which it is among where copies go in their order. Those of before the
+        last few thousand are forgotten."""
+        coming = list(islice(self._coming, self._AT_ONCE))
+        wanted = coming if asset_id in coming else [*coming, asset_id]
         self._read |= dict.fromkeys(wanted)
-        if self._connection is not None:
+        self._chunks.append(wanted)
+        if len(self._chunks) > self._CHUNKS:
+            for gone in self._chunks.popleft():
+                self._read.pop(gone, None)
+        if self._connection is not None and wanted:
             told = ", ".join(
                 "strftime(created_at, '%Y-%m-%d %H:%M:%S.%f')" if name == "created_at" else name
                 for name in _RECORDED

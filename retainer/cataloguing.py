@@ -26,7 +26,7 @@ from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.apply.settle import settle
 from retainer.apply.verify import Counted, checksum_of, digest_of
 from retainer.database import connect, fill
-from retainer.errors import FactsIncomplete, Locked, RetainerError
+from retainer.errors import FactsIncomplete, Locked, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
@@ -36,6 +36,7 @@ from retainer.journal.file import Journal, open_intents, read_journal
 from retainer.journal.lock import Heart
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.catalog import MADE_OF, RECORD
+from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
 from retainer.model.setting import MANIFEST, Settings, Store
@@ -180,16 +181,18 @@ class _Recorded:
         """`then`: what is done each time, with the store's lock, once all is written."""
         self._work, self._what, self._event, self._then = work, what, event, then
         self._rows: list[Mapping[str, Any]] = []
-        self._since = work.clock()
+        self._since, self._waits = work.clock(), False
         self.count = 0
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Where an apply has the store, they wait until it may be done. Raises StoreFailed."""
+        """Where an apply has the store, or it does not answer, they wait for a minute."""
         self._rows += rows
         late = self._work.clock() - self._since > PART_AGE
-        if late or len(self._rows) >= PART_ROWS:
-            with suppress(Locked):
+        if late or (len(self._rows) >= PART_ROWS and not self._waits):
+            self._waits = True
+            with suppress(Locked, StoreFailed):
                 self.write()
+                self._waits = False
             self._since = self._work.clock()
 
     def write(self) -> None:
@@ -241,10 +244,11 @@ def rebuild(work: Work) -> Census:
             add(rows or ())
 
     recorded.write()
-    with _alone(work, "catalog rebuild"):
-        for seen in damaged:
-            work.writer.delete(seen)
-            census.said.append(f"{seen.key} was damaged, and is gone")
+    if damaged:
+        with _alone(work, "catalog rebuild"):
+            for seen in damaged:
+                work.writer.delete(seen)
+                census.said.append(f"{seen.key} was damaged, and is gone")
     census.recorded = recorded.count
     census.unknown = census.looked - len(explained) - len(census.failed)
     return census
@@ -411,38 +415,93 @@ class _Copy:
 def scrub(work: Work, percent: float) -> Census:
     """Read copies back and compare them with their checksums; `percent` of them, drawn anew each
     time. What is broken is partial from then on. All of them are read in the order of their keys,
-    and a run that was cut is gone on with within a week.
+    and a run that was cut is gone on with within a week of its beginning.
 
     What cannot be read is told, and is not broken for that; nor is what differs only once. What the
     catalog names and is not there any more, or is another object by now, is told too, whatever the
     percentage.
     """
-    census, upto = Census(), ""
-
-    def so_far(journal: Journal) -> None:
-        if percent >= 100:
-            journal.write("verified", store=work.store.name, upto=upto)
-
+    census = Census()
+    so_far = _begun(work, census) if percent >= 100 else _SoFar(work.clock())
     with _listed(work) as (connection, _):
         _compare(work, connection, census)
-        after = _verified_before(work, census) if percent >= 100 else ""
+        # What was copied since is read whatever its key.
+        left = "NOT archived AND (key > $1 OR copied_at >= $2)"
         row = connection.execute(
-            "CREATE TABLE drawn AS FROM same WHERE NOT archived AND key > $1 ORDER BY random() "
-            "LIMIT (SELECT ceil(count(*) * $2 / 100) FROM same WHERE NOT archived AND key > $1)",
-            [after, min(percent, 100.0)],
+            f"CREATE TABLE drawn AS FROM same WHERE {left} ORDER BY random() "
+            f"LIMIT (SELECT ceil(count(*) * $3 / 100) FROM same WHERE {left})",
+            [so_far.upto, so_far.began.replace(tzinfo=None), min(percent, 100.0)],
         ).fetchone()
         census.looked = row[0] if row else 0
         what = f"verify {census.looked} of {census.known} objects"
-        recorded = _Recorded(work, what, "broken", so_far)
+        then = partial(so_far.write, work) if percent >= 100 else lambda _: None
+        recorded = _Recorded(work, what, "broken", then)
         check = partial(_is_broken, work, census)
         for copy, broken in _each(work, "verify", check, _drawn(connection), census):
-            upto = copy.key
+            so_far.read(copy.key, well=broken is not None)
             if broken:
                 census.broken.append(copy.key)
             recorded.add([_as_broken(work, copy)] if broken else [])
-    upto = ""
+    so_far.upto = ""
     recorded.write()
+    census.broken.sort()
     return census
+
+
+@dataclass
+class _SoFar:
+    """How far a verify of all has come: everything up to a key was read, since it began."""
+
+    began: datetime
+    upto: str = ""
+    stuck: bool = False
+    """Something could not be read, and is to be read again: it does not count as read."""
+
+    def read(self, key: str, *, well: bool) -> None:
+        self.stuck = self.stuck or not well
+        if not self.stuck:
+            self.upto = max(self.upto, key)
+
+    def write(self, work: Work, journal: Journal) -> None:
+        journal.write(
+            "verified",
+            store=work.store.name,
+            identity=known_stores(work.state).get(work.store.place),
+            began=write_moment(self.began),
+            upto=self.upto,
+        )
+
+
+def _begun(work: Work, census: Census) -> _SoFar:
+    """The verify of all that was cut in just this store, if it began within a week; else one that
+    begins now. What it has found broken is told once more."""
+    now, identity = work.clock(), known_stores(work.state).get(work.store.place)
+    entries = [
+        entry
+        for entry in read_journal(work.state)
+        if entry.event in ("verified", "broken")
+        and entry.particulars.get("store") == work.store.name
+    ]
+    told = [entry.particulars for entry in entries if entry.event == "verified"]
+    if identity is None or not told or not told[-1]["upto"] or told[-1]["identity"] != identity:
+        return _SoFar(now)
+    began = read_moment(str(told[-1]["began"]))
+    if began is None or now - began > GONE_ON_WITHIN:
+        return _SoFar(now)
+    found = _SoFar(began, str(told[-1]["upto"]))
+    census.broken += sorted(
+        {
+            key
+            for entry in entries
+            if entry.event == "broken" and entry.at >= began
+            for key in entry.particulars.get("keys", ())
+        }
+    )
+    census.said.append(
+        f"this goes on behind {found.upto}, where a run ended that began at "
+        f"{began:%Y-%m-%d %H:%M} UTC; what lay before was read then"
+    )
+    return found
 
 
 def _compare(work: Work, connection: duckdb.DuckDBPyConnection, census: Census) -> None:
@@ -454,6 +513,7 @@ def _compare(work: Work, connection: duckdb.DuckDBPyConnection, census: Census) 
     )
     connection.execute(
         "CREATE TABLE same AS SELECT objects.key, objects.size, objects.version, archived, "
+        "entry.copied_at, "
         f"to_json(entry) AS told FROM objects JOIN entry USING (key) WHERE {same} "
         "AND broken IS NOT TRUE"
     )
@@ -493,22 +553,6 @@ def _drawn(connection: duckdb.DuckDBPyConnection) -> Iterator[_Copy]:
     while rows := cursor.fetchmany(1000):
         for key, size, version, told in rows:
             yield _Copy(Seen(key, size, version), json.loads(told))
-
-
-def _verified_before(work: Work, census: Census) -> str:
-    """The last key up to which a run that was cut has read everything; empty: begin anew."""
-    last = None
-    for entry in read_journal(work.state):
-        if entry.event == "verified" and entry.particulars["store"] == work.store.name:
-            last = entry
-    if last is None or not last.particulars["upto"] or work.clock() - last.at > GONE_ON_WITHIN:
-        return ""
-    upto = str(last.particulars["upto"])
-    census.said.append(
-        f"this goes on behind {upto}, where a run ended at {last.at:%Y-%m-%d %H:%M} UTC; what lies "
-        "before was read then"
-    )
-    return upto
 
 
 def _is_broken(work: Work, census: Census, copy: _Copy) -> bool:

@@ -105,6 +105,7 @@ class SourceState:
     """What it was seen to lack, in words."""
     copies_not_possible: int = 0
     deletes_not_possible: int = 0
+    """Those in it, and those that rest on a copy in it."""
     identity: str | None = None
     customer: str | None = None
     skew_seconds: float | None = None

@@ -426,6 +426,24 @@ def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def _acts(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
+    """How many copies go to each store, and how many deletes rest on it: there, or since a copy
+    there makes them safe."""
+    return {
+        store: (copies, deletes)
+        for store, copies, deletes in connection.execute(f"""
+            SELECT store, count(*) FILTER (decision = 'copy'), count(*) FILTER (decision = 'delete')
+            FROM (
+                SELECT decision, unnest(list_distinct(list_append(CASE WHEN decision = 'delete'
+                    THEN list_transform(coalesce(witnesses, []), lambda w: w.store::VARCHAR)
+                    ELSE [] END, store::VARCHAR))) AS store
+                FROM acting LEFT JOIN (SELECT asset_no, witnesses FROM staying) USING (asset_no)
+                WHERE {ACTIONS}
+            ) GROUP BY store
+        """).fetchall()
+    }
+
+
 def _lacking(weakness: tuple[str, str] | None, acts: tuple[int, int]) -> dict[str, Any]:
     """What a store lacks, and how much of the plan is not possible there for it."""
     if weakness is None:
@@ -440,13 +458,7 @@ def _lacking(weakness: tuple[str, str] | None, acts: tuple[int, int]) -> dict[st
 
 def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[SourceState]:
     weak = dict(making.weak)
-    acts = {
-        store: (copies, deletes)
-        for store, copies, deletes in connection.execute(
-            "SELECT store, count(*) FILTER (decision = 'copy'), "
-            f"count(*) FILTER (decision = 'delete') FROM acting WHERE {ACTIONS} GROUP BY store"
-        ).fetchall()
-    }
+    acts = _acts(connection) if weak else {}
     rows = connection.execute(
         "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
         "0), coalesce(stray_bytes, 0), note, "

@@ -17,12 +17,15 @@ import pytest
 from conftest import endpoint_of, make_store
 from project import POLICY, ROOM, Project, make_project, pairs, video
 
+from retainer.apply import deletes as deleting
 from retainer.demo.standin import ALWAYS, StandIn
-from retainer.errors import ListingBroken, PlanRefused, RetainerError
+from retainer.errors import CredentialsRefused, ListingBroken, PlanRefused, RetainerError
 from retainer.journal.file import Journal, read_journal
 from retainer.journal.lock import Held
+from retainer.model.setting import DEFAULT_LAYOUT
 from retainer.planfile import read_plan
-from retainer.ports import Seen
+from retainer.ports import Certain, Seen, StoreFailure
+from retainer.stores.local import LocalWriter
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 ERASED = {"erasures": [{"id": "DSR-1", "why": "a request", "match": {"asset_id": [B]}}]}
@@ -560,3 +563,85 @@ def test_of_many_deletes_only_those_go_whose_copies_are_there(
     done = many_due.apply("p.plan", "--approve-deletes", "30")
     assert (done["deleted"], len(done["skipped"])) == (28, 2)
     assert len(many_due.content("uploads")) == 3
+
+
+def test_no_delete_of_a_batch_goes_once_locks_have_lapsed(
+    many_due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was slow, or a machine that slept, at the last moment."""
+    intend = deleting.Deletes._intend
+
+    def asleep(self: deleting.Deletes, actions: Any) -> None:
+        intend(self, actions)
+        for lock in self._job.locks.values():
+            lock._honoured = False  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(deleting.Deletes, "_intend", asleep)
+    done = many_due.apply("p.plan", "--approve-deletes", "30", expect=7)
+    local = many_due.stores["uploads"].scheme == "file"  # there each is announced by itself
+    assert done["deleted"] == 0 and (local or done["resting"].keys() == {"uploads", "vault"})
+    assert len(many_due.content("uploads")) == 31
+
+
+def test_credentials_that_are_refused_while_witnesses_are_listed_stop_only_what_rests_there(
+    many_due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = type(many_due.writer("vault"))
+
+    def refused(self: Any, *_: Any) -> Iterator[Seen]:
+        raise CredentialsRefused("the token has ended", store=self.name)
+        yield
+
+    monkeypatch.setattr(vault, "some_between", refused)
+    assert many_due.apply("p.plan", "--approve-deletes", "30")["deleted"] == 30
+
+
+def test_a_store_that_cannot_be_written_to_is_read_from_all_the_same(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One copy that is not possible there keeps none from being made of what lies there."""
+    conditions = LocalWriter.conditions
+
+    def weak(self: LocalWriter) -> Any:
+        return Certain(create=False) if self.name == "uploads" else conditions(self)
+
+    local.stores["uploads"] = replace(local.stores["uploads"], layout=DEFAULT_LAYOUT)
+    rules = [
+        {"id": "both", "match": {"type": "chat"}, "keep": [{"in": "uploads", "for": "1y"}]},
+        {
+            "id": "moved",
+            "match": {"type": "room-composite"},
+            "keep": [{"in": "vault", "for": "2y"}, {"in": "uploads", "for": "1y"}],
+        },
+    ]
+    local.write({"version": 1, "rules": [rules[1] | {"keep": [rules[1]["keep"][1]]}]})  # type: ignore[index]
+    for number in range(3):
+        local.hosted(f"{number:024x}", video(number))
+    local.plan("there.plan")
+    assert local.apply("there.plan")["copied"] == 3
+    local.write({"version": 1, "rules": rules})
+    local.hosted(A, b"time,name\n1,x\n", kind="chat")
+    local.plan()
+    monkeypatch.setattr(LocalWriter, "conditions", weak)
+    done = local.apply(expect=7)
+    assert (done["copied"], done["failed"], done["resting"]) == (3, [], {})
+    assert done["impossible"]["uploads"]["actions"] == 1
+    left = [line["of"] for line in local.journal() if line["event"] == "left"]
+    assert [each["act"] for each in left] == ["copy"]
+
+
+def test_a_batch_of_which_most_is_deleted_lets_no_store_rest(
+    many_due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = type(many_due.writer("uploads"))
+    if many_due.stores["uploads"].scheme == "file":
+        pytest.skip(reason="a folder has no batches")
+    delete_batch = uploads.delete_batch
+
+    def some_denied(self: Any, batch: Any) -> Any:
+        done = delete_batch(self, batch[5:])
+        return [StoreFailure("denied", refused=True)] * 5 + done
+
+    monkeypatch.setattr(uploads, "delete_batch", some_denied)
+    done = many_due.apply("p.plan", "--approve-deletes", "30", expect=7)
+    assert (done["deleted"], len(done["failed"]), done["resting"]) == (25, 5, {})

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -561,3 +562,57 @@ def test_a_verify_that_was_cut_long_ago_begins_anew(
     monkeypatch.setattr(cataloguing, "GONE_ON_WITHIN", timedelta(0))
     census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json").stdout)
     assert census["looked"] == 12
+
+
+def test_what_could_not_be_read_is_read_again_by_the_run_that_goes_on(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retainer.errors import StoreFailed
+    from retainer.stores.local import LocalReader
+
+    read = LocalReader.read
+
+    def failing(self: LocalReader, seen: Any) -> Any:
+        if seen.key.endswith(f"Rec-{2:024x}.mp4"):
+            raise StoreFailed("the disk does not answer")
+        return read(self, seen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalReader, "read", failing)
+        cut_after(patch, 8)
+        bit_by_bit.run("verify", "vault", expect=None)
+    rot(path_of(bit_by_bit, f"Rec-{2:024x}.mp4"))
+    census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json", expect=1).stdout)
+    assert len(census["broken"]) == 1
+
+
+def test_a_verify_that_was_cut_in_another_store_of_that_name_is_not_gone_on_with(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        bit_by_bit.run("verify", "vault", expect=None)
+    (tmp_path / "another").mkdir()
+    bit_by_bit.stores["vault"] = replace(
+        bit_by_bit.stores["vault"], url=f"file://{tmp_path / 'another'}"
+    )
+    bit_by_bit.write()
+    bit_by_bit.plan("there.plan")
+    bit_by_bit.apply("there.plan")
+    rot(path_of(bit_by_bit, f"Rec-{1:024x}.mp4"))
+    census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json", expect=1).stdout)
+    assert (census["looked"], len(census["broken"])) == (12, 1)
+
+
+def test_what_was_copied_since_a_verify_was_cut_is_read_whatever_its_key(
+    bit_by_bit: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        cut_after(patch, 8)
+        bit_by_bit.run("verify", "vault", expect=None)
+    bit_by_bit.hosted(f"{0:023x}f", video(77))
+    bit_by_bit.plan("more.plan")
+    bit_by_bit.apply("more.plan")
+    rot(path_of(bit_by_bit, f"Rec-{0:023x}f.mp4"))
+    census = json.loads(bit_by_bit.run("verify", "vault", "--format", "json", expect=1).stdout)
+    assert len(census["broken"]) == 1

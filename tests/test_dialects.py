@@ -312,11 +312,11 @@ def test_a_store_that_cannot_do_what_a_plan_needs_is_named_once(
     project.plan()
     done = project.apply(expect=7)
     assert (done["copied"], done["failed"], project.content("vault")) == (0, [], {})
-    assert done["resting"]["vault"]["actions"] == 5
-    assert "honours no conditional create" in done["resting"]["vault"]["cause"]
+    assert done["impossible"]["vault"]["actions"] == 5
+    assert "honours no conditional create" in done["impossible"]["vault"]["cause"]
     assert "failed" not in [line["event"] for line in project.journal()]
     told = project.run("plan").stdout
-    assert " ".join(told.split()).count("Not possible there: 5 copies of this plan") == 1
+    assert " ".join(told.split()).count("Not possible for that: 5 copies of this plan") == 1
 
 
 @pytest.mark.parametrize("changes", [False, True])

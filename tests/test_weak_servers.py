@@ -63,7 +63,7 @@ def test_nothing_is_overwritten_or_deleted_on_a_weak_server(
     told = " ".join(project.run("plan", expect=None).stdout.split())
     assert told.count("honours no conditional") >= 1
     if not creates:
-        assert told.count("Not possible there: 2 copies") == 1
+        assert told.count("Not possible for that: 2 copies") == 1
 
 
 def test_a_weak_server_is_a_source(weak: tuple[str, str], tmp_path: Path, api: StandIn) -> None:

@@ -32,6 +32,9 @@ from retainer.planfile import Action
 from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
 
 TRIES = 3
+TOGETHER = 16
+"""So many copies at once go beside another of the same recording: one that waits for the other
+holds memory meanwhile (stores/parts.py), of which there must be enough for all."""
 
 
 class Copies:
@@ -40,7 +43,8 @@ class Copies:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._taken_up: set[int] = set()
-        self._more = threading.Semaphore(job.workers)
+        self._together = min(job.workers, TOGETHER)
+        self._more = threading.Semaphore(self._together)
         self._counting = threading.Lock()
 
     def due(self) -> Iterator[list[Action]]:
@@ -64,14 +68,14 @@ class Copies:
 
         others = len(actions) - 1
         with self._counting:  # all at once: two that have some each would wait for each other
-            for _ in range(min(others, self._job.workers)):
+            for _ in range(min(others, self._together)):
                 self._more.acquire()
         try:
             with ThreadPoolExecutor(len(actions)) as pool:
                 for done in [pool.submit(one, number) for number in range(len(actions))]:
                     done.result()
         finally:
-            self._more.release(min(others, self._job.workers))
+            self._more.release(min(others, self._together))
 
     # ── of earlier runs ─────────────────────────────────────────────────────────────────────────
 
@@ -100,12 +104,9 @@ class Copies:
         )
 
     def _was_made(self, action: Action) -> bool:
-        recorded = action.n in self._job.catalogued_before | self._taken_up
-        return (
-            recorded
-            and action.n in self._job.copied_before
-            and self._still_as_recorded(action) is not None
-        )
+        recorded = action.n in self._job.catalogued_before or action.n in self._taken_up
+        made = recorded and action.n in self._job.copied_before
+        return made and self._still_as_recorded(action) is not None
 
     def _still_as_recorded(self, action: Action) -> Look | None:
         """The one object or the manifest of a copy that an earlier run made; None when it is not as

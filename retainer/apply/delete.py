@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from retainer.apply.copied import Changed
 from retainer.apply.parts import named_in, whole_in
-from retainer.errors import ListingBroken, SourceFailed, StoreFailed, Unverified
+from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter
@@ -40,7 +40,7 @@ def seen_together(
         if len(keys) <= LOOKED_AT_SINGLY or name not in stores:
             continue
         pages = 1 + 2 * len(keys) // 1000
-        with suppress(ListingBroken):
+        with suppress(RetainerError):  # the look at each of them tells it better
             between = stores[name].some_between(min(keys), max(keys), pages)
             found[name] = {seen.key: seen for seen in between if seen.key in keys}
     return found

@@ -208,6 +208,9 @@ class Deletes:
             self._outcomes.skipped(action, reason)
         return reason is None
 
+    def _still_holds(self, action: Action) -> bool:
+        return self._places.still_holds(action, rests_on(action))
+
     def _intend(self, actions: Sequence[Action]) -> None:
         acts = [
             {
@@ -260,12 +263,13 @@ class Deletes:
                 if yes
             ]
         self._places.check()
-        if safe and (lost := self._places.not_held(frozenset().union(*map(rests_on, safe)))):
-            self._places.lost(lost)
-            safe = [each for each in safe if not self._places.is_resting(each, rests_on(each))]
+        safe = [each for each in self._may_go(safe) if self._still_holds(each)]
         if not safe:
             return
         self._intend(safe)
+        safe = [each for each in safe if self._still_holds(each)]  # the disk may have been slow
+        if not safe:
+            return
         objects: list[Seen] = [objects_of(action)[0] for action in safe]
         try:
             outcomes = self._job.stores[safe[0].store].delete_batch(objects)
@@ -273,14 +277,15 @@ class Deletes:
             for action in safe:
                 self._settle_unknown(action, error)
             return
-        ended: list[tuple[Action, Sequence[Deletion]]] = []
-        for action, outcome in zip(safe, outcomes, strict=True):
-            if isinstance(outcome, StoreFailure):
-                self._settle_unknown(action, _as_error(action, outcome))
-            else:
-                ended.append((action, [outcome]))
+        both = list(zip(safe, outcomes, strict=True))
+        ended = [(each, [said]) for each, said in both if not isinstance(said, StoreFailure)]
         if ended:
             self._settle(ended)
+        troubles = [(each, said) for each, said in both if isinstance(said, StoreFailure)]
+        for action, trouble in troubles:
+            self._settle_unknown(action, _as_error(action, trouble))
+            if ended:
+                self._places.answered(action.store)  # it does what it is asked, but for these
 
     # ── what became of it ───────────────────────────────────────────────────────────────────────
 

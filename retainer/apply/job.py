@@ -20,7 +20,8 @@ class Actions(Protocol):
     """What a plan says is to be done, read as it is needed: each call begins anew."""
 
     def copies(self, only: Collection[int] | None = None) -> Iterator[Action]:
-        """By their deadlines, those of one recording beside each other. `only`: of these rows."""
+        """By the hour of their deadlines, those of one recording beside each other. `only`: of
+        these rows."""
 
     def restores(self) -> Iterator[Action]:
         """Copies whose source must be restored first."""
@@ -47,7 +48,7 @@ class Record(Protocol):
     def write(self, event: str, **particulars: Any) -> None: ...
 
     def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """All of them, or none."""
+        """On disk together; a kill in the middle leaves the first of them."""
 
 
 class Watcher(Protocol):

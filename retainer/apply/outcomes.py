@@ -83,6 +83,18 @@ class Outcomes:
                 self.summary.left_deletes += 1
             self.watcher.ended(action, "left", None)
 
+    def impossible(self, action: Action, cause: str) -> None:
+        """It was not tried, since its store cannot do it."""
+        self._job.journal.write(
+            "left",
+            row=action.n,
+            act=action.decision,
+            asset=action.asset_id,
+            store=action.store,
+            cause=cause,
+        )
+        self.watcher.ended(action, "left", None)
+
     def already(self, action: Action) -> None:
         with self._guard:
             self.summary.already += 1

@@ -60,9 +60,13 @@ class Places:
         self._summary.lost_lock = True
         self._rest(store, _lost(store), "run it again", credentials=False)
 
-    def not_held(self, stores: Iterable[str]) -> str | None:
-        """One of these stores whose lock does not hold by now."""
-        return next((name for name in sorted(stores) if not self._job.locks[name].holds), None)
+    def still_holds(self, action: Action, stores: Iterable[str]) -> bool:
+        """Whether the locks of all these stores hold at this moment; each that does not is left
+        alone from now on."""
+        lapsed = [name for name in sorted(stores) if not self._job.locks[name].holds]
+        for name in lapsed:
+            self.lost(name)
+        return not (lapsed and self.is_resting(action, lapsed))
 
     def clock_is_off(self, stores: Collection[str]) -> str | None:
         """Why this machine's clock cannot be trusted with deletes that rest on these stores;
@@ -167,12 +171,14 @@ class Places:
         return isinstance(error, LockLost) and self.is_resting(action, places)
 
     def cannot(self, action: Action, cause: str, hint: str) -> None:
-        """The store of an action cannot do what is to be done there: told once, and counted."""
+        """The store of an action cannot do what is to be done there: told once, and counted. It may
+        be read from all the same."""
         with self._guard:
-            self._summary.resting.setdefault(
-                action.store, Resting(cause, hint, credentials=False, refused=False)
+            told = self._summary.impossible.setdefault(
+                action.store, Resting(cause, hint, credentials=False)
             )
-        self.is_resting(action, [action.store])
+            told.actions += 1
+        self._outcomes.impossible(action, cause)
 
     def answered(self, *places: str) -> None:
         """They did what was asked of them: refusals are counted from here."""

@@ -47,12 +47,18 @@ class Shared:
                 if left <= 0 or not self._changed.wait(left):
                     break
             if self._opened is None and not self._opening:
-                return self._open(number)
+                self._open()
             while self._opened is None:
                 self._changed.wait()
-            return self._given(number)
+            opened = self._opened
+        if isinstance(opened, RetainerError):
+            raise opened
+        body, tee = opened
+        if number not in tee.readers:
+            return self._downloads.open(self._asset_id)  # it came too late
+        return Body(body.length, body.content_type, tee.read(number), body.address)
 
-    def _open(self, number: int) -> Body:
+    def _open(self) -> None:
         """Opens it for all that are here. With `_changed` held, and not while it opens."""
         self._opening = True
         self._changed.release()
@@ -71,17 +77,6 @@ class Shared:
                 (opened, _Tee(opened.chunks, self._here)) if isinstance(opened, Body) else opened
             )
             self._changed.notify_all()
-        return self._given(number)
-
-    def _given(self, number: int) -> Body:
-        opened = self._opened
-        if isinstance(opened, RetainerError):
-            raise opened
-        assert opened is not None
-        body, tee = opened
-        if number not in tee.readers:
-            return self._downloads.open(self._asset_id)  # it came too late
-        return Body(body.length, body.content_type, tee.read(number), body.address)
 
     def leave(self, number: int) -> None:
         """This copy has ended, or begins anew: the others wait for it no longer."""

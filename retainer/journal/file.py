@@ -234,7 +234,8 @@ class Journal:
         self.write_all([(event, particulars)])
 
     def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Several entries, on disk together when this returns; all of them, or none."""
+        """Several entries, on disk together when this returns. Where it raises none of them is
+        there; a kill in the middle leaves the first of them."""
         with self._lock:
             lines, seal = [], self._previous
             for event, particulars in events:

@@ -80,6 +80,8 @@ class Summary:
     resting: dict[str, Resting] = field(default_factory=dict)
     """Places that are left alone for the rest of the run, after they refused what was asked of
     them."""
+    impossible: dict[str, Resting] = field(default_factory=dict)
+    """Stores that cannot take copies: what is to be done elsewhere is not touched by that."""
     changed_copies: int = 0
     """Copies that were skipped since their source is another one by now: this plan cannot make
     them."""
@@ -93,6 +95,7 @@ class Summary:
             or self.interrupted
             or self.lost_lock
             or self.resting
+            or self.impossible
         )
         return not (unfinished or self.changed_copies)
 
@@ -106,5 +109,3 @@ class Resting:
     credentials: bool
     """Whether its credentials were refused."""
     actions: int = 0
-    refused: bool = True
-    """Else it cannot do what was to be done there."""

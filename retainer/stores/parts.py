@@ -51,8 +51,8 @@ class Buffers:
 
 
 SHARED = Buffers(46, 8)
-"""368 MiB for all stores together; what is read ahead for several of them (apply/shared.py) is 128 MiB
-more at most."""
+"""368 MiB for all stores together; what is read ahead for several of them (apply/shared.py) is
+64 MiB more at most."""
 
 
 @dataclass(frozen=True, slots=True)

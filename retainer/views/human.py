@@ -486,7 +486,7 @@ def _weakness(source: SourceState) -> str:
     copies, deletes = source.copies_not_possible, source.deletes_not_possible
     told = [many(copies, "copy", "copies")] if copies else []
     told += [many(deletes, "delete")] if deletes else []
-    lost = f". Not possible there: {' and '.join(told)} of this plan" if told else ""
+    lost = f". Not possible for that: {' and '.join(told)} of this plan" if told else ""
     return f"? {source.name} {source.weak}{lost}"
 
 
@@ -809,12 +809,18 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
     for place, resting in done.resting.items():
         whose = "100ms" if place == "hosted" else place
         text = (
-            f"! {whose} was left alone{' after it refused' if resting.refused else ''}, and "
-            f"{many(resting.actions, 'action')} with it: {resting.cause}"
+            f"! {whose} was left alone after it refused, and {many(resting.actions, 'action')} "
+            f"with it: {resting.cause}"
         )
         out.append(page.wrapped(page.paint(text, "red"), "", "    "))
         if resting.hint:
             out.append(page.wrapped(f"hint: {resting.hint}", "    "))
+    for lacking in done.impossible.values():
+        copies = many(lacking.actions, "copy", "copies")
+        text = f"! {lacking.cause}: {copies} not possible there"
+        out.append(page.wrapped(page.paint(text, "red"), "", "    "))
+        if lacking.hint:
+            out.append(page.wrapped(f"hint: {lacking.hint}", "    "))
     for trouble in done.skipped:
         out.append(
             page.wrapped(
@@ -845,6 +851,7 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
     if done.finished or (
         done.changed_copies
         and not (done.failed or done.left_deletes or done.resting or done.interrupted)
+        and not done.impossible
     ):
         out.append("Next: retainer plan, to see what the stores are like now")
     else:
