@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import groupby
 from typing import Any
 
@@ -32,6 +33,9 @@ from retainer.planfile import Action
 from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
 
 TRIES = 3
+LONG = 4 << 20
+"""A quarter of the workers at most has so long bodies on its way at once: more of them are slower
+on few cores (docs/performance.md), and take more memory."""
 TOGETHER = 16
 """So many copies at once go beside another of the same recording: one that waits for the other
 holds memory meanwhile (stores/parts.py), of which there must be enough for all."""
@@ -43,6 +47,7 @@ class Copies:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._taken_up: set[int] = set()
+        self._bodies = threading.Semaphore(max(1, job.workers // 4))
         self._together = min(job.workers, TOGETHER)
         self._more = threading.Semaphore(self._together)
         self._counting = threading.Lock()
@@ -55,6 +60,11 @@ class Copies:
 
     def make(self, actions: Sequence[Action]) -> None:
         """Copies that `due` gave together."""
+        size = actions[0].bytes
+        with self._bodies if size is None or size >= LONG else nullcontext():
+            self._make(actions)
+
+    def _make(self, actions: Sequence[Action]) -> None:
         if len(actions) == 1:
             self._copy(actions[0], self._job.downloads)
             return
