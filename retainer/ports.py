@@ -125,6 +125,9 @@ class Abilities(Protocol):
     def recall(self, known: Mapping[str, bool]) -> None:
         """Believe what was found out before, by the names that `known` gives."""
 
+    def before_a_lock(self) -> None:
+        """Find out what must not be left to the lock itself. Raises StoreFailed."""
+
     @property
     def create(self) -> bool:
         """A single write goes through only where nothing lies."""
@@ -181,6 +184,9 @@ class Certain:
         """They are known already."""
 
     def recall(self, known: Mapping[str, bool]) -> None:
+        """They are known already."""
+
+    def before_a_lock(self) -> None:
         """They are known already."""
 
     @property

@@ -17,7 +17,9 @@ import pytest
 from conftest import gcs_client, intercept, make_store
 from gcs_standin import GcsStandIn
 from google.cloud.exceptions import GoogleCloudError
+from project import make_project, video
 
+from retainer.demo.standin import StandIn
 from retainer.errors import CredentialsRefused, KeyTaken, StoreFailed
 from retainer.model.setting import Store
 from retainer.ports import Deletion, Seen, StoreFailure
@@ -363,3 +365,17 @@ def test_what_is_asked_without_tls_never_gets_a_token(
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:4443")
     assert GcsAccount(GOOGLE).address(Request("GET", "/x"))[0] == "http://127.0.0.1:4443/x"
     assert os.environ["STORAGE_EMULATOR_HOST"]
+
+
+def test_what_a_bucket_honours_is_found_out_once_a_day(
+    strict_gcs: GcsStandIn, tmp_path: Path, api: StandIn
+) -> None:
+    project = make_project(tmp_path / "project", api, "strict_gcs", strict_gcs.url)
+    counts = []
+    for name in ("a" * 24, "b" * 24):
+        project.hosted(name, video(1))
+        project.plan()
+        before = len(strict_gcs.requests)
+        assert project.apply()["copied"] == 1
+        counts.append(len(strict_gcs.requests) - before)
+    assert counts[1] <= 12 < counts[0], counts

@@ -139,7 +139,9 @@ class StoreLock:
     def take(self) -> None:
         """Take it, where a lock holds at all; else only look that nobody has it. Raises Locked when
         a living run does, StoreFailed."""
-        known = self._store.conditions().known
+        abilities = self._store.conditions()
+        abilities.before_a_lock()
+        known = abilities.known
         held = lock_in(self._store)
         if held is not None and not self._may_be_taken(held):
             hint = (

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 from retainer.errors import RetainerError, StoreFailed
 from retainer.model.setting import Store
-from retainer.ports import Abilities, Begun, Checksum, Look, Seen, StoreReader, untold
+from retainer.ports import Begun, Checksum, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described
 from retainer.stores.gcs_account import GcsAccount
@@ -64,12 +64,6 @@ class GcsWriter(ObjectWriter, GcsReader):
         return type(self)(
             self.store, self._stop, quick=True, account=self.account, like=self.abilities
         )
-
-    def conditions(self) -> Abilities:
-        """What is found out of single writes is not left to the lock: in a bucket with a retention
-        policy it could not be taken away again."""
-        self.abilities.find_out("replace")
-        return self.abilities
 
     # ── long writes: one stream, which goes on where it was cut ─────────────────────────────────
 
@@ -198,6 +192,10 @@ class GcsAbilities(Proven):
     def __init__(self, writer: GcsWriter, like: GcsAbilities | None = None) -> None:
         super().__init__(writer, like)
         self._writer = writer
+
+    def before_a_lock(self) -> None:
+        """In a bucket with a retention policy a lock could not be taken away again."""
+        self.find_out("replace")
 
     def _proofs_of_parts(self, probe: Seen) -> Mapping[str, bool]:
         """fake-gcs-server 1.54 honours the condition of a single write, and not of a stream."""

@@ -83,6 +83,10 @@ class Proven(ABC):
         for ability in abilities:
             self.of(ability)
 
+    def before_a_lock(self) -> None:
+        """Nothing: what a lock rests on is found out on the lock itself."""
+        return
+
     def habit(self, name: str) -> bool:
         """How the server wants to be spoken to (`habits`)."""
         return self._known.get(name, self.habits[name])

@@ -175,7 +175,9 @@ class ObjectReader:
         answer = self.ask("look at", key, self.calls.look(key, extras=extras))
         if extras and self._is_too_much(answer):  # Backblaze B2 refuses the header that asks for it
             answer = self.ask("look at", key, self.calls.look(key, extras=False))
-            self._tells_checksums = self._is_too_much(answer)
+            told = self.calls.refusal_of(answer)
+            only_the_header = told is None or told.verdict is Verdict.MISSING
+            self._tells_checksums = not only_the_header
         told = self.calls.refusal_of(answer)
         return None if told is not None and told.verdict is Verdict.MISSING else answer
 
