@@ -1252,7 +1252,8 @@ def test_no_room_for_the_journal(lines: int, folders: Scene, row: Row) -> None:
         written.append(descriptor)
         return os.write(descriptor, content)
 
-    full = SimpleNamespace(write=write, fsync=os.fsync, ftruncate=os.ftruncate, fstat=os.fstat)
+    real = {name: getattr(os, name) for name in ("fsync", "ftruncate", "fstat", "pread")}
+    full = SimpleNamespace(write=write, **real)
     with pytest.MonkeyPatch.context() as patch:
         folders.under(row, lambda: patch.setattr("retainer.journal.file.os", full), lift=patch.undo)
 

@@ -167,8 +167,9 @@ class Deletes:
         each(units(), self._delete_some)
 
     def _delete_some(self, actions: list[Action]) -> None:
-        if len(actions) == 1:
-            self._delete(actions[0])
+        first = actions[0]
+        if len(first.objects) > 1 or not self._places.abilities(first.store).batch_delete:
+            self._delete(first)
             return
         with self._batches:
             self._delete_batch(actions)
