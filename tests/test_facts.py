@@ -2190,7 +2190,7 @@ def test_a_catalog_says_where_a_long_list_is_split(
     gather: Gather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collecting, "_PAGE", 2)
-    monkeypatch.setattr(collecting, "_FEWEST_PAGES", 2)
+    monkeypatch.setattr(collecting, "_PAGES", 2)
     keys = [f"k{number:02}" for number in range(22)]
     content = {}
     for number, key in enumerate(keys):

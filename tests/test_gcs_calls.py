@@ -379,3 +379,21 @@ def test_what_a_bucket_honours_is_found_out_once_a_day(
         assert project.apply()["copied"] == 1
         counts.append(len(strict_gcs.requests) - before)
     assert counts[1] <= 12 < counts[0], counts
+
+
+def test_what_calls_before_have_deleted_is_told_where_a_later_one_is_refused(
+    writer: GcsWriter, strict_gcs: GcsStandIn
+) -> None:
+    seen = [put(writer, f"many/{number:03}") for number in range(130)]
+    ask, made = writer.wire.ask, []
+
+    def second_refused(request: Request) -> Answer:
+        made.append(request.path)
+        if made.count("/batch/storage/v1") == 2 and request.path.startswith("/batch"):
+            return Answer(403, {}, error(403, "quotaExceeded"))
+        return ask(request)
+
+    writer.wire.ask = second_refused  # type: ignore[method-assign]
+    outcomes = writer.delete_batch(seen)
+    assert outcomes[:100] == [Deletion.DELETED] * 100
+    assert all(isinstance(each, StoreFailure) and each.refused for each in outcomes[100:])

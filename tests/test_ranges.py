@@ -82,6 +82,22 @@ def test_of_a_list_in_another_order_or_without_a_beginning_nothing_is_missed(
     assert found == sorted(set(keys))
 
 
+@pytest.mark.parametrize("passed_over", [1, 5, 10])
+def test_what_a_server_leaves_out_at_the_beginning_of_a_range_is_noticed(passed_over: int) -> None:
+    """Also where a range ends just with its page."""
+    keys = [f"{number:04}" for number in range(100)]
+    server = Server(keys, 10)
+
+    def ask(after: str | None, then: str | None) -> Page:
+        if after is None or then is not None:
+            return server.ask(after, then)
+        return server.ask(keys[keys.index(after) + passed_over], then)
+
+    with pytest.raises(ListingTorn):
+        for _ in in_ranges(ask, ["0049"]):
+            pass
+
+
 def test_a_beginning_that_is_ignored_is_noticed() -> None:
     with pytest.raises(ListingTorn):
         listed(Server("abcdefgh", 2, ignores=True), ["d"])
@@ -102,7 +118,7 @@ def test_as_few_pages_are_asked_for_as_there_are_where_the_bounds_fit() -> None:
     keys = [f"{number:04}" for number in range(1000)]
     server = Server(keys, 10)
     assert listed(server, keys[99::100][:-1]) == keys
-    assert server.asked == 100
+    assert server.asked == 109, "and one for each bound, to see that the next range begins there"
 
 
 def test_a_range_that_fails_fails_the_list() -> None:

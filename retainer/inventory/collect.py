@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -43,8 +44,8 @@ from retainer.ports import Recordings, Seen, StoreReader
 from retainer.whole import whole
 
 _PAGE = 1000
-_FEWEST_PAGES, _MOST_PAGES, _RANGES = 8, 20, 32
-"""A range has so many pages: each may ask for one that is not full."""
+_PAGES = 20
+"""A range has so many pages: each asks for one more, to see that the next one begins there."""
 _PARTS_OF_A_LONG_LIST = 20
 PART_BYTES = 256 << 20
 """A part of a catalog is at most so long; those of retainer are under a megabyte."""
@@ -366,7 +367,7 @@ def _store(
     except RetainerError as error:
         listing.notes.append(error.told)
 
-    def rows(objects: Iterator[Seen]) -> Iterator[dict[str, Any]]:
+    def rows(objects: Iterator[Seen]) -> Generator[dict[str, Any]]:
         for seen in objects:
             if not is_text(seen.key):
                 unreadable.append(seen.key)
@@ -378,7 +379,9 @@ def _store(
     readable = not listing.notes
     if not listing.refused:
         try:
-            _spooled(listing, path, rows(reader.list_at_once(_bounds(listing.parts))), progress)
+            # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
+            with closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found:
+                _spooled(listing, path, found, progress)
         except ListingTorn:
             progress(listing.name, -(listing.objects - listing.objects % 100))
             listing.objects = listing.bytes = 0
@@ -410,12 +413,12 @@ def _bounds(parts: Sequence[Path]) -> list[str]:
         )
         row = connection.execute("SELECT count(*) FROM expected").fetchone()
         pages = (row[0] if row else 0) // _PAGE
-        each = _PAGE * max(_FEWEST_PAGES, min(_MOST_PAGES, pages // _RANGES))
+        each = _PAGE * _PAGES
         rows = connection.execute(
             "SELECT key FROM expected WHERE n % ? = 0 AND n < ? ORDER BY key",
             [each, (pages - 1) * _PAGE],
         ).fetchall()
-        return [key for (key,) in rows] if pages >= 2 * _FEWEST_PAGES else []
+        return [key for (key,) in rows] if pages >= 2 * _PAGES else []
     except duckdb.Error:
         return []  # it is read again for what it says, and that is told then
     finally:

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import google.auth
 from google.auth import impersonated_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials, TokenState
-from google.auth.exceptions import GoogleAuthError
+from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport.requests import Request as Renewal
 
-from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, StoreRefused
+from retainer.errors import CredentialsRefused, StoreFailed, StoreRefused
 from retainer.model.setting import Store
 from retainer.ports import Seen
 from retainer.stores.gcs_answers import refusal_of
@@ -86,7 +86,7 @@ class GcsAccount:
     # ── a Dialer ────────────────────────────────────────────────────────────────────────────────
 
     def address(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Raises CredentialsRefused, StoreFailed where no token can be had."""
+        """Raises CredentialsRefused where there is no token, ConnectionError if that may pass."""
         query = encoded_query(request.query)
         address = f"{self._origin}{request.path}{'?' + query if query else ''}"
         headers = {"user-agent": _CLIENT, "accept-encoding": "identity", **request.headers}
@@ -97,13 +97,13 @@ class GcsAccount:
                         self._credentials.refresh(Renewal())
                     self._credentials.apply(headers)
         except GoogleAuthError as error:
-            raise self._no_token(error) from None
+            if error.retryable or isinstance(error, TransportError):
+                raise ConnectionError(type(error).__name__) from None  # the wire tries it again
+            raise self._no_token() from None
         return address, headers
 
-    def _no_token(self, error: GoogleAuthError) -> RetainerError:
+    def _no_token(self) -> CredentialsRefused:
         where = f"reach {self.store.name}"
-        if error.retryable:
-            return StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN)
         said = f"{where}: Google refused the credentials"
         return CredentialsRefused(said, hint=self.whose, store=self.store.name)
 
@@ -121,7 +121,7 @@ class GcsAccount:
 
     def retain(self, seen: Seen, until: datetime) -> None:
         """Raises StoreFailed."""
-        from google.api_core.exceptions import GoogleAPICallError
+        from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
         from google.cloud import storage
 
         where = f"lock {self.store.name}:{seen.key}"
@@ -145,5 +145,5 @@ class GcsAccount:
             if told is not None and told.verdict is Verdict.REFUSED:
                 raise StoreRefused(said, hint=NO_RIGHT, store=self.store.name) from None
             raise StoreFailed(said) from None
-        except (GoogleAuthError, OSError) as error:
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
             raise StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN) from None

@@ -117,10 +117,10 @@ def seen_in(item: Any, length: int) -> Seen:
     """Raises Nonsense."""
     try:
         key, size = str(item["name"])[length:], int(item.get("size", 0))
-        version = str(int(item["generation"]))
+        version, until = str(int(item["generation"])), _locked_until(item)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Nonsense from None
-    return Seen(key, size, version, item.get("storageClass"), _locked_until(item), True)
+    return Seen(key, size, version, item.get("storageClass"), until, True)
 
 
 def look_of(answer: Answer, length: int) -> Look:

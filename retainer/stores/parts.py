@@ -13,6 +13,7 @@ import google_crc32c
 from retainer.ports import Checksum
 
 PART = 8 << 20
+_STEP = 256 << 10  # Google takes no other pieces of an upload that goes on
 _MOST_PARTS = 9_000  # S3 allows 10,000; the rest is for sizes that were understated
 _GROWS_EVERY = 1_000  # parts of a stream of unknown length double after so many: 8 TiB in 10,000
 _CRC32C = anycrc.Model("CRC32C")
@@ -114,6 +115,7 @@ class Parts:
         """How many bytes there are for the next part, and their CRC32C."""
         grown = PART << (self._number // _GROWS_EVERY)
         length = grown if self._size is None else max(PART, -(-self._size // _MOST_PARTS))
+        length = -(-length // _STEP) * _STEP
         checksum, filled = google_crc32c.Checksum(), 0
         while filled < length:
             chunk = self._rest or next(self._chunks, b"")

@@ -202,7 +202,8 @@ class Proven(ABC):
         if told is None:
             version, checksum = store.calls.written(answer)
             return True, Seen(seen.key, seen.size, version), checksum
-        self._is_no(told)
+        if told.verdict is not Verdict.REFUSED:  # a right to write over things may be lacking
+            self._is_no(told)
         return False, seen, None
 
     def _is_no(self, told: Refusal, statuses: tuple[int, ...] = ()) -> bool:
@@ -237,8 +238,11 @@ class Proven(ABC):
         answer = store.ask("probe", "", store.calls.delete_many([other]))
         if told := store.calls.refusal_of(answer):
             return self._is_no(told)
-        ended = store.calls.deleted_many([other], answer)
-        return ended.get(other.key) is not None
+        told = store.calls.deleted_many([other], answer).get(other.key)
+        try:
+            return told is not None and self._is_no(told, (412,))
+        except RetainerError:
+            return False  # it says nothing of the condition
 
     # ── what is believed ────────────────────────────────────────────────────────────────────────
 

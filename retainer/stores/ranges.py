@@ -25,11 +25,10 @@ Ask = Callable[[str | None, str | None], Page]
 @dataclass(frozen=True, slots=True)
 class _End:
     """How a range ended: `beyond` is the first key that was seen behind its end (None: the list
-    ended), `met` that its last key was its end itself."""
+    ended)."""
 
     first: str | None
     beyond: str | None
-    met: bool
 
 
 def in_ranges(ask: Ask, bounds: Sequence[str]) -> Iterator[Sequence[Seen]]:
@@ -98,25 +97,30 @@ def _one_range(
             first, last = first or seen.key, seen.key
             if end is not None and seen.key > end:
                 put(mine)
-                return _End(first, seen.key, met=False)
+                return _End(first, seen.key)
             mine.append(seen)
         put(mine)
-        if last is not None and last == end and mine:
-            return _End(first, None, met=True)
+        if last is not None and last == end and mine and page.then is not None:
+            return _End(first, _behind(ask(after, page.then), last))
         if page.then is None:
-            return _End(first, None, met=False)
+            return _End(first, None)
         if page.then == then:
             raise ListingTorn("the list goes in a circle")
         then = page.then
-    return _End(first, None, met=True)
+    return _End(first, None)
+
+
+def _behind(page: Page, last: str) -> str:
+    """The first key behind the end of a range that ended with its page."""
+    if not page.objects or page.objects[0].key <= last:
+        raise ListingTorn("its list does not go on where it said so")
+    return page.objects[0].key
 
 
 def _meet(ranges: Sequence[_End]) -> None:
     """Raises ListingTorn where a range does not begin with what the one before saw behind its
     end."""
     for number, this in enumerate(ranges[:-1]):
-        if this.met:
-            continue
         following = next((each.first for each in ranges[number + 1 :] if each.first), None)
         if this.beyond != following:
             raise ListingTorn("the ranges of its list do not meet")

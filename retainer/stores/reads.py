@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from retainer.errors import ListingBroken, RetainerError, StoreFailed
 from retainer.model.moment import read_http_date
@@ -17,9 +17,6 @@ from retainer.stores.ranges import in_ranges, split
 from retainer.stores.sentences import TRY_AGAIN, failure_of
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import MOST_AT_ONCE, Answer, NoAnswer, Request, Wire
-
-if TYPE_CHECKING:
-    pass
 
 Says = TypeVar("Says")
 
@@ -114,7 +111,7 @@ class ObjectReader:
             if first is not None and first.then is None:
                 pages: Iterator[Sequence[Seen]] = iter([first.objects])
             else:
-                pages = in_ranges(partial(self._page, ""), bounds or split(self._folders))
+                pages = in_ranges(partial(self._page, ""), bounds or self._folded())
             for page in pages:
                 for seen in page:
                     if seen.key and not seen.key.startswith(OWN_PREFIX):
@@ -134,6 +131,14 @@ class ObjectReader:
                 then = page.then
         except StoreFailed as error:
             raise ListingBroken(error.message, hint=error.hint) from None
+
+    def _folded(self) -> Sequence[str]:
+        """Where a list may be split of which nothing is known; nowhere, where folders are not
+        told."""
+        try:
+            return split(self._folders)
+        except StoreFailed:
+            return []
 
     def _folders(self, under: str) -> Sequence[str]:
         answer = self.ask("list", under, self.calls.folders(under))

@@ -191,7 +191,9 @@ class S3Abilities(Proven):
         self._writer = writer
 
     def computes(self, version: str) -> bool | None:
-        return self.known.get("parts_checksum" if "-" in version else "checksum")
+        if "-" in version and "checksum" in self.known:
+            return self.parts_checksum
+        return self.known.get("checksum")
 
     def _replaces(self, seen: Seen, put: Put, right: str) -> tuple[bool, Seen, Checksum | None]:
         """Ceph RGW 16.2.15 takes an ETag in If-Match of a PUT only without its quotes

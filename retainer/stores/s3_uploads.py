@@ -63,7 +63,9 @@ class Uploads:
             done = [each.result() for each in sent]
             answer = self._end("write", new.key, upload, done, of_all, over)
             etag, computed = writer.said("write", new.key, answer, completed)
-            return writer.made(new.key, size, etag or self._etag_of(new.key, size), computed)
+            if not etag:
+                return writer.made(new.key, size, self._etag_of(new.key, size), None)
+            return writer.made(new.key, size, etag, computed)
         except BaseException:
             with suppress(RetainerError):
                 self.abandon(new.key, upload)

@@ -7,6 +7,7 @@ from retainer.stores.calls import Account
 from retainer.stores.verdict import Refusal, Verdict
 
 TRY_AGAIN = "the connection failed; run it again"
+_SIGNED = ("x-amz-", "x-goog-", "upload_id", "uploadid=", "access_token", "signature=")
 NO_RIGHT = "the credentials lack a right there"
 
 
@@ -45,5 +46,5 @@ def _leads_elsewhere(store: str, said: str, told: Refusal) -> StoreFailed:
 def _in_its_words(told: Refusal) -> str:
     """What the server says itself, without addresses that may be signed."""
     words = " ".join(told.message.split())[:200]
-    signed = "X-Amz-" in words or "X-Goog-" in words
+    signed = any(each in words.lower() for each in _SIGNED)
     return f"; it says: {words}" if words and not signed else ""

@@ -167,7 +167,17 @@ class ObjectWriter(ObjectReader):
         done: dict[Seen, Deletion | StoreFailure] = {}
         together = [seen for seen in batch if self.calls.goes_in_a_batch(seen.key)]
         for start in range(0, len(together), self.calls.batch):
-            done |= self._deleted_together(together[start : start + self.calls.batch])
+            try:
+                done |= self._deleted_together(together[start : start + self.calls.batch])
+            except RetainerError as error:
+                if not done:
+                    raise
+                # What calls before have deleted stands; of this one and those that were never made
+                # it is known only where it was refused.
+                refused = isinstance(error, StoreRefused | CredentialsRefused)
+                failure = StoreFailure(error.message, refused=refused)
+                done |= dict.fromkeys(together[start:], failure)
+                break
         return [done[seen] if seen in done else self._deleted_alone(seen) for seen in batch]
 
     def _deleted_alone(self, seen: Seen) -> Deletion | StoreFailure:
