@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from retainer.apply.copied import Changed
 from retainer.apply.parts import named_in, whole_in
+from retainer.apply.way import is_same
 from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
@@ -61,20 +62,16 @@ def missing_witness(
     ):
         witnesses = list(group)
         known = seen.get(name, {})
-        unseen = [each for each in witnesses if not _is_as_planned(known.get(each.key), each)]
+        unseen = [each for each in witnesses if not is_same(known.get(each.key), each)]
         found = _as_they_are(stores[name], unseen) if name in stores and unseen else {}
         for witness in unseen:
             if witness.key not in found:
                 return f"the copy in {name} that makes it safe is not there any more"
-            if not _is_as_planned(found[witness.key], witness):
+            if not is_same(found[witness.key], witness):
                 return f"the copy in {name} that makes it safe has changed"
         if reason := _not_whole(action, stores[name], witnesses):
             return f"the copy in {name} that makes it safe is not whole: {reason}"
     return None
-
-
-def _is_as_planned(seen: Seen | None, planned: Planned) -> bool:
-    return seen is not None and (seen.version, seen.size) == (planned.version, planned.size)
 
 
 def _not_whole(action: Action, store: StoreReader, witnesses: Sequence[Planned]) -> str | None:

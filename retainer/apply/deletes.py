@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 
 from retainer.apply.delete import (
@@ -50,12 +51,14 @@ class Deletes:
     def make(self, each: Each) -> None:
         """All of them, store by store."""
         if not self.left:
-            for action in self._planned():
-                self._outcomes.already(action)
+            for store in self._job.plan.deleted_in:
+                for action in self._job.plan.deletes(store):
+                    self._outcomes.already(action)
             return
         self._places.check()
         if reason := self._last_look_before():
-            self._outcomes.left(self._waiting(), f"{reason}: no deletes")
+            waiting = chain.from_iterable(map(self._waiting, self._job.plan.deleted_in))
+            self._outcomes.left(waiting, f"{reason}: no deletes")
             return
         for store in self._job.plan.deleted_in:
             self._places.check()
@@ -67,13 +70,9 @@ class Deletes:
         """How many were not made by an earlier run."""
         return sum(self._job.plan.deleted_in.values()) - len(self._job.deleted_before)
 
-    def _planned(self) -> Iterator[Action]:
-        for store in self._job.plan.deleted_in:
-            yield from self._job.plan.deletes(store)
-
-    def _waiting(self) -> Iterator[Action]:
-        """Those that no earlier run has made; the others are told so."""
-        for action in self._planned():
+    def _waiting(self, store: str) -> Iterator[Action]:
+        """Those in a store that no earlier run has made; the others are told so."""
+        for action in self._job.plan.deletes(store):
             if action.n in self._job.deleted_before:
                 self._outcomes.already(action)
             else:
@@ -108,7 +107,7 @@ class Deletes:
             self._job.anchor(store, [(rule, *planned[rule]) for rule in sorted(planned)])
         except RetainerError as error:
             said = f"{store} cannot be made to remember what is deleted there ({error.message})"
-            waiting = (each for each in self._told_before(store) if not self._is_barred(each))
+            waiting = (each for each in self._waiting(store) if not self._is_barred(each))
             self._outcomes.left(waiting, f"{said}: no deletes there")
             return False
         return True
@@ -136,13 +135,6 @@ class Deletes:
         self._outcomes.left([action], None)
         return True
 
-    def _told_before(self, store: str) -> Iterator[Action]:
-        for action in self._job.plan.deletes(store):
-            if action.n in self._job.deleted_before:
-                self._outcomes.already(action)
-            else:
-                yield action
-
     # ── store by store ──────────────────────────────────────────────────────────────────────────
 
     def _make_in(self, store: str, each: Each) -> None:
@@ -151,7 +143,7 @@ class Deletes:
         together: list[Action] = []
 
         def units() -> Iterator[list[Action]]:
-            for action in self._told_before(store):
+            for action in self._waiting(store):
                 if self._is_barred(action) or not self._places.is_usable(action):
                     continue
                 if not batches or len(action.objects) > 1:

@@ -36,19 +36,22 @@ class Outcomes:
 
     # ── what was not done ───────────────────────────────────────────────────────────────────────
 
-    def failed(
-        self, action: Action, cause: str, hint: str | None, *, unknown: bool = False
-    ) -> None:
-        """`unknown`: it may have been done all the same, so that its announcement stays open."""
+    def _not_done(self, event: str, action: Action, cause: str, **more: Any) -> None:
         self._job.journal.write(
-            "failed",
+            event,
             row=action.n,
             act=action.decision,
             asset=action.asset_id,
             store=action.store,
             cause=cause,
-            unknown=unknown,
+            **more,
         )
+
+    def failed(
+        self, action: Action, cause: str, hint: str | None, *, unknown: bool = False
+    ) -> None:
+        """`unknown`: it may have been done all the same, so that its announcement stays open."""
+        self._not_done("failed", action, cause, unknown=unknown)
         with self._guard:
             self.summary.failed.append(
                 Trouble(action.decision, action.asset_id, action.store, cause, hint)
@@ -56,14 +59,7 @@ class Outcomes:
         self.watcher.ended(action, "failed", cause)
 
     def skipped(self, action: Action, cause: str) -> None:
-        self._job.journal.write(
-            "skipped",
-            row=action.n,
-            act=action.decision,
-            asset=action.asset_id,
-            store=action.store,
-            cause=cause,
-        )
+        self._not_done("skipped", action, cause)
         with self._guard:
             self.summary.skipped.append(
                 Trouble(action.decision, action.asset_id, action.store, cause)
@@ -85,14 +81,7 @@ class Outcomes:
 
     def impossible(self, action: Action, cause: str) -> None:
         """It was not tried, since its store cannot do it."""
-        self._job.journal.write(
-            "left",
-            row=action.n,
-            act=action.decision,
-            asset=action.asset_id,
-            store=action.store,
-            cause=cause,
-        )
+        self._not_done("left", action, cause)
         self.watcher.ended(action, "left", None)
 
     def already(self, action: Action) -> None:

@@ -29,7 +29,7 @@ def from_store(
         except StoreFailed:
             as_planned(source, planned)  # it may have become long
             raise
-        if found is None or not is_same(found[0], planned):
+        if found is None or not is_same(found[0].seen, planned):
             raise _changed(source, planned)
         lying, chunks = found[0], iter((found[1],))
     else:
@@ -42,7 +42,7 @@ def from_store(
 def as_planned(store: StoreReader, planned: Planned) -> Look:
     """An object, if it is still what the plan saw. Raises Changed, ListingBroken, StoreFailed."""
     look = store.look(planned.key)
-    if look is None or not (is_same(look, planned) or _is_listed_so(store, look, planned)):
+    if look is None or not (is_same(look.seen, planned) or _is_listed_so(store, look, planned)):
         raise _changed(store, planned)
     return look
 
@@ -54,7 +54,7 @@ def _is_listed_so(store: StoreReader, look: Look, planned: Planned) -> bool:
     if look.seen.size != planned.size:
         return False
     listed = store.some_between(planned.key, planned.key, 1)
-    shown = any((seen.version, seen.size) == (planned.version, planned.size) for seen in listed)
+    shown = any(is_same(seen, planned) for seen in listed)
     again = store.look(planned.key) if shown else None
     return again is not None and again.seen.version == look.seen.version
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from retainer.planfile import Planned
-from retainer.ports import Look
+from retainer.ports import Look, Seen
 
 THROUGH_HERE = 256 << 10
 """Up to so many bytes are read and written from here also where the servers could copy them: two
@@ -41,15 +41,16 @@ def way(sides: Sides) -> Way:
     """The one way to make this copy."""
     match sides:
         case Sides(there=Look() as there, broken=broken):
-            return Way.REPLACE if is_same(there, broken) else Way.RECOGNISE
+            return Way.REPLACE if is_same(there.seen, broken) else Way.RECOGNISE
         case Sides(lying=Look() as lying, servers_copy=True) if lying.seen.size > THROUGH_HERE:
             return Way.SERVER_COPY
     return Way.THROUGH
 
 
-def is_same(there: Look, planned: Planned | None) -> bool:
-    """Whether what lies there is still what a plan saw."""
-    return planned is not None and (there.seen.version, there.seen.size) == (
-        planned.version,
-        planned.size,
+def is_same(seen: Seen | None, planned: Planned | None) -> bool:
+    """Whether what lies there is still what a plan saw; not where there is nothing."""
+    return (
+        seen is not None
+        and planned is not None
+        and (seen.version, seen.size) == (planned.version, planned.size)
     )

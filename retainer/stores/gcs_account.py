@@ -107,12 +107,8 @@ class GcsAccount:
         said = f"{where}: Google refused the credentials"
         return CredentialsRefused(said, hint=self.whose, store=self.store.name)
 
-    def may_pass(self, answer: Answer) -> bool:
-        told = refusal_of(answer)
-        return told is not None and told.may_pass
-
-    def is_busy(self, answer: Answer) -> bool:
-        return answer.status in (429, 503)
+    def refusal_of(self, answer: Answer) -> Refusal | None:
+        return refusal_of(answer)
 
     def hint_for(self, told: Refusal) -> str | None:
         return None

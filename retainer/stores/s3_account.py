@@ -198,12 +198,8 @@ class S3Account:
         )
         return f"{to.origin}{path}{'?' + query if query else ''}", sent
 
-    def may_pass(self, answer: Answer) -> bool:
-        told = refusal_of(answer)
-        return told is not None and told.may_pass
-
-    def is_busy(self, answer: Answer) -> bool:
-        return answer.status in (429, 503)
+    def refusal_of(self, answer: Answer) -> Refusal | None:
+        return refusal_of(answer)
 
     def hint_for(self, told: Refusal) -> str | None:
         match told.code:

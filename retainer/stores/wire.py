@@ -16,6 +16,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from retainer.stop import Stop
+from retainer.stores.verdict import Refusal
 from retainer.wire import Pools, cut_after
 
 LONGEST_ANSWER = 64 << 20
@@ -26,12 +27,14 @@ WHOLE_SECONDS = 300.0
 PIECE = 1 << 20
 FIRST_AT_ONCE = 32
 MOST_AT_ONCE = 256
+BUSY = (429, 503)
+"""So a server asks for fewer calls at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked. `path` and `query` are not encoded yet; names of headers are in small
-    letters."""
+    """What is asked. `path` as its dialer takes it, `query` not encoded yet; names of headers are
+    in small letters."""
 
     method: str
     path: str
@@ -63,11 +66,8 @@ class Dialer(Protocol):
     def address(self, request: Request) -> tuple[str, Mapping[str, str]]:
         """The whole address and all headers, signed at this moment."""
 
-    def may_pass(self, answer: Answer) -> bool:
-        """Whether the same call may go through later."""
-
-    def is_busy(self, answer: Answer) -> bool:
-        """Whether the server asks for fewer calls at once."""
+    def refusal_of(self, answer: Answer) -> Refusal | None:
+        """Why a call was not done; None where it was."""
 
 
 class Wire:
@@ -135,8 +135,9 @@ class Wire:
                     answer = None
             if answer is not None:
                 self._told = (answer.headers.get("date", ""), time.monotonic())
-                self._lane.ended(busy=self._dialer.is_busy(answer))
-                if not self._dialer.may_pass(answer):
+                self._lane.ended(busy=answer.status in BUSY)
+                told = self._dialer.refusal_of(answer)
+                if told is None or not told.may_pass:
                     return answer
             if tries == most or self._stop.pause(_backoff(tries)):
                 break
