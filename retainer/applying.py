@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,21 +141,23 @@ def prepare(
     copied_to: Counter[str] = Counter()
     deleted_in: Counter[str] = Counter()
     rested_on: set[str] = set()
-    now_or_later = chain(actions(plan, "copy"), actions(plan, "delete"))
-    for later, action in chain(
-        ((False, each) for each in now_or_later),
-        ((True, each) for each in actions(plan, "copy", archived=True)),
-    ):
-        if reason := _impossible(action, settings, policies):
-            raise PlanRefused(
-                f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
-                hint=again,
-            )
-        if action.decision == "delete":
-            deleted_in[action.store] += 1
-            rested_on |= rests_on(action)
-        elif not later:
-            copied_to[action.store] += 1
+
+    def sound(found: Iterator[Action]) -> Iterator[Action]:
+        for action in found:
+            if reason := _impossible(action, settings, policies):
+                raise PlanRefused(
+                    f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
+                    hint=again,
+                )
+            yield action
+
+    for action in sound(actions(plan, "copy")):
+        copied_to[action.store] += 1
+    for action in sound(actions(plan, "delete")):
+        deleted_in[action.store] += 1
+        rested_on |= rests_on(action)
+    for _ in sound(actions(plan, "copy", archived=True)):
+        pass
     return Prepared(
         plan,
         held_back,
