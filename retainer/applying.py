@@ -78,7 +78,7 @@ class Prepared:
     """A plan that may be applied now, and what may be done of it: `apply.job.Actions`.
 
     `held_back`: why no delete may run, in words. `beside`: for deletes that have an object in
-    common with others, what makes those safe.
+    common with others, what makes those safe. `journal`: what it said when that was checked.
     """
 
     plan: PlanFile
@@ -88,6 +88,7 @@ class Prepared:
     deleted_in: Mapping[str, int]
     rested_on: frozenset[str]
     beside: Mapping[int, tuple[Planned, ...]]
+    journal: Sequence[Entry]
 
     @property
     def deleted(self) -> int:
@@ -166,6 +167,7 @@ def prepare(
         dict(sorted(deleted_in.items())),
         frozenset(rested_on),
         _beside(plan),
+        journal,
     )
 
 
@@ -497,7 +499,7 @@ def carry_out(
     """
     plan, header = prepared.plan, prepared.plan.header
     run_id = uuid.uuid4().hex[:12]
-    journal = Journal(world.state, run_id, plan.fingerprint, world.clock)
+    journal = Journal(world.state, run_id, plan.fingerprint, world.clock, prepared.journal)
     try:
         before = done_before(journal.before, plan.fingerprint)
         if before.finished:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from project import POLICY, ROOM, Project, make_project, pairs, video
 from retainer.apply import deletes as deleting
 from retainer.demo.standin import ALWAYS, StandIn
 from retainer.errors import CredentialsRefused, ListingBroken, PlanRefused, RetainerError
-from retainer.journal.file import Journal, read_journal
+from retainer.journal.file import Entry, Journal, read_journal
 from retainer.journal.lock import Held
 from retainer.model.setting import DEFAULT_LAYOUT
 from retainer.planfile import read_plan
@@ -501,6 +501,39 @@ def test_a_line_that_was_edited_stops_whoever_needs_the_journal(tmp_path: Path) 
     path.write_text(path.read_text().replace('"two"', '"TWO"'))
     with pytest.raises(RetainerError, match="damaged at line 2"):
         read_journal(tmp_path)
+
+
+@pytest.mark.parametrize("since", ["nothing new", "lines more", "another journal", "damaged"])
+def test_what_was_just_read_of_a_journal_is_not_read_again(tmp_path: Path, since: str) -> None:
+    def opened(folder: str, known: Sequence[Entry] = ()) -> Journal:
+        return Journal(tmp_path / folder, "run", "plan", lambda: datetime.now(UTC), known)
+
+    def written(folder: str, *events: str) -> None:
+        journal = opened(folder)
+        for event in events:
+            journal.write(event)
+        journal.close()
+
+    written("state", "one", "two")
+    path, known = tmp_path / "state" / "journal.jsonl", read_journal(tmp_path / "state")
+    match since:
+        case "lines more":
+            written("state", "three")
+        case "another journal":
+            written("other", "a", "b", "c")
+            (tmp_path / "other" / "journal.jsonl").replace(path)
+        case "damaged":
+            written("state", "three")
+            path.write_text(path.read_text().replace('"three"', '"THREE"'))
+            with pytest.raises(RetainerError, match="damaged at line 3"):
+                opened("state", known)
+            return
+    journal = opened("state", known)
+    journal.write("after")
+    journal.close()
+    before = {"lines more": ["one", "two", "three"], "another journal": ["a", "b", "c"]}
+    assert [entry.event for entry in journal.before] == before.get(since, ["one", "two"])
+    assert read_journal(tmp_path / "state")[:-1] == journal.before
 
 
 def test_a_name_with_half_a_character_ends_no_plan(local: Project) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,13 +17,16 @@ from urllib.parse import unquote
 import pytest
 from conftest import gcs_client, intercept, make_store
 from gcs_standin import GcsStandIn
+from google.auth.credentials import Credentials
 from google.cloud.exceptions import GoogleCloudError
 from project import make_project, video
+from urllib3 import HTTPResponse
 
 from retainer.demo.standin import StandIn
 from retainer.errors import CredentialsRefused, KeyTaken, StoreFailed
 from retainer.model.setting import Store
 from retainer.ports import Deletion, Seen, StoreFailure
+from retainer.stop import Stop
 from retainer.stores.calls import Described, Nonsense
 from retainer.stores.gcs import GcsWriter
 from retainer.stores.gcs_account import GcsAccount
@@ -30,7 +34,7 @@ from retainer.stores.gcs_answers import refusal_of
 from retainer.stores.gcs_calls import GcsCalls
 from retainer.stores.parts import crc32c_of
 from retainer.stores.verdict import Verdict
-from retainer.stores.wire import Answer, Request
+from retainer.stores.wire import Answer, Request, Wire
 
 MiB = 1 << 20
 BUCKET = "lab-plain"
@@ -355,6 +359,44 @@ def test_user_credentials_need_no_project_and_an_endpoint_is_not_anonymous(
         address, headers = account.address(Request("GET", "/storage/v1/b/acme-cold"))
         assert headers["authorization"] == "Bearer a-token"
         assert address.startswith(endpoint or "https://storage.googleapis.com/")
+
+
+class Renewable(Credentials):
+    """Google's, as a metadata server gives them: each token is good until it says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def refresh(self, request: object) -> None:
+        self.count += 1
+        self.token = f"token-{self.count}"
+        self.expiry = datetime(2999, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+
+
+def test_a_token_that_is_refused_before_its_time_is_renewed_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine whose clock is behind takes an ended token for a good one."""
+    credentials = Renewable()
+    monkeypatch.setattr("google.auth.default", lambda scopes: (credentials, None))
+    account, good = GcsAccount(GOOGLE), {"Bearer token-2"}
+    account.address(Request("GET", "/"))
+    account._renewed_at -= 3000
+    wire, asked = Wire(account, "storage", Stop()), []
+
+    def send(request: Request) -> Any:
+        bearer = account.address(request)[1]["authorization"]
+        asked.append(bearer)
+        status = 200 if bearer in good else 401
+        return HTTPResponse(BytesIO(b"{}"), {}, status, preload_content=False)
+
+    monkeypatch.setattr(wire, "_send", send)
+    assert wire.ask(Request("GET", "/")).status == 200
+    assert asked == ["Bearer token-1", "Bearer token-2"]
+    good.clear()
+    assert wire.ask(Request("GET", "/")).status == 401  # a new token is not refused for its age
+    assert (asked[2:], credentials.count) == (["Bearer token-2"], 2)
 
 
 def test_what_is_asked_without_tls_never_gets_a_token(

@@ -40,7 +40,8 @@ class Entry:
     seal: str = ""
 
 
-_SEALED = re.compile(rb'(.+),"hash":"([0-9a-f]{64})"\}', re.DOTALL)
+_BEFORE_SEAL, _AFTER_SEAL = b',"hash":"', b'"}'
+_SEAL_AT = -(len(_BEFORE_SEAL) + 64 + len(_AFTER_SEAL))
 _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "deleted": {"row": int, "store": str, "rule": str, "bytes": int, "asset": str},
     "copied": {"row": int, "record": dict},
@@ -55,6 +56,7 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "end": {"finished": bool},
 }
 """What later runs read of each event."""
+_ANY: dict[str, type | tuple[type, ...]] = {}
 
 
 def _sealed(line: dict[str, Any]) -> tuple[bytes, str]:
@@ -67,19 +69,21 @@ def _sealed(line: dict[str, Any]) -> tuple[bytes, str]:
 def _opened(text: bytes) -> tuple[dict[str, Any], str]:
     """A line and its hash. Raises ValueError where they do not belong together, and for what no run
     writes."""
-    found = _SEALED.fullmatch(text)
-    if found is None or hashlib.sha256(found[1] + b"}").hexdigest() != found[2].decode():
+    body, tail = text[:_SEAL_AT] + b"}", text[_SEAL_AT:]
+    seal = hashlib.sha256(body).hexdigest()
+    if tail != _BEFORE_SEAL + seal.encode() + _AFTER_SEAL:
         raise ValueError
-    line = json.loads(found[1] + b"}")
+    line = json.loads(body.decode())
     of = line["of"]
-    shape = _SHAPES.get(line["event"], {})
-    if not isinstance(of, dict) or not all(
-        isinstance(of.get(name), kind) for name, kind in shape.items()
-    ):
+    if not isinstance(of, dict):
         raise ValueError
-    if not all(isinstance(line[name], str) for name in ("at", "run", "plan", "event")):
-        raise ValueError
-    return line, found[2].decode()
+    for name, kind in _SHAPES.get(line["event"], _ANY).items():
+        if not isinstance(of.get(name), kind):
+            raise ValueError
+    for name in ("at", "run", "plan", "event"):
+        if not isinstance(line[name], str):
+            raise ValueError
+    return line, seal
 
 
 def _entries(
@@ -101,6 +105,19 @@ def _entries(
             ) from None
         previous = seal
         yield Entry(at, line["run"], line["plan"], line["event"], line["of"], seal)
+
+
+def _after(known: Sequence[Entry], content: bytes, path: Path) -> Iterator[Entry]:
+    """Every entry of a journal that may begin with those that are known: each line's hash answers
+    for all before it. Raises RetainerError where the chain is broken."""
+    if known:
+        end = _BEFORE_SEAL + known[-1].seal.encode() + _AFTER_SEAL + b"\n"
+        at = content.find(end) + len(end)
+        if at >= len(end) and content.count(b"\n", 0, at) == len(known):
+            yield from known
+            yield from _entries(content[at:], path, previous=known[-1].seal, first=len(known) + 1)
+            return
+    yield from _entries(content, path)
 
 
 def read_journal(folder: Path) -> list[Entry]:
@@ -149,8 +166,16 @@ class Journal:
     """The journal opened for one run. An entry is on disk when `write` returns. Safe to use from
     several threads."""
 
-    def __init__(self, folder: Path, run: str, plan: str, clock: Callable[[], datetime]) -> None:
-        """Raises Locked when another run has it open, RetainerError when it is damaged or cannot be
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        plan: str,
+        clock: Callable[[], datetime],
+        known: Sequence[Entry] = (),
+    ) -> None:
+        """`known`: what this process has read of it just now, which is not read again. Raises
+        Locked when another run has it open, RetainerError when it is damaged or cannot be
         written."""
         self.run = run
         self.plan = plan
@@ -174,12 +199,12 @@ class Journal:
                 f"another run is writing to {self.path}", hint="wait until it has ended"
             ) from None
         try:
-            self._begin(folder)
+            self._begin(folder, known)
         except BaseException:
             self._stream.close()
             raise
 
-    def _begin(self, folder: Path) -> None:
+    def _begin(self, folder: Path, known: Sequence[Entry]) -> None:
         there = os.fstat(self._stream.fileno())
         self.place = f"{there.st_dev}:{there.st_ino}:{_boot()}"
         """Which file it is on this machine, since it was started: a copy of it is another one, and
@@ -187,24 +212,24 @@ class Journal:
         self._stream.seek(0)
         content = self._stream.read()
         whole = self._size = content.rfind(b"\n") + 1
-        self.before = list(_entries(content[:whole], self.path))
+        self.before = list(_after(known, content[:whole], self.path))
         self._previous = self.before[-1].seal if self.before else _START
         self._lines = len(self.before)
         self._entries, self._read = list(self.before), whole
         self._synced, self._synced_seal, self._synced_lines = whole, self._previous, self._lines
-        known = state_id(folder)
-        if known is None:
-            known = uuid.uuid4().hex
+        own = state_id(folder)
+        if own is None:
+            own = uuid.uuid4().hex
             try:
                 with (folder / _ID_FILE).open("x", encoding="ascii") as stream:
-                    stream.write(known + "\n")
+                    stream.write(own + "\n")
                     stream.flush()
                     os.fsync(stream.fileno())
             except OSError as error:
                 raise RetainerError(
                     f"{folder / _ID_FILE} cannot be written: {error.strerror}", hint=_WRITABLE
                 ) from None
-        self.state = known
+        self.state = own
         if whole < len(content):
             # A kill cut the last line off. What it announced was not begun, for an act waits until
             # its line is on disk.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +33,9 @@ logging.getLogger("google.auth").setLevel(logging.ERROR)  # a project is not nee
 _GOOGLE = "https://storage.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.full_control",)
 _CLIENT = f"retainer/{version('retainer')}"
+_YOUNG = 60.0
+"""A token that is refused at an age of so many seconds is refused for another reason than its
+age."""
 
 
 class GcsAccount:
@@ -51,6 +55,7 @@ class GcsAccount:
         if "://" not in self._origin:
             self._origin = f"http://{self._origin}"
         self._renewing = threading.Lock()
+        self._renewed_at = -_YOUNG
         self._project: str | None = None
         self._credentials = self._found(emulated is not None)
         self.calls = GcsCalls(store)
@@ -94,13 +99,30 @@ class GcsAccount:
             if self._credentials is not None:
                 with self._renewing:
                     if self._credentials.token_state is not TokenState.FRESH:
-                        self._credentials.refresh(Renewal())
+                        self._renew(self._credentials)
                     self._credentials.apply(headers)
         except GoogleAuthError as error:
             if error.retryable or isinstance(error, TransportError):
                 raise ConnectionError(type(error).__name__) from None  # the wire tries it again
             raise self._no_token() from None
         return address, headers
+
+    def _renew(self, credentials: Credentials) -> None:
+        credentials.refresh(Renewal())
+        self._renewed_at = time.monotonic()
+
+    def renewed(self, since: float) -> bool:
+        """A token can end before the time that it was given with (a clock that is behind, a key
+        that was taken back), so one that is refused is renewed once, as Google's client does."""
+        if self._credentials is None:
+            return False
+        with self._renewing:
+            if self._renewed_at <= since and time.monotonic() - self._renewed_at >= _YOUNG:
+                try:
+                    self._renew(self._credentials)
+                except GoogleAuthError:
+                    return False
+            return self._renewed_at > since
 
     def _no_token(self) -> CredentialsRefused:
         where = f"reach {self.store.name}"

@@ -198,6 +198,9 @@ class S3Account:
         )
         return f"{to.origin}{path}{'?' + query if query else ''}", sent
 
+    def renewed(self, since: float) -> bool:
+        return False  # botocore renews them well before they end
+
     def refusal_of(self, answer: Answer) -> Refusal | None:
         return refusal_of(answer)
 

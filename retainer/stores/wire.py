@@ -16,7 +16,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from retainer.stop import Stop
-from retainer.stores.verdict import Refusal
+from retainer.stores.verdict import Refusal, Verdict
 from retainer.wire import Pools, cut_after
 
 LONGEST_ANSWER = 64 << 20
@@ -68,6 +68,10 @@ class Dialer(Protocol):
 
     def refusal_of(self, answer: Answer) -> Refusal | None:
         """Why a call was not done; None where it was."""
+
+    def renewed(self, since: float) -> bool:
+        """Whether there are newer credentials than those of a call that was begun at `since`
+        (monotonic seconds), got now if need be: a call that was refused for them may then pass."""
 
 
 class Wire:
@@ -127,6 +131,7 @@ class Wire:
     ) -> Answer:
         most = 1 if request.once else self._tries
         for tries in range(1, most + 1):
+            began = time.monotonic()
             with self._lane:
                 try:
                     answer = Answer(*take(self._send(request)), tries=tries)
@@ -137,7 +142,12 @@ class Wire:
                 self._told = (answer.headers.get("date", ""), time.monotonic())
                 self._lane.ended(busy=answer.status in BUSY)
                 told = self._dialer.refusal_of(answer)
-                if told is None or not told.may_pass:
+                if told is None:
+                    return answer
+                ended = told.verdict is Verdict.CREDENTIALS and tries == 1 < most
+                if ended and self._dialer.renewed(began):
+                    continue
+                if not told.may_pass:
                     return answer
             if tries == most or self._stop.pause(_backoff(tries)):
                 break
