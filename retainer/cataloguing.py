@@ -293,7 +293,7 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     return [
         *members,
         {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)}
-        | {"asset_id": manifest.asset_id}
+        | {"asset_id": manifest.asset_id, "broken": bool(manifest.partial) or None}
         | whole,
     ]
 

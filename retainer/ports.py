@@ -95,6 +95,8 @@ class Look:
     proof enough that bytes are wrong."""
     age: timedelta | None = None
     """How long ago it was written, by the store's own clock; None where the store does not say."""
+    encoding: str = ""
+    """How its bytes are packed (Content-Encoding), in small letters."""
 
 
 class Deletion(Enum):
@@ -258,9 +260,11 @@ class StoreWriter(StoreReader, Protocol):
         begun: Begun = untold,
         lock_until: datetime | None = None,
         over: Seen | None = None,
+        encoding: str = "",
     ) -> Look:
         """Write an object that does not exist yet from a stream, without touching the disk. `over`:
-        the broken one that it replaces instead.
+        the broken one that it replaces instead. `encoding`: how the bytes are packed, which a store
+        keeps as Content-Encoding, and a folder cannot.
 
         Gives the object with the checksum that the store computed of it, where it is known to do so
         and told it in its answer.
@@ -365,12 +369,18 @@ class Recordings(Protocol):
 @dataclass(frozen=True, slots=True)
 class Body:
     """An opened source: its length in bytes where the server gave one, its content type, its bytes,
-    and its address without the query."""
+    and its address without the query.
+
+    `encoding`: how they are packed (`Content-Encoding`). `stored_length`: so many they are where
+    they lie packed, and are unpacked on their way by the server, which marks their end.
+    """
 
     length: int | None
     content_type: str
     chunks: Iterator[bytes]
     address: str = ""
+    encoding: str = ""
+    stored_length: int | None = None
 
 
 class Downloads(Protocol):
@@ -385,8 +395,15 @@ class Downloads(Protocol):
         """
 
     def open_beside(self, address: str) -> Body:
-        """Open a member of a recording of many objects at its public address, and follow no
-        redirect from there. Raises as `open`."""
+        """Open a member of a recording of many objects at its public address, and follow redirects
+        only to where that `may_lead`. Raises as `open`."""
+
+    def has_more(self, asset_id: str, length: int) -> bool:
+        """Whether the server has more of a recording than so many bytes. Raises SourceFailed."""
+
+    def may_lead(self, page: str, address: str) -> bool:
+        """Whether what lies at one address may lead to another: on the same server, and to the
+        hosts that the settings name."""
 
 
 def looked_and_read(store: StoreReader, key: str, most: int) -> tuple[Look, bytes] | None:

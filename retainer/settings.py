@@ -101,7 +101,10 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
             for name, item in file.stores.items()
         ),
         source=Source(
-            file.source.url.rstrip("/"), tuple(file.source.hosted), file.source.allow_http
+            file.source.url.rstrip("/"),
+            tuple(file.source.hosted),
+            file.source.allow_http,
+            tuple(host.lower() for host in file.source.media_hosts),
         ),
         timezone=file.timezone,
         limits=DeleteLimits(
@@ -206,6 +209,14 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 ("source", "hosted", number),
                 message,
                 "write scheme and bucket alone, such as s3://hms-prod-*",
+            )
+    for number, host in enumerate(settings.source.media_hosts):
+        if not re.fullmatch(r"[a-z0-9.*?\[\]_:-]*[a-z0-9\]]", host) or host.strip("*?.") == "":
+            yield document.complain(
+                "S308",
+                ("source", "media_hosts", number),
+                f"`{host}` is no host, so it would never match",
+                "write the host alone, such as cdn.example.com or *.example.com",
             )
     sound = []
     for store in settings.stores:

@@ -71,7 +71,10 @@ def open_api(
 ) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
     are none."""
-    return HmsApi(settings.source.url, credentials(), on_wait=on_wait, stop=stop)
+    source = settings.source
+    return HmsApi(
+        source.url, credentials(), on_wait=on_wait, stop=stop, media_hosts=source.media_hosts
+    )
 
 
 def open_downloads(settings: Settings, on_wait: Callable[[str], None], stop: Stop) -> Downloads:
@@ -131,4 +134,10 @@ class NoDownloads:
         raise self._why
 
     def open_beside(self, address: str) -> Body:
+        raise self._why
+
+    def has_more(self, asset_id: str, length: int) -> bool:
+        raise self._why
+
+    def may_lead(self, page: str, address: str) -> bool:
         raise self._why

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import json
 import re
 import threading
@@ -1165,3 +1166,86 @@ def test_what_is_no_address_of_a_server_is_told_as_that_and_not_tried_again(
         lab.client(url=url).first_page()
     assert "`url` in retainer.yaml" in caught[0].message
     assert lab.slept == []
+
+
+@pytest.mark.parametrize(
+    ("hosts", "leads", "copied"),
+    [
+        ((), "/second", True),
+        ((), "http://localhost:{port}/second", False),
+        (("local*",), "http://localhost:{port}/second", True),
+        (("cdn.example",), "http://localhost:{port}/second", False),
+    ],
+)
+def test_a_part_is_followed_where_the_settings_say(
+    lab: Lab, hosts: tuple[str, ...], leads: str, copied: bool
+) -> None:
+    def answer(path: str, _: Any) -> Answer:
+        port = base.rpartition(":")[2]
+        to = {"Location": leads.format(port=port)}
+        return (302, to, b"") if "first" in path else (200, {}, BODY)
+
+    with scripted(answer) as base:
+        client = lab.client(url=base, media_hosts=hosts)
+        if copied:
+            assert whole(client.open_beside(f"{base}/first.ts")) == BODY
+        else:
+            with fails(SourceFailed) as caught:
+                client.open_beside(f"{base}/first.ts")
+            assert "leads to another host (localhost)" in caught[0].message
+            assert "source.media_hosts" in (caught[0].hint or "")
+
+
+@pytest.mark.parametrize(
+    ("page", "address", "leads"),
+    [
+        ("https://cdn.example/a", "https://CDN.example:443/b", True),
+        ("https://cdn.example/a", "http://cdn.example/b", False),
+        ("https://cdn.example/a", "https://one.parts.example/b", True),
+        ("https://cdn.example/a", "http://one.parts.example/b", False),
+        ("http://cdn.example/a", "http://one.parts.example/b", True),
+        ("https://cdn.example/a", "https://parts.example/b", False),
+        ("https://cdn.example/a", "https://user@cdn.example/b", False),
+        ("https://cdn.example/a", "file:///b", False),
+    ],
+)
+def test_where_one_address_may_lead(lab: Lab, page: str, address: str, leads: bool) -> None:
+    client = lab.client(media_hosts=("*.parts.example",))
+    assert client.may_lead(page, address) is leads
+
+
+def test_a_server_is_quoted_less_what_names_a_person(lab: Lab) -> None:
+    error = (
+        b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>User: "
+        b"arn:aws:iam::1234:user/jane is not authorized to see https://b.example/k?X-Signature=1"
+        b"</Message></Error>"
+    )
+
+    def answer(path: str, _: Any) -> Answer:
+        return said({"url": f"{base}/file"}) if "presigned" in path else (403, {}, error)
+
+    with scripted(answer) as base, fails(SourceFailed) as caught:
+        lab.client(url=base).open("a1")
+    assert "403 (AccessDenied: User: … is not authorized to see …)" in caught[0].message
+
+
+@pytest.mark.parametrize("knows_gzip", [True, False])
+def test_what_gcs_would_unpack_is_asked_for_as_it_is_stored(lab: Lab, knows_gzip: bool) -> None:
+    packed = gzip.compress(BODY)
+    stored = {
+        "x-goog-stored-content-encoding": "gzip",
+        "x-goog-stored-content-length": str(len(packed)),
+    }
+
+    def answer(path: str, headers: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/file"})
+        if headers.get("Accept-Encoding") == "gzip" and knows_gzip:
+            return 200, {**stored, "Content-Encoding": "gzip"}, packed
+        return 200, stored, BODY
+
+    with scripted(answer) as base:
+        body = lab.client(url=base).open("a1")
+        assert b"".join(body.chunks) == (packed if knows_gzip else BODY)
+    assert body.encoding == ("gzip" if knows_gzip else "")
+    assert body.stored_length == (None if knows_gzip else len(packed))

@@ -294,15 +294,40 @@ def test_a_body_that_is_cut_once_is_copied_whole_in_the_end(local: Project) -> N
 
 @pytest.mark.parametrize(
     ("content", "size", "words"),
-    [(video(1), 1_000_000, "counts as partial"), (b"", 0, "no byte came")],
+    [
+        (b"", 1_000_000, "no byte came"),
+        (b"", 0, "the bytes are no mp4: it is empty; kept, but it counts as partial"),
+        (bytes(5000), 0, "it does not begin like an mp4; kept, but it counts as partial"),
+    ],
 )
-def test_a_recording_shorter_than_its_record_or_empty_is_no_copy(
+def test_a_recording_that_is_empty_or_none_is_no_copy(
     local: Project, content: bytes, size: int, words: str
 ) -> None:
     local.hosted(A, content, size=size)
     local.plan()
     assert words in local.apply(expect=7)["failed"][0]["cause"]
     assert pairs(local.plan())[A, "vault"] == "copy"
+    local.hosted(A, video(1))
+    local.plan()
+    assert local.apply()["copied"] == 1
+    assert list(local.content("vault").values()) == [video(1)]
+
+
+def test_where_the_server_has_no_more_the_record_is_what_is_doubted(local: Project) -> None:
+    """Issue 13: `../shared/field/b08*`."""
+    local.hosted(A, video(1), size=1_000_000)
+    local.plan()
+    done = local.apply()
+    assert f"100ms's record says 1000000 bytes, {len(video(1))} came" in done["said"][0]
+    assert pairs(local.plan())[A, "vault"] == "keep"
+
+
+def test_an_empty_text_is_what_it_is(local: Project) -> None:
+    local.hosted(A, b"", size=0, kind="chat", path="s3://hms-prod-x/chat.csv")
+    local.plan()
+    assert local.apply()["copied"] == 1
+    assert list(local.content("vault").values()) == [b""]
+    assert pairs(local.plan())[A, "vault"] == "keep"
 
 
 def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:

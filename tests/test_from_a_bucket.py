@@ -286,3 +286,22 @@ def test_a_kill_around_the_write_of_a_copy_loses_nothing(
     assert project.apply()["copied"] == 1
     assert list(project.content("vault").values()) == [video(1, size)]
     assert pairs(project.plan())[A, "vault"] == "keep"
+
+
+@pytest.mark.parametrize("size", [SHORT, LONG])
+def test_what_is_stored_packed_is_kept_as_it_is_and_says_so(
+    size: int, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    """`../shared/field/b15*`: what is inside is judged, what is stored is kept."""
+    project = made("seaweedfs", request, tmp_path, api)
+    text = "SenderPeerID,SenderName\n" + "".join(f"{n},{n * n}\n" for n in range(size))
+    packed = gzip.compress(text.encode(), mtime=0)
+    project.uploaded(A, packed, type="chat")
+    put_as(project, key_of(project, A), packed, ContentEncoding="gzip", ContentType="text/csv")
+    project.plan()
+    assert project.apply()["copied"] == 1
+    vault = project.writer("vault")
+    (seen,) = vault.list()
+    look = vault.look(seen.key)
+    assert look is not None and look.encoding == "gzip"
+    assert project.content("vault")[seen.key] == packed

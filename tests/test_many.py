@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from conftest import SERVERS, endpoint_of
 from project import ROOM, Project, make_project, pairs, video
 
-from retainer.apply.verify import kind_of, not_a_recording
+from retainer.apply.kinds import error_page, kind_of, oddity
 from retainer.demo.standin import StandIn
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
@@ -179,7 +180,7 @@ def test_thumbnails_are_copied_where_they_can_be_read_and_named_where_they_canno
     ]
     if zipped:
         vods.hosted(
-            A, b"PK\x03\x04" + bytes(100), kind="room-vod", path=f"{base}/Rec.zip", thumbnails=faces
+            A, b"PK\x05\x06" + bytes(18), kind="room-vod", path=f"{base}/Rec.zip", thumbnails=faces
         )
     else:
         files = hls.simple() | {"thumbnails/thumbnail-1.jpg": next(iter(hls.thumbnails().values()))}
@@ -282,11 +283,16 @@ BROKEN: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
         ),
         "a JSON error",
     ),
-    "an empty segment": (
-        lambda files: files.update({next(n for n in files if n.endswith(".ts")): b""}),
-        "no byte came",
-    ),
 }
+PARTIAL = {
+    "a missing segment",
+    "no end tag",
+    "another host",
+    "a file",
+    "a page instead of a segment",
+    "a json error instead of a segment",
+}
+"""Of these what could be had is kept, and counts for nothing (issue 13)."""
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -301,7 +307,11 @@ def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
     done = vods.apply(expect=7)
     assert (done["copied"], len(done["failed"])) == (1, 1)
     assert sentence in done["failed"][0]["cause"]
-    assert "manifest.json" not in folder_of(vods, "vault", A)
+    kept = folder_of(vods, "vault", A)
+    assert ("manifest.json" in kept) == (what in PARTIAL)
+    if what in PARTIAL:
+        assert sentence in "; ".join(json.loads(kept["manifest.json"])["partial"])
+        assert {"master.m3u8", "layer-0/index.m3u8"} <= kept.keys()
     after = vods.plan("after.plan")
     assert pairs(after)[A, "vault"] == "copy" and pairs(after)[B, "vault"] == "keep"
     assert after["header"]["deletes"] == 0
@@ -310,8 +320,32 @@ def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
     assert without_manifest(folder_of(vods, "vault", A)) == hls.simple()
 
 
+def test_an_empty_segment_is_what_it_is(vods: Project) -> None:
+    files = hls.simple()
+    files[next(name for name in files if name.endswith(".ts"))] = b""
+    vods.hosted_vod(A, files)
+    vods.plan()
+    assert vods.apply()["copied"] == 1
+    assert without_manifest(folder_of(vods, "vault", A)) == files
+
+
+def test_what_has_no_end_plays_as_far_as_it_goes(vods: Project, tmp_path: Path) -> None:
+    """100ms may still write to what is younger than a day: that is waited for."""
+    files = hls.simple()
+    _index(files, b"#EXT-X-ENDLIST", b"")
+    vods.hosted_vod(A, files, age=timedelta(hours=20))
+    vods.hosted_vod(B, files, age=timedelta(hours=30))
+    vods.plan()
+    causes = {each["asset_id"]: each["cause"] for each in vods.apply(expect=7)["failed"]}
+    assert "has no end" in causes[A] and "partial" not in causes[A]
+    assert "has no end" in causes[B] and "partial" in causes[B]
+    assert folder_of(vods, "vault", A) == {}
+    copied = laid_out(folder_of(vods, "vault", B), tmp_path / "copy")
+    assert hls.played(copied) >= hls.SECONDS - 0.2
+
+
 @pytest.mark.parametrize("lost", ["a segment", "the end"])
-def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_no_source(
+def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_a_partial_copy(
     vods: Project, lost: str
 ) -> None:
     files = hls.simple()
@@ -322,11 +356,11 @@ def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_no_source(
     vods.uploaded_vod(A, files)
     vods.plan()
     done = vods.apply(expect=7)
-    assert ("name 1 objects that are not there" if lost == "a segment" else "has no end") in done[
-        "failed"
-    ][0]["cause"]
-    assert vods.plan(expect=None)["header"]["deletes"] == 0
-    assert folder_of(vods, "vault", A) == {}
+    cause = done["failed"][0]["cause"]
+    assert ("it is not there" if lost == "a segment" else "has no end") in cause
+    assert "counts as partial" in cause
+    after = vods.plan(expect=None)
+    assert after["header"]["deletes"] == 0 and pairs(after)[A, "vault"] == "copy"
 
 
 # ── repaired, resumed, deleted in order ───────────────────────────────────────────────────────────
@@ -533,6 +567,9 @@ def test_what_bytes_must_be_follows_from_the_type_or_the_name(
     kind: str | None, name: str, expected: str
 ) -> None:
     assert kind_of(kind, name) == expected
-    if expected in ("mp4", "zip", "webm", "png", "vtt", "json"):
-        assert not_a_recording(expected, "", b"\0\0\0\0nothing") == "it does not begin like one"
-    assert not_a_recording(expected, "text/html", b"") == "an HTML page"
+    if expected in ("mp4", "webm", "png"):
+        assert (
+            oddity(expected, "", b"\0\0\0\0nothing")
+            == f"it does not begin like a{'n' * (expected == 'mp4')} {expected}"
+        )
+    assert error_page(expected, "", b"<!DOCTYPE html>") == "an HTML page"

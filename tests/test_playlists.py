@@ -1,5 +1,4 @@
-"""HLS playlists followed to their ends: every object that they lead to, and an error for whatever
-is not understood."""
+"""HLS playlists followed to their ends: every object that they lead to, and what cannot be had."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import hashlib
 
 import pytest
 
-from retainer.apply.playlists import Tree, follow
+from retainer.apply.playlists import Tree, Unreadable, follow
 from retainer.errors import SourceFailed
 
 AT = "https://cdn.example/x/vod/"
@@ -26,13 +25,19 @@ def segment(uri: str) -> str:
 
 
 def followed(
-    files: dict[str, str | bytes], entry: str = "master.m3u8", beside: tuple[str, ...] = ()
+    files: dict[str, str | bytes],
+    entry: str = "master.m3u8",
+    beside: tuple[str, ...] = (),
+    *,
+    still_written: bool = False,
 ) -> Tree:
     def read(address: str) -> bytes:
-        content = files[address.removeprefix(AT)]
+        content = files.get(address.removeprefix(AT))
+        if content is None:
+            raise Unreadable(f"{address} is gone")
         return content if isinstance(content, bytes) else content.encode()
 
-    return follow(AT + entry, read, [AT + name for name in beside])
+    return follow(AT + entry, read, [AT + name for name in beside], still_written=still_written)
 
 
 def test_a_media_playlist_alone_is_a_recording() -> None:
@@ -46,7 +51,6 @@ def test_everything_that_a_playlist_names_is_a_member() -> None:
         '#EXT-X-KEY:METHOD=AES-128,URI="k1.key"',
         "#EXT-X-BYTERANGE:5@0",
         segment("all.m4s"),
-        '#EXT-X-PART:DURATION=1,URI="part.mp4"',
         '#EXT-X-KEY:METHOD=AES-128,URI="k2.key"',
         "#EXT-X-BYTERANGE:5@5",
         segment("all.m4s"),
@@ -54,6 +58,7 @@ def test_everything_that_a_playlist_names_is_a_member() -> None:
         segment("last.m4s"),
         '#EXT-X-KEY:METHOD=AES-128,URI="data:text/plain;base64,AAAA"',
         segment("inline.m4s"),
+        '#EXT-X-PART:DURATION=1,URI="part.mp4"',
     )
     top = master(
         '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="x",URI="a.m3u8"',
@@ -150,72 +155,203 @@ def test_a_member_that_would_lie_where_the_manifest_does_gets_another_name() -> 
     )
 
 
+V = "#EXT-X-STREAM-INF:BANDWIDTH=1"
+
+
 @pytest.mark.parametrize(
     "files, sentence",
     [
         ({"master.m3u8": ""}, "is no playlist"),
         ({"master.m3u8": "<html></html>"}, "is no playlist"),
-        ({"master.m3u8": b"#EXTM3U\n\xff\xfe"}, "is no playlist"),
         ({"master.m3u8": b"#EXTM3U\n" + b"#" * (17 << 20)}, "is longer than 16 MiB"),
-        ({"master.m3u8": media(segment("0.ts"), end="")}, "has no end"),
         ({"master.m3u8": media()}, "names no segment"),
-        (
-            {
-                "master.m3u8": media(
-                    '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="x",URI="a.m3u8"', segment("0.ts")
-                )
-            },
-            "which no playlist may",
-        ),
-        ({"master.m3u8": media("stray.ts")}, "names no segment"),
-        (
-            {"master.m3u8": media('#EXT-X-NEW-THING:A,URI="new.bin"', segment("0.ts"))},
-            "does not understand",
-        ),
-        (
-            {"master.m3u8": media('#EXT-X-MAP:URI="{$name}.mp4"', segment("0.ts"))},
-            "does not understand",
-        ),
-        (
-            {"master.m3u8": media(segment("https://other.example/0.ts"))},
-            "another host (https://other.example)",
-        ),
-        (
-            {"master.m3u8": media(segment("http://cdn.example/x/vod/0.ts"))},
-            "another host (http://cdn.example)",
-        ),
+        ({"master.m3u8": media("#EXT-X-GAP", segment("0.ts"))}, "names no segment"),
+        ({"master.m3u8": master(V, "v.m3u8")}, "v.m3u8 is gone"),
+        ({"master.m3u8": media(segment("https://other.example/0.ts"))}, "https://other.example"),
+        ({"master.m3u8": media(segment("http://cdn.example/x/vod/0.ts"))}, "http://cdn.example"),
         ({"master.m3u8": media(segment("https://cdn.example:8443/0.ts"))}, "another host"),
         ({"master.m3u8": media(segment("https://user@cdn.example/0.ts"))}, "another host"),
         ({"master.m3u8": media(segment("file:///etc/passwd"))}, "a file on this machine"),
-        (
-            {"master.m3u8": media('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://key"', segment("0.ts"))},
-            "another host (skd://key)",
-        ),
-        ({"master.m3u8": media(segment("a%2f..%2f..%2fx.ts"))}, "no name that a store could keep"),
-        ({"master.m3u8": media(segment("a%00b.ts"))}, "no name that a store could keep"),
-        ({"master.m3u8": media(segment("x" * 300))}, "no name that a store could keep"),
+        ({"master.m3u8": media(segment("http://[bad/0.ts"))}, "an address in it that is none"),
         ({"master.m3u8": media(segment("master.m3u8"))}, "a loop"),
-        ({"master.m3u8": master("#EXT-X-STREAM-INF:BANDWIDTH=1", "master.m3u8")}, "a loop"),
-        (
-            {
-                "master.m3u8": master("#EXT-X-STREAM-INF:BANDWIDTH=1", "b.m3u8"),
-                "b.m3u8": master("#EXT-X-STREAM-INF:BANDWIDTH=1", "c.m3u8"),
-            },
-            "a loop",
-        ),
-        (
-            {
-                "master.m3u8": master("#EXT-X-STREAM-INF:BANDWIDTH=1", "b.m3u8"),
-                "b.m3u8": media(segment("master.m3u8")),
-            },
-            "a loop",
-        ),
+        ({"master.m3u8": master(V, "master.m3u8")}, "a loop"),
+        ({"master.m3u8": master(V, "b.m3u8"), "b.m3u8": master(V, "c.m3u8")}, "a loop"),
+        ({"master.m3u8": master(V, "b.m3u8"), "b.m3u8": media(segment("master.m3u8"))}, "a loop"),
     ],
 )
-def test_what_is_not_whole_or_not_understood_is_an_error(
+def test_where_nothing_can_be_had_it_is_an_error(
     files: dict[str, str | bytes], sentence: str
 ) -> None:
     with pytest.raises(SourceFailed) as failed:
         followed(files)
     assert sentence in failed.value.message
-    assert "?" not in failed.value.message
+
+
+WHOLE = segment("0.ts")
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ([WHOLE, segment("https://other.example/1.ts")], "leads to another host"),
+        ([WHOLE, segment("file:///etc/passwd")], "a file on this machine"),
+        ([WHOLE, segment("http://[bad/1.ts")], "an address in it that is none"),
+        ([WHOLE, segment("{$name}.ts")], "by a variable that nothing defines"),
+        ([WHOLE, '#EXT-X-NEW-THING:A,URI="new.bin"'], "does not understand"),
+        (["#EXT-X-SKIP:SKIPPED-SEGMENTS=3", WHOLE], "leaves out what an earlier one had"),
+    ],
+)
+def test_what_can_be_had_is_kept_and_what_cannot_is_named(lines: list[str], sentence: str) -> None:
+    tree = followed({"a.m3u8": media(*lines)}, "a.m3u8")
+    assert set(tree.members) == {"0.ts"}
+    assert sentence in "; ".join([*tree.missing.values(), *tree.odd])
+    kept = tree.playlists[-1].content.decode()
+    assert "://" not in kept
+
+
+def test_a_variant_that_is_gone_or_empty_or_none_leaves_the_others() -> None:
+    top = master(V, "a.m3u8", V, "gone.m3u8", V, "empty.m3u8", V, "page.m3u8")
+    files: dict[str, str | bytes] = {
+        "master.m3u8": top,
+        "a.m3u8": media(segment("0.ts")),
+        "empty.m3u8": media(),
+        "page.m3u8": "<html></html>",
+    }
+    tree = followed(files)
+    assert set(tree.members) == {"0.ts"}
+    assert set(tree.missing) == {"gone.m3u8", "page.m3u8"}
+    assert tree.odd == ("the playlist empty.m3u8 names no segment",)
+    assert tree.playlists[-1].content.decode() == top
+
+
+def test_what_has_no_end_is_waited_for_or_gets_one() -> None:
+    text = media(segment("0.ts"), end="")
+    with pytest.raises(SourceFailed, match="has no end"):
+        followed({"a.m3u8": text}, "a.m3u8", still_written=True)
+    tree = followed({"a.m3u8": text}, "a.m3u8")
+    assert "has no end" in tree.odd[0]
+    assert tree.playlists[0].content.decode() == media(segment("0.ts"))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("#EXT-X-GAP\n#EXTINF:2,\n1.ts", ("1.ts",)),
+        ("#EXT-X-GAP\n#EXTINF:2,\nhttps://cdn.example/x/vod/1.ts?q", None),
+        ('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="skd://key"', ("skd://key",)),
+        ('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="urn:uuid:1"', ("urn:uuid:1",)),
+        ('#EXT-X-KEY:METHOD=AES-128,URI="data:text/plain;base64,AAAA"', ()),
+        ('#EXT-X-PART:DURATION=1,GAP=YES,URI="part.mp4"', ("part.mp4",)),
+        ('#EXT-X-MAP:URI=""', ()),
+    ],
+)
+def test_what_no_client_fetches_is_left_out_and_named(
+    line: str, named: tuple[str, ...] | None
+) -> None:
+    text = media(segment("0.ts"), line, segment("2.ts"))
+    tree = followed({"a.m3u8": text}, "a.m3u8")
+    assert set(tree.members) == {"0.ts", "2.ts"}
+    assert (dict(tree.missing), tree.odd) == ({}, ())
+    if named is not None:
+        assert tree.unneeded == named and tree.playlists[0].content.decode() == text
+    else:
+        assert "://" not in tree.playlists[0].content.decode()
+
+
+@pytest.mark.parametrize("tag", ["EXT-X-MAP", "EXT-X-KEY"])
+def test_what_stands_after_the_last_segment_is_needed_only_if_it_was_before(tag: str) -> None:
+    line = f'#{tag}:METHOD=AES-128,URI="k"'
+    after = followed({"a.m3u8": media(segment("0.ts"), line)}, "a.m3u8")
+    assert (set(after.members), after.unneeded) == ({"0.ts"}, ("k",))
+    before = followed({"a.m3u8": media(line, segment("0.ts"), line)}, "a.m3u8")
+    assert set(before.members) == {"0.ts", "k"}
+
+
+def test_the_parts_of_a_segment_are_dropped_since_it_has_all_of_them() -> None:
+    part = '#EXT-X-PART:DURATION=1,URI="0.p{}.m4s"'
+    text = media(part.format(0), part.format(1), segment("0.m4s"), part.format(2))
+    tree = followed({"a.m3u8": text}, "a.m3u8")
+    assert set(tree.members) == {"0.m4s", "0.p2.m4s"}
+    assert tree.playlists[0].content.decode() == media(segment("0.m4s"), part.format(2))
+
+
+def test_a_key_and_session_data_may_be_any_bytes() -> None:
+    files: dict[str, str | bytes] = {
+        "master.m3u8": master(
+            '#EXT-X-SESSION-DATA:DATA-ID="x",URI="d.json",FORMAT=JSON', V, "a.m3u8"
+        ),
+        "a.m3u8": media('#EXT-X-KEY:METHOD=SAMPLE-AES,URI="k.txt"', segment("0.ts")),
+    }
+    assert followed(files).opaque == {"d.json", "k.txt"}
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_a_line_ends_where_hls_says(letter: str) -> None:
+    text = media(f"#EXTINF:2,one{letter}two\n0.ts", f"# a{letter}b.ts", segment("1.ts"))
+    tree = followed({"a.m3u8": text}, "a.m3u8")
+    assert set(tree.members) == {"0.ts", "1.ts"}
+    assert tree.playlists[0].content == text.encode()
+
+
+def test_bytes_that_are_no_utf_8_are_kept_as_they_are() -> None:
+    content = media(segment("0.ts")).encode().replace(b",\n", b",caf\xe9\n")
+    assert followed({"a.m3u8": content}, "a.m3u8").playlists[0].content == content
+
+
+def test_variables_are_put_in_and_come_from_the_master_and_the_address() -> None:
+    files: dict[str, str | bytes] = {
+        "master.m3u8": master('#EXT-X-DEFINE:NAME="p",VALUE="v"', V, "{$p}/i.m3u8?n=7"),
+        "v/i.m3u8?n=7": media(
+            '#EXT-X-DEFINE:IMPORT="p"', '#EXT-X-DEFINE:QUERYPARAM="n"', segment("{$p}{$n}.ts")
+        ),
+    }
+    tree = followed(files)
+    assert tree.members == {"v/v7.ts": AT + "v/v7.ts"}
+    assert b"{$" not in tree.playlists[-1].content
+
+
+def test_a_window_is_kept_and_said() -> None:
+    text = media("#EXT-X-MEDIA-SEQUENCE:25", segment("25.ts"))
+    tree = followed({"a.m3u8": text}, "a.m3u8")
+    assert tree.odd == () and "begins with segment 25" in tree.said[0]
+
+
+def test_names_that_no_store_could_keep_get_others() -> None:
+    uris = [
+        "a%2f..%2f..%2fx.ts",
+        "a%00b.ts",
+        "x" * 300,
+        "b//c.ts",
+        "会 議.ts",
+        "%E4%BC%9A%20%E8%AD%B0.ts",
+    ]
+    tree = followed({"a.m3u8": media(*map(segment, uris))}, "a.m3u8")
+    assert (dict(tree.missing), tree.odd, len(tree.members)) == ({}, (), 5)
+    for name in tree.members:
+        pieces = name.split("/")
+        assert all(piece not in ("", ".", "..") and len(piece.encode()) < 200 for piece in pieces)
+    assert "会 議.ts" in tree.members
+
+
+def test_parts_on_another_host_that_may_be_followed_get_a_folder_of_their_own() -> None:
+    text = media(segment("https://cdn2.example/x/vod/0.ts"), segment("0.ts"))
+
+    def read(address: str) -> bytes:
+        return text.encode()
+
+    tree = follow(
+        AT + "a.m3u8",
+        read,
+        may_lead=lambda page, address: "cdn2" in address or page[:20] == address[:20],
+    )
+    assert set(tree.members) == {"0.ts", "other-hosts/cdn2.example/x/vod/0.ts"}
+    assert "cdn2.example/x" in tree.playlists[0].content.decode()
+    assert "://" not in tree.playlists[0].content.decode()
+
+
+@pytest.mark.parametrize(
+    "uri", ["HTTPS://CDN.example/x/vod/0.ts", "https://cdn.example:443/x/vod/0.ts"]
+)
+def test_one_host_has_several_spellings(uri: str) -> None:
+    tree = followed({"a.m3u8": media(segment(uri))}, "a.m3u8")
+    assert set(tree.members) == {"0.ts"}

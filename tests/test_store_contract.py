@@ -353,6 +353,19 @@ def test_any_key_comes_back_as_it_was_written(lab: Lab, key: str) -> None:
     assert lab.writer.delete(seen) is Deletion.DELETED
 
 
+@pytest.mark.parametrize("size", [5, 17 * MiB])
+def test_how_bytes_are_packed_is_kept_with_them(lab: Lab, size: int) -> None:
+    content = random.Random(6).randbytes(size)
+    lab.writer.create("k", iter([content]), size, {}, "text/csv", encoding="gzip")
+    look = lab.writer.look("k")
+    assert look is not None
+    assert look.encoding == ("" if lab.writer.store.scheme == "file" else "gzip")
+    assert content_of(lab, "k") == content
+    put(lab, "plain", b"5")
+    plain = lab.writer.look("plain")
+    assert plain is not None and plain.encoding == ""
+
+
 def test_a_copy_on_the_servers_side_is_whole_and_never_overwrites(
     lab: Lab, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

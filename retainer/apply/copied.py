@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from retainer.apply.verify import Counted
@@ -35,11 +36,14 @@ class Copied:
 
 
 class Partial(Unverified):
-    """What came was kept, and may not be all. The next copy may replace it."""
+    """What came was kept, and may not be all. The next copy may replace it, and of its members
+    those of these keys. `why`: what speaks against it, without where."""
 
-    def __init__(self, message: str, written: Written) -> None:
-        super().__init__(message)
-        self.written = written
+    def __init__(
+        self, where: str, why: str, copied: Copied, odd: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(f"{where}: {why}; kept, but it counts as partial")
+        self.why, self.copied, self.odd = why, copied, odd
 
 
 class Changed(Exception):
@@ -52,6 +56,8 @@ class Task:
 
     `source`: the store to read from, None for 100ms. `tell` is given the bytes as they go by;
     `check` raises to stop; `begun` is told of a key and a write that a kill would leave unfinished.
+    `now`: when it began. `last`: it is not tried again in this run, so that what is odd is better
+    than nothing.
     """
 
     action: Action
@@ -62,6 +68,8 @@ class Task:
     tell: Callable[[int], None]
     check: Callable[[], None]
     begun: Callable[[str, str], None]
+    now: datetime
+    last: bool = False
     verified: dict[str, Written] = field(default_factory=dict)
     """What was verified by its key, so that another try does not begin anew."""
 
@@ -71,7 +79,8 @@ class Stream:
     """A source that was opened, and not yet read. `expected`: the length that it must have; `told`:
     the least that 100ms's record says of it.
 
-    `lying`: it lies so in a store, which perhaps copies it by itself.
+    `lying`: it lies so in a store, which perhaps copies it by itself. `whole`: its end is marked,
+    whatever its length. `encoding`: how it is packed.
     """
 
     counted: Counted
@@ -79,6 +88,8 @@ class Stream:
     told: int | None = None
     lying: Look | None = None
     may_be_empty: bool = False
+    whole: bool = False
+    encoding: str = ""
 
 
 @dataclass(frozen=True, slots=True)

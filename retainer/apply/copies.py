@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -177,6 +178,7 @@ class Copies:
             self._outcomes.watcher.bytes,
             lambda: self._places.check(action.store),
             begun,
+            self._job.clock(),
         )
 
     def _try(
@@ -185,11 +187,11 @@ class Copies:
         for attempt in range(1, TRIES + 1):
             try:
                 self._places.check(action.store)
-                copied = copy_one(task)
+                copied = copy_one(replace(task, last=attempt == TRIES))
             except Changed as error:
                 self._outcomes.source_changed(action, str(error))
             except Partial as error:
-                self._outcomes.kept(action, error.written, error.message, record)
+                self._outcomes.kept(action, error, record)
             except SourceGone as error:
                 self._outcomes.failed(action, error.message, "nothing can bring it back from there")
             except (SourceRefused, TooSlow, KeyTaken) as error:

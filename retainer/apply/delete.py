@@ -8,7 +8,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from retainer.apply.copied import Changed
-from retainer.apply.parts import named_in, whole_in
+from retainer.apply.parts import found_in, named_in
 from retainer.apply.way import is_same
 from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
@@ -89,7 +89,11 @@ def _not_whole(action: Action, store: StoreReader, witnesses: Sequence[Planned])
     if entry is None or any(each.key.endswith(f"/{MANIFEST}") for each in witnesses):
         return None
     try:
-        whole_in(store, named_in(entry.key[: -len(named_so)], witnesses), named_so)
+        planned = named_in(entry.key[: -len(named_so)], witnesses)
+        _, _, tree = found_in(store, planned, named_so)
+        if tree.missing:
+            return f"{len(tree.missing)} of its objects are missing, such as {min(tree.missing)}"
+        return next(iter(tree.odd), None)
     except (SourceFailed, Unverified) as error:
         return error.message
     except Changed as error:

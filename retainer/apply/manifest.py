@@ -30,13 +30,14 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """`entry`: the member that is opened first. `left_out`: names that could not be read, and why;
-    they are no part of the copy."""
+    they are no part of the copy. `partial`: why it is not the whole recording."""
 
     asset_id: str
     entry: str
     members: tuple[Member, ...]
     left_out: tuple[tuple[str, str], ...]
     record: Mapping[str, Any]
+    partial: tuple[str, ...] = ()
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -50,7 +51,7 @@ def write_manifest(manifest: Manifest) -> bytes:
         ],
         "left_out": [{"name": name, "why": why} for name, why in sorted(manifest.left_out)],
         "record": {key: value for key, value in manifest.record.items() if value is not None},
-    }
+    } | ({"partial": list(manifest.partial)} if manifest.partial else {})
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
@@ -90,6 +91,7 @@ def read_manifest(content: bytes) -> Manifest:
             ),
             tuple((left["name"], left["why"]) for left in value["left_out"]),
             value["record"],
+            tuple(map(str, value.get("partial", ()))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Unverified(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from retainer.apply.copied import Copied, Piece, Task, Written
+from retainer.apply.copied import Copied, Partial, Piece, Task, Written
 from retainer.apply.manifest import Manifest, Member, read_manifest, write_manifest
-from retainer.apply.parts import at_100ms, in_store
+from retainer.apply.parts import at_100ms, in_store, what_can_be_had
 from retainer.apply.place import confirmed_lock, place
+from retainer.apply.playlists import Unreadable
 from retainer.apply.streams import ready
 from retainer.apply.verify import Counted, as_recorded, checksum_of
 from retainer.errors import KeyTaken, SourceFailed, Unverified
@@ -31,7 +33,7 @@ def copy_many(task: Task) -> Copied:
     folder = task.action.target or ""
     there = {seen.key for seen in task.target.list(folder)}
     said: list[str] = []
-    parts = in_store(task) if task.action.origin else at_100ms(task, said)
+    parts = in_store(task, said) if task.action.origin else at_100ms(task, said)
 
     def placed(piece: Piece) -> Written:
         task.check()
@@ -43,42 +45,81 @@ def copy_many(task: Task) -> Copied:
         except (SourceFailed, Unverified) as error:
             return _as_before(task, before, piece.key) or error.message
 
+    def place_what_can_be_had(piece: Piece) -> Written | Partial | str:
+        try:
+            with what_can_be_had(task):
+                return placed(piece)
+        except Partial as partial:
+            return partial
+        except Unreadable as error:
+            return _as_before(task, before, piece.key) or str(error)
+
     before = _manifest_there(task, folder + MANIFEST) if folder + MANIFEST in there else None
-    written = dict(zip(parts.members, _at_once(placed, parts.members.values()), strict=True))
-    left_out: list[tuple[str, str]] = list(parts.left_out)
+    written: dict[str, Written] = {}
+    missing, odd, odd_keys = dict(parts.missing), list(parts.odd), set[str]()
+    for name, member in zip(
+        parts.members, _at_once(place_what_can_be_had, parts.members.values()), strict=True
+    ):
+        if isinstance(member, str):
+            missing[name] = member
+        elif isinstance(member, Partial):
+            written[name] = member.copied.whole
+            odd.append(f"{name}: {member.why}")
+            odd_keys.add(folder + name)
+        else:
+            written[name] = member
+    if not written and missing:
+        raise SourceFailed(_without(next(iter(missing.items()))))
+    faces: list[tuple[str, str]] = []
     for name, outcome in zip(
         parts.thumbnails, _at_once(place_if_readable, parts.thumbnails.values()), strict=True
     ):
         if isinstance(outcome, Written):
             written[name] = outcome
         else:
-            left_out.append((name, outcome))
+            faces.append((name, outcome))
+    faces += [each for each in parts.left_out if each[0].startswith("thumbnails/")]
     for playlist in parts.playlists:
         written[playlist.name] = placed(
             Piece(folder + playlist.name, partial(ready, playlist.content))
         )
-    if left_out:
+    if faces:
         said.append(
-            f"{len(left_out)} of its thumbnails could not be read ({left_out[0][1]}); the copy is "
-            "whole without them"
+            f"{len(faces)} of its thumbnails could not be read ({faces[0][1]}); the copy is whole "
+            "without them"
         )
+    reasons = (*map(_without, sorted(missing.items())), *dict.fromkeys(odd))
+    left_out = dict([*parts.left_out, *faces, *missing.items()])
     was = {playlist.name: playlist.was for playlist in parts.playlists}
     members = tuple(
         Member(name, each.look.seen.size, each.checksum, each.sha256, was.get(name))
         for name, each in written.items()
     )
-    manifest = Manifest(task.action.asset_id, parts.entry, members, tuple(left_out), task.record)
+    manifest = Manifest(
+        task.action.asset_id, parts.entry, members, tuple(left_out.items()), task.record, reasons
+    )
     uploads = (
         {folder + name: _upload(task.action, planned) for name, planned in parts.origins.items()}
         if _first_hand(task.action)
         else {}
     )
-    return Copied(
+    copied = Copied(
         _place_manifest(task, manifest, written, before),
         tuple(written.values()),
         tuple(said),
         uploads,
     )
+    if reasons:
+        replaced = odd_keys | {folder + playlist.name for playlist in parts.playlists}
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        where = f"{task.target.name}:{folder}"
+        raise Partial(where, f"{reasons[0]}{more}", copied, frozenset(replaced))
+    return copied
+
+
+def _without(missing: tuple[str, str]) -> str:
+    name, why = missing
+    return why if posixpath.basename(name) in why else f"{name}: {why}"
 
 
 def _first_hand(action: Action) -> bool:

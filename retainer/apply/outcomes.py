@@ -9,9 +9,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from retainer.apply.copied import Copied, Written
+from retainer.apply.copied import Copied, Partial
 from retainer.apply.job import Job, Watcher
-from retainer.apply.record import entries_of, entry_of, write_part
+from retainer.apply.record import entries_of, write_part
 from retainer.errors import RetainerError
 from retainer.model.outcome import Summary, Trouble
 from retainer.planfile import Action, Planned
@@ -113,12 +113,16 @@ class Outcomes:
         self.watcher.ended(action, "copied", said or None)
         self.write_parts()
 
-    def kept(self, action: Action, written: Written, cause: str, facts: Mapping[str, Any]) -> None:
+    def kept(self, action: Action, partial: Partial, facts: Mapping[str, Any]) -> None:
         """What came is kept, and does not count."""
-        entry = entry_of(action.store, written, self._job.clock())
+        whole, members = entries_of(
+            action.store, partial.copied, action.asset_id, self._job.clock()
+        )
         marks = {"asset_id": action.asset_id, "broken": True}
-        self.to_catalog(action, dict(facts) | entry | marks, ())
-        self.failed(action, cause, None)
+        for member in members:
+            member["broken"] = member["key"] in partial.odd or None
+        self.to_catalog(action, dict(facts) | whole | marks, members)
+        self.failed(action, partial.message, None)
 
     def restoring(self, action: Action) -> None:
         self._job.journal.write(

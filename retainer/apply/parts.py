@@ -6,18 +6,22 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retainer.apply.copied import Changed, Piece, Stream, Task
+from retainer.apply.kinds import GZIP, kind_beside, kind_of
 from retainer.apply.manifest import is_manifest, read_manifest
-from retainer.apply.playlists import LONGEST_BYTES, Playlist, Tree, follow
+from retainer.apply.playlists import LONGEST_BYTES, Playlist, Tree, Unreadable, follow
 from retainer.apply.streams import as_planned, from_store, path_of, recording
-from retainer.apply.verify import Counted, kind_beside, kind_of
-from retainer.errors import SourceFailed, Unverified
+from retainer.apply.verify import Counted
+from retainer.errors import SourceFailed, SourceGone, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Planned
 from retainer.ports import Body, StoreReader
@@ -25,21 +29,23 @@ from retainer.ports import Body, StoreReader
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a recording consists of, by names below its folder. Thumbnails that cannot be read are
-    left out, and nothing else is."""
+    """What a recording consists of, by names below its folder. `left_out`: thumbnails that cannot
+    be read, and what no client fetches; `missing`: what is lacking, and `odd`: what else speaks
+    against its being whole."""
 
     entry: str
     members: dict[str, Piece]
     playlists: tuple[Playlist, ...] = ()
     thumbnails: Mapping[str, Piece] = field(default_factory=dict)
     left_out: Sequence[tuple[str, str]] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    odd: Sequence[str] = ()
     origins: Mapping[str, Planned] = field(default_factory=dict)
     """What each member is a copy of, where that lies in a store."""
 
 
-def in_store(task: Task) -> Parts:
-    """What the plan saw beside the recording's path, if the playlists there lead to nothing
-    else."""
+def in_store(task: Task, said: list[str]) -> Parts:
+    """What the plan saw beside the recording's path."""
     source, action, folder = task.source, task.action, task.action.target or ""
     assert source is not None
     planned = named_in(action.folder, action.origin)
@@ -59,15 +65,13 @@ def in_store(task: Task) -> Parts:
     if entry not in planned:
         raise Changed(f"{source.name}:{action.folder}{entry} is not among what the plan saw")
     members: Mapping[str, Planned] = planned
-    playlists: tuple[Playlist, ...] = ()
+    tree: Tree | None = None
     judged: dict[str, str | None] = {entry: kind_of(action.type, entry)}
     if entry.lower().endswith(".m3u8"):
-        named, beside, tree = whole_in(source, planned, entry)
-        members, playlists, judged = (
-            named | beside,
-            tree.playlists,
-            {name: kind_beside(name) for name in named},
-        )
+        named, beside, tree = found_in(source, planned, entry, still_written=is_still_written(task))
+        members = named | beside
+        judged = {name: kind_beside(name) for name in named}
+        said += tree.said
 
     def piece(name: str, each: Planned) -> Piece:
         return Piece(
@@ -78,19 +82,36 @@ def in_store(task: Task) -> Parts:
     return Parts(
         entry,
         {name: piece(name, each) for name, each in members.items()},
-        playlists,
+        tree.playlists if tree else (),
+        left_out=_unneeded(tree) if tree else (),
+        missing=tree.missing if tree else {},
+        odd=tree.odd if tree else (),
         origins=planned,
     )
 
 
-def whole_in(
-    store: StoreReader, planned: Mapping[str, Planned], entry: str
+DAY = timedelta(days=1)
+"""So long 100ms may still write to what it lists; what has no end after that will have none."""
+
+
+def is_still_written(task: Task) -> bool:
+    """Whether a playlist without an end may yet get one."""
+    created = task.action.created
+    return created is not None and task.now - created < DAY
+
+
+def _unneeded(tree: Tree) -> list[tuple[str, str]]:
+    return [(name, "no client fetches it") for name in tree.unneeded]
+
+
+def found_in(
+    store: StoreReader, planned: Mapping[str, Planned], entry: str, *, still_written: bool = False
 ) -> tuple[dict[str, Planned], dict[str, Planned], Tree]:
     """Follow the playlists of a recording that lies in a store: what they name and what lies beside
-    it, by names in a copy; and they themselves.
+    it, by names in a copy; and they themselves, with what they name that is not there.
 
     `planned`: everything that lies there, by its name below the recording's folder. Raises
-    Unverified when a playlist names something else.
+    SourceFailed, Unverified.
     """
     by_key = {each.key: each for each in planned.values()}
     read: set[str] = set()
@@ -102,21 +123,24 @@ def whole_in(
         found = lying(address)
         if found is None:
             playlist = unquote(address.rpartition("/")[2])
-            raise Unverified(
-                f"{store.name}: the playlist {playlist} is missing",
-                hint="was the upload to that bucket finished?",
-            )
+            raise Unreadable(f"the playlist {playlist} is not there")
         read.add(found.key)
-        return _read(store, found)
+        if found.size > LONGEST_BYTES:
+            raise Unreadable(f"{found.size} bytes are no playlist")
+        return unpacked(_read(store, found))
 
-    tree = follow(f"http://{store.name}/{quote(planned[entry].key)}", content)
+    tree = follow(
+        f"http://{store.name}/{quote(planned[entry].key)}", content, still_written=still_written
+    )
     found = {name: lying(address) for name, address in tree.members.items()}
-    if missing := sorted(name for name, each in found.items() if each is None):
+    missing = {name: "it is not there" for name, each in found.items() if each is None}
+    if missing and still_written:
         raise Unverified(
             f"{store.name}:{planned[entry].key}: its playlists name {len(missing)} objects that "
-            f"are not there, such as {missing[0]}",
+            f"are not there, such as {min(missing)}",
             hint="was the upload to that bucket finished?",
         )
+    tree = replace(tree, missing={**tree.missing, **missing})
     named = {name: each for name, each in found.items() if each is not None}
     read |= {each.key for each in named.values()}
     beside = {name: each for name, each in planned.items() if each.key not in read}
@@ -161,7 +185,7 @@ def at_100ms(task: Task, said: list[str]) -> Parts:
     path = path_of(action)
     body = task.downloads.open(action.asset_id)
     first = next(body.chunks, b"")
-    body = Body(body.length, body.content_type, chain([first], body.chunks), body.address)
+    body = replace(body, chunks=chain([first], body.chunks))
     faces, left_out = _thumbnail_addresses(path, action.facts.get("thumbnails") or (), body.address)
     if not _is_unzipped(action.type, path) or first.startswith(b"PK"):
         name = _safe_name(path)
@@ -183,20 +207,41 @@ def at_100ms(task: Task, said: list[str]) -> Parts:
 
     def read(address: str) -> bytes:
         task.check()
-        return (
-            entry
-            if address == body.address
-            else _whole(task.downloads.open_beside(address), "m3u8")
-        )
+        if address == body.address:
+            return entry
+        with what_can_be_had(task):
+            return _whole(task.downloads.open_beside(address), "m3u8")
 
-    tree = follow(body.address, read, faces)
+    tree = follow(
+        body.address,
+        read,
+        faces,
+        may_lead=task.downloads.may_lead,
+        still_written=is_still_written(task),
+    )
+    said += tree.said
+    opaque = tree.members.keys() if tree.encrypted else tree.opaque
     return Parts(
         tree.entry,
-        _beside(task, tree.members, encrypted=tree.encrypted),
+        _beside(task, tree.members, opaque),
         tree.playlists,
         _beside(task, tree.beside),
-        left_out,
+        [*left_out, *_unneeded(tree)],
+        tree.missing,
+        tree.odd,
     )
+
+
+@contextmanager
+def what_can_be_had(task: Task) -> Iterator[None]:
+    """What is gone, or cannot be read by the last try, ends in Unreadable: the rest is kept without
+    it."""
+    try:
+        yield
+    except SourceFailed as error:
+        if task.last or isinstance(error, SourceGone):
+            raise Unreadable(error.message) from None
+        raise
 
 
 def _safe_name(path: str) -> str:
@@ -216,13 +261,21 @@ def _is_unzipped(asset_type: str | None, path: str) -> bool:
 
 
 def _beside(
-    task: Task, addresses: Mapping[str, str], *, encrypted: bool = False
+    task: Task, addresses: Mapping[str, str], opaque: Collection[str] = ()
 ) -> dict[str, Piece]:
     def opened(name: str, address: str) -> Stream:
         body = task.downloads.open_beside(address)
         return Stream(
-            Counted(body.chunks, "file" if encrypted else kind_of(None, name), body.content_type),
+            Counted(
+                body.chunks,
+                "file" if name in opaque or body.length == 0 else kind_of(None, name),
+                body.content_type,
+                strict=not task.last,
+            ),
             body.length,
+            may_be_empty=body.length == 0,
+            whole=body.stored_length is not None,
+            encoding=body.encoding,
         )
 
     return {
@@ -259,4 +312,19 @@ def _whole(body: Body, kind: str) -> bytes:
             f"a playlist is cut off: {len(content)} bytes came"
             + (f" of {body.length}" if body.length is not None else "")
         )
-    return bytes(content)
+    return unpacked(bytes(content))
+
+
+def unpacked(content: bytes) -> bytes:
+    """A playlist, which may be stored as gzip. Raises SourceFailed for what is damaged or too
+    long."""
+    if not content.startswith(GZIP):
+        return content
+    unpacker = zlib.decompressobj(31)
+    try:
+        found = unpacker.decompress(content, LONGEST_BYTES)
+    except zlib.error:
+        found = b""
+    if not unpacker.eof:
+        raise SourceFailed("a playlist is packed as gzip, and damaged or too long")
+    return found

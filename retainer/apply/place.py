@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 
-from retainer.apply.copied import Partial, Piece, Stream, Task, Written
+from retainer.apply.copied import Copied, Partial, Piece, Stream, Task, Written
 from retainer.apply.describe import content_type_of, object_metadata
 from retainer.apply.streams import not_believable, watched
 from retainer.apply.verify import checksum_of, proven_same
@@ -42,9 +42,10 @@ def _placed(task: Task, piece: Piece, *, look: bool) -> Written:
 
 
 def _servers_copy(task: Task, stream: Stream) -> bool:
-    """Whether the servers can; not asked of what is short, since to find out takes calls."""
+    """Whether the servers can; not asked of what is short, since to find out takes calls. What is
+    packed goes through here, as not every server takes over how it is (SeaweedFS 4.48)."""
     lying, source = stream.lying, task.source
-    if lying is None or source is None or lying.seen.size <= THROUGH_HERE:
+    if lying is None or source is None or lying.seen.size <= THROUGH_HERE or lying.encoding:
         return False
     return task.target.copies_from(source)
 
@@ -64,6 +65,7 @@ def _through(task: Task, piece: Piece, stream: Stream, over: Look | None) -> Wri
             partial(task.begun, piece.key),
             task.action.lock_until,
             over.seen if over else None,
+            stream.encoding,
         )
     except KeyTaken:
         # Another writer, or our own write whose answer was lost: what lies there decides.
@@ -157,8 +159,7 @@ def _proven(task: Task, key: str, stream: Stream, answered: Look | None = None) 
         ) from None
     written = Written(look, digest.checksum, digest.sha256)
     if reason := not_believable(digest.size, stream):
-        message = f"{task.target.name}:{key}: {reason}; kept, but it counts as partial"
-        raise Partial(message, written)
+        raise Partial(f"{task.target.name}:{key}", reason, Copied(written))
     return written
 
 

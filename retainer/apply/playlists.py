@@ -6,37 +6,27 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit
 
-import m3u8
-
+from retainer.apply.uris import LINE_ENDS, Page, Role, is_dropped, lines_of, page_of
 from retainer.errors import SourceFailed
+from retainer.model.address import joined, origin_of
 from retainer.model.setting import MANIFEST
 
 LONGEST_BYTES = 16 << 20
 """A playlist is at most so long."""
 MOST_OBJECTS = 100_000
 """A recording is at most so many objects."""
-_ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^,"]*?))[ \t]*(?:,|$)')
-"""One of an attribute list, as players read it: blanks around it, and quotes that may be
-missing."""
-_TAG = re.compile(r"#(EXT[A-Za-z0-9-]*):(.*)", re.DOTALL | re.IGNORECASE)
-_LISTS = ("EXT-X-MEDIA", "EXT-X-I-FRAME-STREAM-INF", "EXT-X-IMAGE-STREAM-INF")
-_HINTS = (
-    "EXT-X-PRELOAD-HINT",
-    "EXT-X-RENDITION-REPORT",
-    "EXT-X-CONTENT-STEERING",
-    "EXT-X-DATERANGE",
-)
-"""What comes next in a live stream, which server to prefer, what to play in between: their
-addresses are no part of the recording, and in a copy they would lead away from it."""
-_NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE")
-_NAMES_ADDRESS = re.compile(r"(?i)(^|-)URI$|^X-ASSET-LIST$")
-_LINE_ENDS = re.compile("(\r\n|\r|\n)")
-_OTHER_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-"""What Python takes for the end of a line, and HLS does not."""
+LONGEST_PIECE = 200
+"""A piece of a name has at most so many bytes."""
+_MEMBERS = (Role.SEGMENT, Role.DATA)
+
+
+class Unreadable(Exception):
+    """A part of a recording cannot be had; its text says why. What can be had is kept without
+    it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +42,21 @@ class Playlist:
 @dataclass(frozen=True, slots=True)
 class Tree:
     """A recording's members, each with the address it is read from, by their names; its playlists,
-    in the order they are written; and what lies beside it, which no playlist names."""
+    in the order they are written; and what lies beside it, which no playlist names.
+
+    `opaque`: the names of members that may be any bytes. `missing`: names of what cannot be had,
+    and why; `odd`: what else speaks against its being whole; `unneeded`: names that no client
+    fetches; `said`: what a person should know.
+    """
 
     members: dict[str, str]
     playlists: tuple[Playlist, ...]
     beside: dict[str, str]
+    opaque: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    odd: tuple[str, ...] = ()
+    unneeded: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
 
     @property
     def entry(self) -> str:
@@ -70,272 +70,288 @@ class Tree:
         return any(b"METHOD=AES-" in playlist.content for playlist in self.playlists)
 
 
-@dataclass(frozen=True, slots=True)
-class _Uri:
-    """A URI and its place in a playlist's text; `kind`: playlist, other, or hint."""
-
-    start: int
-    end: int
-    text: str
-    kind: str
+def same_origin(page: str, address: str) -> bool:
+    """Whether both are of one server."""
+    return origin_of(page) == origin_of(address)
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A playlist as it was read, with every URI in it by its place: what is followed is what is
-    rewritten."""
+def follow(
+    entry: str,
+    read: Callable[[str], bytes],
+    beside: Iterable[str] = (),
+    *,
+    may_lead: Callable[[str, str], bool] = same_origin,
+    still_written: bool = False,
+) -> Tree:
+    """Follow a recording's playlists from the address of the first one; `read` gives the bytes at
+    an address, or raises Unreadable.
 
-    content: bytes
-    text: str
-    is_master: bool
-    uris: tuple[_Uri, ...]
+    `beside`: addresses of more members, which no playlist names. `may_lead`: whether one address
+    may lead to another. `still_written`: a playlist without an end may get one, and is waited for.
+    Names are paths below the folder that holds everything. Raises SourceFailed where the first
+    playlist is none, for a loop, where nothing can be had at all, and whatever else `read` raises.
+    """
+    return _Walk(entry, read, may_lead, still_written=still_written).tree(beside)
 
-    def named(self, kind: str) -> tuple[str, ...]:
-        """The URIs of one kind that lead to something."""
-        return tuple(
-            dict.fromkeys(
-                uri.text
-                for uri in self.uris
-                if uri.kind == kind and not uri.text.startswith("data:")
-            )
+
+class _Walk:
+    def __init__(
+        self,
+        entry: str,
+        read: Callable[[str], bytes],
+        may_lead: Callable[[str, str], bool],
+        *,
+        still_written: bool,
+    ) -> None:
+        self._entry, self._read, self._may_lead = entry, read, may_lead
+        self._still_written = still_written
+        self._pages: dict[str, Page] = {}
+        self._contents: dict[str, bytes] = {}
+        self._missing: dict[str, str] = {}
+        self._odd: list[str] = []
+        self._said: list[str] = []
+
+    def tree(self, beside: Iterable[str]) -> Tree:
+        entry, pages = self._entry, self._pages
+        try:
+            self._open(entry, {})
+        except Unreadable as error:
+            raise SourceFailed(
+                str(error), hint="look at the recording in the 100ms dashboard"
+            ) from None
+        for uri in pages[entry].named(Role.PLAYLIST):
+            self._variant(uri)
+        members = self._members()
+        if circle := next((address for address in members if address in pages), None):
+            said = f"{_short(circle)} is named as a part of itself: a loop of playlists"
+            raise SourceFailed(said)
+        if not members:
+            why = [*self._missing.values(), *self._odd, f"{_short(entry)} names no segment"][0]
+            raise SourceFailed(why, hint="look at the recording in the 100ms dashboard")
+        if len(members) + len(pages) > MOST_OBJECTS:
+            raise SourceFailed(f"its playlists name more than {MOST_OBJECTS:,} objects")
+        others = [
+            address
+            for address in dict.fromkeys(beside)
+            if address not in pages and address not in members
+        ]
+        unneeded = self._unneeded(members)
+        here = [address for address in unneeded if same_origin(entry, address)]
+        names = names_of([*pages, *members, *others, *self._missing, *here], entry)
+        in_order = [*(address for address in pages if address != entry), entry]
+        return Tree(
+            {names[address]: address for address in members},
+            tuple(self._kept(address, names) for address in in_order),
+            {names[address]: address for address in others},
+            frozenset(names[address] for address, role in members.items() if role is Role.DATA),
+            {names[address]: why for address, why in self._missing.items()},
+            tuple(dict.fromkeys(self._odd)),
+            tuple(dict.fromkeys(names.get(address, address) for address in unneeded)),
+            tuple(dict.fromkeys(self._said)),
         )
 
+    def _open(self, address: str, above: Mapping[str, str]) -> None:
+        """Read a playlist. Raises Unreadable where it is none."""
+        content = self._read(address)
+        if len(content) > LONGEST_BYTES:
+            raise Unreadable(
+                f"{_short(address)} is longer than {LONGEST_BYTES >> 20} MiB: no playlist"
+            )
+        page = page_of(content.decode("utf-8", "surrogateescape"), address, above)
+        if page is None:
+            raise Unreadable(f"{_short(address)} is no playlist")
+        if not page.is_master and not page.ended:
+            said = f"{_short(address)} has no end: it is still being written, or was cut off"
+            if self._still_written:
+                raise SourceFailed(said, hint="plan and apply again later")
+            self._odd.append(said)
+        if page.first and not page.is_master:
+            self._said.append(
+                f"{_short(address)} begins with segment {page.first}: what came before is not in it"
+            )
+        self._odd += [f"{_short(address)} {why}" for why in page.odd]
+        self._pages[address], self._contents[address] = page, content
 
-def follow(entry: str, read: Callable[[str], bytes], beside: Iterable[str] = ()) -> Tree:
-    """Follow a recording's playlists from the address of the first one; `read` gives the bytes at
-    an address.
-
-    `beside`: addresses of more members, which no playlist names. Names are paths below the folder
-    that holds everything. Raises SourceFailed for a playlist that is none, that has no end, that
-    leads in a circle or to another host, and whatever `read` raises.
-    """
-    pages = {entry: _page(entry, read(entry))}
-    for uri in pages[entry].named("playlist"):
-        address = _address(entry, uri)
+    def _variant(self, uri: str) -> None:
+        entry = self._entry
+        address = self._led_to(entry, uri)
         if address == entry:
             raise SourceFailed(f"{_short(entry)} leads back to itself: a loop of playlists")
-        if address not in pages:
-            pages[address] = _page(address, read(address))
-            if pages[address].is_master:
+        if address is None or address in self._pages or address in self._missing:
+            return
+        try:
+            self._open(address, self._pages[entry].defined)
+        except Unreadable as error:
+            self._missing[address] = str(error)
+            return
+        if self._pages[address].is_master:
+            raise SourceFailed(
+                f"{_short(entry)} leads to {_short(address)}, which leads to more playlists: a "
+                "loop, or no HLS"
+            )
+
+    def _members(self) -> dict[str, Role]:
+        found: dict[str, Role] = {}
+        for page, read in self._pages.items():
+            for uri in read.uris:
+                if uri.role in _MEMBERS and (address := self._led_to(page, uri.text)):
+                    found.setdefault(address, uri.role)
+        return {address: role for address, role in found.items() if address not in self._missing}
+
+    def _unneeded(self, members: Mapping[str, Role]) -> list[str]:
+        found = []
+        for page, read in self._pages.items():
+            for uri in read.uris:
+                address = joined(page, uri.text) if uri.role is Role.NEVER else None
+                if address and address not in members and not address.startswith("data:"):
+                    found.append(address)
+        return [address for address in dict.fromkeys(found) if address not in self._pages]
+
+    def _led_to(self, page: str, uri: str) -> str | None:
+        """Where a URI leads; None where it may not, which is then missing."""
+        address = joined(page, uri)
+        if address is None:
+            self._odd.append(f"{_short(page)} has an address in it that is none")
+            return None
+        if not self._may_lead(page, address):
+            parts = urlsplit(address)
+            what = (
+                "a file on this machine"
+                if parts.scheme == "file"
+                else f"another host ({parts.scheme}://{parts.hostname or ''})"
+            )
+            self._missing.setdefault(
+                address,
+                f"{_short(page)} leads to {what}, which is not followed: is it one of "
+                "`source.media_hosts`?",
+            )
+        return address
+
+    def _kept(self, address: str, names: Mapping[str, str]) -> Playlist:
+        """A playlist byte for byte, or, where it names something absolutely or with a query, with
+        names that lead to the copies beside it.
+
+        Raises SourceFailed unless every URI of what is kept leads to something that has a name.
+        """
+        page = self._pages[address]
+        folder = posixpath.dirname(names[address])
+        text, at = [], 0
+        for uri in page.uris:
+            led_to = joined(address, uri.text)
+            name = names.get(led_to) if led_to is not None else _NOWHERE
+            if name is not None and uri.role is not Role.HINT:
+                raw = page.text[uri.start : uri.end]
+                kept = _relative(raw, uri.text, folder, name) if led_to else name
+                text += [page.text[at : uri.start], kept]
+                at = uri.end
+        kept = "".join([*text, page.text[at:]])
+        kept = self._without_hints(address, kept)
+        if not page.is_master and not page.ended:
+            kept = f"{kept.rstrip()}\n#EXT-X-ENDLIST\n"
+        self._leads_to_itself(address, kept, folder, {*names.values(), _NOWHERE})
+        content = self._contents[address]
+        if kept == page.text:
+            return Playlist(names[address], content)
+        was = hashlib.sha256(content).hexdigest()
+        return Playlist(names[address], kept.encode("utf-8", "surrogateescape"), was)
+
+    def _read_again(self, address: str, text: str) -> Page:
+        page = page_of(text, address, self._pages[address].defined)
+        assert page is not None
+        return page
+
+    def _without_hints(self, address: str, text: str) -> str:
+        """The text without the lines of hints that name an address."""
+        uris = self._read_again(address, text).uris
+        kept, dropped = [], False
+        for start, line in lines_of(text):
+            if LINE_ENDS.fullmatch(line):
+                if not dropped:
+                    kept.append(line)
+                dropped = False
+                continue
+            dropped = is_dropped(uris, start, line)
+            if not dropped:
+                kept.append(line)
+        return "".join(kept)
+
+    def _leads_to_itself(self, address: str, text: str, folder: str, kept: set[str]) -> None:
+        """Read once more what is to be kept, as a player will: each URI must lead to a part of the
+        copy."""
+        for uri in self._read_again(address, text).uris:
+            if uri.role is Role.NEVER:
+                continue
+            parts = urlsplit(uri.text)
+            name = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
+            if parts.scheme or parts.netloc or parts.query or name not in kept:
                 raise SourceFailed(
-                    f"{_short(entry)} leads to {_short(address)}, which leads to more playlists: a "
-                    "loop, or no HLS"
+                    f"a copy of {_short(address)} would lead to something that is no part of it",
+                    hint="please report this",
                 )
-    members = dict.fromkeys(
-        _address(page, uri) for page in pages for uri in pages[page].named("other")
+
+
+def _relative(raw: str, uri: str, folder: str, name: str) -> str:
+    """A URI as it is, where it leads to this name in a copy; else one that does."""
+    parts = urlsplit(uri)
+    is_plain = raw == uri and not (
+        parts.scheme or parts.netloc or parts.query or parts.fragment or uri.startswith("/")
     )
-    if circle := next((address for address in members if address in pages), None):
-        raise SourceFailed(f"{_short(circle)} is named as a part of itself: a loop of playlists")
-    if len(members) + len(pages) > MOST_OBJECTS:
-        raise SourceFailed(f"its playlists name more than {MOST_OBJECTS:,} objects")
-    others = [
-        address
-        for address in dict.fromkeys(beside)
-        if address not in pages and address not in members
-    ]
-    names = _names([*pages, *members, *others])
-    in_order = [*(address for address in pages if address != entry), entry]
-    playlists = tuple(_kept(address, pages[address], names) for address in in_order)
-    return Tree(
-        {names[address]: address for address in members},
-        playlists,
-        {names[address]: address for address in others},
-    )
-
-
-def _page(address: str, content: bytes) -> _Page:
-    if len(content) > LONGEST_BYTES:
-        raise SourceFailed(
-            f"{_short(address)} is longer than {LONGEST_BYTES >> 20} MiB: no playlist"
-        )
-    try:
-        text = content.decode("utf-8-sig")
-        if not text.startswith("#EXTM3U"):
-            raise ValueError
-        parsed = m3u8.loads(_OTHER_ENDS.sub(" ", text))
-    except Exception:
-        # The library raises whatever its parsing stumbled over.
-        raise SourceFailed(
-            f"{_short(address)} is no playlist", hint="look at the recording in the 100ms dashboard"
-        ) from None
-    if "#EXT-X-SKIP" in text.upper():
-        raise SourceFailed(
-            f"{_short(address)} leaves out what an earlier one had (EXT-X-SKIP)",
-            hint="plan and apply again later",
-        )
-    lists = _given(
-        [*parsed.playlists, *parsed.media, *parsed.iframe_playlists, *parsed.image_playlists]
-    )
-    segments = [*parsed.segments, *(part for segment in parsed.segments for part in segment.parts)]
-    others = _given(
-        [*segments, *parsed.keys, *parsed.segment_map, *parsed.session_keys, *parsed.session_data]
-    )
-    is_master = bool(parsed.is_variant or lists)
-    if lists and parsed.segments:
-        raise SourceFailed(f"{_short(address)} names playlists and segments, which no playlist may")
-    odd = f"{_short(address)} names something in a way that retainer does not understand"
-    try:
-        uris = tuple(_uris(text))
-    except ValueError:
-        raise SourceFailed(odd, hint="please report this") from None
-    # The library reads playlists as well, so that what our reader overlooked, or takes for
-    # something else, is noticed.
-    ours = {kind: {uri.text for uri in uris if uri.kind == kind} for kind in ("playlist", "other")}
-    if (
-        set(lists) - ours["playlist"]
-        or set(others) - ours["other"]
-        or any("{$" in uri.text for uri in uris)
-    ):
-        raise SourceFailed(odd, hint="please report this")
-    if not is_master and not segments:
-        raise SourceFailed(
-            f"{_short(address)} names no segment",
-            hint="look at the recording in the 100ms dashboard",
-        )
-    if not is_master and not parsed.is_endlist:
-        raise SourceFailed(
-            f"{_short(address)} has no end: it is still being written, or was cut off",
-            hint="plan and apply again later",
-        )
-    return _Page(content, text, is_master, uris)
-
-
-def _given(items: Sequence[object]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(uri for item in items if (uri := getattr(item, "uri", None))))
-
-
-def _uris(text: str) -> Iterator[_Uri]:
-    """Every URI of a playlist, by its place. Raises ValueError where a line names one in a way that
-    no attribute list has."""
-    start, of_playlist = 0, False
-    for line in _LINE_ENDS.split(text):
-        bare = line.strip()
-        tag = _TAG.fullmatch(line.rstrip())
-        if tag is not None and tag[1].upper() not in _NO_LIST:
-            yield from _in_attributes(tag, start)
-            of_playlist = of_playlist or tag[1].upper() == "EXT-X-STREAM-INF"
-        elif bare and not bare.startswith("#"):
-            begin = start + line.index(bare)
-            yield _Uri(begin, begin + len(bare), bare, "playlist" if of_playlist else "other")
-            of_playlist = False
-        start += len(line)
-
-
-def _in_attributes(tag: re.Match[str], start: int) -> Iterator[_Uri]:
-    name, listed, at = tag[1].upper(), tag[2], 0
-    if not re.search(r"(?i)(URI|X-ASSET-LIST)[ \t]*=", listed):
-        return
-    while at < len(listed):
-        found = _ATTRIBUTE.match(listed, at)
-        if found is None:
-            raise ValueError
-        if _NAMES_ADDRESS.search(found[1]):
-            group = 2 if found[2] is not None else 3
-            begin = start + tag.start(2)
-            kind = "hint" if name in _HINTS else "playlist" if name in _LISTS else "other"
-            if found[group]:
-                yield _Uri(begin + found.start(group), begin + found.end(group), found[group], kind)
-        at = found.end()
-
-
-def _address(page: str, uri: str) -> str:
-    """Where a URI leads. Raises SourceFailed when that is not on the recording's own host."""
-    try:
-        address = urljoin(page, uri).partition("#")[0]
-        here, there = urlsplit(page), urlsplit(address)
-    except ValueError:
-        raise SourceFailed(f"{_short(page)} has an address in it that is none") from None
-    if (here.scheme, here.netloc) != (there.scheme, there.netloc):
-        what = (
-            "a file on this machine"
-            if there.scheme == "file"
-            else f"another host ({there.scheme}://{there.hostname or ''})"
-        )
-        raise SourceFailed(
-            f"{_short(page)} leads to {what}, which is not followed",
-            hint="look at the recording in the 100ms dashboard",
-        )
-    return address
+    if is_plain and posixpath.normpath(posixpath.join(folder, unquote(parts.path))) == name:
+        return raw
+    return quote(posixpath.relpath(name, folder or "."))
 
 
 def _short(address: str) -> str:
     return f"the playlist {unquote(posixpath.basename(urlsplit(address).path))}"
 
 
-def _names(addresses: Sequence[str]) -> dict[str, str]:
-    """A path for each address below the folder that holds them all."""
-    paths: dict[str, str] = {}
-    for address in addresses:
+def names_of(addresses: Sequence[str], entry: str) -> dict[str, str]:
+    """A path for each address below the folder that holds them all; what is of another server than
+    the first playlist gets a folder of its own. No two are alike."""
+    here, paths, taken = origin_of(entry), dict[str, str](), set[str]()
+    for address in dict.fromkeys(addresses):
         parts = urlsplit(address)
-        path = unquote(parts.path)
-        pieces = path.split("/")[1:]
-        if any(
-            piece in ("", ".", "..") or not piece.isprintable() or len(piece.encode()) > 200
-            for piece in pieces
-        ):
-            raise SourceFailed(f"`{path[-80:]!r}` is no name that a store could keep")
-        if posixpath.basename(path) == MANIFEST:
-            path = posixpath.join(posixpath.dirname(path), f"_{MANIFEST}")
+        mark = hashlib.sha256(f"{address}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        path = _storable(unquote(parts.path, errors="replace"), mark)
+        if origin_of(address) != here:
+            path = f"/{_OTHERS}{_storable('/' + (parts.hostname or 'none'), mark)}{path}"
         if parts.query:
-            stem, end = posixpath.splitext(path)
-            path = f"{stem}-{hashlib.sha256(parts.query.encode()).hexdigest()[:12]}{end}"
+            path = _marked(path, hashlib.sha256(parts.query.encode()).hexdigest()[:12])
+        if path in taken:
+            path = _marked(path, mark)
+        taken.add(path)
         paths[address] = path
-    if len(set(paths.values())) < len(paths):
-        raise SourceFailed(
-            "two of its objects would have one name in a copy", hint="please report this"
-        )
-    root = posixpath.commonpath([posixpath.dirname(path) for path in paths.values()]).rstrip("/")
-    return {address: path[len(root) + 1 :] for address, path in paths.items()}
+    root = posixpath.commonpath(
+        [posixpath.dirname(path) for address, path in paths.items() if origin_of(address) == here]
+    ).rstrip("/")
+    return {
+        address: path[len(root) + 1 :] if origin_of(address) == here else path[1:]
+        for address, path in paths.items()
+    }
 
 
-def _kept(address: str, page: _Page, names: dict[str, str]) -> Playlist:
-    """A playlist byte for byte, or, where it names something absolutely or with a query, with names
-    that lead to the copies beside it.
-
-    Raises SourceFailed unless every URI of what is kept leads to something that is kept.
-    """
-    folder = posixpath.dirname(names[address])
-
-    def relative(uri: str) -> str:
-        name, parts = names[_address(address, uri)], urlsplit(uri)
-        is_plain = not (parts.scheme or parts.netloc or parts.query or uri.startswith("/"))
-        if is_plain and posixpath.normpath(posixpath.join(folder, unquote(parts.path))) == name:
-            return uri
-        return quote(posixpath.relpath(name, folder or "."))
-
-    pieces, at = [], 0
-    for uri in page.uris:
-        if uri.kind != "hint" and not uri.text.startswith("data:"):
-            pieces += [page.text[at : uri.start], relative(uri.text)]
-            at = uri.end
-    text = _without_hints("".join([*pieces, page.text[at:]]))
-    _leads_to_itself(address, text, folder, set(names.values()))
-    if text == page.text:
-        return Playlist(names[address], page.content)
-    return Playlist(names[address], text.encode(), hashlib.sha256(page.content).hexdigest())
+_OTHERS = "other-hosts"
+_NOWHERE = "no-address"
+"""Stands in a copy's playlist for what is no address."""
+_UNSTORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd\ud800-\udfff]")
 
 
-def _without_hints(text: str) -> str:
-    """The text without the lines of hints that name an address."""
-    parts = _LINE_ENDS.split(text)
-    kept = []
-    for line, end in zip(parts[::2], [*parts[1::2], ""], strict=True):
-        tag = _TAG.fullmatch(line.rstrip())
-        if tag is None or tag[1].upper() not in _HINTS or not any(_in_attributes(tag, 0)):
-            kept.append(line + end)
-    return "".join(kept)
+def _storable(path: str, mark: str) -> str:
+    """A path that every store can keep; where it had to be changed, with a mark of its own."""
+    pieces = [
+        piece
+        if piece not in ("", ".", "..")
+        and len(piece.encode(errors="replace")) <= LONGEST_PIECE
+        and not _UNSTORABLE.search(piece)
+        else _UNSTORABLE.sub("_", piece).strip(".")[:50] or "_"
+        for piece in path.split("/")[1:]
+    ]
+    found = "/" + "/".join(pieces)
+    if posixpath.basename(found) == MANIFEST:
+        return posixpath.join(posixpath.dirname(found), f"_{MANIFEST}")
+    return found if found == path else _marked(found, mark)
 
 
-def _leads_to_itself(address: str, text: str, folder: str, kept: set[str]) -> None:
-    """Read once more what is to be kept, as a player will: each URI must lead to a part of the
-    copy."""
-    for uri in _uris(text):
-        parts = urlsplit(uri.text)
-        name = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
-        if parts.scheme != "data" and (
-            parts.scheme or parts.netloc or parts.query or name not in kept
-        ):
-            raise SourceFailed(
-                f"a copy of {_short(address)} would lead to something that is no part of it",
-                hint="please report this",
-            )
+def _marked(path: str, mark: str) -> str:
+    stem, end = posixpath.splitext(path)
+    return f"{stem}-{mark}{end}"

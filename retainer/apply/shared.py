@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from retainer.errors import RetainerError, SourceFailed
 from retainer.ports import Body, Downloads
@@ -56,7 +57,7 @@ class Shared:
         body, tee = opened
         if number not in tee.readers:
             return self._downloads.open(self._asset_id)  # it came too late
-        return Body(body.length, body.content_type, tee.read(number), body.address)
+        return replace(body, chunks=tee.read(number))
 
     def _open(self) -> None:
         """Opens it for all that are here. With `_changed` held, and not while it opens."""
@@ -104,6 +105,12 @@ class _One:
 
     def open_beside(self, address: str) -> Body:
         return self._downloads.open_beside(address)
+
+    def has_more(self, asset_id: str, length: int) -> bool:
+        return self._downloads.has_more(asset_id, length)
+
+    def may_lead(self, page: str, address: str) -> bool:
+        return self._downloads.may_lead(page, address)
 
 
 class _Tee:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from retainer.apply.copied import Changed, Stream, Task
-from retainer.apply.verify import Counted, kind_of
+from retainer.apply.kinds import kind_of
+from retainer.apply.verify import Counted
 from retainer.apply.way import THROUGH_HERE, is_same
 from retainer.errors import SourceFailed, StoreFailed
 from retainer.planfile import Action, Planned
@@ -35,8 +36,10 @@ def from_store(
     else:
         lying = as_planned(source, planned)
         chunks = source.read(lying.seen)
-    counted = Counted(chunks, kind, told=lying.told, stored=True)
-    return Stream(counted, lying.seen.size, lying=lying, may_be_empty=may_be_empty)
+    counted = Counted(chunks, kind, told=lying.told, strict=not task.last)
+    return Stream(
+        counted, lying.seen.size, lying=lying, may_be_empty=may_be_empty, encoding=lying.encoding
+    )
 
 
 def as_planned(store: StoreReader, planned: Planned) -> Look:
@@ -64,16 +67,23 @@ def _changed(store: StoreReader, planned: Planned) -> Changed:
 
 
 def recording(task: Task, body: Body, said: list[str]) -> Stream:
-    """The one file that a recording is, or its biggest one; what 100ms's record says of its size is
-    compared with what comes."""
-    told = task.action.facts.get("size")
-    if body.length is not None and told is not None and body.length > told:
-        said.append(f"100ms's record says {told} bytes, {body.length} came")
+    """The one file that a recording is, or its biggest one. Where 100ms's record says more than the
+    server, and that has no more behind it, the record is what is doubted. Raises SourceFailed."""
+    told, length = task.action.facts.get("size"), body.length
+    if length is not None and told is not None and length != told:
+        if 0 < length < told and task.downloads.has_more(task.action.asset_id, length):
+            raise SourceFailed(f"{length} bytes are announced, and the server has more than that")
+        said.append(f"100ms's record says {told} bytes, {length} came")
     kind = kind_of(task.action.type, path_of(task.action))
+    counted = Counted(body.chunks, kind, body.content_type, strict=not task.last)
+    if body.stored_length is not None and told in (None, body.stored_length):
+        return Stream(counted, length, whole=True)  # the record says what it has when it is packed
     return Stream(
-        Counted(body.chunks, kind, body.content_type),
-        body.length if body.length is not None else told,
-        told,
+        counted,
+        length if length is not None else told,
+        told if length is None else None,
+        may_be_empty=length == 0 and not told,
+        encoding=body.encoding,
     )
 
 
@@ -109,10 +119,10 @@ def watched(stream: Stream, task: Task, *, replacing: bool = False) -> Iterator[
 
 
 def not_believable(came: int, stream: Stream) -> str | None:
-    """Why so many bytes may not be all: nobody says how many there are, or 100ms's own record says
-    more."""
-    if stream.expected is None:
+    """Why this may not be the whole recording: nobody says how many bytes there are, 100ms's own
+    record says more where the server says nothing, or they are odd."""
+    if stream.expected is None and not stream.whole:
         return f"{came} bytes came and nobody says how many there are"
     if stream.told is not None and came < stream.told:
         return f"{came} bytes came, 100ms's record says {stream.told}"
-    return None
+    return stream.counted.odd

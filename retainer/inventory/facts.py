@@ -412,7 +412,8 @@ def _upload_version(store: Store) -> str:
 
 
 def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled: str) -> None:
-    """The claimed objects as copies. What several assets claim binds them together."""
+    """The claimed objects as copies, whatever size 100ms's record says: what is listed is whole.
+    What several assets claim binds them together."""
     together = _bound_together(
         connection.execute(
             "SELECT key, asset_no FROM claim WHERE key IN (SELECT key FROM claim GROUP BY key "
@@ -430,8 +431,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
     connection.execute(f"""
         INSERT INTO copies
         WITH whole AS (
-            SELECT *, size > 0 AND key = entry
-                AND (unzipped OR told IS NULL OR told = size) AS is_entry FROM claim
+            SELECT *, key = entry AND (size > 0 OR told IS NULL) AS is_entry FROM claim
         )
         SELECT asset_no, any_value(store),
             coalesce(bool_or(is_entry), false)
@@ -468,7 +468,8 @@ def _bound_together(claims: Sequence[tuple[str, int]]) -> dict[int, str]:
 
 def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """The objects of a store that retainer fills, as copies. A copy of many objects is complete
-    with its manifest and all that it lists."""
+    with its manifest and all that it lists; one of another size than 100ms's record says, where the
+    record said so when it was made, and the server did not."""
     name = literal(store.name)
     same = same_version(store, "entry.version", "objects.version")
     connection.execute(f"""
@@ -478,8 +479,7 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
                 ORDER BY copied_at DESC, version) = 1
         ), lying AS (
             SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
-                entry.made_of, entry.made_of_version,
-                entry.copied_at,
+                entry.made_of, entry.made_of_version, entry.size AS told, entry.copied_at,
                 coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
                     false) AS same,
                 coalesce({same} AND broken, false) AS is_broken
@@ -500,7 +500,8 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             SELECT assets.asset_no, assets.path, lying.*,
                 regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
                 same AND CASE WHEN lying.manifest IS NULL THEN NOT {UNZIPPED}
-                    AND lying.size >= coalesce(assets.size, 1)
+                    AND (lying.size >= coalesce(assets.size, 1)
+                        OR lying.told IS NOT DISTINCT FROM assets.size)
                               ELSE whole.manifest IS NOT NULL END AS complete
             FROM lying LEFT JOIN guessed USING (key) LEFT
                 JOIN whole USING (manifest, manifest_crc32c)

@@ -127,6 +127,10 @@ class DeleteLimits:
     bytes: int = 100_000_000_000
 
 
+MEDIA_HOSTS = ("cdn.100ms.live", "media-cdn-in3.100ms.live", "sh-cdn-in3.100ms.live")
+"""From where 100ms was seen to serve VOD (docs/100ms-api.md, "Where the bytes are")."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The 100ms API and the buckets that are 100ms's own (patterns over `scheme://bucket`)."""
@@ -135,6 +139,8 @@ class Source:
     hosted: tuple[str, ...] = ()
     allow_http: bool = False
     """Whether the API may be asked without TLS, other than on this machine."""
+    media_hosts: tuple[str, ...] = MEDIA_HOSTS
+    """Patterns of hosts that the playlists of a hosted recording may lead to, beside its own."""
 
 
 @dataclass(frozen=True, slots=True)

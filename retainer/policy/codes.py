@@ -181,8 +181,8 @@ CODES: dict[str, tuple[str, str]] = {
         "one.",
     ),
     "S308": (
-        "not a bucket",
-        "`source.hosted` lists buckets that are 100ms's own, as scheme and bucket with shell "
+        "not a bucket, or not a host",
+        "`source.media_hosts` lists hosts, as their names alone. `source.hosted` lists buckets that are 100ms's own, as scheme and bucket with shell "
         "patterns (`s3://hms-prod-*`). Whether an asset is hosted depends on its bucket alone, so "
         "a path behind it could never match.",
     ),

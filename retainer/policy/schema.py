@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from retainer.model.period import Period, parse_period
 from retainer.model.rule import ASSET_TYPES, STATUSES
-from retainer.model.setting import DEFAULT_LAYOUT
+from retainer.model.setting import DEFAULT_LAYOUT, MEDIA_HOSTS
 from retainer.policy.load import Plain, resolved
 
 
@@ -297,6 +297,11 @@ class SourceItem(Strict):
     url: Text = "https://api.100ms.live/v2"
     hosted: list[Text] = Field(
         [], description="buckets that are 100ms's own, such as s3://hms-prod-*"
+    )
+    media_hosts: list[Text] = Field(
+        list(MEDIA_HOSTS),
+        description="hosts that the playlists of a hosted recording may lead to, beside its own, "
+        "such as *.example-cdn.com",
     )
     allow_http: Annotated[bool, BeforeValidator(resolved)] = Field(
         False, description="ask the API without TLS, other than on this machine"

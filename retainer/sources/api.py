@@ -145,7 +145,10 @@ class HmsApi:
         retry_budget: float = BUDGET_SECONDS,
         on_wait: Callable[[str], None] = lambda _: None,
         stop: Stop | None = None,
+        media_hosts: Sequence[str] = (),
     ) -> None:
+        """`media_hosts`: patterns of the hosts that parts of a recording may lie on, beside its
+        own."""
         held = (
             (credentials.access_key, credentials.secret)
             if not credentials.token
@@ -163,7 +166,7 @@ class HmsApi:
         self._patience = Patience(retry_budget, sleep or self._stop.wait, on_wait)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
-        self._media = Media(self._connections, self._patience, is_local(self._base))
+        self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)
         self._date: str | None = None
 
     def close(self) -> None:
@@ -297,12 +300,18 @@ class HmsApi:
         return page
 
     def open(self, asset_id: str) -> Body:
-        return self._media.body("the recording", lambda: self._presigned(asset_id), redirects=True)
+        return self._media.body("the recording", lambda: self._presigned(asset_id), anywhere=True)
 
     def open_beside(self, address: str) -> Body:
         return self._media.body(
-            unquote(basename(urlsplit(address).path))[-80:], lambda: address, redirects=False
+            unquote(basename(urlsplit(address).path))[-80:], lambda: address, anywhere=False
         )
+
+    def has_more(self, asset_id: str, length: int) -> bool:
+        return self._media.has_more("the recording", lambda: self._presigned(asset_id), length)
+
+    def may_lead(self, page: str, address: str) -> bool:
+        return self._media.may_lead(page, address)
 
     def _presigned(self, asset_id: str) -> str:
         try:
@@ -319,7 +328,7 @@ class HmsApi:
             ) from None
         if (
             not isinstance(url, str)
-            or not url.startswith(("https://", "http://"))
+            or not url.lower().startswith(("https://", "http://"))
             or len(url) > 16_384
         ):
             raise SourceFailed("100ms gave no presigned URL for it")

@@ -3,16 +3,18 @@ gone on with where they break off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from retainer.errors import SourceFailed, SourceGone, TooSlow
+from retainer.model.address import may_lead
 from retainer.ports import Body
 from retainer.sources.connections import Connections, is_local
 from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
+from retainer.sources.words import said_in
 from retainer.wire import cut_after
 
 RESUMES = 3
@@ -32,31 +34,61 @@ Opened = tuple[BaseHTTPResponse, str]
 class Media:
     """Opens bodies. Safe to use from several threads."""
 
-    def __init__(self, connections: Connections, patience: Patience, may_be_local: bool) -> None:
-        """`may_be_local`: bytes may come from a private network, since the API itself is in one."""
+    def __init__(
+        self,
+        connections: Connections,
+        patience: Patience,
+        may_be_local: bool,
+        hosts: Sequence[str] = (),
+    ) -> None:
+        """`may_be_local`: bytes may come from a private network, since the API itself is in one.
+        `hosts`: patterns of hosts that a recording's parts may lie on, or one in a private network
+        by its name."""
         self._connections = connections
         self._patience = patience
         self._may_be_local = may_be_local
+        self._hosts = hosts
 
-    def body(self, what: str, address: Callable[[], str], *, redirects: bool) -> Body:
+    def may_lead(self, page: str, address: str) -> bool:
+        return may_lead(page, address, self._hosts)
+
+    def body(self, what: str, address: Callable[[], str], *, anywhere: bool) -> Body:
         """Open what lies at an address, which is asked for each time anew since presigned ones end.
-        Raises SourceGone, SourceFailed."""
+        `anywhere`: redirects are followed to any host. Raises SourceGone, SourceFailed."""
 
         def opened(range_asked: Mapping[str, str]) -> Opened:
             return self._patience.try_again(
-                f"opening {what}",
-                lambda: self._once(what, address, range_asked, redirects=redirects),
+                f"opening {what}", lambda: self._once(what, address, range_asked, anywhere=anywhere)
             )
 
         answer, came_from = opened({})
         length = answer.headers.get("Content-Length", "")
-        content_type = answer.headers.get("Content-Type", "")
+        stored = answer.headers.get("x-goog-stored-content-length", "")
         return Body(
             int(length) if length.isdigit() else None,
-            content_type,
+            answer.headers.get("Content-Type", ""),
             self._pieces(what, opened, answer),
             came_from.partition("?")[0],
+            _encoding_of(answer),
+            int(stored) if stored.isdigit() and _is_unpacked(answer) else None,
         )
+
+    def has_more(self, what: str, address: Callable[[], str], length: int) -> bool:
+        """Whether more than so many bytes lie there: a range behind them tells. Raises
+        SourceFailed."""
+        asked = {"Range": f"bytes={length}-"}
+        answer, _ = self._patience.try_again(
+            f"opening {what}", lambda: self._asked(what, address(), asked, anywhere=True)
+        )
+        answer.close()
+        match answer.status:
+            case 416:
+                return False
+            case 200:
+                return str(answer.headers.get("Content-Length")) != str(length)
+            case 206:
+                return True
+        raise SourceFailed(f"opening {what}: the server answered {answer.status}")
 
     def _once(
         self,
@@ -64,35 +96,38 @@ class Media:
         address: Callable[[], str],
         range_asked: Mapping[str, str],
         *,
-        redirects: bool,
+        anywhere: bool,
     ) -> Opened:
         for fresh in (False, True):
-            answer, came_from = self._asked(
-                what, address(), range_asked, _REDIRECTS if redirects else 0
-            )
+            answer, came_from = self._asked(what, address(), range_asked, anywhere=anywhere)
             if answer.status == 403 and not fresh:
                 answer.close()
                 continue
             break
+        if _is_unpacked(answer):
+            answer.close()
+            headers = {**range_asked, "Accept-Encoding": "gzip"}
+            answer, came_from = self._asked(what, address(), headers, anywhere=anywhere)
         if answer.status == 200 or (answer.status == 206 and range_asked):
             return answer, came_from
-        patience = asked_patience(answer.status, answer.headers, lambda: _beginning(answer))
+        text = _beginning(answer)
+        patience = asked_patience(answer.status, answer.headers, lambda: text)
         answer.close()
+        said = f"the server answered {answer.status}" + (
+            f" ({told})" if (told := said_in(text)) else ""
+        )
         if answer.status in (404, 410):
             raise SourceGone(f"{what} is gone from 100ms ({answer.status})")
         if may_pass(answer.status):
-            raise Again(f"the server answered {answer.status}", patience)
-        hint = (
-            "100ms may only have the right to write to that bucket: declare it as a store"
-            if answer.status == 403
-            else None
-        )
-        raise SourceFailed(f"opening {what}: the server answered {answer.status}", hint=hint)
+            raise Again(said, patience)
+        raise SourceFailed(f"opening {what}: {said}", hint=_hint_for(answer))
 
-    def _asked(self, what: str, address: str, headers: Mapping[str, str], redirects: int) -> Opened:
+    def _asked(
+        self, what: str, address: str, headers: Mapping[str, str], *, anywhere: bool
+    ) -> Opened:
         """One request, and those that it is sent on to."""
         useless = f"opening {what}: its presigned URL is of no use"
-        for _ in range(redirects + 1):
+        for _ in range(_REDIRECTS + 1):
             try:
                 self._may_be_asked(what, address)
                 answer = self._connections.get(address, {"Accept-Encoding": "identity", **headers})
@@ -100,13 +135,17 @@ class Media:
                 raise SourceFailed(f"{useless} (no http address)") from None
             except HTTPError as error:
                 raise Again(f"the connection failed ({type(error).__name__})") from None
-            moved = (
-                answer.headers.get("Location") if answer.status in _MOVED and redirects else None
-            )
+            moved = answer.headers.get("Location") if answer.status in _MOVED else None
             if not moved:
                 return answer, address
             answer.close()
             leads = urljoin(address, moved)
+            if not anywhere and not self.may_lead(address, leads):
+                host = urlsplit(leads).hostname or ""
+                raise SourceFailed(
+                    f"opening {what}: a redirect leads to another host ({host})",
+                    hint="is it one of `source.media_hosts`?",
+                )
             if urlsplit(address).scheme == "https" and urlsplit(leads).scheme != "https":
                 raise SourceFailed(
                     f"opening {what}: a redirect leads from https to {urlsplit(leads).scheme}, "
@@ -120,6 +159,7 @@ class Media:
         cloud's own services."""
         if (
             not self._may_be_local
+            and (urlsplit(address).hostname or "") not in self._hosts
             and not self._connections.goes_through_a_proxy(address)
             and is_local(address)
         ):
@@ -182,6 +222,27 @@ class Media:
                     "the middle",
                     hint="run it again",
                 )
+
+
+def _hint_for(answer: BaseHTTPResponse) -> str | None:
+    region = answer.headers.get("x-amz-bucket-region")
+    if answer.status in _MOVED and region:
+        return f"100ms signs for another region than the bucket's ({region}): declare it as a store"
+    if answer.status == 403:
+        return "100ms may only have the right to write to that bucket: declare it as a store"
+    return None
+
+
+def _encoding_of(answer: BaseHTTPResponse) -> str:
+    encoding = str(answer.headers.get("Content-Encoding", "")).strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def _is_unpacked(answer: BaseHTTPResponse) -> bool:
+    """Whether the server unpacks on its way what lies there as gzip, as GCS does for whoever does
+    not take gzip (https://cloud.google.com/storage/docs/transcoding)."""
+    stored = answer.headers.get("x-goog-stored-content-encoding", "")
+    return answer.status == 200 and stored == "gzip" and not _encoding_of(answer)
 
 
 def _beginning(answer: BaseHTTPResponse) -> str:

@@ -27,6 +27,7 @@ class Described:
     metadata: Mapping[str, str]
     content_type: str
     lock_until: datetime | None = None
+    encoding: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,8 @@ def look_of(answer: Answer, length: int) -> Look:
     told, written_at = _checksum_in(item), read_moment(str(item.get("updated", "")))
     now = read_http_date(answer.headers.get("date"))
     age = now - written_at if now and written_at else None
-    return Look(seen_in(item, length), told, item.get("metadata") or {}, told, age)
+    encoding = str(item.get("contentEncoding") or "").lower()
+    return Look(seen_in(item, length), told, item.get("metadata") or {}, told, age, encoding)
 
 
 def opened(key: str, answer: Answer) -> Look:
@@ -142,7 +143,8 @@ def opened(key: str, answer: Answer) -> Look:
     told = Checksum("crc32c", found[1]) if found else None
     now, then = read_http_date(head.get("date")), read_http_date(head.get("last-modified"))
     seen = Seen(key, int(length), version, head.get("x-goog-storage-class"))
-    return Look(seen, told, None, told, now - then if now and then else None)
+    encoding = head.get("x-goog-stored-content-encoding", "").replace("identity", "").lower()
+    return Look(seen, told, None, told, now - then if now and then else None, encoding)
 
 
 def version_in(answer: Answer) -> str | None:

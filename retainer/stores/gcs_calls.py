@@ -186,6 +186,8 @@ class GcsCalls:
     def _described(self, new: Described) -> dict[str, Any]:
         store = self.store
         described: dict[str, Any] = {"name": store.prefix + new.key, "metadata": dict(new.metadata)}
+        if new.encoding:
+            described["contentEncoding"] = new.encoding
         if storage_class := store.class_of(new.key, new.size):
             described["storageClass"] = storage_class
         if store.cache_control:

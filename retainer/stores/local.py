@@ -233,6 +233,7 @@ class LocalWriter(LocalReader):
         begun: Begun = untold,
         lock_until: datetime | None = None,
         over: Seen | None = None,
+        encoding: str = "",
     ) -> Look:
         path = self._path(key)
         self._there("write")

@@ -231,7 +231,14 @@ def look_of(key: str, answer: Answer) -> Look:
         metadata=metadata,
         told=told,
         age=now - then if now and then else None,
+        encoding=_encoding_in(head.get("content-encoding", "")),
     )
+
+
+def _encoding_in(header: str) -> str:
+    """`aws-chunked` says how it was sent, and some uploaders and servers keep it."""
+    told = [each.strip().lower() for each in header.split(",")]
+    return ", ".join(each for each in told if each not in ("", "aws-chunked", "identity"))
 
 
 def written(answer: Answer) -> tuple[str, Checksum | None]:

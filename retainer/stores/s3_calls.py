@@ -120,6 +120,8 @@ class S3Calls:
         store = self.store
         headers = {f"x-amz-meta-{name}": value for name, value in new.metadata.items()}
         headers["content-type"] = new.content_type
+        if new.encoding:
+            headers["content-encoding"] = new.encoding
         if storage_class := store.class_of(new.key, new.size):
             headers["x-amz-storage-class"] = storage_class
         if store.kms_key:

@@ -63,12 +63,13 @@ class ObjectWriter(ObjectReader):
         begun: Begun = untold,
         lock_until: datetime | None = None,
         over: Seen | None = None,
+        encoding: str = "",
     ) -> Look:
         with closing(Parts(chunks, size)) as parts:
             first = next(parts)
             known = self.store.storage_class_from if parts.has_more() else first.size
             size = known if size is None else size
-            new = Described(key, size, metadata, content_type, lock_until)
+            new = Described(key, size, metadata, content_type, lock_until, encoding)
             if parts.has_more():
                 return self.create_long(new, first, parts, begun, over)
             return self._put(new, first.body, first.crc32c, over)

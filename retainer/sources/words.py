@@ -1,0 +1,37 @@
+"""What a server says of an error, in its own words, less what may be nobody's business."""
+
+from __future__ import annotations
+
+import json
+import re
+
+LONGEST = 200
+_PRIVATE = re.compile(r"(?i)\b(?:https?://|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+")
+"""Addresses can be signed, and an ARN or an address of mail names a person."""
+
+
+def said_in(body: str) -> str:
+    """The code and message of an error as S3, GCS, OSS and the 100ms API write them, on one line;
+    empty where there is none."""
+    return " ".join(_PRIVATE.sub("…", _found(body)).split())[:LONGEST].strip()
+
+
+def _found(body: str) -> str:
+    text = body.lstrip("\ufeff \t\r\n")
+    if text.startswith("{"):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return ""
+        told = value.get("error") if isinstance(value.get("error"), dict) else value
+        details = told.get("details")
+        words = [told.get("message"), *(details if isinstance(details, list) else [])]
+        return "; ".join(word for word in words if isinstance(word, str) and word)
+    if text.startswith("<"):
+        words = [
+            found[1]
+            for name in ("Code", "Message")
+            if (found := re.search(rf"<{name}>([^<]*)</{name}>", text))
+        ]
+        return ": ".join(word for word in words if word)
+    return ""
