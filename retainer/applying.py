@@ -375,6 +375,8 @@ _PLAN_FACTS = (
     "status",
     "room_id",
     "session_id",
+    "job_id",
+    "template_id",
     "user_id",
     "peer_id",
     "path",
@@ -391,6 +393,11 @@ def _facts_row(action: Action) -> dict[str, Any]:
     metadata = facts.get("metadata")
     return {
         **{name: facts.get(name) for name in _PLAN_FACTS},
+        "not_known": [
+            *(facts.get("not_known") or []),
+            *(name for name in _PLAN_FACTS if name not in facts),  # of a plan of an older retainer
+        ]
+        or None,
         "asset_id": action.asset_id,
         "created_text": facts.get("created"),
         "created_at": created.strftime("%Y-%m-%d %H:%M:%S.%f") if created else None,
@@ -462,7 +469,7 @@ class Records:
             self._read |= {record["asset_id"]: record for record in records}
 
 
-_RECORDED = tuple(name for name in RECORD if name != "job_id")
+_RECORDED = tuple(RECORD)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class Decider:
                     raise ValueError("an asset without an id")
                 unread = [*(row["not_known"] or []), *asset.get("not_known", [])]
                 row |= {
-                    name: asset.get(name) for name in ("room", "template", "rooms", "templates")
+                    name: asset.get(name)
+                    for name in ("room", "template", "template_id", "rooms", "templates")
                 } | dict.fromkeys(asset.get("not_known", []))
                 if "metadata" in unread:
                     unread += [name for name in ("user_id", "peer_id") if row[name] is None]
@@ -202,8 +203,8 @@ def _run(
             place[2:]: span for place, span in document.values.items() if place[:2] == here
         }
         part.keys = {place[2:]: span for place, span in document.keys.items() if place[:2] == here}
-        policies, wrong = parse_policies(part, timezone)
-        if wrong:
+        policies, found = parse_policies(part, timezone)
+        if wrong := [each for each in found if not each.is_warning]:
             return [], wrong
     elif own is not None:
         policies = own

@@ -350,14 +350,25 @@ class StoreFailure:
 class Recordings(Protocol):
     """The 100ms API, as far as planning needs it."""
 
-    def assets(self, kind: str) -> Iterator[Mapping[str, Any]]:
-        """Every asset of one type as 100ms gives it. Finishes or raises ListingBroken."""
+    def assets(self, kind: str | None) -> Iterator[Mapping[str, Any]]:
+        """Every asset of one type as 100ms gives it, or (None) of all. Finishes or raises
+        ListingBroken."""
 
     def first_page(self) -> Sequence[Mapping[str, Any]]:
         """One page of assets of any type, to find types that nobody knew of."""
 
-    def rooms(self) -> Iterator[Mapping[str, Any]]:
-        """Every room. Finishes or raises ListingBroken."""
+    def honours_type(self, kind: str) -> bool:
+        """Whether a list of one type holds nothing else: the filter stands in a guide alone, and a
+        server may pass over what it does not know. Raises ListingBroken, SourceFailed."""
+
+    def rooms(self, *, enabled: bool) -> Iterator[Mapping[str, Any]]:
+        """Every room of one state. Finishes or raises ListingBroken."""
+
+    def room(self, room_id: str) -> Mapping[str, Any] | None:
+        """One room, whatever its state; None where 100ms does not know it. Raises SourceFailed."""
+
+    def template(self, template_id: str) -> Mapping[str, Any] | None:
+        """One template; None where 100ms does not know it. Raises SourceFailed."""
 
     def customer(self) -> str | None:
         """100ms's id of the workspace whose credentials these are; None where it cannot be told."""

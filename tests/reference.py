@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from operator import eq
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -166,6 +166,15 @@ def number(value: object) -> object:
     )  # silent: below 0 is not read
 
 
+def between(span: dict[str, float], value: str) -> bool | None:
+    """Issue 13: "with `{min, max}` for numbers"; what is no number is not certain."""
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return bool(span.get("min", found) <= found <= span.get("max", found))
+
+
 def glob(name: str, pattern: str) -> bool:
     """ "Globs are the shell's (`* ? [ ]`), with case." `[^x]` becomes the `[!x]` that fnmatch knows;
     a `[` that nothing closes is itself."""
@@ -175,6 +184,10 @@ def glob(name: str, pattern: str) -> bool:
         pattern,
     )
     return fnmatchcase(name, shell)
+
+
+TIMELESS = ("chat", "transcript", "summary")
+"""Issue 13: "`duration: 0` of what has no duration is a plain no to a duration match"."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,8 @@ class Matcher:
         value = self.asset.get("id" if name == "asset_id" else name)
         if name in (self.asset.get("not_known") or []):
             return Gap.UNREAD
+        if name == "duration" and value in (0, "0") and self.asset.get("type") in TIMELESS:
+            return Gap.ABSENT
         if name in ("size", "duration"):
             return (
                 number(value) if name in self.asset else Gap.ABSENT
@@ -204,7 +219,13 @@ class Matcher:
         holder = self.asset.get("metadata") or {}
         if "metadata" in (self.asset.get("not_known") or []) or not isinstance(holder, dict):
             return Gap.UNREAD  # silent: metadata that is no mapping could not be read
-        return text({str(name): value for name, value in holder.items()}.get(str(key)))
+        flat = {str(name): value for name, value in holder.items()}
+        if str(key) not in flat and "." in str(key):  # issue 13: "nested metadata by dotted key"
+            found: Any = holder
+            for part in str(key).split("."):
+                found = found.get(part) if isinstance(found, dict) else None
+            return text(found)
+        return text(flat.get(str(key)))
 
     def leaf(self, found: Any, negated: bool, test: Callable[[Any], bool | None]) -> bool | None:
         """ "A fact that an asset does not carry [...] is a no, and *not certain* under a `not` (an
@@ -265,12 +286,38 @@ class Matcher:
                 )
             case "metadata":
                 return all_of(
-                    self.one_of(value, self.metadata(key), negated, eq)
+                    self.leaf(self.metadata(key), negated, partial(between, value))
+                    if isinstance(value, dict)
+                    else self.one_of(value, self.metadata(key), negated, eq)
                     for key, value in wanted.items()
+                )
+            # Issue 13: "`thumbnails` (has any, glob)"; to have none is known of whoever tells none
+            case "thumbnails" if name in (self.asset.get("not_known") or []):
+                return None
+            case "thumbnails" if isinstance(wanted, bool):
+                return bool(self.asset.get("thumbnails")) == wanted
+            case "thumbnails":
+                faces = self.asset.get("thumbnails") or Gap.ABSENT
+                return self.leaf(
+                    faces,
+                    negated,
+                    lambda found: any_of(
+                        self.one_of(wanted, face, negated, glob) for face in found
+                    ),
                 )
             case "room" | "template" | "path":
                 return self.one_of(wanted, self.fact(name), negated, glob)
-            case "type" | "status" | "room_id" | "session_id" | "asset_id" | "user_id" | "peer_id":
+            case (
+                "type"
+                | "status"
+                | "room_id"
+                | "session_id"
+                | "asset_id"
+                | "job_id"
+                | "template_id"
+                | "user_id"
+                | "peer_id"
+            ):
                 return self.one_of(wanted, self.fact(name), negated, eq)
         raise ValueError(f"not in the vocabulary of match: {name!r}")
 
@@ -304,7 +351,13 @@ class Pairs:
         # "hosted only until created_at + 15 days"; "with an untrusted date it is always a source"
         # (the brief)
         self.in_its_15_days = self.created is None or self.t < self.created + timedelta(days=15)
-        self.failed = self.matcher.fact("status") == "failed"
+        status = self.matcher.fact("status")
+        self.failed = status != "completed" and not isinstance(status, Gap)
+        # Issue 13: "Anything but completed and failed waits [...] until it is old (24 h)"; "a failed
+        # asset with a path and a size is tried"
+        told = all(not isinstance(self.matcher.fact(name), Gap) for name in ("path", "size"))
+        young = self.created is not None and self.created > self.t - timedelta(days=1)
+        self.unready = self.failed and not (told and (status == "failed" or not young))
         # "erasures need a certain yes"; silent: one that is requested later erases now, for
         # `requested` "delays nothing"
         self.erased = any(
@@ -450,7 +503,7 @@ class Pairs:
         if self.complete - {store}:
             return "store"
         readable = self.sources if self.in_its_15_days else self.sources - {"hosted"}
-        return "100ms" if readable and not self.failed else None
+        return "100ms" if readable and not self.unready else None
 
     def deadline(self, store: str) -> datetime | str:
         """ "created_at + 15 days - 48 h when only 100ms has it (an asset without a trusted date:

@@ -32,7 +32,13 @@ from retainer.errors import (
 )
 from retainer.model.rule import ASSET_TYPES
 from retainer.ports import Body
-from retainer.sources.api import RENEW_BEFORE_SECONDS, TOKEN_LIFE_SECONDS, Credentials, HmsApi
+from retainer.sources.api import (
+    MINTED_BACK_SECONDS,
+    RENEW_BEFORE_SECONDS,
+    TOKEN_LIFE_SECONDS,
+    Credentials,
+    HmsApi,
+)
 from retainer.sources.media import RESUMES
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -69,10 +75,10 @@ class Lab:
         self, credentials: Credentials | None = None, *, url: str | None = None, **options: Any
     ) -> HmsApi:
         credentials = credentials or Credentials(access_key=self.server.access_key, secret=SECRET)
+        options.setdefault("clock", lambda: self.at.timestamp())
         api = HmsApi(
             url or self.server.url,
             credentials,
-            clock=lambda: self.at.timestamp(),
             sleep=self.slept.append,
             on_wait=self.told.append,
             **options,
@@ -345,7 +351,7 @@ def test_a_token_is_minted_with_the_claims_that_100ms_documents(lab: Lab) -> Non
     at_any_time = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
     claims = jwt.decode(lab.server.tokens[0], SECRET, algorithms=["HS256"], options=at_any_time)
     assert jwt.get_unverified_header(lab.server.tokens[0])["alg"] == "HS256"
-    start = int(NOW.timestamp())
+    start = int(NOW.timestamp()) - MINTED_BACK_SECONDS
     assert claims.pop("jti")
     usual = {"access_key": lab.server.access_key, "type": "management", "version": 2}
     assert claims == usual | {"iat": start, "nbf": start, "exp": start + TOKEN_LIFE_SECONDS}
@@ -353,11 +359,8 @@ def test_a_token_is_minted_with_the_claims_that_100ms_documents(lab: Lab) -> Non
 
 def test_a_token_is_used_again_until_it_is_renewed_before_its_end(lab: Lab) -> None:
     api = lab.client()
-    for seconds in (
-        0,
-        TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS,
-        TOKEN_LIFE_SECONDS - RENEW_BEFORE_SECONDS + 1,
-    ):
+    life = TOKEN_LIFE_SECONDS - MINTED_BACK_SECONDS - RENEW_BEFORE_SECONDS
+    for seconds in (0, life, life + 1):
         lab.at = NOW + timedelta(seconds=seconds)
         api.first_page()
     first, second, third = lab.server.tokens
@@ -406,6 +409,20 @@ def test_a_token_that_the_server_refuses_is_replaced_once(lab: Lab) -> None:
     assert lab.slept == []
 
 
+@pytest.mark.parametrize("minutes", [-600, -30, 30, 600])
+def test_a_clock_that_is_off_does_not_pass_for_a_wrong_secret(lab: Lab, minutes: int) -> None:
+    """Issue 13: a token is minted once more by the server's `Date`."""
+    off = timedelta(minutes=minutes)
+    api = lab.client(clock=lambda: (lab.at + off).timestamp())
+    api.first_page()
+    api.first_page()
+    assert len(lab.server.requests) <= 3
+    lab.server.secret = "another-secret-than-the-one-that-the-client-has"
+    with fails(CredentialsRefused) as caught:
+        api.first_page()
+    assert f"clock: it is {abs(minutes)} minutes off" in (caught[0].hint or "")
+
+
 def test_a_ready_made_token_is_sent_as_it_is(lab: Lab) -> None:
     token = lab.server.ready_token()
     api = lab.client(Credentials(token=token))
@@ -441,7 +458,8 @@ def test_a_wrong_secret_is_refused_without_being_told(
     lab.server.secret = "another-secret-than-the-one-that-the-client-has"
     with fails(CredentialsRefused) as caught:
         call(lab.client())
-    assert caught[0].message == "100ms refused the credentials (401)"
+    assert caught[0].message.startswith("100ms refused the credentials (401: ")
+    assert "secret" not in caught[0].message
     assert "HMS_SECRET" in (caught[0].hint or "")
     assert lab.slept == []
     of_one = any("presigned" in asked.path for asked in lab.server.requests)
@@ -453,7 +471,7 @@ def test_one_recording_that_is_refused_does_not_speak_for_all(lab: Lab, status: 
     lab.faults.fail_first = {"/recording-assets/a1/presigned-url": [status] * 20}
     with fails(SourceRefused) as caught:
         lab.client().open("a1")
-    assert "takes them for others" in caught[0].message
+    assert "refuses this recording, and takes the credentials for others" in caught[0].message
 
 
 def test_a_wrong_access_key_is_refused(lab: Lab) -> None:

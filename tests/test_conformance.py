@@ -14,7 +14,9 @@ from retainer.cases import Decider, Outcome, run_file
 FOLDER = Path(__file__).parent / "conformance"
 SHARED = Path(__file__).parents[2] / "shared" / "conformance"
 FILES = sorted(FOLDER.glob("*.yaml"))
-CASES = 84
+CASES = 103
+OWN = {"every-property.yaml"}
+"""Files of issues that came after the shared ones."""
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +80,5 @@ def test_the_cases_are_those_of_the_shared_folder_byte_for_byte() -> None:
     here, there = (
         {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (FOLDER, SHARED)
     )
-    assert here.keys() == there.keys()
-    assert [name for name in here if here[name] != there[name]] == []
+    assert here.keys() - OWN == there.keys()
+    assert [name for name in there if here[name] != there[name]] == []

@@ -33,6 +33,7 @@ from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, 
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
+from retainer.model.tables import SNAPSHOT_FORMAT
 from retainer.ports import Look, Seen, looked_and_read
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -297,8 +298,16 @@ def test_a_type_that_nobody_knew_of_is_read() -> None:
     ],
 )
 def test_a_number_that_is_none_or_nought_is_not_known(fact: str, value: Any) -> None:
-    row, told = read(**{fact: value})
+    row, told = read(**{fact: value}, type="room-composite")
     assert (row[fact], row["not_known"], told) == (None, [fact], [])
+
+
+@pytest.mark.parametrize("kind", ["chat", "transcript", "summary"])
+@pytest.mark.parametrize("value", [0, 0.0, "0"])
+def test_what_has_no_duration_says_so(kind: str, value: Any) -> None:
+    """Issue 13: a plain no to a match of durations."""
+    row, told = read(duration=value, type=kind)
+    assert (row["duration"], row["not_known"], told) == (None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -526,9 +535,11 @@ def test_the_order_of_the_rows_is_of_no_account(
 
 def test_an_asset_has_the_names_of_its_room_and_template() -> None:
     asset = assembled(
-        [an_asset()], rooms=[{"room_id": "r1", "room": "sales-1", "template": "default"}]
+        [an_asset()],
+        rooms=[{"room_id": "r1", "room": "sales-1", "template": "default", "template_id": "t1"}],
     ).assets["a1"]
     assert (asset["room"], asset["template"], asset["not_known"]) == ("sales-1", "default", None)
+    assert asset["template_id"] == "t1"
 
 
 def test_a_room_that_the_list_did_not_give_is_not_known() -> None:
@@ -536,14 +547,20 @@ def test_a_room_that_the_list_did_not_give_is_not_known() -> None:
         [an_asset(size=0)], rooms=[{"room_id": "r2", "room": "x", "template": "y"}]
     ).assets["a1"]
     assert (asset["room"], asset["template"]) == (None, None)
-    assert set(asset["not_known"]) == {"size", "room", "template"}
+    assert set(asset["not_known"]) == {"size", "room", "template", "template_id"}
 
 
-def test_a_room_without_a_name_has_none() -> None:
-    asset = assembled(
-        [an_asset()], rooms=[{"room_id": "r1", "room": None, "template": None}]
-    ).assets["a1"]
-    assert (asset["room"], asset["not_known"]) == (None, None)
+def test_a_room_without_a_name_has_none_and_one_without_a_template_is_not_known() -> None:
+    """Issue 13: every room has a template, whose name is deprecated and may be left out."""
+    for template, template_id, unknown in (
+        ("y", "t1", None),
+        (None, "t1", ["template"]),
+        ("y", None, ["template_id"]),
+        (None, None, ["template", "template_id"]),
+    ):
+        room = {"room_id": "r1", "room": None, "template": template, "template_id": template_id}
+        asset = assembled([an_asset()], rooms=[room]).assets["a1"]
+        assert (asset["room"], asset["not_known"]) == (None, unknown)
 
 
 def test_an_asset_without_a_room_has_none() -> None:
@@ -555,6 +572,7 @@ def test_an_asset_whose_room_could_not_be_read_has_a_room_that_is_not_known() ->
         "room_id",
         "room",
         "template",
+        "template_id",
     }
 
 
@@ -1418,19 +1436,36 @@ class FakeRecordings:
     first: Sequence[Any] | Exception = ()
     asked: list[str] = field(default_factory=list)
     workspace: str | None = None
+    honours: bool = True
+    by_id: Mapping[str, Any] = field(default_factory=dict)
 
-    def assets(self, kind: str) -> Iterator[Any]:
-        self.asked.append(kind)
-        return raising(self.lists.get(kind, ()))
+    def assets(self, kind: str | None) -> Iterator[Any]:
+        self.asked.append(kind or "all")
+        return raising(self.lists.get(kind or "all", ()))
+
+    def honours_type(self, kind: str) -> bool:
+        return self.honours
+
+    def room(self, room_id: str) -> Any:
+        return self.by_id.get(room_id)
+
+    def template(self, template_id: str) -> Any:
+        return self.by_id.get(template_id)
 
     def first_page(self) -> Sequence[Any]:
         if isinstance(self.first, Exception):
             raise self.first
         return self.first
 
-    def rooms(self) -> Iterator[Any]:
+    def rooms(self, *, enabled: bool) -> Iterator[Any]:
         self.asked.append("rooms")
-        return raising(self.room_list)
+        return raising(
+            [
+                room
+                for room in self.room_list
+                if not isinstance(room, dict) or room.get("enabled", True) == enabled
+            ]
+        )
 
     def customer(self) -> str | None:
         return self.workspace
@@ -1556,7 +1591,7 @@ def test_every_type_and_every_store_and_the_rooms_are_asked(gather: Gather) -> N
     found = gather(
         recordings, FakeReader("vault", {KEY.format("a1"): b"12345"}), FakeReader("uploads")
     )
-    assert set(recordings.asked) == {*ASSET_TYPES, "rooms"}
+    assert set(recordings.asked) == {*ASSET_TYPES, "all", "rooms"}
     assert set(found.facts.listings) == {
         *(f"100ms {kind}" for kind in ASSET_TYPES),
         "100ms types",
@@ -1579,7 +1614,7 @@ def test_rooms_are_not_asked_for_when_nobody_looks_at_their_names(gather: Gather
     recordings = FakeRecordings({"chat": [an_asset()]})
     found = gather(recordings, rooms=False)
     assert "rooms" not in recordings.asked
-    assert set(found.facts.assets["a1"]["not_known"]) == {"room", "template"}
+    assert set(found.facts.assets["a1"]["not_known"]) == {"room", "template", "template_id"}
 
 
 def test_a_listing_tells_when_it_began_and_ended(gather: Gather) -> None:
@@ -1591,19 +1626,17 @@ def test_a_type_that_the_first_page_shows_is_asked_for_and_told(gather: Gather) 
     first = [an_asset(type=kind) for kind in ("whiteboard", "chat", None, 7, "")]
     recordings = FakeRecordings({"whiteboard": [an_asset(type="whiteboard")]}, first=first)
     found = gather(recordings)
-    assert set(recordings.asked) == {*ASSET_TYPES, "whiteboard", "rooms"}
+    assert set(recordings.asked) == {*ASSET_TYPES, "whiteboard", "all", "rooms"}
     assert found.facts.assets["a1"]["type"] == "whiteboard"
     assert "whiteboard" in told(found)
 
 
-@pytest.mark.parametrize("error", [ListingBroken("no list"), SourceFailed("no list")])
-def test_a_first_page_that_cannot_be_read_leaves_the_types_unknown_and_nothing_settled(
-    gather: Gather, tmp_path: Path, error: Exception
+def test_a_list_of_all_types_that_breaks_leaves_nothing_settled(
+    gather: Gather, tmp_path: Path
 ) -> None:
     key, part = a_part(an_entry("forgotten"), folder=tmp_path)
-    found = gather(
-        FakeRecordings({"chat": [an_asset("a1")]}, first=error), FakeReader("vault", {key: part})
-    )
+    recordings = FakeRecordings({"chat": [an_asset("a1")], "all": [ListingBroken("no list")]})
+    found = gather(recordings, FakeReader("vault", {key: part}))
     row = found.facts.listings["100ms types"]
     assert (row["kind"], row["complete"]) == ("assets", False)
     assert "no list" in row["note"]
@@ -1611,6 +1644,57 @@ def test_a_first_page_that_cannot_be_read_leaves_the_types_unknown_and_nothing_s
         "a1": True,
         "forgotten": False,
     }
+
+
+@pytest.mark.parametrize("error", [ListingBroken("no list"), SourceFailed("no list")])
+def test_a_first_page_that_cannot_be_read_leaves_the_lists_of_known_types(
+    gather: Gather, error: Exception
+) -> None:
+    recordings = FakeRecordings(
+        {"chat": [an_asset("a1")], "all": [an_asset("b1", type="x-new")]}, first=error
+    )
+    found = gather(recordings)
+    assert set(recordings.asked) == {*ASSET_TYPES, "all", "rooms"}
+    assert set(found.facts.assets) == {"a1", "b1"}
+
+
+def test_a_type_beyond_the_first_page_is_seen_counted_and_told(gather: Gather) -> None:
+    rows = [an_asset("a1"), an_asset("b1", type="caption"), an_asset("b2", type="caption")]
+    found = gather(FakeRecordings({"chat": rows[:1], "all": [*rows, an_asset("c1", type=None)]}))
+    assert set(found.facts.assets) == {"a1", "b1", "b2", "c1"}
+    assert found.facts.listings["100ms types"]["objects"] == 3
+    assert "does not know: caption (2)" in told(found)
+
+
+def test_where_the_type_is_passed_over_everything_is_listed_once(gather: Gather) -> None:
+    recordings = FakeRecordings(
+        {"all": [an_asset("a1"), an_asset("b1", type="track")]}, honours=False
+    )
+    found = gather(recordings)
+    assert sorted(recordings.asked) == ["all", "rooms", "rooms"]
+    assert set(found.facts.assets) == {"a1", "b1"}
+    assert found.facts.listings["100ms assets"]["complete"]
+
+
+def test_rooms_that_the_list_does_not_show_are_looked_up(gather: Gather) -> None:
+    rows = [an_asset(f"a{n}", room_id=f"r{n}") for n in range(4)]
+    rooms = [
+        {"id": "r0", "name": "open", "template": "t", "template_id": "t1"},
+        {"id": "r1", "name": "closed", "template": "", "template_id": "t2", "enabled": False},
+    ]
+    by_id = {
+        "r2": {"id": "r2", "name": "hidden", "template": "t", "template_id": "t1"},
+        "t2": {"id": "t2", "name": "classroom"},
+    }
+    found = gather(FakeRecordings({"chat": rows}, rooms, by_id=by_id))
+    assert [found.facts.assets[f"a{n}"]["room"] for n in range(4)] == [
+        "open",
+        "closed",
+        "hidden",
+        None,
+    ]
+    assert found.facts.assets["a1"]["template"] == "classroom"
+    assert "1 recordings are of 1 rooms that 100ms does not tell" in told(found)
 
 
 @pytest.mark.parametrize("type", [["chat"], {"a": 1}, "\ud800", True, 1.5])
@@ -1626,13 +1710,13 @@ def test_a_first_page_with_a_type_that_is_none_leaves_the_rest_alone(
     assert "100ms whiteboard" in found.facts.listings
 
 
-def test_an_asset_of_a_type_that_was_not_asked_for_is_not_settled(
+def test_an_asset_of_a_type_that_only_the_catalog_knows_is_settled_by_the_list_of_all(
     gather: Gather, tmp_path: Path
 ) -> None:
     key, part = a_part(an_entry(type="whiteboard"), folder=tmp_path)
     found = gather(FakeRecordings(), FakeReader("vault", {key: part}))
     assert found.facts.assets["a1"]["known_by"] == "catalog"
-    assert found.facts.assets["a1"]["settled"] is False
+    assert found.facts.assets["a1"]["settled"] is True
 
 
 def test_a_listing_that_breaks_is_unfinished_and_keeps_what_came(gather: Gather) -> None:
@@ -1667,11 +1751,14 @@ def test_rooms_whose_listing_breaks_are_not_known(gather: Gather) -> None:
     found = gather(
         FakeRecordings(
             {"chat": assets},
-            [{"id": "r1", "name": "x", "template": "y"}, ListingBroken("it broke")],
+            [
+                {"id": "r1", "name": "x", "template": "y", "template_id": "t"},
+                ListingBroken("it broke"),
+            ],
         )
     )
     assert (found.facts.assets["a1"]["room"], found.facts.assets["a1"]["not_known"]) == ("x", None)
-    assert set(found.facts.assets["a2"]["not_known"]) == {"room", "template"}
+    assert set(found.facts.assets["a2"]["not_known"]) == {"room", "template", "template_id"}
     assert found.facts.listings["100ms rooms"]["complete"] is False
 
 
@@ -1687,7 +1774,7 @@ def test_rooms_whose_listing_breaks_are_not_known(gather: Gather) -> None:
 )
 def test_a_room_that_cannot_be_read_is_not_known(gather: Gather, room: Row) -> None:
     found = gather(FakeRecordings({"chat": [an_asset()]}, [room]))
-    assert set(found.facts.assets["a1"]["not_known"]) == {"room", "template"}
+    assert set(found.facts.assets["a1"]["not_known"]) == {"room", "template", "template_id"}
     assert found.listings["100ms rooms"].strays == 1
 
 
@@ -2076,7 +2163,7 @@ def test_a_snapshot_holds_the_facts_as_they_were(tmp_path: Path) -> None:
 def test_a_snapshot_says_that_it_holds_names(tmp_path: Path) -> None:
     saved(tmp_path / "f")
     (about,) = opened(tmp_path / "f", "facts.about")
-    assert (about["format"], about["what"]) == (3, "retainer facts")
+    assert (about["format"], about["what"]) == (SNAPSHOT_FORMAT, "retainer facts")
     assert "names" in about["privacy"]
 
 
@@ -2137,11 +2224,11 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (
             lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"),
-            "this retainer reads format 3",
+            "this retainer reads format 4",
         ),
         (
             lambda path: a_database(path, "CREATE TABLE about (format INT)"),
-            "this retainer reads format 3",
+            "this retainer reads format 4",
         ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],

@@ -333,11 +333,35 @@ MISTAKES: dict[str, tuple[str, str, str | None, str]] = {
         "did you mean `room-composite`?",
         "`Room_Composite`",
     ),
-    "a status that is none": (
-        rule("{ status: «done» }"),
+    "a status that is misspelt": (
+        rule("{ status: «complete» }"),
         "P104",
-        "one of: completed, failed",
-        "`done`",
+        "did you mean `completed`?",
+        "`complete`",
+    ),
+    "a number that is no range": (
+        rule("{ metadata: { resolution.width: { min: «wide» } } }"),
+        "P103",
+        None,
+        "a number",
+    ),
+    "a range of metadata that is empty": (
+        rule("{ metadata: { resolution.width: «{}» } }"),
+        "P207",
+        "give `min` or `max`",
+        "matches nothing",
+    ),
+    "a range of metadata upside down": (
+        rule("{ metadata: { layer: «{ min: 2, max: 1 }» } }"),
+        "P212",
+        None,
+        "`min` is larger than `max`",
+    ),
+    "thumbnails that are nothing": (
+        rule('{ thumbnails: «""» }'),
+        "P207",
+        "write a value, or leave the key out",
+        "matches nothing",
     ),
     "a basis that is none": (
         rule(asks="keep: [{ in: vault, for: 1y, basis: «legall» }]"),
@@ -598,13 +622,35 @@ def test_a_mistake_is_told_with_its_code_its_place_and_what_to_do(
     assert found[0].text == (plain.splitlines() or [""])[span.line - 1]
 
 
-TOLD_ELSEWHERE = {"Y006", "Y007", "P206", "P209", "P214", "P215", "P216", "P217", "P218"}
+TOLD_ELSEWHERE = {"Y006", "Y007", "P206", "P209", "P214", "P215", "P216", "P217", "P218", "P219"}
 
 
 def test_every_code_that_policies_can_bring_has_its_example() -> None:
     assert {code for _, code, _, _ in MISTAKES.values()} | TOLD_ELSEWHERE == {
         code for code in CODES if code[0] in "YP"
     }
+
+
+@pytest.mark.parametrize(
+    ("match", "word"),
+    [
+        ("{ type: «caption» }", "type"),
+        ("{ type: [chat, «caption»] }", "type"),
+        ("{ status: «queued» }", "status"),
+    ],
+)
+def test_a_word_that_100ms_may_have_added_is_a_warning(read: Reader, match: str, word: str) -> None:
+    """Issue 13: new types appear, and must be kept."""
+    plain, place = unmarked(rule(match))
+    found = read(plain)
+    (told,) = found.wrong
+    assert (told.code, told.is_warning, told.span.line, told.span.column) == (
+        "P219",
+        True,
+        *place[:2],
+    )
+    assert f"no {word} that this retainer knows" in told.message
+    assert len(found.policies.rules) == 1
 
 
 def test_every_code_has_a_title_and_an_explanation() -> None:
@@ -1459,7 +1505,6 @@ def test_the_schema_accepts_everything_that_the_language_has() -> None:
         "version: 2\n",
         "rules: []\n",
         rule("{ tpye: chat }"),
-        rule("{ type: room-compsite }"),
         rule("some"),
         rule("{ any: [] }"),
         rule("{ not: { rom: x } }"),
@@ -1513,6 +1558,8 @@ def test_the_schema_names_every_field_of_match_and_nothing_of_the_inside() -> No
         "room_id",
         "session_id",
         "asset_id",
+        "job_id",
+        "template_id",
         "template",
         "user_id",
         "peer_id",
@@ -1521,6 +1568,7 @@ def test_the_schema_names_every_field_of_match_and_nothing_of_the_inside() -> No
         "created",
         "path",
         "metadata",
+        "thumbnails",
         "any",
         "all",
         "not",

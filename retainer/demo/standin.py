@@ -86,7 +86,7 @@ _PARAMETERS = {
     "rooms": {"name", "enabled", "template_id", "before", "after", "start", "limit"},
     "recording-assets": {"room_id", "session_id", "status", "type", "start", "limit"},
 }
-_ROUTE = re.compile(r"/v2/(?:(rooms)|(recording-assets)(?:/([^/]+)(/presigned-url)?)?)")
+_ROUTE = re.compile(r"/v2/(?:(rooms|recording-assets|templates)(?:/([^/]+)(/presigned-url)?)?)")
 _S3_CODES = {
     400: "InvalidArgument",
     403: "AccessDenied",
@@ -145,6 +145,10 @@ class Faults:
     list_fail: dict[str, int] = field(default_factory=dict)
     """The `type` that a list of assets asks for ("" = none) -> the page, counted from 0, from which
     on it answers 500."""
+    null_pages: bool = False
+    """An empty page of a list has null in place of its rows."""
+    type_ignored: bool = False
+    """A list of one type gives assets of every type, as for a parameter that nobody knows."""
     broken_rows: dict[str, Any] = field(default_factory=dict)
     """Id of an asset or room -> fields served in place of the true ones (`GARBAGE`), or anything
     but a dict, served in place of the row."""
@@ -254,7 +258,11 @@ class StandIn:
         self._server: _Server | None = None
         self._lock = threading.RLock()
         self._requests: list[Seen] = []
-        self._rows: dict[str, dict[str, Json]] = {"rooms": {}, "recording-assets": {}}
+        self._rows: dict[str, dict[str, Json]] = {
+            "rooms": {},
+            "recording-assets": {},
+            "templates": {},
+        }
         self._recordings: dict[str, _Recording] = {}
         self._listings: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[bytes, str]]] = {}
 
@@ -303,6 +311,10 @@ class StandIn:
     def add_room(self, room: Json) -> None:
         """Serve `room` as given; one of the same `id` is replaced."""
         self._add("rooms", room)
+
+    def add_template(self, template: Json) -> None:
+        """Serve `template` as given; one of the same `id` is replaced."""
+        self._add("templates", template)
 
     def add_asset(
         self,
@@ -372,21 +384,21 @@ class StandIn:
             raise _Refused(404)
         if method != "GET":
             raise _Refused(405, headers={"Allow": "GET"})
-        rooms, assets, id, presign = route.groups()
+        kind, id, presign = route.groups()
+        if (presign and kind != "recording-assets") or (kind == "templates" and not id):
+            raise _Refused(404)
         query = dict(pairs)
-        allowed = (
-            _PARAMETERS[rooms or assets] if not id else {"presign_duration"} if presign else set()
-        )
+        allowed = _PARAMETERS[kind] if not id else {"presign_duration"} if presign else set()
         if len(query) < len(pairs) or not query.keys() <= allowed:
             raise _Refused(
                 400, "invalid query", f"allowed, each once: {', '.join(sorted(allowed))}"
             )
         if not id:
-            return self._list(rooms or assets, query)
+            return self._list(kind, query)
         id = unquote(id)
-        if id not in self._rows[assets]:
+        if id not in self._rows[kind]:
             raise _Refused(404)
-        return self._presigned(id, query) if presign else _json(200, self._row(assets, id))
+        return self._presigned(id, query) if presign else _json(200, self._row(kind, id))
 
     def _check_token(self, header: str) -> None:
         token = header.removeprefix("Bearer ")
@@ -428,9 +440,12 @@ class StandIn:
             if not self._valid(kind, name, value):
                 raise _Refused(400, f"invalid {name}", value)
         limit, start = int(query.get("limit", "10")), query.get("start")
-        filters = tuple(
-            sorted((name, value) for name, value in query.items() if name not in ("start", "limit"))
-        )
+        asked = {name: value for name, value in query.items() if name not in ("start", "limit")}
+        if kind == "rooms":
+            asked.setdefault("enabled", "true")
+        if faults._struck("type_ignored", faults.type_ignored and "type" in asked):
+            del asked["type"]
+        filters = tuple(sorted(asked.items()))
         repeat = min(faults.repeat_rows, limit - 1) if start else 0
         with self._lock:
             order = self._listing(kind, filters)
@@ -450,7 +465,9 @@ class StandIn:
         for asset, content in faults.arrivals.pop(page, []) if assets else []:
             faults._struck("arrivals", True)
             self.add_asset(asset, content)
-        body = json.dumps({"limit": limit, "data": rows, "last": ids[-1] if ids else ""}).encode()
+        nothing = None if faults._struck("null_pages", not ids and faults.null_pages) else rows
+        told: Json = {"limit": limit, "data": rows or nothing}
+        body = json.dumps(told | ({"last": ids[-1]} if ids else {})).encode()
         return _whole(
             200,
             body[: len(body) // 2] if faults._first("cut_lists", faults.cut_lists) else body,

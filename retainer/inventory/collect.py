@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ from retainer.inventory.facts import (
 )
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
+from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS
@@ -47,6 +49,8 @@ _PAGE = 1000
 _PAGES = 20
 """A range has so many pages: each asks for one more, to see that the next one begins there."""
 _PARTS_OF_A_LONG_LIST = 20
+LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
+"""So many rooms (and templates) are asked for one by one, and for so long."""
 PART_BYTES = 256 << 20
 """A part of a catalog is at most so long; those of retainer are under a megabyte."""
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
@@ -130,21 +134,10 @@ def collect(
         ThreadPoolExecutor(16) as pool,
     ):
         spools = Path(folder)
-        kinds = list(ASSET_TYPES)
-        first = Listing("100ms types", "assets", clock(), complete=True)
-        try:
-            shown = (row.get("type") for row in recordings.first_page())
-            kinds += sorted(
-                {kind for kind in shown if isinstance(kind, str) and kind and is_text(kind)}
-                - set(kinds)
-            )
-        except (ListingBroken, SourceFailed) as error:
-            first.complete = False
-            first.notes.append(f"types that 100ms added lately are not known: {error.told}")
-        first.finished_at = clock()
+        kinds = _kinds(recordings)
         jobs = [
-            pool.submit(_assets, recordings, kind, spools / f"assets-{number}", clock, progress)
-            for number, kind in enumerate(kinds)
+            pool.submit(_assets, recordings, kind, kinds, spools / f"assets-{n}", clock, progress)
+            for n, kind in enumerate((None, *kinds))
         ]
         jobs += [
             pool.submit(
@@ -161,9 +154,10 @@ def collect(
         ]
         if rooms_asked:
             jobs.append(pool.submit(_rooms, recordings, spools / "rooms", clock, progress))
-        first.customer = recordings.customer()
-        first.skew = _skew(recordings, clock)
-        listings = [first, *(job.result() for job in jobs)]
+        customer, skew = recordings.customer(), _skew(recordings, clock)
+        listings = [job.result() for job in jobs]
+        first = listings[0]
+        first.customer, first.skew = customer, skew
         _one_place_each(listings)
         for listing in listings:
             columns = {
@@ -180,14 +174,89 @@ def collect(
             f"{twice} assets were listed with two different sets of facts; what differs is not "
             "known"
         )
-    if unknown := set(kinds) - set(ASSET_TYPES):
-        first.notes.append(
-            "100ms lists types that this retainer does not know: "
-            f"{', '.join(sorted(map(str, unknown)))}"
-        )
+    first.notes += _new_types(connection)
+    if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
+        first.notes += _look_up_rooms(connection, recordings)
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
+
+
+def _kinds(recordings: Recordings) -> list[str]:
+    """The types that are listed each by itself, at the same time: those that are known, and those
+    that a first page shows. None of them where the server passes over what type is asked for."""
+    try:
+        told = [row.get("type") for row in recordings.first_page()]
+        shown = {kind for kind in told if isinstance(kind, str) and kind and is_text(kind)}
+        unseen = [kind for kind in ASSET_TYPES if kind not in shown] or [*ASSET_TYPES]
+        if not recordings.honours_type(unseen[0]):
+            return []
+    except (ListingBroken, SourceFailed):
+        return [*ASSET_TYPES]
+    return [*ASSET_TYPES, *sorted(shown - set(ASSET_TYPES))]
+
+
+def _new_types(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """A sentence where there are recordings of types that are not known here."""
+    known = ", ".join(f"'{kind}'" for kind in ASSET_TYPES)
+    counts = connection.execute(
+        f"SELECT type, count(DISTINCT asset_id) FROM staged_assets WHERE type NOT IN ({known}) "
+        "GROUP BY type ORDER BY type"
+    ).fetchall()
+    if not counts:
+        return []
+    told = ", ".join(f"{printable(kind)[:60]} ({count:,})" for kind, count in counts[:20])
+    more = f" and {len(counts) - 20} more" if len(counts) > 20 else ""
+    return [f"100ms lists types that this retainer does not know: {told}{more}"]
+
+
+def _look_up_rooms(connection: duckdb.DuckDBPyConnection, recordings: Recordings) -> list[str]:
+    """Ask one by one for rooms that recordings name and the list did not show, and for the names of
+    templates that rooms have only the id of; and a sentence of what stays unknown."""
+    ends = time.monotonic() + LOOK_UP_SECONDS
+
+    def looked_up(
+        ids: str, one: Callable[[str], Mapping[str, Any] | None]
+    ) -> Iterator[Mapping[str, Any]]:
+        wanted = [row[0] for row in connection.execute(f"{ids} LIMIT {LOOK_UPS}").fetchall()]
+
+        def asked(each: str) -> Mapping[str, Any] | None:
+            if time.monotonic() > ends:
+                return None
+            try:
+                return one(each)
+            except (ListingBroken, SourceFailed):
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            for each, found in zip(wanted, pool.map(asked, wanted), strict=True):
+                if found is not None and found.get("id", each) == each:
+                    yield {**found, "id": each}
+
+    missing = (
+        "SELECT DISTINCT room_id FROM staged_assets WHERE room_id IS NOT NULL AND room_id NOT IN "
+        "(SELECT room_id FROM rooms) ORDER BY room_id"
+    )
+    found = [room for raw in looked_up(missing, recordings.room) if (room := _room(raw))]
+    fill(connection, "rooms", ROOMS, found)
+    nameless = (
+        "SELECT DISTINCT template_id FROM rooms WHERE template IS NULL AND template_id IS NOT NULL "
+        "ORDER BY template_id"
+    )
+    for raw in looked_up(nameless, recordings.template):
+        name = raw.get("name")
+        if isinstance(name, str) and name and is_text(name):
+            connection.execute(
+                "UPDATE rooms SET template = ? WHERE template_id = ? AND template IS NULL",
+                [_in_one_form(name), raw["id"]],
+            )
+    row = connection.execute(
+        "SELECT count(DISTINCT asset_id), count(DISTINCT room_id) FROM staged_assets WHERE room_id "
+        "IS NOT NULL AND room_id NOT IN (SELECT room_id FROM rooms)"
+    ).fetchone()
+    if row is None or not row[0]:
+        return []
+    return [f"{row[0]:,} recordings are of {row[1]:,} rooms that 100ms does not tell"]
 
 
 def _skew(source: Recordings | StoreReader, clock: Callable[[], datetime]) -> float | None:
@@ -285,12 +354,21 @@ def _spooled(
 
 
 def _assets(
-    recordings: Recordings, kind: str, path: Path, clock: Callable[[], datetime], progress: Progress
+    recordings: Recordings,
+    kind: str | None,
+    kinds: Sequence[str],
+    path: Path,
+    clock: Callable[[], datetime],
+    progress: Progress,
 ) -> Listing:
-    listing = Listing(f"100ms {kind}", "assets", clock())
+    """The assets of one type; or (None) all that are of none of those `kinds`, so that each is seen
+    once, and none is missed that is of a type that nobody knew of."""
+    listing = Listing(f"100ms {kind or ('types' if kinds else 'assets')}", "assets", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
         for raw in recordings.assets(kind):
+            if kind is None and raw.get("type") in kinds:
+                continue
             row, told = read_asset(raw)
             if row is None or told:
                 listing.strays += 1
@@ -319,21 +397,32 @@ def _rooms(
     listing = Listing("100ms rooms", "rooms", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
-        for raw in recordings.rooms():
-            room_id, name, template = raw.get("id"), raw.get("name"), raw.get("template")
-            texts = [text for text in (room_id, name, template) if text is not None]
-            if room_id and all(isinstance(text, str) and is_text(text) for text in texts):
-                yield {
-                    "room_id": room_id,
-                    "room": _in_one_form(name),
-                    "template": _in_one_form(template),
-                }
-            else:
-                listing.strays += 1
+        for enabled in (True, False):
+            for raw in recordings.rooms(enabled=enabled):
+                row = _room(raw)
+                if row is None:
+                    listing.strays += 1
+                else:
+                    yield row
 
     _spooled(listing, path, rows(), progress)
     listing.finished_at = clock()
     return listing
+
+
+def _room(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A room as 100ms gives it -> a row; None where it cannot be read."""
+    texts = {name: raw.get(name) for name in ("id", "name", "template", "template_id")}
+    if not texts["id"] or not all(
+        text is None or (isinstance(text, str) and is_text(text)) for text in texts.values()
+    ):
+        return None
+    return {
+        "room_id": texts["id"],
+        "room": _in_one_form(texts["name"]),
+        "template": _in_one_form(texts["template"]),
+        "template_id": texts["template_id"] or None,
+    }
 
 
 def _in_one_form(name: str | None) -> str | None:

@@ -28,7 +28,7 @@ from retainer.model.moment import read_moment
 from retainer.model.setting import Settings, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 
-ROOMS = {"room_id": "VARCHAR", "room": "VARCHAR", "template": "VARCHAR"}
+ROOMS = {"room_id": "VARCHAR", "room": "VARCHAR", "template": "VARCHAR", "template_id": "VARCHAR"}
 OBJECTS = {
     "store": "VARCHAR",
     "key": "VARCHAR",
@@ -43,6 +43,8 @@ NAMES = {"room_id": "VARCHAR", "what": "VARCHAR", "name": "VARCHAR"}
 """Every name that a room, or its template, was ever seen with."""
 LONGEST_METADATA = 256 << 10
 """Longer metadata is not read: it is then not known."""
+TIMELESS = ("chat", "transcript", "summary")
+"""What has no duration, and says that it is 0 (docs/100ms-api.md)."""
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 
@@ -82,6 +84,8 @@ def read_asset(raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]
         if fact not in raw:
             continue
         number = _number(raw[fact])
+        if number == 0 and fact == "duration" and row["type"] in TIMELESS:
+            continue
         if number is None or number <= 0:
             not_known.append(fact)
         else:
@@ -238,7 +242,16 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         name
         for name in RECORD
         if name
-        not in ("room", "template", "rooms", "templates", "not_known", "settled", "known_by")
+        not in (
+            "room",
+            "template",
+            "template_id",
+            "rooms",
+            "templates",
+            "not_known",
+            "settled",
+            "known_by",
+        )
     )
     connection.execute(create("assets", ASSETS))
     _keep_names(connection)
@@ -257,11 +270,17 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
         ), named AS (
             SELECT {facts}, coalesce(rooms.room, told.room) AS room,
                 coalesce(rooms.template, told.template) AS template,
-                CASE WHEN room_id IS NOT NULL AND rooms.room_id IS NULL
-                     THEN list_concat(coalesce(not_known, []), ['room', 'template'])
-                     WHEN list_contains(not_known, 'room_id')
-                     THEN list_concat(not_known, ['room', 'template'])
-                         ELSE not_known END AS not_known,
+                rooms.template_id AS template_id,
+                -- A room always has a template: one that is told without is not known.
+                CASE WHEN (room_id IS NOT NULL AND rooms.room_id IS NULL)
+                         OR list_contains(not_known, 'room_id')
+                     THEN list_concat(coalesce(not_known, []), ['room', 'template', 'template_id'])
+                     WHEN room_id IS NOT NULL AND (rooms.template IS NULL
+                         OR rooms.template_id IS NULL)
+                     THEN list_concat(coalesce(not_known, []),
+                         CASE WHEN rooms.template IS NULL THEN ['template'] ELSE [] END ||
+                         CASE WHEN rooms.template_id IS NULL THEN ['template_id'] ELSE [] END)
+                     ELSE not_known END AS not_known,
                 settled, known_by
             FROM told LEFT JOIN (
                 FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
@@ -269,9 +288,8 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             ) AS rooms USING (room_id)
         ), remembered AS (
             SELECT {facts}, nfc_normalize(room) AS room, nfc_normalize(template) AS template,
-                not_known,
-                coalesce(kind.complete AND list_contains(kind.names, '100ms ' || type),
-                    kind.complete IS NULL) AS settled, 'catalog' AS known_by
+                template_id, not_known,
+                coalesce(kind.complete, true) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
                 WHERE asset_id NOT IN (SELECT asset_id FROM staged_assets) AND deleted IS NOT TRUE
@@ -281,7 +299,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                 QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY copied_at DESC, store,
                     key) = 1
             ) AS entry
-            CROSS JOIN (SELECT bool_and(complete) AS complete, list(name) AS names FROM listings
+            CROSS JOIN (SELECT bool_and(complete) AS complete FROM listings
                 WHERE kind = 'assets') AS kind
         ), everyone AS (
             SELECT everyone.*, {_names_seen("room", "room", "by_room")},
@@ -530,8 +548,9 @@ def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Non
         SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted,
             coalesce(place = 'elsewhere', false) AS lies_elsewhere
         FROM (
-            SELECT *, CASE WHEN known_by = 'api' AND status IS DISTINCT
-                FROM 'failed' THEN {place_sql(settings)} END AS place FROM facts.assets
+            SELECT *, CASE WHEN known_by = 'api' AND (status IS DISTINCT FROM 'failed'
+                OR (path IS NOT NULL AND size IS NOT NULL))
+                THEN {place_sql(settings)} END AS place FROM facts.assets
         )
     """)
     connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM facts.copies")

@@ -13,9 +13,7 @@ from retainer.model.tables import ASSETS
 CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
 _PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 
-RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")} | {
-    "job_id": "VARCHAR"
-}
+RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")}
 """Every fact of an asset as 100ms gave it, with the names of its room and template."""
 
 MADE_OF = ("made_of", "made_of_version")

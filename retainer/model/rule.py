@@ -17,12 +17,23 @@ ASSET_TYPES = (
     "track",
     "stream",
 )
-STATUSES = ("completed", "failed")
+STATUSES = ("completed", "failed", "processing")
+"""Any other word means the same as `processing`: not yet."""
 
-TEXT_FACTS = ("type", "status", "room_id", "session_id", "asset_id", "user_id", "peer_id")
+TEXT_FACTS = (
+    "type",
+    "status",
+    "room_id",
+    "session_id",
+    "asset_id",
+    "job_id",
+    "template_id",
+    "user_id",
+    "peer_id",
+)
 GLOB_FACTS = ("room", "template", "path")
 NUMBER_FACTS = ("size", "duration")
-FACTS = (*TEXT_FACTS, *GLOB_FACTS, *NUMBER_FACTS, "created", "metadata")
+FACTS = (*TEXT_FACTS, *GLOB_FACTS, *NUMBER_FACTS, "created", "metadata", "thumbnails")
 NAME_FACTS = ("room", "template")
 """Facts that are names: they never appear in a plan, a journal or a log."""
 
@@ -68,10 +79,21 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The metadata's `key` is one of these values, compared as text."""
+    """The metadata's `key` is one of these values, compared as text; or (`low`, `high`) a number
+    between these, both included. A key with dots is looked for as it is, then as a path."""
 
     key: str
-    values: tuple[str, ...]
+    values: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnails:
+    """Whether the recording has any; or (`patterns`) one whose path fits one of these."""
+
+    any: bool
+    patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +111,7 @@ class Not:
     part: Match
 
 
-Match = Everything | OneOf | Glob | Between | Created | Metadata | AllOf | AnyOf | Not
+Match = Everything | OneOf | Glob | Between | Created | Metadata | Thumbnails | AllOf | AnyOf | Not
 
 
 def facts_asked(match: Match) -> frozenset[str]:
@@ -103,6 +125,8 @@ def facts_asked(match: Match) -> frozenset[str]:
             return frozenset({"created"})
         case Metadata():
             return frozenset({"metadata"})
+        case Thumbnails():
+            return frozenset({"thumbnails"})
         case AllOf(parts=parts) | AnyOf(parts=parts):
             return frozenset().union(*(facts_asked(part) for part in parts))
         case Not(part=part):
@@ -192,9 +216,10 @@ class Policies:
         return frozenset(keeps | deletes | {hold.store for hold in self.holds})
 
     def ask_for_rooms(self) -> bool:
-        """Whether anything looks at a room's or template's name, so that the rooms have to be
-        fetched."""
-        return any(facts_asked(item.match) & set(NAME_FACTS) for item in self.items())
+        """Whether anything looks at a room's or template's name or a template's id, so that the
+        rooms have to be fetched."""
+        of_rooms = {*NAME_FACTS, "template_id"}
+        return any(facts_asked(item.match) & of_rooms for item in self.items())
 
     def items(self) -> tuple[Rule | Hold | Erasure, ...]:
         return (*self.rules, *self.holds, *self.erasures)

@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 3
+SNAPSHOT_FORMAT = 4
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
@@ -18,8 +18,10 @@ ASSETS = {
     "status": "VARCHAR",
     "room_id": "VARCHAR",
     "session_id": "VARCHAR",
+    "job_id": "VARCHAR",
     "room": "VARCHAR",
     "template": "VARCHAR",
+    "template_id": "VARCHAR",
     "path": "VARCHAR",
     "user_id": "VARCHAR",
     "peer_id": "VARCHAR",

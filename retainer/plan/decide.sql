@@ -35,9 +35,13 @@ ASOF JOIN offsets ON slot >= since;
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
-    asset_no, asset_id, size, created, status IS NOT DISTINCT FROM 'failed' AS failed, settled,
-        lies_hosted, lies_elsewhere,
-    lies_hosted AND NOT failed AS hosted, lies_elsewhere AND NOT failed AS elsewhere,
+    asset_no, asset_id, size, created, settled, lies_hosted, lies_elsewhere,
+    -- Any word but completed and failed means "not yet"; within a day it may be believed. Of what
+    -- has failed, or is late, a file may exist all the same where its path and size are told.
+    coalesce(status <> 'completed', false) AS failed,
+    coalesce(failed AND (path IS NULL OR size IS NULL
+        OR (status <> 'failed' AND created > $now - INTERVAL 1 DAY)), false) AS unready,
+    lies_hosted AND NOT unready AS hosted, lies_elsewhere AND NOT unready AS elsewhere,
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact

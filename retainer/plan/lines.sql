@@ -150,7 +150,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
             AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',
-            session_id, 'user_id', user_id,
+            session_id, 'job_id', job_id, 'template_id', template_id, 'user_id', user_id,
             'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration',
                 duration, 'created', created_text,
             'metadata', $metadata, 'thumbnails', thumbnails,

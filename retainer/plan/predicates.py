@@ -19,6 +19,7 @@ from retainer.model.rule import (
     Metadata,
     Not,
     OneOf,
+    Thumbnails,
 )
 
 
@@ -69,10 +70,27 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
                 f"created < TIMESTAMP '{before:%Y-%m-%d %H:%M:%S.%f}'" if before else "",
             ]
             return f"({' AND '.join(filter(None, bounds))})"
-        case Metadata(key=key, values=values):
-            pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-            value = f"nfc_normalize(json_extract_string(metadata, {literal(pointer)}))"
-            return fact("metadata", f"{value} IN ({', '.join(map(literal, values))})", value)
+        case Metadata(key=key, values=values, low=low, high=high):
+            value = metadata_sql(key)
+            number = f"TRY_CAST({value} AS DOUBLE)"
+            tests = [
+                f"{value} IN ({', '.join(map(literal, values))})" if values else "",
+                f"{number} >= {low!r}" if low is not None else "",
+                f"{number} <= {high!r}" if high is not None else "",
+            ]
+            # A list or a mapping cannot be compared, so it is not certain.
+            scalar = f"CASE WHEN {metadata_sql(key, 'json_type')} NOT IN ('OBJECT', 'ARRAY') THEN"
+            told = f"({scalar} {' AND '.join(filter(None, tests))} END)"
+            return fact("metadata", told, value)
+        case Thumbnails(any=some, patterns=patterns):
+            how_many = "coalesce(len(thumbnails), 0)"
+            if not patterns:
+                test = f"{how_many} {'>' if some else '='} 0"
+                return f"CASE WHEN {_unread('thumbnails')} THEN NULL ELSE {test} END"
+            fitting = _any_glob("nfc_normalize(face)", patterns)
+            return fact(
+                "thumbnails", f"list_bool_or(list_transform(thumbnails, lambda face: ({fitting})))"
+            )
         case AllOf(parts=parts):
             return (
                 "("
@@ -89,6 +107,20 @@ def predicate(match: Match, *, under_not: bool = False) -> str:
             return f"(NOT ({predicate(part, under_not=not under_not)}))"
         case _:
             assert_never(match)
+
+
+def metadata_sql(key: str, told: str = "json_extract_string") -> str:
+    """SQL: what an asset's metadata have under a key, as text, or what else is told of it: under
+    the key as it is, else, where it has dots, under the last part of it below the others."""
+    whole = key.replace("~", "~0").replace("/", "~1")
+    exact, nested = literal(f"/{whole}"), literal(f"/{whole.replace('.', '/')}")
+    found = f"{told}(metadata, {exact})"
+    if "." in whole:
+        found = (
+            f"CASE WHEN json_exists(metadata, {exact}) THEN {found} "
+            f"ELSE {told}(metadata, {nested}) END"
+        )
+    return f"nfc_normalize({found})"
 
 
 def _listed(values: Sequence[str]) -> str:

@@ -150,6 +150,11 @@ CODES: dict[str, tuple[str, str]] = {
         "anything has: a hold so written would protect nothing. Write it on one line, without "
         "blanks around it.",
     ),
+    "P219": (
+        "a word that is not known here",
+        "100ms adds types and statuses. One that this retainer does not know is matched letter by "
+        "letter; look that it is spelt as 100ms spells it.",
+    ),
     "S301": (
         "a store inside another",
         "No store lies inside another's prefix: a listing of one would show the objects of the "

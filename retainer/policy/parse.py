@@ -6,7 +6,7 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
@@ -17,8 +17,10 @@ from retainer.model.calendar import start_of_day, zone_named
 from retainer.model.moment import read_moment
 from retainer.model.printable import printable
 from retainer.model.rule import (
+    ASSET_TYPES,
     GLOB_FACTS,
     NUMBER_FACTS,
+    STATUSES,
     TEXT_FACTS,
     AllOf,
     AnyOf,
@@ -36,12 +38,21 @@ from retainer.model.rule import (
     OneOf,
     Policies,
     Rule,
+    Thumbnails,
     Where,
 )
 from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, nearest
 from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, resolved
-from retainer.policy.schema import ErasureItem, HoldItem, MatchMap, PolicyFile, RuleItem
+from retainer.policy.schema import (
+    UNSEEN,
+    ErasureItem,
+    HoldItem,
+    MatchMap,
+    PolicyFile,
+    Range,
+    RuleItem,
+)
 
 _KINDS = {
     "string_type": "text",
@@ -69,7 +80,10 @@ def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[
     try:
         return model.model_validate(document.data), wrong
     except ValidationError as error:
-        mistakes = error.errors(include_url=False)
+        mistakes: list[dict[str, Any]] = [
+            {**each, "loc": tuple(part for part in each["loc"] if not _is_unseen(part))}
+            for each in error.errors(include_url=False)
+        ]
     misspelt = {
         (*each["loc"][:-1], _close(model, each["loc"]))
         for each in mistakes
@@ -87,6 +101,10 @@ def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[
         ), wrong
     except ValidationError:
         return None, wrong
+
+
+def _is_unseen(part: int | str) -> bool:
+    return isinstance(part, str) and part.startswith(UNSEEN)
 
 
 def _without(data: Any, places: list[Location], here: Location = ()) -> Any:
@@ -347,10 +365,41 @@ class _Parser:
             )
         return name
 
+    def span(self, span: Range, location: Location) -> None:
+        if span.min is None and span.max is None:
+            self.complain(
+                "P207",
+                location,
+                f"`{location[-1]}` is empty, so it matches nothing",
+                "give `min` or `max`",
+            )
+        if span.min is not None and span.max is not None and span.min > span.max:
+            self.complain("P212", location, "`min` is larger than `max`")
+
+    def words(self, values: Iterable[str], known: Sequence[str], location: Location) -> None:
+        """Words that 100ms may add to: one that is near a known one is a slip, any other may be
+        new."""
+        for number, value in enumerate(map(str, values)):
+            place = (*location, number) if (*location, number) in self.document.values else location
+            if value in known or not value.strip():
+                continue
+            if close := nearest(value, known):
+                said = f"`{value}` is not known here"
+                self.complain("P104", place, said, f"did you mean `{close}`?")
+            else:
+                self.warn(
+                    "P219",
+                    place,
+                    f"`{value}` is no {location[-1]} that this retainer knows",
+                    f"known here: {', '.join(known)}",
+                )
+
     def match(self, item: MatchMap, location: Location) -> Match:
         if item.everything:
             return Everything()
         parts: list[Match] = []
+        for fact, words in (("type", ASSET_TYPES), ("status", STATUSES)):
+            self.words(getattr(item, fact) or (), words, (*location, fact))
         for fact in (*TEXT_FACTS, *GLOB_FACTS):
             if values := getattr(item, fact):
                 parts.append(
@@ -360,15 +409,7 @@ class _Parser:
                 )
         for fact in NUMBER_FACTS:
             if span := getattr(item, fact):
-                if span.min is None and span.max is None:
-                    self.complain(
-                        "P207",
-                        (*location, fact),
-                        f"`{fact}` is empty, so it matches nothing",
-                        "give `min` or `max`",
-                    )
-                if span.min is not None and span.max is not None and span.min > span.max:
-                    self.complain("P212", (*location, fact), "`min` is larger than `max`")
+                self.span(span, (*location, fact))
                 parts.append(Between(fact, span.min, span.max))
         if created := item.created:
             after = self.moment(created.after, (*location, "created", "after"))
@@ -388,12 +429,20 @@ class _Parser:
                 "P207", (*location, "metadata"), "`metadata` is empty, so it matches nothing"
             )
         for key, values in (item.metadata or {}).items():
-            parts.append(
-                Metadata(
-                    self.key(key, (*location, "metadata", key)),
-                    self.texts(values, (*location, "metadata", key), may_be_empty=True),
-                )
-            )
+            here = (*location, "metadata", key)
+            name = self.key(key, here)
+            if isinstance(values, Range):
+                self.span(values, here)
+                parts.append(Metadata(name, (), values.min, values.max))
+            else:
+                parts.append(Metadata(name, self.texts(values, here, may_be_empty=True)))
+        match item.thumbnails:
+            case None:
+                pass
+            case bool(some):
+                parts.append(Thumbnails(some))
+            case patterns:
+                parts.append(Thumbnails(True, self.texts(patterns, (*location, "thumbnails"))))
         if item.any:
             parts.append(
                 AnyOf(

@@ -10,8 +10,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -104,16 +106,16 @@ Texts = Annotated[
     list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_many({"type": "string"})
 ]
 Types = Annotated[
-    list[Literal[ASSET_TYPES]],  # type: ignore[valid-type]
+    list[Text],
     BeforeValidator(_listed),
     Field(min_length=1),
-    _one_or_many({"type": "string", "enum": list(ASSET_TYPES)}),
+    _one_or_many({"type": "string", "examples": list(ASSET_TYPES)}),
 ]
 Statuses = Annotated[
-    list[Literal[STATUSES]],  # type: ignore[valid-type]
+    list[Text],
     BeforeValidator(_listed),
     Field(min_length=1),
-    _one_or_many({"type": "string", "enum": list(STATUSES)}),
+    _one_or_many({"type": "string", "examples": list(STATUSES)}),
 ]
 Version = Annotated[Literal[1], BeforeValidator(_number)]
 
@@ -135,6 +137,20 @@ class CreatedRange(Strict):
     before: Text | None = Field(None, description="a date or RFC 3339; not included")
 
 
+UNSEEN: Final = "\0"
+"""What begins so in the place of a mistake stands in no file: it tells which kind of value it was
+read as."""
+RangeOrTexts = Annotated[
+    Annotated[Range, Tag(f"{UNSEEN}range")] | Annotated[Texts, Tag(f"{UNSEEN}texts")],
+    Discriminator(lambda value: f"{UNSEEN}{'range' if isinstance(value, dict) else 'texts'}"),
+]
+YesOrTexts = Annotated[
+    Annotated[bool, BeforeValidator(resolved), Tag(f"{UNSEEN}yes")]
+    | Annotated[Texts, Tag(f"{UNSEEN}texts")],
+    Discriminator(
+        lambda value: f"{UNSEEN}{'yes' if isinstance(resolved(value), bool) else 'texts'}"
+    ),
+]
 _ALL: Final = "\0all"
 """The key under which `match: all` reaches its model: no file can spell it."""
 
@@ -152,6 +168,8 @@ class MatchMap(Strict):
     room_id: Texts | None = None
     session_id: Texts | None = None
     asset_id: Texts | None = None
+    job_id: Texts | None = None
+    template_id: Texts | None = Field(None, description="the id of the room's template")
     template: Texts | None = Field(
         None, description="the template's name; shell pattern, with case"
     )
@@ -161,7 +179,12 @@ class MatchMap(Strict):
     duration: Range | None = Field(None, description="seconds")
     created: CreatedRange | None = None
     path: Texts | None = Field(None, description="shell pattern, with case")
-    metadata: dict[str, Texts] | None = None
+    metadata: dict[str, RangeOrTexts] | None = Field(
+        None, description="by key, dotted where it is nested: one of these, or {min, max}"
+    )
+    thumbnails: YesOrTexts | None = Field(
+        None, description="whether it has any, or shell patterns of their paths"
+    )
     any: Annotated[list[MatchField], Field(min_length=1)] | None = Field(
         None, description="one of these matches"
     )

@@ -29,6 +29,7 @@ from retainer.sources.answers import Answers, Spent, Unanswered
 from retainer.sources.connections import Connections, is_local
 from retainer.sources.media import Media
 from retainer.sources.patience import BUDGET_SECONDS, Again, Patience, asked_patience, may_pass
+from retainer.sources.words import said_in
 from retainer.stop import Stop
 
 PAGE = 100
@@ -39,8 +40,11 @@ IDLE_PAGES = 3
 what comes next, and not for ever."""
 LONGEST_ANSWER = 64 << 20
 """An answer of the API is at most so long, unpacked."""
+LONGEST_ERROR = 4000
 TOKEN_LIFE_SECONDS = 24 * 3600
 RENEW_BEFORE_SECONDS = 300
+MINTED_BACK_SECONDS = 60
+"""A token is valid from so long ago, since clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class _Token:
         self._credentials = credentials
         self._clock = clock
         self._lock = threading.Lock()
+        self._ahead = 0.0
         self._token, self._ends = credentials.token, float("inf")
         if not credentials.token:
             self._ends = 0.0
@@ -72,9 +77,9 @@ class _Token:
 
     def get(self) -> str:
         with self._lock:
-            now = self._clock()
+            now = self._clock() + self._ahead
             if now > self._ends - RENEW_BEFORE_SECONDS:
-                start = int(now)
+                start = int(now) - MINTED_BACK_SECONDS
                 claims = {
                     "access_key": self._credentials.access_key,
                     "type": "management",
@@ -88,11 +93,18 @@ class _Token:
                 self._ends = start + TOKEN_LIFE_SECONDS
             return self._token
 
-    def drop(self, token: str) -> None:
-        """Forget a token that the server refused, unless another thread has renewed it already."""
+    def drop(self, token: str, date: datetime | None) -> None:
+        """Forget a token that the server refused, unless another thread has renewed it already; the
+        next is minted by the server's clock."""
         with self._lock:
             if token == self._token and not self.ready_made:
                 self._ends = 0.0
+                self._ahead = date.timestamp() - self._clock() if date else 0.0
+
+    @property
+    def minutes_off(self) -> int:
+        """How far this machine's clock was off the server's when a token was refused."""
+        return round(abs(self._ahead) / 60)
 
 
 class _News:
@@ -190,14 +202,33 @@ class HmsApi:
         one = told.pop() if len(told) == 1 else None
         return one if isinstance(one, str) and one else None
 
-    def assets(self, kind: str) -> Iterator[Mapping[str, Any]]:
-        yield from self._pages("/recording-assets", {"type": kind})
+    def assets(self, kind: str | None) -> Iterator[Mapping[str, Any]]:
+        for row in self._pages("/recording-assets", {"type": kind} if kind else {}):
+            if kind and row.get("type", kind) != kind:
+                raise ListingBroken(f"100ms /recording-assets: the list of type {kind} has others")
+            yield row
+
+    def honours_type(self, kind: str) -> bool:
+        page = self._get("/recording-assets", {"type": kind, "limit": "10"})
+        return all(row.get("type") == kind for row in self._rows(page, "/recording-assets"))
 
     def first_page(self) -> Sequence[Mapping[str, Any]]:
         return self._rows(self._get("/recording-assets", {"limit": str(PAGE)}), "/recording-assets")
 
-    def rooms(self) -> Iterator[Mapping[str, Any]]:
-        yield from self._pages("/rooms", {})
+    def rooms(self, *, enabled: bool = True) -> Iterator[Mapping[str, Any]]:
+        yield from self._pages("/rooms", {"enabled": "true" if enabled else "false"})
+
+    def room(self, room_id: str) -> Mapping[str, Any] | None:
+        return self._one(f"/rooms/{quote(room_id, safe='')}")
+
+    def template(self, template_id: str) -> Mapping[str, Any] | None:
+        return self._one(f"/templates/{quote(template_id, safe='')}")
+
+    def _one(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            return self._get(path, {})
+        except SourceGone:
+            return None
 
     def _pages(self, path: str, query: dict[str, str]) -> Iterator[Mapping[str, Any]]:
         start: str | None = None
@@ -240,8 +271,8 @@ class HmsApi:
     @staticmethod
     def _rows(page: Mapping[str, Any], path: str) -> Sequence[Mapping[str, Any]]:
         rows = page.get("data")
-        if rows is None and "last" in page:
-            return []
+        if rows is None and {"data", "last"} & page.keys():
+            return []  # so an empty list is written in some languages
         if not isinstance(rows, list):
             raise ListingBroken(f"100ms {path}: an answer has no list of rows in it")
         return [row if isinstance(row, dict) else {} for row in rows]
@@ -268,29 +299,27 @@ class HmsApi:
             except Unanswered as error:
                 raise Again(f"the connection failed ({error})") from None
             if answer.status == 401 and not fresh and not self._token.ready_made:
-                self._token.drop(token)
+                self._token.drop(token, read_http_date(answer.headers.get("Date")))
                 continue
             break
         self._date = answer.headers.get("Date") or self._date
         status = answer.status
+        text = answer.content[:LONGEST_ERROR].decode(errors="replace") if status != 200 else ""
+        said = f": {told}" if (told := said_in(text)) else ""
         if status in (401, 403):
-            raise CredentialsRefused(
-                f"100ms refused the credentials ({status})",
-                hint="check HMS_ACCESS_KEY and HMS_SECRET"
-                if not self._token.ready_made
-                else "the management token may have ended; make a new one",
-            )
+            hint = "check HMS_ACCESS_KEY and HMS_SECRET"
+            if self._token.ready_made:
+                hint = "the management token may have ended; make a new one"
+            elif (off := self._token.minutes_off) > 1:
+                hint += f", and this machine's clock: it is {off} minutes off that of 100ms"
+            raise CredentialsRefused(f"100ms refused the credentials ({status}{said})", hint=hint)
         if status in (404, 410):
-            raise SourceGone(f"100ms {path}: {status}, it is not there")
+            raise SourceGone(f"100ms {path}: {status}, it is not there{said}")
         if may_pass(status):
-            raise Again(
-                f"it answered {status}",
-                asked_patience(
-                    status, answer.headers, lambda: answer.content.decode(errors="replace")
-                ),
-            )
+            patience = asked_patience(status, answer.headers, lambda: text)
+            raise Again(f"it answered {status}", patience)
         if status != 200:
-            raise SourceFailed(f"100ms {path}: it answered {status}")
+            raise SourceFailed(f"100ms {path}: it answered {status}{said}")
         try:
             page = json.loads(answer.content)
         except (ValueError, RecursionError):
@@ -322,9 +351,10 @@ class HmsApi:
             # One recording that is refused must not keep the others from being copied in time: are
             # the credentials refused elsewhere too?
             self._get("/recording-assets", {"limit": "10"})
+            told = error.message.partition("(")[2].rpartition(")")[0]
             raise SourceRefused(
-                f"{error.message} for this recording, and takes them for others",
-                hint="does it belong to another workspace?",
+                f"100ms refuses this recording, and takes the credentials for others ({told})",
+                hint="does it belong to another workspace, or may 100ms not read its bucket?",
             ) from None
         if (
             not isinstance(url, str)
