@@ -46,6 +46,24 @@ def private_file(end: str) -> Path:
     return private_folder() / f"{uuid.uuid4().hex}{end}"
 
 
+NEVER, ALWAYS = "TIMESTAMP '9999-12-31'", "TIMESTAMP '0001-01-01'"
+"""SQL: what stands for an end that never comes, and for one that always was, where infinity cannot:
+Parquet has none, and other readers fail on what DuckDB writes for it."""
+
+
+def write_parquet(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path, options: str = ""
+) -> None:
+    """Write the rows of a query to a new Parquet file whose schema does not depend on them: DuckDB
+    (2.0.1) else writes a column as REQUIRED where it can show that no row of it is NULL
+    (findings/duckdb-required-by-rows.sh)."""
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    try:
+        connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet{options})")
+    finally:
+        connection.execute("RESET disabled_optimizers")
+
+
 def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB that spills to disk instead of growing past 700 MB, and that loads
     nothing from a network.

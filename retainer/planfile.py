@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retainer.database import connect, exactly, literal, private_file
+from retainer.database import ALWAYS, NEVER, connect, exactly, literal, private_file, write_parquet
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import read_moment
 from retainer.model.printable import shown
@@ -86,9 +86,9 @@ COLUMNS = {
     # less names
     "action": "VARCHAR",
 }
-"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC, sizes in
-bytes. Quiet rows (kept, unmanaged, lapses) come first; what only others need is NULL on them, also
-`last_copy` and `assumed`."""
+"""The rows; pairs with nothing there and nothing needed are left out. Moments in UTC (9999-12-31:
+never, 0001-01-01: always), sizes in bytes. Quiet rows (kept, unmanaged, lapses) come first; what
+only others need is NULL on them, also `last_copy` and `assumed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +320,7 @@ def _as_text() -> str:
     def written(column: str, kind: str) -> str:
         if kind == "TIMESTAMP":
             return (
-                f"CASE WHEN isinf({column}) THEN 'forever' ELSE strftime({column}, "
+                f"CASE WHEN {column} >= {NEVER} THEN 'forever' ELSE strftime({column}, "
                 f"'%Y-%m-%dT%H:%M:%SZ') END AS {column}"
             )
         return column
@@ -333,14 +333,22 @@ def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
     private folder."""
     half = private_file(".plan")
     quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
+    told = {
+        name: f"CASE WHEN {name} > {NEVER} THEN {NEVER} WHEN {name} < {ALWAYS} THEN {ALWAYS} "
+        f"ELSE {name} END AS {name}"
+        if kind == "TIMESTAMP"
+        else name
+        for name, kind in COLUMNS.items()
+    }
     few = ", ".join(
-        name if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items()
+        told[name] if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items()
     )
-    connection.execute(
-        f"COPY (SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(COLUMNS)} FROM lines) TO "
-        f"{literal(str(half))} (FORMAT parquet, "
-        "COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 122880, "
-        f"KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}})"
+    write_parquet(
+        connection,
+        f"SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(told.values())} FROM lines",
+        half,
+        ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
+        f"ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}}",
     )
     with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         place = content.rfind(_NO_DIGEST.encode())
@@ -537,8 +545,8 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Pat
         f"OR (n IS NULL AND {ACTIONS})"
     )
     far = " OR ".join(
-        f"(isfinite({name}) AND {name} NOT BETWEEN TIMESTAMP '1900-01-01' AND TIMESTAMP "
-        "'9990-01-01')"
+        f"(isfinite({name}) AND {name} NOT IN ({ALWAYS}, {NEVER}) AND {name} NOT BETWEEN "
+        "TIMESTAMP '1900-01-01' AND TIMESTAMP '9990-01-01')"
         for name, kind in COLUMNS.items()
         if kind == "TIMESTAMP"
     )
@@ -827,10 +835,10 @@ class Overview:
 
 
 _LINE = (
-    "asset_id, store, decision, because, rule, rule_at, type, bytes, CASE WHEN isinf(until) THEN "
-    "NULL ELSE epoch(until) END AS until, "
-    "epoch(deadline) AS deadline, CASE WHEN isinf(delete_from) THEN NULL ELSE epoch(delete_from) "
-    "END AS delete_from, "
+    "asset_id, store, decision, because, rule, rule_at, type, bytes, "
+    f"CASE WHEN until < {NEVER} THEN epoch(until) END AS until, epoch(deadline) AS deadline, "
+    f"CASE WHEN delete_from > {ALWAYS} AND delete_from < {NEVER} THEN epoch(delete_from) END "
+    "AS delete_from, "
     "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
     "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) "
     "END AS lock_until"

@@ -12,7 +12,7 @@ import duckdb
 from retainer.apply.copied import Copied, Written
 from retainer.apply.manifest import Manifest
 from retainer.apply.verify import as_recorded
-from retainer.database import connect, fill, literal, private_file
+from retainer.database import connect, fill, private_file, write_parquet
 from retainer.errors import KeyTaken, StoreFailed, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, MADE_OF, part_name
 from retainer.model.tables import create
@@ -38,10 +38,7 @@ def write_part(
             (dict.fromkeys(CATALOG) | row | {"store_id": identity} for row in rows),
         )
         path = private_file(".parquet")
-        connection.execute(
-            f"COPY (FROM entries ORDER BY key) TO {literal(str(path))} (FORMAT parquet, "
-            "COMPRESSION zstd)"
-        )
+        write_parquet(connection, "FROM entries ORDER BY key", path, ", COMPRESSION zstd")
         content = path.read_bytes()
         path.unlink()
     except (OSError, duckdb.Error) as error:
