@@ -39,6 +39,7 @@ from retainer.journal.file import (
     done_lately,
     left_over,
     open_intents,
+    path_mark,
     proven_lately,
     recent_deletes,
 )
@@ -759,6 +760,7 @@ def _job(
 
     return Job(
         plan=prepared,
+        mark_of=path_mark,
         restore=restore,
         stores=world.writers,
         downloads=world.downloads,

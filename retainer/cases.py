@@ -38,7 +38,8 @@ class Decider:
             CREATE VIEW assets AS SELECT *,
                 asset_no IN (SELECT asset_no FROM places WHERE store = 'hosted') AS lies_hosted,
                 asset_no IN (SELECT asset_no FROM places
-                    WHERE store = 'elsewhere') AS lies_elsewhere FROM facts
+                    WHERE store = 'elsewhere') AS lies_elsewhere,
+                false AS lies_nowhere FROM facts
         """)
         self.connection.execute(
             "CREATE TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled BOOLEAN)"

@@ -554,7 +554,13 @@ def plan(
     --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
     from retainer.database import private_file
-    from retainer.journal.file import read_journal, recent_deletes, state_id, weak_stores
+    from retainer.journal.file import (
+        gone_sources,
+        read_journal,
+        recent_deletes,
+        state_id,
+        weak_stores,
+    )
     from retainer.plan.limits import Deletes
     from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
     from retainer.planning import Making, make_plan, names_of
@@ -587,6 +593,7 @@ def plan(
             recent,
             tuple(weak_stores(journal).items()),
             state_id(state),
+            tuple(gone_sources(journal).items()),
         )
         made_at = private_file(".plan")
         make_plan(facts, settings, policies, root, making, made_at)
@@ -653,7 +660,7 @@ def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timede
     header = made.header
     if any(source.refused for source in header.sources):
         return CredentialsRefused.exit_code
-    if header.incomplete:
+    if header.incomplete or _uncatalogued(made):
         return EXIT["incomplete"]
     if header.held_back:
         return EXIT["held back"]
@@ -664,6 +671,12 @@ def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timede
     if detailed and header.deletes:
         return EXIT["deletes"]
     return EXIT["only copies"] if detailed and header.copies else 0
+
+
+def _uncatalogued(made: PlanFile) -> bool:
+    """Whether something lies where a copy should, and no catalog vouches for it."""
+    found = "SELECT 1 FROM plan WHERE decision = 'uncatalogued' LIMIT 1"
+    return made.connection.execute(found).fetchone() is not None
 
 
 def _show(
@@ -1011,6 +1024,7 @@ def explain(
     from dataclasses import replace
 
     from retainer.explaining import explain as explained
+    from retainer.journal.file import gone_sources, read_journal
     from retainer.views.human import explanation_text
     from retainer.views.machine import explanation_json
 
@@ -1019,7 +1033,8 @@ def explain(
         snapshot = _state(root, settings) / "facts.duckdb"
         if not snapshot.is_file():
             _gathered(root, settings, policies, snapshot)
-    told = explained(snapshot, settings, policies, asset_id, as_of or now())
+    gone = gone_sources(read_journal(_state(root, settings)))
+    told = explained(snapshot, settings, policies, asset_id, as_of or now(), gone)
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
         told = replace(

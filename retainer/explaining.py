@@ -3,6 +3,7 @@ what won, what changes next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +18,16 @@ from retainer.plan.decide import decide, items_of
 
 
 def explain(
-    facts: Path, settings: Settings, policies: Policies, asset_id: str, now: datetime
+    facts: Path,
+    settings: Settings,
+    policies: Policies,
+    asset_id: str,
+    now: datetime,
+    gone: Mapping[str, str],
 ) -> Explanation:
-    """Raises RetainerError when the facts do not know the asset."""
-    connection = open_facts(facts, settings)
+    """`gone`: what the journal has seen end in 404 or 410. Raises RetainerError when the facts do
+    not know the asset."""
+    connection = open_facts(facts, settings, gone)
     try:
         with whole_facts(facts):
             return _explained(connection, settings, policies, asset_id, now)

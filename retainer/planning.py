@@ -249,6 +249,8 @@ class Making:
     state: str | None = None
     """The state folder's id: what its own journal did is in `recent`, and what others did in the
     stores' memory."""
+    gone: tuple[tuple[str, str], ...] = ()
+    """What the journal has seen end in 404 or 410: an asset's id, and the mark of its path."""
 
 
 def make_plan(
@@ -256,7 +258,7 @@ def make_plan(
 ) -> None:
     """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for
     facts that cannot be read."""
-    connection = open_facts(facts, settings)
+    connection = open_facts(facts, settings, dict(making.gone))
     try:
         with whole_facts(facts):
             clauses = decide(connection, policies, making.now, settings.timezone)

@@ -330,6 +330,27 @@ def test_an_empty_text_is_what_it_is(local: Project) -> None:
     assert pairs(local.plan())[A, "vault"] == "keep"
 
 
+def test_what_100ms_says_is_gone_is_lost_and_tried_once_more_before_it_leaves(
+    local: Project,
+) -> None:
+    """Issue 13: not copied again every night with exit 7."""
+    asset = local.hosted(A, video(1), age=timedelta(days=3))
+    local.plan()
+    local.api.add_asset(asset, None)
+    assert "gone from 100ms (404)" in local.apply(expect=7)["failed"][0]["cause"]
+    assert pairs(local.plan())[A, "vault"] == "lost"
+    shown = local.run("plan", "--out", "p.plan").stdout
+    assert "Next: nothing that retainer can do, and not all is well: 1 lost" in " ".join(
+        shown.split()
+    )
+    assert "lost in vault" in local.run("explain", A).stdout
+    soon = (datetime.now(UTC) + timedelta(days=10, hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert pairs(local.plan("soon.plan", "--as-of", soon))[A, "vault"] == "copy"
+    local.hosted(A, video(1), age=timedelta(days=3), path="s3://hms-prod-x/elsewhere.mp4")
+    assert pairs(local.plan())[A, "vault"] == "copy"
+    assert local.apply()["copied"] == 1
+
+
 def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:
     for n in range(12):
         local.hosted(f"a{n:023x}", video(n))

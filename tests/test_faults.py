@@ -661,6 +661,8 @@ def of_recording(part: str, change: Change, often: str = "for ever", **more: Any
 
 
 URL, BYTES = "/{}/presigned-url", "/media/{}"
+NOT_THERE = (404, 410)
+"""What was answered so is lost at the next plan."""
 STATUSES = (400, 401, 403, 404, 408, 410, 425, 429, 500, 502, 503, 504)
 PLACES = {"byte 0": 0, "byte 1": 1, "byte 1023": 1023, "the half": HALF, "the last byte": SIZE - 1}
 OTHERS = {
@@ -729,12 +731,16 @@ def half_of_it(answer: Any, _: Any) -> Any:
 
 RECORDINGS: dict[str, Strike] = {
     **{
-        f"URL {status}, {often}": of_recording(URL, answered(status), often)
+        f"URL {status}, {often}": of_recording(
+            URL, answered(status), often, lost=status in NOT_THERE
+        )
         for status in STATUSES
         for often in OFTEN
     },
     **{
-        f"bytes {status}, {often}": of_recording(BYTES, answered(status), often)
+        f"bytes {status}, {often}": of_recording(
+            BYTES, answered(status), often, lost=status in NOT_THERE
+        )
         for status in (206, 302, *STATUSES, 416)
         for often in OFTEN
     },

@@ -193,7 +193,7 @@ class Copies:
             except Partial as error:
                 self._outcomes.kept(action, error, record)
             except SourceGone as error:
-                self._outcomes.failed(action, error.message, "nothing can bring it back from there")
+                self._outcomes.gone(action, error.message)
             except (SourceRefused, TooSlow, KeyTaken) as error:
                 self._outcomes.failed(action, error.message, error.hint)
             except Archived as error:

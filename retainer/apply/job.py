@@ -113,6 +113,8 @@ class Job:
     """The catalog's entries of what earlier runs deleted without being told."""
     identities: Mapping[str, str]
     """The identity of each store whose is known; the catalog's entries carry it."""
+    mark_of: Callable[[str], str]
+    """What a path is told by in the journal."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
     workers: int = WORKERS

@@ -48,15 +48,21 @@ class Outcomes:
         )
 
     def failed(
-        self, action: Action, cause: str, hint: str | None, *, unknown: bool = False
+        self, action: Action, cause: str, hint: str | None, *, unknown: bool = False, **more: str
     ) -> None:
-        """`unknown`: it may have been done all the same, so that its announcement stays open."""
-        self._not_done("failed", action, cause, unknown=unknown)
+        """`unknown`: it may have been done all the same, so that its announcement stays open.
+        `more`: what later runs read of it."""
+        self._not_done("failed", action, cause, unknown=unknown, **more)
         with self._guard:
             self.summary.failed.append(
                 Trouble(action.decision, action.asset_id, action.store, cause, hint)
             )
         self.watcher.ended(action, "failed", cause)
+
+    def gone(self, action: Action, cause: str) -> None:
+        """100ms says that it has nothing of it: the next plan does not try it again."""
+        mark = self._job.mark_of(str(action.facts.get("path") or ""))
+        self.failed(action, cause, "nothing can bring it back from there", gone=mark)
 
     def skipped(self, action: Action, cause: str) -> None:
         self._not_done("skipped", action, cause)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -41,6 +42,7 @@ OBJECTS = {
 }
 NAMES = {"room_id": "VARCHAR", "what": "VARCHAR", "name": "VARCHAR"}
 """Every name that a room, or its template, was ever seen with."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LONGEST_METADATA = 256 << 10
 """Longer metadata is not read: it is then not known."""
 TIMELESS = ("chat", "transcript", "summary")
@@ -537,16 +539,30 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """)
 
 
-def add_places(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+def add_places(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, gone: Mapping[str, str] = NOTHING
+) -> None:
     """Make the views that the decision reads: the assets with where 100ms has them, copies and
     listings; and the table of stores.
 
-    Done at every plan, so that a snapshot follows a change of `source.hosted`.
+    Done at every plan, so that a snapshot follows a change of `source.hosted`. `gone`: by their ids
+    the assets of which 100ms has said that it has nothing, each with its path then
+    (`path_mark`): it lies nowhere, whatever the record says.
     """
+    connection.execute("CREATE OR REPLACE TEMP TABLE gone (asset_id VARCHAR, mark VARCHAR)")
+    fill(
+        connection,
+        "gone",
+        {"asset_id": "VARCHAR", "mark": "VARCHAR"},
+        ({"asset_id": name, "mark": mark} for name, mark in gone.items()),
+    )
     connection.execute(f"""
         CREATE OR REPLACE TEMP VIEW assets AS
         SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted,
-            coalesce(place = 'elsewhere', false) AS lies_elsewhere
+            coalesce(place = 'elsewhere', false) AS lies_elsewhere,
+            asset_id IN (SELECT asset_id FROM gone)
+                AND (asset_id, left(sha256(coalesce(split_part(path, '?', 1), '')), 16))
+                    IN (SELECT (asset_id, mark) FROM gone) AS lies_nowhere
         FROM (
             SELECT *, CASE WHEN known_by = 'api' AND (status IS DISTINCT FROM 'failed'
                 OR (path IS NOT NULL AND size IS NOT NULL))
@@ -603,9 +619,11 @@ def is_snapshot(path: Path) -> bool:
         return False
 
 
-def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
+def open_facts(
+    path: Path, settings: Settings, gone: Mapping[str, str] = NOTHING
+) -> duckdb.DuckDBPyConnection:
     """A connection with a snapshot attached read-only as `facts`, and the views that the decision
-    reads.
+    reads. `gone`: as `add_places`.
 
     Raises RetainerError when the file is no snapshot of this format: tables of plain columns, and
     nothing that is worked out when it is read.
@@ -632,7 +650,7 @@ def open_facts(path: Path, settings: Settings) -> duckdb.DuckDBPyConnection:
             raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         counted = connection.execute("SELECT count(*) FROM facts.assets").fetchone()
         make_room(connection, counted[0] if counted else 0)
-        add_places(connection, settings)
+        add_places(connection, settings, gone)
     except (duckdb.Error, RetainerError) as error:
         connection.close()
         if isinstance(error, RetainerError):

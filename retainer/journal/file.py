@@ -362,6 +362,25 @@ def done_before(entries: list[Entry], plan: str) -> Done:
     return Done(copies, frozenset(catalogued), frozenset(deletes), finished)
 
 
+def path_mark(path: str) -> str:
+    """What tells one path of a recording from another in the journal: SHA-256, 16 hex digits."""
+    return hashlib.sha256(path.partition("?")[0].encode()).hexdigest()[:16]
+
+
+def gone_sources(entries: Iterable[Entry]) -> dict[str, str]:
+    """The assets whose last copy from 100ms ended in 404 or 410, each with the mark of the path
+    that it had: it is not tried again each night, until it has another path."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        of = entry.particulars
+        match entry.event:
+            case "failed" if isinstance(of.get("gone"), str):
+                found[of["asset"]] = of["gone"]
+            case "copied":
+                found.pop(of.get("asset", ""), None)
+    return found
+
+
 def left_over(entries: list[Entry]) -> list[LeftOver]:
     """What was begun and neither became a copy nor was given up."""
     found: dict[str, LeftOver] = {}

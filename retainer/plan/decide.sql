@@ -1,7 +1,8 @@
 -- What is decided for every pair of an asset and a store: DESIGN.md, section 5, sentence by
 -- sentence.
 --
--- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it;
+-- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it, and lies_nowhere: it was
+--         asked for, and 100ms said that it is not there;
 --         copies, listings (retainer/model/tables.py);
 --         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released);
 --         periods(period_no, months, days, micros, forever);
@@ -35,13 +36,20 @@ ASOF JOIN offsets ON slot >= since;
 
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
-    asset_no, asset_id, size, created, settled, lies_hosted, lies_elsewhere,
+    asset_no, asset_id, size, created, settled,
+    -- What was not there is not asked for again each night; and once more before it leaves, since a
+    -- server can be wrong.
+    lies_nowhere AND NOT coalesce(dated.lies_hosted AND $now >= created + INTERVAL 15 DAY
+        - INTERVAL 48 HOUR AND $now < created + INTERVAL 15 DAY, false) AS is_gone,
+    dated.lies_hosted AND NOT is_gone AS lies_hosted,
+    dated.lies_elsewhere AND NOT is_gone AS lies_elsewhere,
     -- Any word but completed and failed means "not yet"; within a day it may be believed. Of what
     -- has failed, or is late, a file may exist all the same where its path and size are told.
     coalesce(status <> 'completed', false) AS failed,
     coalesce(failed AND (path IS NULL OR size IS NULL
         OR (status <> 'failed' AND created > $now - INTERVAL 1 DAY)), false) AS unready,
-    lies_hosted AND NOT unready AS hosted, lies_elsewhere AND NOT unready AS elsewhere,
+    dated.lies_hosted AND NOT is_gone AND NOT unready AS hosted,
+    dated.lies_elsewhere AND NOT is_gone AND NOT unready AS elsewhere,
     $matches AS matches,
     slots.day,
     CASE WHEN $hourly THEN created END AS exact

@@ -159,7 +159,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
                 'path') ELSE not_known END)
     )::VARCHAR END AS action
 FROM (
-    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, many), many
+    SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, lies_nowhere, many), many
         OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
             coalesce(there.superseded, false) AS superseded,

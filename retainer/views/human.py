@@ -101,7 +101,7 @@ def plan_text(
     out += _sources(header, page)
     out += _limits(header, page)
     out += _totals(header, view, page)
-    out += _next(header, page, path, fingerprint)
+    out += _next(header, view, page, path, fingerprint)
     return "\n".join(out) + "\n"
 
 
@@ -579,14 +579,32 @@ def _totals(header: Header, view: Overview, page: Page) -> Iterator[str]:
     yield ""
 
 
-def _next(header: Header, page: Page, path: str, fingerprint: str) -> Iterator[str]:
+_WORRIES = {
+    "lost": "lost",
+    "uncatalogued": "uncatalogued (`retainer catalog rebuild STORE`)",
+    "unknown": "unknown",
+}
+"""What is not well where there is nothing to do, by decision."""
+
+
+def _next(header: Header, view: Overview, page: Page, path: str, fingerprint: str) -> Iterator[str]:
     if not header.copies and not header.deletes:
-        yield (
-            "Next: retainer plan, when what did not finish can be read again. Until then nothing "
-            "is to be done."
-            if header.incomplete
-            else "Next: nothing. The stores are as the policies want them."
-        )
+        worries = [
+            f"{count:,} {_WORRIES[decision]}"
+            for decision, count, _ in view.totals
+            if decision in _WORRIES and count
+        ]
+        if header.incomplete:
+            yield (
+                "Next: retainer plan, when what did not finish can be read again. Until then "
+                "nothing is to be done."
+            )
+        elif worries:
+            yield page.wrapped(
+                f"Next: nothing that retainer can do, and not all is well: {'; '.join(worries)}"
+            )
+        else:
+            yield "Next: nothing. The stores are as the policies want them."
         return
     held = "; its deletes are held back" if header.held_back and header.deletes else ""
     approve = (
