@@ -28,6 +28,7 @@ from retainer.apply.settle import Settled, settle
 from retainer.database import connect
 from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
+from retainer.inventory.collect import room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, lost_record
@@ -70,7 +71,7 @@ from retainer.planfile import (
     read_plan,
 )
 from retainer.planning import ONE_STORE, item_digest, policy_digest
-from retainer.ports import Downloads, StoreWriter
+from retainer.ports import Downloads, Rooms, StoreWriter
 from retainer.stop import Stop
 
 
@@ -412,14 +413,18 @@ class Records:
     """Every fact that `match` can name, for the copies to carry: from the facts that were gathered,
     else from the plan.
 
-    A plan holds no names; where the facts do not know an asset any more, its room's name is marked
-    as not known. Facts are read for a thousand recordings at a time, in the order in which they are
+    A plan holds no names; where the facts do not know an asset any more, or never did on this
+    machine, 100ms is asked for its room, and what it does not tell is marked as not known. Facts
+    are read for a thousand recordings at a time, in the order in which they are
     copied.
     """
 
     _AT_ONCE, _CHUNKS = 1000, 8
 
-    def __init__(self, facts: Path, settings: Settings, plan: PlanFile) -> None:
+    def __init__(self, facts: Path, settings: Settings, plan: PlanFile, rooms: Rooms) -> None:
+        self._rooms, self._told = rooms, dict[str, Mapping[str, Any]]()
+        self._troubles = self.nameless = 0
+        self._asking = threading.Lock()
         self._coming = assets_copied(plan)
         self._read: dict[str, dict[str, Any] | None] = {}
         self._chunks: deque[list[str]] = deque()
@@ -440,13 +445,33 @@ class Records:
             if action.asset_id not in self._read:
                 self._read_on(action.asset_id)
             found = self._read[action.asset_id]
-        record = found or dict.fromkeys(_RECORDED) | _facts_row(action)
-        unnamed = [] if found else NAME_FACTS
+        unnamed: list[str] = []
+        record: dict[str, Any] = dict(found or {})
+        if not found:
+            record = dict.fromkeys(_RECORDED) | _facts_row(action)
+            record.update(self._names_of(record["room_id"]))
+            unnamed = [name for name in NAME_FACTS if record[name] is None]
+            self.nameless += bool(unnamed)
         return record | {
             "not_known": [*(record.get("not_known") or []), *unnamed] or None,
             "settled": True,
             "known_by": "catalog",
         }
+
+    def _names_of(self, room_id: str | None) -> Mapping[str, Any]:
+        """The names of a room and its template, asked once; none where 100ms does not tell, or has
+        not answered several times."""
+        with self._asking:
+            if room_id is None or self._troubles >= TROUBLES:
+                return {}
+            if room_id not in self._told:
+                try:
+                    row = room_of(self._rooms, room_id) or {}
+                except RetainerError:
+                    self._troubles += 1
+                    return {}
+                self._told[room_id] = {name: row.get(name) for name in NAME_FACTS}
+            return self._told[room_id]
 
     def _read_on(self, asset_id: str) -> None:
         """The next thousand, which it is among where copies go in their order. Those of before the
@@ -471,6 +496,8 @@ class Records:
 
 
 _RECORDED = tuple(RECORD)
+TROUBLES = 3
+"""After so many rooms that could not be asked for, no more are."""
 
 
 @dataclass(frozen=True)
@@ -584,8 +611,14 @@ def carry_out(
                 ]
                 on_run(run)
                 heart.tell(run.lost)
-                with closing(_records(job)):
+                with closing(_records(job)) as records:
                     summary = run.go()
+                if records.nameless:
+                    summary.said.append(
+                        f"{records.nameless:,} copies do not carry the names of their rooms and "
+                        "templates: rules by name are not certain of them until 100ms tells them "
+                        "(give the apply the facts of its plan as .retainer/facts.duckdb)"
+                    )
                 journal.write(
                     "end",
                     finished=summary.finished,
@@ -764,7 +797,7 @@ def _job(
         restore=restore,
         stores=world.writers,
         downloads=world.downloads,
-        record_of=Records(world.state / "facts.duckdb", world.settings, plan),
+        record_of=Records(world.state / "facts.duckdb", world.settings, plan, world.downloads),
         journal=journal,
         clock=world.clock,
         clocks={HOSTED: world.clock_of_100ms}

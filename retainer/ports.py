@@ -347,7 +347,17 @@ class StoreFailure:
     refused: bool = False
 
 
-class Recordings(Protocol):
+class Rooms(Protocol):
+    """Rooms that 100ms is asked for one by one."""
+
+    def room(self, room_id: str) -> Mapping[str, Any] | None:
+        """One room, whatever its state; None where 100ms does not know it. Raises SourceFailed."""
+
+    def template(self, template_id: str) -> Mapping[str, Any] | None:
+        """One template; None where 100ms does not know it. Raises SourceFailed."""
+
+
+class Recordings(Rooms, Protocol):
     """The 100ms API, as far as planning needs it."""
 
     def assets(self, kind: str | None) -> Iterator[Mapping[str, Any]]:
@@ -363,12 +373,6 @@ class Recordings(Protocol):
 
     def rooms(self, *, enabled: bool) -> Iterator[Mapping[str, Any]]:
         """Every room of one state. Finishes or raises ListingBroken."""
-
-    def room(self, room_id: str) -> Mapping[str, Any] | None:
-        """One room, whatever its state; None where 100ms does not know it. Raises SourceFailed."""
-
-    def template(self, template_id: str) -> Mapping[str, Any] | None:
-        """One template; None where 100ms does not know it. Raises SourceFailed."""
 
     def customer(self) -> str | None:
         """100ms's id of the workspace whose credentials these are; None where it cannot be told."""
@@ -394,7 +398,7 @@ class Body:
     stored_length: int | None = None
 
 
-class Downloads(Protocol):
+class Downloads(Rooms, Protocol):
     """The bytes of what 100ms lists."""
 
     def open(self, asset_id: str) -> Body:

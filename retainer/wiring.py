@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from retainer.errors import CredentialsRefused, RetainerError
 from retainer.model.setting import Settings, Store
@@ -134,6 +135,12 @@ class NoDownloads:
         raise self._why
 
     def open_beside(self, address: str) -> Body:
+        raise self._why
+
+    def room(self, room_id: str) -> Mapping[str, Any] | None:
+        raise self._why
+
+    def template(self, template_id: str) -> Mapping[str, Any] | None:
         raise self._why
 
     def has_more(self, asset_id: str, length: int) -> bool:

@@ -140,6 +140,25 @@ def test_a_recording_in_our_own_bucket_is_its_folder_and_goes_after_its_copy_was
     assert pairs(project.plan("third.plan", expect=None))[A, "vault"] == "keep"
 
 
+def test_queries_in_the_playlists_of_a_bucket_name_nothing_else_than_its_objects(
+    vods: Project,
+) -> None:
+    """`../shared/field/d15*`: the copy covers every object of its source, so that this may go."""
+    files = hls.simple()
+    _index(files, b".ts\n", b".ts?tok=1\n")
+    vods.uploaded_vod(A, files)
+    vods.uploaded_vod(B, hls.simple(), age=timedelta(days=2))
+    vods.plan()
+    assert vods.apply()["copied"] == 2
+    assert without_manifest(folder_of(vods, "vault", A)) == hls.simple()
+    (row,) = [
+        row
+        for row in vods.plan(expect=None)["rows"]
+        if (row["asset_id"], row["store"]) == (A, "uploads")
+    ]
+    assert (row["decision"], row.get("because")) == ("delete", None)
+
+
 def test_a_copy_is_made_of_another_stores_copy_and_of_nothing_else(vods: Project) -> None:
     cold = vods.root / "data" / "cold"
     cold.mkdir(parents=True)

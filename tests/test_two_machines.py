@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
 from conftest import endpoint_of, make_store, make_writer
-from project import Project, make_project, pairs, video
+from project import ROOM, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.errors import Locked, StoreFailed
@@ -474,3 +474,32 @@ def test_a_lock_holds_on_every_server_that_honours_conditions(
         StoreLock(make_writer(store.store), replace(OTHER, run="second", state="another")).take()  # type: ignore[attr-defined]
     lock.give_back()
     assert lock_in(store) is None
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_apply_where_no_facts_are_asks_for_the_rooms_names(
+    local: Project, answers: bool, tmp_path: Path
+) -> None:
+    """Issue 13, `../shared/field/a04*`: planned in CI, applied on a runbook's host."""
+    local.api.add_room({"id": ROOM, "name": "sales-1", "template_id": "t1"})
+    local.api.add_template({"id": "t1", "name": "classroom"})
+    rule = {
+        "id": "sales",
+        "match": {"room": "sales-*", "template": "class*"},
+        "keep": [{"in": "vault", "for": "30d"}],
+        "then": "delete",
+    }
+    local.write({"version": 1, "rules": [rule]})
+    local.hosted(A, video(1))
+    local.plan()
+    (local.root / ".retainer" / "facts.duckdb").unlink()
+    local.api.faults.fail_first = {} if answers else {f"/rooms/{ROOM}": [404] * 9}
+    done = local.apply()
+    assert done["copied"] == 1
+    assert any("do not carry the names" in said for said in done["said"]) is not answers
+    local.api._rows["recording-assets"].clear()
+    local.api._listings.clear()
+    later = (datetime.now(UTC) + timedelta(days=40)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # What was not told then is told by a later plan, while 100ms knows the room.
+    plan = local.plan("later.plan", "--as-of", later, expect=4)  # it would empty the store
+    assert pairs(plan)[A, "vault"] == "delete"

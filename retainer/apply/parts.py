@@ -130,7 +130,10 @@ def found_in(
         return unpacked(_read(store, found))
 
     tree = follow(
-        f"http://{store.name}/{quote(planned[entry].key)}", content, still_written=still_written
+        f"http://{store.name}/{quote(planned[entry].key)}",
+        content,
+        still_written=still_written,
+        in_store=True,
     )
     found = {name: lying(address) for name, address in tree.members.items()}
     missing = {name: "it is not there" for name, each in found.items() if each is None}

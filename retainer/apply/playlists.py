@@ -82,16 +82,19 @@ def follow(
     *,
     may_lead: Callable[[str, str], bool] = same_origin,
     still_written: bool = False,
+    in_store: bool = False,
 ) -> Tree:
     """Follow a recording's playlists from the address of the first one; `read` gives the bytes at
     an address, or raises Unreadable.
 
     `beside`: addresses of more members, which no playlist names. `may_lead`: whether one address
     may lead to another. `still_written`: a playlist without an end may get one, and is waited for.
+    `in_store`: it lies in a store, whose keys know no queries.
     Names are paths below the folder that holds everything. Raises SourceFailed where the first
     playlist is none, for a loop, where nothing can be had at all, and whatever else `read` raises.
     """
-    return _Walk(entry, read, may_lead, still_written=still_written).tree(beside)
+    walk = _Walk(entry, read, may_lead, still_written=still_written, in_store=in_store)
+    return walk.tree(beside)
 
 
 class _Walk:
@@ -102,9 +105,10 @@ class _Walk:
         may_lead: Callable[[str, str], bool],
         *,
         still_written: bool,
+        in_store: bool,
     ) -> None:
         self._entry, self._read, self._may_lead = entry, read, may_lead
-        self._still_written = still_written
+        self._still_written, self._in_store = still_written, in_store
         self._pages: dict[str, Page] = {}
         self._contents: dict[str, bytes] = {}
         self._missing: dict[str, str] = {}
@@ -202,14 +206,18 @@ class _Walk:
         found = []
         for page, read in self._pages.items():
             for uri in read.uris:
-                address = joined(page, uri.text) if uri.role is Role.NEVER else None
+                address = self._joined(page, uri.text) if uri.role is Role.NEVER else None
                 if address and address not in members and not address.startswith("data:"):
                     found.append(address)
         return [address for address in dict.fromkeys(found) if address not in self._pages]
 
+    def _joined(self, page: str, uri: str) -> str | None:
+        address = joined(page, uri)
+        return address.partition("?")[0] if address and self._in_store else address
+
     def _led_to(self, page: str, uri: str) -> str | None:
         """Where a URI leads; None where it may not, which is then missing."""
-        address = joined(page, uri)
+        address = self._joined(page, uri)
         if address is None:
             self._odd.append(f"{_short(page)} has an address in it that is none")
             return None
@@ -237,7 +245,7 @@ class _Walk:
         folder = posixpath.dirname(names[address])
         text, at = [], 0
         for uri in page.uris:
-            led_to = joined(address, uri.text)
+            led_to = self._joined(address, uri.text)
             name = names.get(led_to) if led_to is not None else _NOWHERE
             if name is not None and uri.role is not Role.HINT:
                 raw = page.text[uri.start : uri.end]

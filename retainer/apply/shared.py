@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from retainer.errors import RetainerError, SourceFailed
 from retainer.ports import Body, Downloads
@@ -105,6 +106,12 @@ class _One:
 
     def open_beside(self, address: str) -> Body:
         return self._downloads.open_beside(address)
+
+    def room(self, room_id: str) -> Mapping[str, Any] | None:
+        return self._downloads.room(room_id)
+
+    def template(self, template_id: str) -> Mapping[str, Any] | None:
+        return self._downloads.template(template_id)
 
     def has_more(self, asset_id: str, length: int) -> bool:
         return self._downloads.has_more(asset_id, length)

@@ -42,7 +42,7 @@ from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS
 from retainer.own import anchors_in, identity_in, must_be
-from retainer.ports import Recordings, Seen, StoreReader
+from retainer.ports import Recordings, Rooms, Seen, StoreReader
 from retainer.whole import whole
 
 _PAGE = 1000
@@ -423,6 +423,19 @@ def _room(raw: Mapping[str, Any]) -> dict[str, Any] | None:
         "template": _in_one_form(texts["template"]),
         "template_id": texts["template_id"] or None,
     }
+
+
+def room_of(source: Rooms, room_id: str) -> dict[str, Any] | None:
+    """A room that is asked for by its id, with the name of its template; None where 100ms does not
+    know it. Raises SourceFailed."""
+    row = _room(source.room(room_id) or {})
+    if row and row["room_id"] == room_id:
+        if row["template"] is None and row["template_id"] is not None:
+            name = (source.template(row["template_id"]) or {}).get("name")
+            if isinstance(name, str) and name and is_text(name):
+                row["template"] = _in_one_form(name)
+        return row
+    return None
 
 
 def _in_one_form(name: str | None) -> str | None:

@@ -289,8 +289,16 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                     template NULLS LAST) = 1
             ) AS rooms USING (room_id)
         ), remembered AS (
-            SELECT {facts}, nfc_normalize(room) AS room, nfc_normalize(template) AS template,
-                template_id, not_known,
+            SELECT {facts},
+                coalesce(nfc_normalize(entry.room), by_now.room) AS room,
+                coalesce(nfc_normalize(entry.template), by_now.template) AS template,
+                coalesce(entry.template_id, by_now.template_id) AS template_id,
+                -- What an apply on another machine could not find out may be known by now.
+                nullif(list_filter(not_known, lambda fact: NOT (
+                    (fact = 'room' AND by_now.room IS NOT NULL)
+                    OR (fact = 'template' AND by_now.template IS NOT NULL)
+                    OR (fact = 'template_id' AND by_now.template_id IS NOT NULL))), [])
+                    AS not_known,
                 coalesce(kind.complete, true) AS settled, 'catalog' AS known_by
             FROM (
                 SELECT * FROM catalog
@@ -303,6 +311,10 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             ) AS entry
             CROSS JOIN (SELECT bool_and(complete) AS complete FROM listings
                 WHERE kind = 'assets') AS kind
+            LEFT JOIN (
+                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
+                    template NULLS LAST) = 1
+            ) AS by_now USING (room_id)
         ), everyone AS (
             SELECT everyone.*, {_names_seen("room", "room", "by_room")},
                 {_names_seen("template", "template", "by_template")}
