@@ -44,8 +44,8 @@ it, see pyproject.toml).
                     deletes, places (which honour what, which refuse), outcomes (journal, summary,
                     catalogs); settle (what was announced), identify, delete, record (the catalog);
                     a copy: copy, shared (one download for several), way (how it is made, decided),
-                    streams (its bytes), kinds (what they may be), place (done and confirmed), verify;
-                    of many objects: many, parts, playlists, uris (one playlist), manifest
+                    streams (its bytes), kinds (what they may be), place (done and confirmed),
+                    verify; of many objects: many, parts, playlists, uris (one playlist), manifest
     journal/        THE RECORD: file (hash chain), lock (one apply per store),
                     anchors (what stores remember of it), stores (which lies where)
     sources/        the 100ms API, answers (its calls), media (bytes), words (its errors)

@@ -902,7 +902,10 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
         others=groups(
-            "decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')", "decision", "store"
+            "decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')",
+            "decision",
+            "store",
+            "because",
         ),
         totals=tuple(
             connection.execute(

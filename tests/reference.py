@@ -505,6 +505,17 @@ class Pairs:
         readable = self.sources if self.in_its_15_days else self.sources - {"hosted"}
         return "100ms" if readable and not self.unready else None
 
+    def doubtful(self, store: str) -> bool:
+        """Issue 13: "where all that asks for a copy is uncertain and 100ms still has it, with a
+        trusted date, the decision is waiting (because `doubtful`) until created_at + 15 days - 96 h
+        and copy from then on" """
+        return (
+            not any(self.asked(store))
+            and self.source(store) == "100ms"
+            and self.created is not None
+            and self.t < self.created + timedelta(days=15, hours=-96)
+        )
+
     def deadline(self, store: str) -> datetime | str:
         """ "created_at + 15 days - 48 h when only 100ms has it (an asset without a trusted date:
         now; elsewhere and past day 15: none)" """
@@ -541,6 +552,8 @@ class Pairs:
         if not self.needed(store) or store in self.complete:
             # silent: "needed, no source" is read as "needed, not complete there, no source"
             return None
+        if self.doubtful(store):
+            return Decision("waiting", because=frozenset({"doubtful"}))
         if self.source(store):
             return Decision("copy", deadline=self.deadline(store))
         if (

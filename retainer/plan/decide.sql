@@ -256,6 +256,10 @@ WITH pair AS (
         coalesce(surely_wanted OR (wanted AND (complete OR safe.asset_no IS NULL)),
             false) AS needed,
         coalesce(wanted AND NOT complete, false) AS open,
+        -- All that asks for it is not certain, and 100ms has it for a while yet: what is not known
+        -- today, such as the rooms' names, may be known by then.
+        coalesce(NOT surely_wanted AND (member.hosted OR member.elsewhere)
+            AND $now < created + INTERVAL 15 DAY - INTERVAL 96 HOUR, false) AS doubtful,
         pair.store IN (FROM unfinished) AS unseen,
         pair.store IN (SELECT store::place FROM stores WHERE NOT filled) AS by_100ms
     FROM pair
@@ -275,6 +279,7 @@ WITH pair AS (
                 WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting'
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
                 ELSE 'unknown' END
+            WHEN needed AND NOT complete AND doubtful AND NOT safe THEN 'waiting'
             WHEN needed AND NOT complete THEN CASE
                 WHEN safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) THEN 'copy'
                 WHEN superseded THEN 'keep'
@@ -319,7 +324,9 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         CASE WHEN locked THEN 'lock' END,
         CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
         CASE WHEN (settled AND owners_known) IS NOT TRUE AND erasure IS NULL THEN 'unknown' END
-    ], lambda why: why IS NOT NULL) END AS because
+    ], lambda why: why IS NOT NULL)
+    WHEN verdict = 'waiting' AND doubtful AND NOT safe AND NOT by_100ms THEN ['doubtful']
+    END AS because
 FROM judged;
 
 -- What blocks a delete that is due: its own reasons, and what is decided of the asset's other
@@ -348,7 +355,8 @@ SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) TH
 FROM blocked LEFT JOIN sharing USING (store, shared);
 
 CREATE OR REPLACE TEMP VIEW decided AS
-SELECT weighed.* EXCLUDE (because, open, shared, erased), coalesce(due.because, []) AS because,
+SELECT weighed.* EXCLUDE (because, open, shared, erased),
+    coalesce(due.because, weighed.because, []) AS because,
     CASE WHEN verdict <> 'due' THEN verdict WHEN due.because = [] THEN 'delete'::decision
         ELSE 'blocked'::decision END AS decision
 FROM weighed LEFT JOIN due USING (asset_no, store);

@@ -51,6 +51,7 @@ BECAUSE = {
     "unknown": "a listing did not finish, so a copy that matters may exist unseen",
     "unsatisfied": "a copy that is required elsewhere is not complete yet",
     "shared": "another asset names the same object and may not go",
+    "doubtful": "what asks for it is not certain, and 100ms has it for a while yet",
 }
 ORIGINS = {"hosted": "100ms", "elsewhere": "a bucket nobody declared, through 100ms"}
 
@@ -420,17 +421,19 @@ _OTHERS = {
     ),
     "unknown": "whether a copy exists is not known, since a listing did not finish",
     "waiting": "it is less than 7 days old, and 100ms may still deliver it there",
+    "doubtful": (
+        "what asks for it is not certain, such as by the name of a room that is not known; it is "
+        "copied from four days before 100ms drops it"
+    ),
 }
 
 
 def _others(view: Overview, page: Page) -> Iterator[str]:
     for group in view.others:
-        decision, store = group.key
+        decision, store, because = group.key
+        why = _OTHERS.get(because, _OTHERS[decision])
         yield page.wrapped(
-            page.paint(
-                f"! {decision.capitalize()}: {group.count:,} for {store}: {_OTHERS[decision]}",
-                "yellow",
-            ),
+            page.paint(f"! {decision.capitalize()}: {group.count:,} for {store}: {why}", "yellow"),
             "",
             "  ",
         )
