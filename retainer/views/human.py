@@ -597,6 +597,8 @@ def _next(header: Header, view: Overview, page: Page, path: str, fingerprint: st
             for decision, count, _ in view.totals
             if decision in _WORRIES and count
         ]
+        if view.at_risk_count:
+            worries.append(f"{view.at_risk_count:,} at risk")
         if header.incomplete:
             yield (
                 "Next: retainer plan, when what did not finish can be read again. Until then "
