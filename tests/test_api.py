@@ -1214,6 +1214,19 @@ def test_a_part_is_followed_where_the_settings_say(
             assert "source.media_hosts" in (caught[0].hint or "")
 
 
+@pytest.mark.parametrize("nonsense", ["http://[bad/x", "http://x:99999/y", "//[", "mailto:x"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_redirect_to_nonsense_fails_as_any_other(lab: Lab, nonsense: str, beside: bool) -> None:
+    def answer(path: str, _: Any) -> Answer:
+        if "presigned" in path:
+            return said({"url": f"{base}/first"})
+        return 302, {"Location": nonsense}, b""
+
+    with scripted(answer) as base, fails(SourceFailed):
+        client = lab.client(url=base)
+        client.open_beside(f"{base}/first") if beside else client.open("a1")
+
+
 @pytest.mark.parametrize(
     ("page", "address", "leads"),
     [
@@ -1225,6 +1238,8 @@ def test_a_part_is_followed_where_the_settings_say(
         ("https://cdn.example/a", "https://parts.example/b", False),
         ("https://cdn.example/a", "https://user@cdn.example/b", False),
         ("https://cdn.example/a", "file:///b", False),
+        ("https://cdn.example/a", "https://cdn.example:99999/b", False),
+        ("https://cdn.example/a", "https://[bad/b", False),
     ],
 )
 def test_where_one_address_may_lead(lab: Lab, page: str, address: str, leads: bool) -> None:

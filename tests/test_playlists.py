@@ -310,6 +310,15 @@ def test_variables_are_put_in_and_come_from_the_master_and_the_address() -> None
     assert b"{$" not in tree.playlists[-1].content
 
 
+def test_a_long_playlist_is_read_in_one_pass() -> None:
+    """A day in parts and segments of two seconds; what is not linear does not end in time."""
+    lines = [f'#EXT-X-PART:DURATION=1,URI="p{n}.m4s"\n' + segment(f"{n}.ts") for n in range(20_000)]
+    keys = [f'#EXT-X-KEY:METHOD=AES-128,URI="k{n}"' for n in range(20_000)]
+    tree = followed({"a.m3u8": media(*lines, *keys)}, "a.m3u8")
+    assert (len(tree.members), len(tree.unneeded)) == (20_000, 20_000)
+    assert b"EXT-X-PART" not in tree.playlists[0].content
+
+
 def test_a_window_is_kept_and_said() -> None:
     text = media("#EXT-X-MEDIA-SEQUENCE:25", segment("25.ts"))
     tree = followed({"a.m3u8": text}, "a.m3u8")

@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
-from retainer.apply.uris import LINE_ENDS, Page, Role, is_dropped, lines_of, page_of
+from retainer.apply.uris import LINE_ENDS, Page, Role, lines_of, page_of
 from retainer.errors import SourceFailed
 from retainer.model.address import joined, origin_of
 from retainer.model.setting import MANIFEST
@@ -270,17 +271,18 @@ class _Walk:
 
     def _without_hints(self, address: str, text: str) -> str:
         """The text without the lines of hints that name an address."""
-        uris = self._read_again(address, text).uris
+        hints = [uri.start for uri in self._read_again(address, text).uris if uri.role is Role.HINT]
+        if not hints:
+            return text
         kept, dropped = [], False
         for start, line in lines_of(text):
-            if LINE_ENDS.fullmatch(line):
-                if not dropped:
-                    kept.append(line)
-                dropped = False
-                continue
-            dropped = is_dropped(uris, start, line)
+            is_end = LINE_ENDS.fullmatch(line) is not None
+            if not is_end:
+                after = bisect_left(hints, start)
+                dropped = after < len(hints) and hints[after] < start + len(line)
             if not dropped:
                 kept.append(line)
+            dropped = dropped and not is_end
         return "".join(kept)
 
     def _leads_to_itself(self, address: str, text: str, folder: str, kept: set[str]) -> None:

@@ -89,12 +89,6 @@ def lines_of(text: str) -> Iterator[tuple[int, str]]:
         start += len(line)
 
 
-def is_dropped(uris: tuple[Uri, ...], start: int, line: str) -> bool:
-    """Whether a line is all about what is no part of the recording, and names an address."""
-    inside = [uri for uri in uris if start <= uri.start < start + len(line)]
-    return any(uri.role is Role.HINT for uri in inside)
-
-
 class _Reader:
     """Reads line by line."""
 
@@ -188,14 +182,13 @@ class _Reader:
 
     def page(self, text: str) -> Page:
         used = {uri.text for _, uri in self._uris if uri.start < self._last_segment}
+        parts = [uri.start for tag, uri in self._uris if tag == "EXT-X-PART"]
+        last = max([self._last_segment, *parts])
         uris = tuple(
             _as(uri, Role.NEVER)
-            if tag in ("EXT-X-MAP", "EXT-X-KEY")
-            and uri.start > self._last_segment
-            and uri.text not in used
-            and not any(each == "EXT-X-PART" for each, _ in self._uris[number:])
+            if tag in ("EXT-X-MAP", "EXT-X-KEY") and uri.start > last and uri.text not in used
             else uri
-            for number, (tag, uri) in enumerate(self._uris)
+            for tag, uri in self._uris
         )
         is_master = self._lists and not self._segments
         odd = list(dict.fromkeys(self._odd))

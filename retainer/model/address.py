@@ -22,7 +22,10 @@ def origin_of(address: str) -> tuple[str, str, int | None]:
 def may_lead(page: str, address: str, hosts: Sequence[str]) -> bool:
     """Whether what lies at one address may lead to another: on the same server, or by the same
     scheme or https to a host that one of these patterns fits."""
-    (scheme, here, port), (to_scheme, there, to_port) = origin_of(page), origin_of(address)
+    try:
+        (scheme, here, port), (to_scheme, there, to_port) = origin_of(page), origin_of(address)
+    except ValueError:
+        return False
     if (scheme, here, port) == (to_scheme, there, to_port):
         return True
     safe = to_scheme == "https" or to_scheme == scheme == "http"

@@ -139,7 +139,10 @@ class Media:
             if not moved:
                 return answer, address
             answer.close()
-            leads = urljoin(address, moved)
+            try:
+                leads = urljoin(address, moved)
+            except ValueError:
+                raise SourceFailed(f"{useless} (a redirect to no address)") from None
             if not anywhere and not self.may_lead(address, leads):
                 host = urlsplit(leads).hostname or ""
                 raise SourceFailed(
