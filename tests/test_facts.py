@@ -1436,7 +1436,7 @@ class FakeRecordings:
     first: Sequence[Any] | Exception = ()
     asked: list[str] = field(default_factory=list)
     workspace: str | None = None
-    honours: bool = True
+    honours: bool | Exception = True
     by_id: Mapping[str, Any] = field(default_factory=dict)
 
     def assets(self, kind: str | None) -> Iterator[Any]:
@@ -1444,6 +1444,8 @@ class FakeRecordings:
         return raising(self.lists.get(kind or "all", ()))
 
     def honours_type(self, kind: str) -> bool:
+        if isinstance(self.honours, Exception):
+            raise self.honours
         return self.honours
 
     def room(self, room_id: str) -> Any:
@@ -1666,9 +1668,12 @@ def test_a_type_beyond_the_first_page_is_seen_counted_and_told(gather: Gather) -
     assert "does not know: caption (2)" in told(found)
 
 
-def test_where_the_type_is_passed_over_everything_is_listed_once(gather: Gather) -> None:
+@pytest.mark.parametrize("honours", [False, SourceFailed("it answered 400")])
+def test_where_the_type_is_passed_over_or_refused_everything_is_listed_once(
+    gather: Gather, honours: bool | Exception
+) -> None:
     recordings = FakeRecordings(
-        {"all": [an_asset("a1"), an_asset("b1", type="track")]}, honours=False
+        {"all": [an_asset("a1"), an_asset("b1", type="track")]}, honours=honours
     )
     found = gather(recordings)
     assert sorted(recordings.asked) == ["all", "rooms", "rooms"]

@@ -171,7 +171,9 @@ def test_a_folder_that_was_restored_without_its_times_is_not_lost_and_a_rebuild_
     for name in (A, B):
         kept.hosted(name, video(0), age=timedelta(days=40))  # 100ms has dropped them
     assert {
-        decision for (_, store), decision in pairs(kept.plan("q.plan", expect=8)).items() if store == "vault"
+        decision
+        for (_, store), decision in pairs(kept.plan("q.plan", expect=8)).items()
+        if store == "vault"
     } == {"uncatalogued"}
     assert "retainer catalog rebuild" in kept.run("show", "q.plan").stdout
     kept.run("catalog", "rebuild", "vault")

@@ -184,15 +184,19 @@ def collect(
 
 def _kinds(recordings: Recordings) -> list[str]:
     """The types that are listed each by itself, at the same time: those that are known, and those
-    that a first page shows. None of them where the server passes over what type is asked for."""
+    that a first page shows. None of them where the server passes over what type is asked for, or
+    refuses to be asked for one."""
     try:
         told = [row.get("type") for row in recordings.first_page()]
-        shown = {kind for kind in told if isinstance(kind, str) and kind and is_text(kind)}
-        unseen = [kind for kind in ASSET_TYPES if kind not in shown] or [*ASSET_TYPES]
+    except (ListingBroken, SourceFailed):
+        return [*ASSET_TYPES]
+    shown = {kind for kind in told if isinstance(kind, str) and kind and is_text(kind)}
+    unseen = [kind for kind in ASSET_TYPES if kind not in shown] or [*ASSET_TYPES]
+    try:
         if not recordings.honours_type(unseen[0]):
             return []
     except (ListingBroken, SourceFailed):
-        return [*ASSET_TYPES]
+        return []
     return [*ASSET_TYPES, *sorted(shown - set(ASSET_TYPES))]
 
 
