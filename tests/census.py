@@ -217,11 +217,11 @@ def _spoil(recordings: Sequence[Recording], faults: Faults, now: datetime) -> No
         each.asset["created_at"] = _stamp(now - timedelta(days=16))
     for each in _next(ours, 6, "lost"):
         each.missing = set(each.files)
-    for each in _next(single, 6, "gone from 100ms (404)"):
+    for each in _next(single, 6, "lost"):  # once 100ms has said that it is not there
         each.missing = set(each.files)
     for each in _next(kind(hosted=True, unzipped=True), 5, "gone from 100ms (404)"):
         each.missing = {name for name in each.files if name.endswith("seg-1.ts")}
-    for each in _next(kind(hosted=False, unzipped=True), 3, "objects that are not there"):
+    for each in _next(kind(hosted=False, unzipped=True), 3, "it is not there"):
         each.missing = {name for name in each.files if name.endswith("seg-1.ts")}
     for each in _next(single, 6, "the server answered 403"):
         each.readable = False
@@ -230,7 +230,7 @@ def _spoil(recordings: Sequence[Recording], faults: Faults, now: datetime) -> No
     for each in _next(single, 6, "nobody says how many there are"):
         each.asset["size"] = None
         faults.no_length[each.id] = ALWAYS
-    for each in _next(single, 6, "100ms's record says"):
+    for each in islice(single, 6):  # it is the record that is doubted
         each.asset["size"] = len(next(iter(each.files.values()))) + 1
 
 

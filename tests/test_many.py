@@ -19,7 +19,7 @@ from conftest import SERVERS, endpoint_of
 from project import ROOM, Project, make_project, pairs, video
 
 from retainer.apply.kinds import error_page, kind_of, oddity
-from retainer.demo.standin import StandIn
+from retainer.demo.standin import ALWAYS, StandIn
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 POLICY: dict[str, Any] = {
@@ -337,6 +337,22 @@ def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
     vods.hosted_vod(A, hls.simple())
     assert vods.apply("after.plan")["copied"] == 1
     assert without_manifest(folder_of(vods, "vault", A)) == hls.simple()
+
+
+@pytest.mark.parametrize("thumbnails", [None, ["s3://hms-prod-eu/x/t.jpg"]])
+def test_what_did_not_count_once_does_not_count_the_next_night(
+    vods: Project, thumbnails: list[str] | None
+) -> None:
+    zipped = b"PK\x05\x06" + bytes(18)
+    path = "s3://hms-prod-eu/x/Rec.zip"
+    vods.hosted(A, zipped, kind="room-vod", path=path, size=None, thumbnails=thumbnails)
+    vods.api.faults.no_length = {A: ALWAYS}
+    for name in ("1.plan", "2.plan", "3.plan"):
+        assert pairs(vods.plan(name))[A, "vault"] == "copy"
+        assert "nobody says how many" in vods.apply(name, expect=7)["failed"][0]["cause"]
+    assert pairs(vods.plan())[A, "vault"] == "copy"
+    vods.api.faults.no_length = {}
+    assert vods.apply()["copied"] == 1
 
 
 def test_an_empty_segment_is_what_it_is(vods: Project) -> None:

@@ -52,7 +52,11 @@ def copy_many(task: Task) -> Copied:
         except Partial as partial:
             return partial
         except Unreadable as error:
-            return _as_before(task, before, piece.key) or str(error)
+            earlier = _as_before(task, before, piece.key)
+            if earlier is None or not _was_partial(before):
+                return earlier or str(error)
+            # What did not count then does not count now, since nothing better came.
+            return Partial(f"{task.target.name}:{piece.key}", str(error), Copied(earlier))
 
     before = _manifest_there(task, folder + MANIFEST) if folder + MANIFEST in there else None
     written: dict[str, Written] = {}
@@ -156,6 +160,13 @@ def _manifest_there(task: Task, key: str) -> Before | None:
     content = b"".join(counted)
     digest = counted.digest()
     return Before(Written(look, digest.checksum, digest.sha256), content)
+
+
+def _was_partial(before: Before | None) -> bool:
+    try:
+        return before is not None and bool(read_manifest(before.content).partial)
+    except Unverified:
+        return True
 
 
 def _as_before(task: Task, before: Before | None, key: str) -> Written | None:

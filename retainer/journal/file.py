@@ -374,10 +374,12 @@ def gone_sources(entries: Iterable[Entry]) -> dict[str, str]:
     for entry in entries:
         of = entry.particulars
         match entry.event:
-            case "failed" if isinstance(of.get("gone"), str):
-                found[of["asset"]] = of["gone"]
+            case "failed" if of["act"] == "copy" and isinstance(of.get("gone"), str):
+                found[of.get("asset", "")] = of["gone"]
             case "copied":
                 found.pop(of.get("asset", ""), None)
+            case "failed" if of["act"] == "copy":
+                found.pop(of.get("asset", ""), None)  # something came, so it was there
     return found
 
 
