@@ -302,7 +302,10 @@ class _Walk:
 
 def _relative(raw: str, uri: str, folder: str, name: str) -> str:
     """A URI as it is, where it leads to this name in a copy; else one that does."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return quote(posixpath.relpath(name, folder or "."))
     is_plain = raw == uri and not (
         parts.scheme or parts.netloc or parts.query or parts.fragment or uri.startswith("/")
     )

@@ -49,7 +49,7 @@ class Page:
 
 
 _TAG = re.compile(r"#(EXT[A-Za-z0-9-]*)(?::(.*))?", re.DOTALL | re.IGNORECASE)
-_ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^,"]*?))[ \t]*(?:,|$)')
+_ATTRIBUTE = re.compile(r'[ \t]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*+(?:"([^"]*)"|([^,"]*+))[ \t]*(?:,|$)')
 """One of an attribute list, as players read it: blanks around it, and quotes that may be
 missing."""
 _NAMES_ADDRESS = re.compile(r"(?i)(^|-)URI$|^X-ASSET-LIST$")
@@ -129,7 +129,9 @@ class _Reader:
                 self._lists, self._after = True, name
             case "EXT-X-MEDIA-SEQUENCE":
                 number = listed.strip()
-                self._first = int(number) if number.isascii() and number.isdigit() else 0
+                self._first = (
+                    int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+                )
             case "EXT-X-DEFINE":
                 self._define(listed)
             case "EXT-X-SKIP":
@@ -226,6 +228,6 @@ def _attributes(listed: str) -> list[tuple[str, str, int]] | None:
         if each is None:
             return None
         group = 2 if each[2] is not None else 3
-        found.append((each[1], each[group], each.start(group)))
+        found.append((each[1], each[group].rstrip(" \t"), each.start(group)))
         at = each.end()
     return found

@@ -229,7 +229,7 @@ def _look_up_rooms(connection: duckdb.DuckDBPyConnection, recordings: Recordings
                 return None
             try:
                 return one(each)
-            except (ListingBroken, SourceFailed):
+            except RetainerError:  # also where a right is lacking for just this one
                 return None
 
         with ThreadPoolExecutor(8) as pool:

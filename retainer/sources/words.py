@@ -21,7 +21,7 @@ def _found(body: str) -> str:
     if text.startswith("{"):
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         told = value.get("error") if isinstance(value.get("error"), dict) else value
         details = told.get("details")
