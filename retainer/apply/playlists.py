@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from retainer.apply.uris import LINE_ENDS, Page, Role, lines_of, page_of
 from retainer.errors import SourceFailed
-from retainer.model.address import joined, origin_of
+from retainer.model.address import joined, may_lead, origin_of
 from retainer.model.setting import MANIFEST
 
 LONGEST_BYTES = 16 << 20
@@ -71,17 +71,12 @@ class Tree:
         return any(b"METHOD=AES-" in playlist.content for playlist in self.playlists)
 
 
-def same_origin(page: str, address: str) -> bool:
-    """Whether both are of one server."""
-    return origin_of(page) == origin_of(address)
-
-
 def follow(
     entry: str,
     read: Callable[[str], bytes],
     beside: Iterable[str] = (),
     *,
-    may_lead: Callable[[str, str], bool] = same_origin,
+    may_lead: Callable[[str, str], bool] = may_lead,
     still_written: bool = False,
     in_store: bool = False,
 ) -> Tree:
@@ -141,7 +136,7 @@ class _Walk:
             if address not in pages and address not in members
         ]
         unneeded = self._unneeded(members)
-        here = [address for address in unneeded if same_origin(entry, address)]
+        here = [address for address in unneeded if may_lead(entry, address)]
         names = names_of([*pages, *members, *others, *self._missing, *here], entry)
         in_order = [*(address for address in pages if address != entry), entry]
         return Tree(
@@ -271,9 +266,9 @@ class _Walk:
 
     def _without_hints(self, address: str, text: str) -> str:
         """The text without the lines of hints that name an address."""
-        hints = [uri.start for uri in self._read_again(address, text).uris if uri.role is Role.HINT]
-        if not hints:
+        if not any(uri.role is Role.HINT for uri in self._pages[address].uris):
             return text
+        hints = [uri.start for uri in self._read_again(address, text).uris if uri.role is Role.HINT]
         kept, dropped = [], False
         for start, line in lines_of(text):
             is_end = LINE_ENDS.fullmatch(line) is not None
@@ -302,16 +297,17 @@ class _Walk:
 
 def _relative(raw: str, uri: str, folder: str, name: str) -> str:
     """A URI as it is, where it leads to this name in a copy; else one that does."""
+    led_to = quote(posixpath.relpath(name, folder or "."))
     try:
         parts = urlsplit(uri)
     except ValueError:
-        return quote(posixpath.relpath(name, folder or "."))
+        return led_to
     is_plain = raw == uri and not (
         parts.scheme or parts.netloc or parts.query or parts.fragment or uri.startswith("/")
     )
     if is_plain and posixpath.normpath(posixpath.join(folder, unquote(parts.path))) == name:
         return raw
-    return quote(posixpath.relpath(name, folder or "."))
+    return led_to
 
 
 def _short(address: str) -> str:
@@ -324,7 +320,7 @@ def names_of(addresses: Sequence[str], entry: str) -> dict[str, str]:
     here, paths, taken = origin_of(entry), dict[str, str](), set[str]()
     for address in dict.fromkeys(addresses):
         parts = urlsplit(address)
-        mark = hashlib.sha256(f"{address}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        mark = hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:12]
         path = _storable(unquote(parts.path, errors="replace"), mark)
         if origin_of(address) != here:
             path = f"/{_OTHERS}{_storable('/' + (parts.hostname or 'none'), mark)}{path}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from urllib.parse import parse_qs, urlsplit
 
@@ -96,8 +96,7 @@ class _Reader:
         self._address, self._above = address, above
         self._uris: list[tuple[str, Uri]] = []
         self._defined: dict[str, str] = {}
-        self._after: str | None = None
-        self._gap = self._ended = self._lists = self._segments = False
+        self._leads_on = self._gap = self._ended = self._lists = self._segments = False
         self._first = 0
         self._odd: list[str] = []
         self._last_segment = -1
@@ -109,13 +108,13 @@ class _Reader:
             self._tag(tag[1].upper(), tag[2] or "", start + line.index(bare) + tag.start(2))
         elif bare and not bare.startswith("#"):
             begin = start + line.index(bare)
-            role = Role.PLAYLIST if self._after == "EXT-X-STREAM-INF" else Role.SEGMENT
+            role = Role.PLAYLIST if self._leads_on else Role.SEGMENT
             if role is Role.SEGMENT:
                 self._last_segment = begin
                 self._parts_are_no_part()
                 role = Role.NEVER if self._gap else role
             self._add("", begin, bare, role)
-            self._gap, self._after = False, None
+            self._gap = self._leads_on = False
 
     def _tag(self, name: str, listed: str, at: int) -> None:
         match name:
@@ -126,7 +125,7 @@ class _Reader:
             case "EXTINF":
                 self._segments = True
             case "EXT-X-STREAM-INF":
-                self._lists, self._after = True, name
+                self._lists = self._leads_on = True
             case "EXT-X-MEDIA-SEQUENCE":
                 number = listed.strip()
                 self._first = (
@@ -180,14 +179,14 @@ class _Reader:
             if not tag:
                 break
             if tag == "EXT-X-PART" and uri.role is Role.SEGMENT:
-                self._uris[number] = (tag, _as(uri, Role.HINT))
+                self._uris[number] = (tag, replace(uri, role=Role.HINT))
 
     def page(self, text: str) -> Page:
         used = {uri.text for _, uri in self._uris if uri.start < self._last_segment}
         parts = [uri.start for tag, uri in self._uris if tag == "EXT-X-PART"]
         last = max([self._last_segment, *parts])
         uris = tuple(
-            _as(uri, Role.NEVER)
+            replace(uri, role=Role.NEVER)
             if tag in ("EXT-X-MAP", "EXT-X-KEY") and uri.start > last and uri.text not in used
             else uri
             for tag, uri in self._uris
@@ -213,10 +212,6 @@ def _role_of(tag: str) -> Role:
     if tag in _LISTS:
         return Role.PLAYLIST
     return Role.DATA if tag in (*_KEYS, "EXT-X-SESSION-DATA") else Role.SEGMENT
-
-
-def _as(uri: Uri, role: Role) -> Uri:
-    return Uri(uri.start, uri.end, uri.text, role)
 
 
 def _attributes(listed: str) -> list[tuple[str, str, int]] | None:

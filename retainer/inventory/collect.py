@@ -248,12 +248,10 @@ def _look_up_rooms(connection: duckdb.DuckDBPyConnection, recordings: Recordings
         "ORDER BY template_id"
     )
     for raw in looked_up(nameless, recordings.template):
-        name = raw.get("name")
-        if isinstance(name, str) and name and is_text(name):
-            connection.execute(
-                "UPDATE rooms SET template = ? WHERE template_id = ? AND template IS NULL",
-                [_in_one_form(name), raw["id"]],
-            )
+        connection.execute(
+            "UPDATE rooms SET template = ? WHERE template_id = ? AND template IS NULL",
+            [_template(raw), raw["id"]],
+        )
     row = connection.execute(
         "SELECT count(DISTINCT asset_id), count(DISTINCT room_id) FROM staged_assets WHERE room_id "
         "IS NOT NULL AND room_id NOT IN (SELECT room_id FROM rooms)"
@@ -429,15 +427,19 @@ def _room(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def _template(raw: Mapping[str, Any]) -> str | None:
+    """The name of a template as 100ms gives it; None where it cannot be read."""
+    name = raw.get("name")
+    return _in_one_form(name) if isinstance(name, str) and is_text(name) else None
+
+
 def room_of(source: Rooms, room_id: str) -> dict[str, Any] | None:
     """A room that is asked for by its id, with the name of its template; None where 100ms does not
     know it. Raises SourceFailed."""
     row = _room(source.room(room_id) or {})
     if row and row["room_id"] == room_id:
         if row["template"] is None and row["template_id"] is not None:
-            name = (source.template(row["template_id"]) or {}).get("name")
-            if isinstance(name, str) and name and is_text(name):
-                row["template"] = _in_one_form(name)
+            row["template"] = _template(source.template(row["template_id"]) or {})
         return row
     return None
 

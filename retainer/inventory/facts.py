@@ -269,6 +269,9 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             SELECT * FROM staged_assets
             QUALIFY row_number() OVER (PARTITION BY asset_id ORDER BY md5(staged_assets::VARCHAR)) =
                 1
+        ), by_now AS (
+            FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
+                template NULLS LAST) = 1
         ), named AS (
             SELECT {facts}, coalesce(rooms.room, told.room) AS room,
                 coalesce(rooms.template, told.template) AS template,
@@ -284,10 +287,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
                          CASE WHEN rooms.template_id IS NULL THEN ['template_id'] ELSE [] END)
                      ELSE not_known END AS not_known,
                 settled, known_by
-            FROM told LEFT JOIN (
-                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
-                    template NULLS LAST) = 1
-            ) AS rooms USING (room_id)
+            FROM told LEFT JOIN by_now AS rooms USING (room_id)
         ), remembered AS (
             SELECT {facts},
                 coalesce(nfc_normalize(entry.room), by_now.room) AS room,
@@ -311,10 +311,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
             ) AS entry
             CROSS JOIN (SELECT bool_and(complete) AS complete FROM listings
                 WHERE kind = 'assets') AS kind
-            LEFT JOIN (
-                FROM rooms QUALIFY row_number() OVER (PARTITION BY room_id ORDER BY room NULLS LAST,
-                    template NULLS LAST) = 1
-            ) AS by_now USING (room_id)
+            LEFT JOIN by_now USING (room_id)
         ), everyone AS (
             SELECT everyone.*, {_names_seen("room", "room", "by_room")},
                 {_names_seen("template", "template", "by_template")}

@@ -19,7 +19,7 @@ def origin_of(address: str) -> tuple[str, str, int | None]:
     return scheme, f"{user}@{host}" if user else host, parts.port or _PORTS.get(scheme)
 
 
-def may_lead(page: str, address: str, hosts: Sequence[str]) -> bool:
+def may_lead(page: str, address: str, hosts: Sequence[str] = ()) -> bool:
     """Whether what lies at one address may lead to another: on the same server, or by the same
     scheme or https to a host that one of these patterns fits."""
     try:
