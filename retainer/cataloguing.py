@@ -21,12 +21,13 @@ import duckdb
 
 from retainer.apply.copied import Copied, Written
 from retainer.apply.identify import identified
+from retainer.apply.kinds import kind_of
 from retainer.apply.manifest import is_manifest, read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.apply.settle import settle
 from retainer.apply.verify import Counted, checksum_of, digest_of
 from retainer.database import connect, fill
-from retainer.errors import FactsIncomplete, Locked, RetainerError, StoreFailed
+from retainer.errors import FactsIncomplete, Locked, RetainerError, SourceFailed, StoreFailed
 from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
@@ -265,7 +266,21 @@ def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
         or str(look.seen.size) != (look.metadata or {}).get("retainer-length")
     ):
         return []
-    return [record | _entry(work, look)]
+    is_odd = not look.seen.archived and _is_odd(work, look, kind_of(record["type"], seen.key))
+    return [record | _entry(work, look) | {"broken": is_odd or None}]
+
+
+def _is_odd(work: Work, look: Look, kind: str) -> bool:
+    """Whether an object's bytes speak against its being what it should be, so that it was kept as a
+    partial copy: by their beginning, and by the end of a zip. Raises StoreFailed."""
+    counted = Counted(work.writer.read(look.seen), kind)
+    try:
+        for _ in counted:
+            if kind != "zip":
+                break
+    except SourceFailed:
+        return True
+    return counted.odd is not None
 
 
 def _entry(work: Work, look: Look) -> dict[str, Any]:
@@ -290,10 +305,13 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     members_there = members_of(work.writer, seen.key.removesuffix(MANIFEST), manifest)
     copied = Copied(Written(look, digest.checksum, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
+    # Of a partial copy nobody knows which members were odd: the next copy may replace any.
+    broken = {"broken": bool(manifest.partial) or None}
     return [
-        *members,
+        *(member | broken for member in members),
         {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)}
-        | {"asset_id": manifest.asset_id, "broken": bool(manifest.partial) or None}
+        | {"asset_id": manifest.asset_id}
+        | broken
         | whole,
     ]
 

@@ -352,12 +352,7 @@ class Pairs:
         # (the brief)
         self.in_its_15_days = self.created is None or self.t < self.created + timedelta(days=15)
         status = self.matcher.fact("status")
-        self.failed = status != "completed" and not isinstance(status, Gap)
-        # Issue 13: "Anything but completed and failed waits [...] until it is old (24 h)"; "a failed
-        # asset with a path and a size is tried"
-        told = all(not isinstance(self.matcher.fact(name), Gap) for name in ("path", "size"))
-        young = self.created is not None and self.created > self.t - timedelta(days=1)
-        self.unready = self.failed and not (told and (status == "failed" or not young))
+        self.failed = status == "failed"
         # "erasures need a certain yes"; silent: one that is requested later erases now, for
         # `requested` "delays nothing"
         self.erased = any(
@@ -370,6 +365,13 @@ class Pairs:
         self.sources = {
             copy["in"] for copy in here
         } & SOURCES  # silent: `state` says nothing of what lies at a source
+        # Issue 13: "Anything but completed and failed waits [...] until it is old (24 h)"; "a failed
+        # asset with a path and a size is tried"; "a completed asset without a path waits"
+        untold = {name for name in ("path", "size") if isinstance(self.matcher.fact(name), Gap)}
+        young = self.created is not None and self.created > self.t - timedelta(days=1)
+        pathless = "path" in untold and "hosted" not in self.sources
+        being_made = pathless or not (status == "completed" or isinstance(status, Gap))
+        self.unready = bool(untold) if self.failed else young and being_made
         self.complete = self.there - {
             copy["in"] for copy in here if copy.get("state", "complete") != "complete"
         }  # silent: given twice: both
@@ -556,6 +558,8 @@ class Pairs:
             return Decision("waiting", because=frozenset({"doubtful"}))
         if self.source(store):
             return Decision("copy", deadline=self.deadline(store))
+        if self.unready and not self.failed:
+            return Decision("waiting")
         if (
             self.failed
         ):  # "waiting until 7 days old or if its age is not trusted [...], none after that"

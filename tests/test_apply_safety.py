@@ -351,6 +351,16 @@ def test_what_100ms_says_is_gone_is_lost_and_tried_once_more_before_it_leaves(
     assert local.apply()["copied"] == 1
 
 
+def test_a_404_within_a_day_is_not_believed(local: Project) -> None:
+    asset = local.hosted(A, video(1), age=timedelta(hours=3))
+    local.plan()
+    local.api.add_asset(asset, None)
+    local.apply(expect=7)
+    local.hosted(A, video(1), age=timedelta(hours=3))
+    local.plan()
+    assert local.apply()["copied"] == 1
+
+
 def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:
     for n in range(12):
         local.hosted(f"a{n:023x}", video(n))

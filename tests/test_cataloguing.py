@@ -189,6 +189,59 @@ def test_a_copy_of_many_objects_that_is_not_what_its_manifest_says_is_not_record
     assert pairs(vault.plan())[B, "vault"] == "copy"
 
 
+@pytest.mark.parametrize("odd", ["not begun like its kind", "a zip without an end"])
+def test_a_partial_copy_of_one_file_stays_partial_after_a_rebuild(local: Project, odd: str) -> None:
+    local.write(ALL)
+    if odd == "a zip without an end":
+        content = b"PK\x03\x04" + b"x" * 4000
+        local.hosted(A, content, kind="room-vod", path="s3://hms-prod-eu/vod.zip")
+    else:
+        local.hosted(A, bytes(5000))
+    local.plan()
+    assert "counts as partial" in local.apply(expect=7)["failed"][0]["cause"]
+    lose_the_catalog(local)
+    local.run("catalog", "rebuild", "vault")
+    assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+def test_what_is_partial_under_another_name_stays_beside_the_copy_and_holds_up_nothing(
+    local: Project,
+) -> None:
+    local.write(ALL)
+    local.hosted(A, bytes(5000))
+    local.hosted(B, video(2))
+    local.plan()
+    local.apply(expect=7)
+    local.hosted(A, video(1), path="s3://hms-prod-eu/renamed.mp4")
+    local.plan()
+    assert local.apply()["copied"] == 1
+    assert pairs(local.plan())[A, "vault"] == "keep"
+    assert bytes(5000) in local.content("vault").values()
+
+
+@pytest.mark.parametrize("lost", ["a segment", "the end"])
+def test_a_partial_copy_of_many_objects_is_replaced_after_a_rebuild(
+    local: Project, lost: str
+) -> None:
+    files = hls.simple()
+    index = next(name for name in files if name.endswith("index.m3u8"))
+    if lost == "the end":
+        files[index] = files[index].replace(b"#EXT-X-ENDLIST", b"")
+    else:
+        del files[max(name for name in files if name.endswith(".ts"))]
+    local.write(ALL)
+    local.hosted_vod(A, files)
+    local.plan()
+    assert "counts as partial" in local.apply(expect=7)["failed"][0]["cause"]
+    lose_the_catalog(local)
+    local.run("catalog", "rebuild", "vault")
+    assert pairs(local.plan())[A, "vault"] == "copy"
+    local.hosted_vod(A, hls.simple())
+    local.plan()
+    assert local.apply()["copied"] == 1
+    assert pairs(local.plan())[A, "vault"] == "keep"
+
+
 def test_a_store_that_nobody_declared_is_wrong_usage(vault: Project) -> None:
     assert "did you mean `vault`?" in vault.run("verify", "vualt", expect=64).stderr
 

@@ -37,17 +37,20 @@ ASOF JOIN offsets ON slot >= since;
 CREATE OR REPLACE TEMP TABLE known AS
 SELECT
     asset_no, asset_id, size, created, settled,
-    -- What was not there is not asked for again each night; and once more before it leaves, since a
-    -- server can be wrong.
-    lies_nowhere AND NOT coalesce(dated.lies_hosted AND $now >= created + INTERVAL 15 DAY
-        - INTERVAL 48 HOUR AND $now < created + INTERVAL 15 DAY, false) AS is_gone,
+    -- What was not there is not asked for again each night; but while it is young, and once more
+    -- before it leaves, since a server can be wrong, or not be done.
+    lies_nowhere AND NOT coalesce($now < created + INTERVAL 1 DAY OR ($now >= created
+        + INTERVAL 15 DAY - INTERVAL 48 HOUR AND $now < created + INTERVAL 15 DAY), false)
+        AS is_gone,
     dated.lies_hosted AND NOT is_gone AS lies_hosted,
     dated.lies_elsewhere AND NOT is_gone AS lies_elsewhere,
-    -- Any word but completed and failed means "not yet"; within a day it may be believed. Of what
-    -- has failed, or is late, a file may exist all the same where its path and size are told.
-    coalesce(status <> 'completed', false) AS failed,
-    coalesce(failed AND (path IS NULL OR size IS NULL
-        OR (status <> 'failed' AND created > $now - INTERVAL 1 DAY)), false) AS unready,
+    coalesce(status = 'failed', false) AS failed,
+    -- Any word but completed and failed means "not yet", and so does a record without a path;
+    -- within a day it may be believed. Of what has failed a file may exist all the same where its
+    -- path and size are told.
+    coalesce(CASE WHEN failed THEN path IS NULL OR size IS NULL
+        ELSE (status <> 'completed' OR (path IS NULL AND NOT dated.lies_hosted))
+            AND created > $now - INTERVAL 1 DAY END, false) AS unready,
     dated.lies_hosted AND NOT is_gone AND NOT unready AS hosted,
     dated.lies_elsewhere AND NOT is_gone AND NOT unready AS elsewhere,
     $matches AS matches,
@@ -283,6 +286,7 @@ WITH pair AS (
             WHEN needed AND NOT complete THEN CASE
                 WHEN safe OR elsewhere OR (hosted AND (lapse IS NULL OR $now < lapse)) THEN 'copy'
                 WHEN superseded THEN 'keep'
+                WHEN unready AND NOT failed THEN 'waiting'
                 WHEN failed THEN CASE WHEN created IS NULL
                     OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
                 WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN

@@ -136,15 +136,15 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END,
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'folder', folder,
-        'target', CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
-            ELSE $target END END,
+        'target', target,
         'made_of', CASE WHEN decision = 'copy' AND made_of IS NOT NULL THEN
             json_object('key', made_of, 'size', 0, 'version', made_of_version) END,
         'objects', CASE decision WHEN 'delete' THEN
             list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size,
                 version := o.version)) END,
-        'broken', list_transform(list_filter(objects, lambda o: decision = 'copy'
-            AND list_contains(broken, o.key)),
+        -- What is broken under another name, as after a change of layout, stays where it is.
+        'broken', list_transform(list_filter(objects, lambda o: list_contains(broken, o.key)
+            AND (o.key = target OR ends_with(target, '/') AND starts_with(o.key, target))),
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'witnesses', witnesses,
         'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
@@ -158,7 +158,8 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []),
                 'path') ELSE not_known END)
     )::VARCHAR END AS action
-FROM (
+FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
+    ELSE $target END END AS target FROM (
     SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, lies_nowhere, many), many
         OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
@@ -170,7 +171,7 @@ FROM (
     LEFT JOIN reading USING (asset_no, store, decision)
     LEFT JOIN staying USING (asset_no, decision)
     LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store
-)
+))
 ORDER BY n;
 
 CREATE OR REPLACE TEMP VIEW quiet_lines AS
