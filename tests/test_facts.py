@@ -1668,6 +1668,29 @@ def test_a_type_beyond_the_first_page_is_seen_counted_and_told(gather: Gather) -
     assert "does not know: caption (2)" in told(found)
 
 
+def test_a_filter_that_gives_others_or_leaves_out_its_own_loses_nothing(gather: Gather) -> None:
+    short, long = (
+        an_asset("a1", type="room-composite"),
+        an_asset("b1", type="room-composite-legacy"),
+    )
+    left_out, bad = an_asset("c1", type="track"), an_asset("d1", type="chat", session_id=5)
+    found = gather(
+        FakeRecordings(
+            {
+                "room-composite": [short, long],
+                "room-composite-legacy": [long],
+                "chat": [bad],
+                "all": [short | {"status": "processing"}, long, left_out, bad],
+            }
+        )
+    )
+    assert set(found.facts.assets) == {"a1", "b1", "c1", "d1"}
+    assert all(row["complete"] for row in found.facts.listings.values())
+    assert found.facts.assets["a1"]["status"] == "completed"
+    assert found.facts.listings["100ms types"]["objects"] == 1
+    assert told(found).count("its session_id is of the wrong kind") == 1
+
+
 @pytest.mark.parametrize("honours", [False, SourceFailed("it answered 400")])
 def test_where_the_type_is_passed_over_or_refused_everything_is_listed_once(
     gather: Gather, honours: bool | Exception

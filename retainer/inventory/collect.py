@@ -40,7 +40,7 @@ from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
-from retainer.model.tables import LISTINGS
+from retainer.model.tables import LISTINGS, create
 from retainer.own import anchors_in, identity_in, must_be
 from retainer.ports import Recordings, Rooms, Seen, StoreReader
 from retainer.whole import whole
@@ -159,16 +159,21 @@ def collect(
         first = listings[0]
         first.customer, first.skew = customer, skew
         _one_place_each(listings)
-        for listing in listings:
+        for listing in (*listings[1:], first):
             columns = {
                 "assets": ("staged_assets", RECORD),
                 "rooms": ("rooms", ROOMS),
                 "store": ("objects", OBJECTS),
             }[listing.kind]
+            if listing is first and kinds:
+                columns = "others", RECORD
+                connection.execute(create("others", RECORD))
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
             if listing.parts:
                 _read_parts(connection, listing)
+        if kinds:
+            first.objects = _add_others(connection)
     if twice := two_facts_are_none(connection):
         first.notes.append(
             f"{twice} assets were listed with two different sets of facts; what differs is not "
@@ -198,6 +203,16 @@ def _kinds(recordings: Recordings) -> list[str]:
     except (ListingBroken, SourceFailed):
         return []
     return [*ASSET_TYPES, *sorted(shown - set(ASSET_TYPES))]
+
+
+def _add_others(connection: duckdb.DuckDBPyConnection) -> int:
+    """Add what the list of all types shows and those of one type do not; how many that are. What
+    both show may have changed between them, and one answer is enough."""
+    connection.execute("DELETE FROM others WHERE asset_id IN (SELECT asset_id FROM staged_assets)")
+    connection.execute("INSERT INTO staged_assets FROM others")
+    row = connection.execute("SELECT count(*) FROM others").fetchone()
+    connection.execute("DROP TABLE others")
+    return row[0] if row else 0
 
 
 def _new_types(connection: duckdb.DuckDBPyConnection) -> list[str]:
@@ -363,16 +378,15 @@ def _assets(
     clock: Callable[[], datetime],
     progress: Progress,
 ) -> Listing:
-    """The assets of one type; or (None) all that are of none of those `kinds`, so that each is seen
-    once, and none is missed that is of a type that nobody knew of."""
+    """The assets of one type; or (None) all, so that none is missed that is of a type that nobody
+    knew of, or that a filter leaves out. What is odd about those of `kinds` is told where they are
+    listed by themselves."""
     listing = Listing(f"100ms {kind or ('types' if kinds else 'assets')}", "assets", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
         for raw in recordings.assets(kind):
-            if kind is None and raw.get("type") in kinds:
-                continue
             row, told = read_asset(raw)
-            if row is None or told:
+            if row is None or (told and not (kind is None and raw.get("type") in kinds)):
                 listing.strays += 1
                 if len(listing.notes) < 5:
                     listing.notes.append(
