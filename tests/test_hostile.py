@@ -35,6 +35,7 @@ from retainer.model.moment import read_http_date
 from retainer.model.printable import printable, shown
 from retainer.plan import matching
 from retainer.sources.connections import host_of, is_local
+from retainer.sources.words import said_in
 from retainer.stop import Stop, Stopped
 from retainer.stores.wire import Request
 
@@ -396,6 +397,21 @@ def test_a_copy_cannot_be_aimed_at_another_recordings_copy(due: Project) -> None
     assert victim.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("see https://x.example/a?X-Amz-Signature=abc", "see …"),
+        ("see https&#x3A;&#x2F;&#x2F;x.example/a", "see …"),
+        ("bad request X-Amz-Signature=abc&X-Amz-Date=2", "bad request …"),
+        ("room 'Jane Doe' is not there", "… is not there"),
+        ("the bucket 'acme' is not there", "the bucket 'acme' is not there"),
+        ("jane@example.org may not", "… may not"),
+    ],
+)
+def test_a_servers_words_are_told_without_what_is_nobodys_business(said: str, told: str) -> None:
+    assert said_in(json.dumps({"code": 400, "message": said})) == told
+
+
 # ── the network ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -410,6 +426,10 @@ def test_a_copy_cannot_be_aimed_at_another_recordings_copy(due: Project) -> None
         ("https://8.8.8.8/", False),
         ("http://0.0.0.0/", True),
         ("http://100.64.0.1/", True),
+        ("http://[64:ff9b::a00:1]/", True),
+        ("http://[64:ff9b::808:808]/", False),
+        ("http://[2002:7f00:1::]/", True),
+        ("http://[::127.0.0.1]/", True),
     ],
 )
 def test_an_address_on_this_machine_or_in_a_private_network_is_known(

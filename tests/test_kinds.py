@@ -63,6 +63,7 @@ def test_what_is_only_unusual_is_well(kind: str, first: bytes) -> None:
         ("mp4", "application/json", b"[1]", "the server calls it application/json"),
         ("mp4", "", b"upstream connect error", "text"),
         ("zip", "", b"Access denied", "text"),
+        ("ts", "text/plain", b"no healthy upstream", "text"),
     ],
 )
 def test_an_error_in_the_place_of_a_recording_is_refused(

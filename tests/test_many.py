@@ -398,6 +398,17 @@ def test_a_folder_whose_playlists_lead_to_what_is_not_there_is_a_partial_copy(
     assert after["header"]["deletes"] == 0 and pairs(after)[A, "vault"] == "copy"
 
 
+def test_a_recording_whose_segments_are_all_empty_counts_for_nothing(vods: Project) -> None:
+    files = {
+        name: b"" if name.endswith((".ts", ".m4s", ".mp4")) else content
+        for name, content in hls.simple().items()
+    }
+    vods.hosted_vod(A, files)
+    vods.plan()
+    assert "every segment of it is empty" in vods.apply(expect=7)["failed"][0]["cause"]
+    assert pairs(vods.plan())[A, "vault"] == "copy"
+
+
 # ── repaired, resumed, deleted in order ───────────────────────────────────────────────────────────
 
 
@@ -594,7 +605,8 @@ def test_a_kill_at_any_effect_of_many_objects_loses_nothing(
         ("transcript", "a.json", "json"),
         ("transcript", "a", "file"),
         ("whiteboard", "a.png", "png"),
-        (None, "l0/0.ts", "file"),
+        (None, "l0/0.ts", "ts"),
+        (None, "l0/0.bin", "file"),
         (None, "a.vtt", "vtt"),
     ],
 )

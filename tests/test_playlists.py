@@ -358,6 +358,32 @@ def test_parts_on_another_host_that_may_be_followed_get_a_folder_of_their_own() 
     assert "://" not in tree.playlists[0].content.decode()
 
 
+def test_no_name_of_this_host_is_that_of_another_host_or_of_what_is_no_address() -> None:
+    own = segment("other-hosts/cdn2.example/0.ts")
+    text = media(segment("https://cdn2.example/0.ts"), own, segment("no-address"))
+    tree = follow(AT + "a.m3u8", lambda _: text.encode(), may_lead=lambda page, address: True)
+    assert len(tree.members) == 3 and "no-address" not in tree.members
+    kept = [line for line in tree.playlists[0].content.decode().splitlines() if line[:1] != "#"]
+    assert set(kept) == set(tree.members)
+
+
+def test_what_is_no_address_below_a_folder_leads_nowhere_and_the_rest_is_kept() -> None:
+    tree = followed(
+        {
+            "master.m3u8": master("#EXT-X-STREAM-INF:BANDWIDTH=1", "a/b.m3u8"),
+            "a/b.m3u8": media(segment("0.ts"), segment("https://[x/1.ts")),
+        }
+    )
+    assert set(tree.members) == {"a/0.ts"} and "an address in it that is none" in tree.odd[0]
+    assert "../no-address" in tree.playlists[0].content.decode()
+
+
+def test_a_variable_that_would_make_an_address_too_long_is_not_put_in() -> None:
+    define = f'#EXT-X-DEFINE:NAME="x",VALUE="{"v" * 10_000}"'
+    tree = followed({"a.m3u8": media(define, segment("{$x}{$x}.ts"), segment("0.ts"))}, "a.m3u8")
+    assert set(tree.members) == {"0.ts"} and "too long" in tree.odd[0]
+
+
 @pytest.mark.parametrize(
     "uri", ["HTTPS://CDN.example/x/vod/0.ts", "https://cdn.example:443/x/vod/0.ts"]
 )

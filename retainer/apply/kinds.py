@@ -20,7 +20,7 @@ _OF_TYPES = {
 _TEXTS = ("m3u8", "csv", "txt", "srt", "json", "vtt", "xml", "ttml")
 _IMAGES = ("jpg", "jpeg", "png")
 _MEDIA = ("mp4", "m4a", "mov", "m4s", "cmfv", "cmfa", "webm", "mkv", "mp3", "aac", "ogg", "wav")
-NEVER_EMPTY = (*_MEDIA, *_IMAGES, "zip")
+NEVER_EMPTY = (*_MEDIA, *_IMAGES, "zip", "ts")
 _BOXES = (
     b"ftyp",
     b"styp",

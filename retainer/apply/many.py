@@ -74,6 +74,8 @@ def copy_many(task: Task) -> Copied:
             written[name] = member
     if not written and missing:
         raise SourceFailed(_without(next(iter(missing.items()))))
+    if parts.playlists and not any(each.look.seen.size for each in written.values()):
+        odd.append("every segment of it is empty")
     faces: list[tuple[str, str]] = []
     for name, outcome in zip(
         parts.thumbnails, _at_once(place_if_readable, parts.thumbnails.values()), strict=True

@@ -20,6 +20,8 @@ LONGEST_BYTES = 16 << 20
 """A playlist is at most so long."""
 MOST_OBJECTS = 100_000
 """A recording is at most so many objects."""
+LONGEST_TOGETHER = 256 << 20
+"""All playlists of a recording have at most so many bytes."""
 LONGEST_PIECE = 200
 """A piece of a name has at most so many bytes."""
 _MEMBERS = (Role.SEGMENT, Role.DATA)
@@ -107,6 +109,7 @@ class _Walk:
         self._still_written, self._in_store = still_written, in_store
         self._pages: dict[str, Page] = {}
         self._contents: dict[str, bytes] = {}
+        self._length = 0
         self._missing: dict[str, str] = {}
         self._odd: list[str] = []
         self._said: list[str] = []
@@ -171,6 +174,11 @@ class _Walk:
             )
         self._odd += [f"{_short(address)} {why}" for why in page.odd]
         self._pages[address], self._contents[address] = page, content
+        self._length += len(content)
+        if self._length > LONGEST_TOGETHER:
+            raise SourceFailed(
+                f"its playlists are longer than {LONGEST_TOGETHER >> 20} MiB together"
+            )
 
     def _variant(self, uri: str) -> None:
         entry = self._entry
@@ -245,7 +253,7 @@ class _Walk:
             name = names.get(led_to) if led_to is not None else _NOWHERE
             if name is not None and uri.role is not Role.HINT:
                 raw = page.text[uri.start : uri.end]
-                kept = _relative(raw, uri.text, folder, name) if led_to else name
+                kept = _relative(raw, uri.text, folder, name)
                 text += [page.text[at : uri.start], kept]
                 at = uri.end
         kept = "".join([*text, page.text[at:]])
@@ -317,26 +325,27 @@ def _short(address: str) -> str:
 def names_of(addresses: Sequence[str], entry: str) -> dict[str, str]:
     """A path for each address below the folder that holds them all; what is of another server than
     the first playlist gets a folder of its own. No two are alike."""
-    here, paths, taken = origin_of(entry), dict[str, str](), set[str]()
-    for address in dict.fromkeys(addresses):
-        parts = urlsplit(address)
-        mark = hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        path = _storable(unquote(parts.path, errors="replace"), mark)
-        if origin_of(address) != here:
-            path = f"/{_OTHERS}{_storable('/' + (parts.hostname or 'none'), mark)}{path}"
-        if parts.query:
-            path = _marked(path, hashlib.sha256(parts.query.encode()).hexdigest()[:12])
-        if path in taken:
-            path = _marked(path, mark)
-        taken.add(path)
-        paths[address] = path
-    root = posixpath.commonpath(
-        [posixpath.dirname(path) for address, path in paths.items() if origin_of(address) == here]
-    ).rstrip("/")
-    return {
-        address: path[len(root) + 1 :] if origin_of(address) == here else path[1:]
-        for address, path in paths.items()
+    here, names, taken = origin_of(entry), dict[str, str](), {_NOWHERE}
+    marks = {each: hashlib.sha256(each.encode("utf-8", "surrogateescape")) for each in addresses}
+    paths = {
+        each: _storable(unquote(urlsplit(each).path, errors="replace"), mark.hexdigest()[:12])
+        for each, mark in marks.items()
     }
+    root = posixpath.commonpath(
+        [posixpath.dirname(path) for each, path in paths.items() if origin_of(each) == here]
+    ).rstrip("/")
+    for address, path in paths.items():
+        parts, mark = urlsplit(address), marks[address].hexdigest()[:12]
+        name = path[len(root) + 1 :]
+        if origin_of(address) != here:
+            name = f"{_OTHERS}{_storable('/' + (parts.hostname or 'none'), mark)}{path}"
+        if parts.query:
+            name = _marked(name, hashlib.sha256(parts.query.encode()).hexdigest()[:12])
+        if name in taken:
+            name = _marked(name, mark)
+        taken.add(name)
+        names[address] = name
+    return names
 
 
 _OTHERS = "other-hosts"

@@ -65,6 +65,8 @@ _HINTS = (
 _NO_LIST = ("EXTINF", "EXT-X-PROGRAM-DATE-TIME", "EXT-X-BYTERANGE")
 _VARIABLE = re.compile(r"\{\$([A-Za-z0-9_-]+)\}")
 _SCHEME = re.compile(r"(?i)(urn|data|skd|[a-z][a-z0-9+.-]*(?=://)):")
+LONGEST_URI = 16 << 10
+"""What variables are put into is at most so much longer for it."""
 LINE_ENDS = re.compile("(\r\n|\r|\n)")
 BLANKS = " \t\ufeff"
 """Python takes more for blanks and for ends of lines than HLS does."""
@@ -150,14 +152,18 @@ class _Reader:
                 self._add(name, at + begin, value, Role.NEVER if is_gap else _role_of(name))
 
     def _add(self, tag: str, begin: int, raw: str, role: Role) -> None:
-        text = _VARIABLE.sub(lambda found: self._defined.get(found[1], found[0]), raw)
+        text = raw
+        if sum(len(self._defined.get(name, "")) for name in _VARIABLE.findall(raw)) < LONGEST_URI:
+            text = _VARIABLE.sub(lambda found: self._defined.get(found[1], found[0]), raw)
         scheme = _SCHEME.match(text)
         if role in (Role.SEGMENT, Role.DATA) and scheme is not None:
             told = scheme[1].lower()
             if told in ("urn", "data", "skd") or (tag in _KEYS and told not in ("http", "https")):
                 role = Role.NEVER
         if _VARIABLE.search(text):
-            self._odd.append("names something by a variable that nothing defines")
+            self._odd.append(
+                "names something by a variable that nothing defines, or that is too long"
+            )
             role = Role.NEVER
         self._uris.append((tag, Uri(begin, begin + len(raw), text, role)))
 

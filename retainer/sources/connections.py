@@ -6,7 +6,7 @@ import logging
 import re
 import socket
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import urllib3
@@ -75,4 +75,18 @@ def is_local(address: str) -> bool:
             ]
         except (OSError, UnicodeError):
             return False  # nobody knows it, so nothing will be reached there
-    return any(not number.is_global for number in numbers)
+    return any(not each.is_global for number in numbers for each in (number, *_within(number)))
+
+
+_TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
+"""The last 32 bits of these name an IPv4 address (RFC 6052, 8215, 4291)."""
+
+
+def _within(number: IPv4Address | IPv6Address) -> list[IPv4Address]:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(number, IPv4Address):
+        return []
+    found = [number.ipv4_mapped, number.sixtofour]
+    if any(number in network for network in _TRANSLATED):
+        found.append(IPv4Address(int(number) & 0xFFFFFFFF))
+    return [each for each in found if each is not None]

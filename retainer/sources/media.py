@@ -65,12 +65,12 @@ class Media:
         length = answer.headers.get("Content-Length", "")
         stored = answer.headers.get("x-goog-stored-content-length", "")
         return Body(
-            int(length) if length.isdigit() else None,
+            int(length) if length.isdecimal() else None,
             answer.headers.get("Content-Type", ""),
             self._pieces(what, opened, answer),
             came_from.partition("?")[0],
             _encoding_of(answer),
-            int(stored) if stored.isdigit() and _is_unpacked(answer) else None,
+            int(stored) if stored.isdecimal() and _is_unpacked(answer) else None,
         )
 
     def has_more(self, what: str, address: Callable[[], str], length: int) -> bool:
@@ -206,7 +206,7 @@ class Media:
                 answer.close()
             tries += 1
             given_up = TooSlow if slow else SourceFailed
-            if not length.isdigit() or not etag.startswith('"'):
+            if not length.isdecimal() or not etag.startswith('"'):
                 raise given_up(
                     f"{broke}, and the server names nothing to go on from", hint="run it again"
                 )

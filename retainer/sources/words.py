@@ -6,8 +6,13 @@ import json
 import re
 
 LONGEST = 200
-_PRIVATE = re.compile(r"(?i)\b(?:https?://|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+")
-"""Addresses can be signed, and an ARN or an address of mail names a person."""
+_PRIVATE = re.compile(
+    r"(?i)\b(?:https?(?::|&)|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+"
+    r"|\b(?:x-amz-|x-goog-|signature|sig|token|credential|key|password|secret)[\w-]*=\S+"
+    r"|\b(?:name|room|user|peer)\s+['\"][^'\"]*['\"]"
+)
+"""Addresses can be signed, and an ARN, an address of mail or what a room is called names a
+person."""
 
 
 def said_in(body: str) -> str:

@@ -137,7 +137,7 @@ def opened(key: str, answer: Answer) -> Look:
     """What the head of an object's bytes says of it, which is not its metadata. Raises Nonsense."""
     head, version = answer.headers, version_in(answer)
     length = head.get("x-goog-stored-content-length") or head.get("content-length", "")
-    if version is None or not length.isdigit():
+    if version is None or not length.isdecimal():
         raise Nonsense
     found = _CRC32C.search(head.get("x-goog-hash", ""))
     told = Checksum("crc32c", found[1]) if found else None
@@ -150,7 +150,7 @@ def opened(key: str, answer: Answer) -> Look:
 def version_in(answer: Answer) -> str | None:
     """Whose bytes an answer holds, where it tells."""
     version = answer.headers.get("x-goog-generation", "")
-    return version if version.isdigit() else None
+    return version if version.isdecimal() else None
 
 
 # ── writes and deletes ──────────────────────────────────────────────────────────────────────────

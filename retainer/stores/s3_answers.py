@@ -202,7 +202,7 @@ def look_of(key: str, answer: Answer) -> Look:
     """`lock_read` is set only where a lock was told. Raises Nonsense."""
     head = answer.headers
     etag, length = head.get("etag", ""), head.get("content-length", "")
-    if not etag or not length.isdigit():
+    if not etag or not length.isdecimal():
         raise Nonsense
     until = read_moment(head.get("x-amz-object-lock-retain-until-date", ""))
     if head.get("x-amz-object-lock-legal-hold") == "ON":
