@@ -211,6 +211,25 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
     )
 
 
+def _record_accepted(header: Header, journal: Journal) -> None:
+    """Write down, once, which partial copies count and who says so."""
+    told = {
+        (of["asset"], of["at"], of["why"])
+        for of in (entry.particulars for entry in journal.before if entry.event == "accepted")
+    }
+    for each in header.accepted:
+        if each.stores and (each.asset_id, each.at, each.why) not in told:
+            journal.write(
+                "accepted",
+                asset=each.asset_id,
+                stores=each.stores,
+                partial=each.partial,
+                at=each.at,
+                why=each.why,
+                owner=each.owner,
+            )
+
+
 def _is_of_a_recording(key: str) -> bool:
     """A bucket may hold keys with `//` or a slash at their beginning; none of them is retainer's
     own, also where a server reads them as one."""
@@ -551,6 +570,7 @@ def carry_out(
             tool=version("retainer"),
             host=os.uname().nodename,
         )
+        _record_accepted(header, journal)
         needed = prepared.copied_to | prepared.deleted_in.keys()
         if approved:
             needed |= prepared.rested_on

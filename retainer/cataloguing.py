@@ -266,21 +266,22 @@ def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
         or str(look.seen.size) != (look.metadata or {}).get("retainer-length")
     ):
         return []
-    is_odd = not look.seen.archived and _is_odd(work, look, kind_of(record["type"], seen.key))
-    return [record | _entry(work, look) | {"broken": is_odd or None}]
+    kind = kind_of(record["type"], seen.key)
+    odd = None if look.seen.archived else _oddity(work, look, kind)
+    return [record | _entry(work, look) | {"partial": odd}]
 
 
-def _is_odd(work: Work, look: Look, kind: str) -> bool:
-    """Whether an object's bytes speak against its being what it should be, so that it was kept as a
-    partial copy: by their beginning, and by the end of a zip. Raises StoreFailed."""
+def _oddity(work: Work, look: Look, kind: str) -> str | None:
+    """What of an object's bytes speaks against its being what it should be, so that it was kept as
+    a partial copy: by their beginning, and by the end of a zip. Raises StoreFailed."""
     counted = Counted(work.writer.read(look.seen), kind)
     try:
         for _ in counted:
             if kind != "zip":
                 break
-    except SourceFailed:
-        return True
-    return counted.odd is not None
+    except SourceFailed as error:
+        return error.message
+    return counted.odd
 
 
 def _entry(work: Work, look: Look) -> dict[str, Any]:
@@ -306,12 +307,12 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     copied = Copied(Written(look, digest.checksum, digest.sha256), members_there)
     whole, members = entries_of(work.store.name, copied, manifest.asset_id, work.clock())
     # Of a partial copy nobody knows which members were odd: the next copy may replace any.
-    broken = {"broken": bool(manifest.partial) or None}
+    partial = {"partial": next(iter(manifest.partial), None)}
     return [
-        *(member | broken for member in members),
+        *(member | partial for member in members),
         {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)}
         | {"asset_id": manifest.asset_id}
-        | broken
+        | partial
         | whole,
     ]
 

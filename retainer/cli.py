@@ -525,6 +525,12 @@ def facts(out: Path) -> None:
     help="Exit 12 when something leaves 100ms within D (72h) without a copy.",
 )
 @click.option(
+    "--fail-if-lapsing",
+    callback=_horizon,
+    metavar="D",
+    help="Exit 12 when something leaves 100ms within D (72h) since no rule keeps it.",
+)
+@click.option(
     "--lift",
     multiple=True,
     metavar="LIMIT",
@@ -544,6 +550,7 @@ def plan(
     snapshot: Path | None,
     detailed_exitcode: bool,
     fail_if_at_risk: timedelta | None,
+    fail_if_lapsing: timedelta | None,
     lift: tuple[str, ...],
     with_names: bool,
     form: str,
@@ -564,6 +571,7 @@ def plan(
     from retainer.plan.limits import Deletes
     from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
     from retainer.planning import Making, make_plan, names_of
+    from retainer.whole import whole
 
     root, settings, policies = _project()
     match = _only(only)
@@ -617,8 +625,27 @@ def plan(
         if made.header.renamed and (with_names or sys.stdout.isatty())
         else None
     )
-    _show(made, out, form, names)
-    raise Exit(_plan_exit(made, moment, detailed_exitcode, fail_if_at_risk))
+    told = state / "told-losses.json"
+    _show(made, out, form, names, frozenset(_texts_in(told)))
+    if form == "text" and as_of is None:
+        rows = made.connection.execute("SELECT asset_id FROM plan WHERE decision = 'lost'")
+        with whole(told) as half:
+            half.write_text(json.dumps(sorted({asset_id for (asset_id,) in rows.fetchall()})))
+    ends = {"leaves_at IS NOT NULL": fail_if_at_risk, "because = 'not-kept'": fail_if_lapsing}
+    leaves = any(
+        horizon is not None and _leaves(made, which, moment + horizon)
+        for which, horizon in ends.items()
+    )
+    raise Exit(_plan_exit(made, detailed_exitcode, leaves=leaves))
+
+
+def _texts_in(path: Path) -> list[str]:
+    """The texts of a list that retainer wrote for itself; none where there is no such list."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def _not_in_the_way(out: Path, root: Path, settings: Settings, end: str) -> None:
@@ -655,8 +682,17 @@ def _link(link: Path, target: Path) -> None:
         half.unlink(missing_ok=True)
 
 
-def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timedelta | None) -> int:
-    """The exit code of a plan; where several apply: 11 > 8 > 4 > 12 > 3 > 2."""
+def _leaves(made: PlanFile, which: str, by: datetime) -> bool:
+    """Whether anything of these rows leaves 100ms by then."""
+    row = made.connection.execute(
+        f"SELECT epoch(min(coalesce(leaves_at, until))) FROM plan WHERE {which}"
+    ).fetchone()
+    return bool(row and row[0] is not None and row[0] <= by.timestamp())
+
+
+def _plan_exit(made: PlanFile, detailed: bool, *, leaves: bool) -> int:
+    """The exit code of a plan; where several apply: 11 > 8 > 4 > 12 > 3 > 2. `leaves`: something
+    leaves 100ms that a person asked to be told of."""
     header = made.header
     if any(source.refused for source in header.sources):
         return CredentialsRefused.exit_code
@@ -664,10 +700,8 @@ def _plan_exit(made: PlanFile, moment: datetime, detailed: bool, horizon: timede
         return EXIT["incomplete"]
     if header.held_back:
         return EXIT["held back"]
-    if horizon is not None:
-        row = made.connection.execute("SELECT epoch(min(leaves_at)) FROM plan").fetchone()
-        if row and row[0] is not None and row[0] <= (moment + horizon).timestamp():
-            return EXIT["at risk"]
+    if leaves:
+        return EXIT["at risk"]
     if detailed and header.deletes:
         return EXIT["deletes"]
     return EXIT["only copies"] if detailed and header.copies else 0
@@ -680,7 +714,11 @@ def _uncatalogued(made: PlanFile) -> bool:
 
 
 def _show(
-    made: PlanFile, path: Path, form: str, names: Mapping[tuple[str, str], list[str]] | None = None
+    made: PlanFile,
+    path: Path,
+    form: str,
+    names: Mapping[tuple[str, str], list[str]] | None = None,
+    told_losses: frozenset[str] = frozenset(),
 ) -> None:
     from retainer.planfile import overview
     from retainer.views.human import plan_text
@@ -690,7 +728,14 @@ def _show(
     text = (
         plan_json(made)
         if form == "json"
-        else plan_text(made.header, overview(made), _page(), made.fingerprint, shown, names or {})
+        else plan_text(
+            made.header,
+            overview(made, told_losses=told_losses),
+            _page(),
+            made.fingerprint,
+            shown,
+            names or {},
+        )
     )
     click.echo(text, nl=False)
 
@@ -995,6 +1040,45 @@ def verify(store: str, sample: float, form: str) -> None:
     from retainer.cataloguing import scrub
 
     _census(store, form, "verified", lambda work: scrub(work, sample))
+
+
+@cli.command()
+@click.argument("asset_id")
+@click.option("--reason", required=True, metavar="WHY", help="Why it is good enough.")
+@click.option("--owner", metavar="WHO", help="Who answers for it, such as @acme/legal.")
+def accept(asset_id: str, reason: str, owner: str | None) -> None:
+    """Write down that the partial copy of a recording counts from now on, as an entry in
+    policies/accepted.yaml, which is reviewed like any rule.
+
+    Example: `retainer accept 6544d1e2f3a4b5c6d7e8f901 --reason "plays to its last minute"`
+    """
+    from retainer.inventory.facts import partial_copies
+    from retainer.policy.accepting import ACCEPTED, with_acceptance
+    from retainer.whole import whole
+
+    root, settings, policies = _project()
+    if told := next((each for each in policies.accepts if each.asset_id == asset_id), None):
+        raise WrongUsage(f"{told.where} accepts {asset_id} already")
+    snapshot = _state(root, settings) / "facts.duckdb"
+    found = partial_copies(snapshot, settings, asset_id) if snapshot.is_file() else None
+    if found == []:
+        raise WrongUsage(
+            f"no partial copy of {asset_id} is known by the last plan",
+            hint=f"`retainer plan` looks again, and `retainer explain {asset_id}` says what it saw",
+        )
+    path = root / ACCEPTED
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        text = with_acceptance(before, asset_id, reason, owner)
+        with whole(path) as half:
+            half.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise RetainerError(f"{path} cannot be written: {reason}") from None
+    for store, why in found or ():
+        click.echo(f"{store}: {why}")
+    click.echo(f"{asset_id} is accepted in {ACCEPTED}")
+    click.echo("Next: have that reviewed, and `retainer plan`")
 
 
 @cli.command()

@@ -27,7 +27,7 @@ from retainer.model.moment import read_moment
 from retainer.model.printable import shown
 from retainer.whole import whole
 
-FORMAT = "4.0"
+FORMAT = "4.1"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -182,6 +182,19 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A partial copy that counts since a person accepted it: where it lies, and why it is partial
+    in each of those stores. In none: the entry accepts nothing."""
+
+    asset_id: str
+    at: str
+    why: str
+    owner: str
+    stores: list[str]
+    partial: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Undeclared:
     bucket: str
     assets: int
@@ -242,6 +255,7 @@ class Header(BaseModel):
     deletes: int
     delete_bytes: int
     last_copies: int
+    accepted: list[Accepted] = []
 
     @property
     def plan_id(self) -> str:
@@ -830,6 +844,9 @@ class Overview:
     archived: tuple[Group, ...]
     uncovered: tuple[Group, ...]
     out_of_scope: int
+    lapsing: tuple[int, int, datetime | None]
+    """How many recordings leave 100ms without a copy since no rule keeps them, their bytes, and
+    when the first does."""
     others: tuple[Group, ...]
     totals: tuple[tuple[str, int, int], ...]
 
@@ -856,12 +873,20 @@ def _line(*values: Any) -> Line:
     )
 
 
-def overview(plan: PlanFile, shown: int = 10) -> Overview:
-    """Gather what a plan's text tells; of every group the first `shown` rows."""
+def overview(
+    plan: PlanFile, shown: int = 10, told_losses: frozenset[str] = frozenset()
+) -> Overview:
+    """Gather what a plan's text tells; of every group the first `shown` rows. `told_losses`: assets
+    whose loss has been told in full before."""
     connection = plan.connection
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE told AS SELECT n, {_LINE} FROM plan WHERE n IS NOT NULL "
         "ORDER BY n"
+    )
+    connection.execute(
+        "UPDATE told SET because = concat_ws(', ', because, 'told') WHERE decision = 'lost' "
+        "AND asset_id IN (SELECT unnest(?::VARCHAR[]))",
+        [sorted(told_losses)],
     )
 
     def lines(where: str, limit: int, order: str = "n") -> tuple[Line, ...]:
@@ -890,7 +915,11 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
     aside = connection.execute(
         "SELECT count(*) FROM told WHERE because = 'out-of-scope'"
     ).fetchone()
-    assert risk is not None and aside is not None
+    lapsing = connection.execute(
+        "SELECT count(*), coalesce(sum(bytes), 0)::BIGINT, epoch(min(until)) FROM plan "
+        "WHERE because = 'not-kept'"
+    ).fetchone()
+    assert risk is not None and aside is not None and lapsing is not None
     return Overview(
         deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
         at_risk=lines("leaves_at IS NOT NULL", shown, "leaves_at, n"),
@@ -901,6 +930,7 @@ def overview(plan: PlanFile, shown: int = 10) -> Overview:
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
+        lapsing=(lapsing[0], lapsing[1], _moment(lapsing[2])),
         others=groups(
             "decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')",
             "decision",

@@ -29,6 +29,7 @@ from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.planfile import (
     ACTIONS,
+    Accepted,
     ClashState,
     Header,
     ItemState,
@@ -66,12 +67,13 @@ def _meaning(item: Rule | Hold | Erasure) -> object:
 
 
 def policy_digest(policies: Policies, settings: Settings) -> str:
-    """A digest over the rules and erasures, and what periods and places mean. Holds are compared
-    one by one, at apply."""
+    """A digest over the rules, erasures and accepted copies, and what periods and places mean.
+    Holds are compared one by one, at apply."""
     items = sorted(item_digest(item) for item in policies.items() if not isinstance(item, Hold))
+    accepted = sorted({each.asset_id for each in policies.accepts})
     places = [asdict(store) for store in settings.stores]
     return hashlib.sha256(
-        json.dumps([items, settings.timezone, places, settings.source.hosted]).encode()
+        json.dumps([items, accepted, settings.timezone, places, settings.source.hosted]).encode()
     ).hexdigest()
 
 
@@ -360,6 +362,7 @@ def _header(
         ],
         zones=zones_version(),
         customer=_customer(connection),
+        accepted=_accepted(connection, policies),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),
@@ -398,6 +401,28 @@ def _renamed(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[
         ).fetchall()
     return [
         Renamed(room_id=room_id or "", what=what, assets=count) for room_id, what, count in found
+    ]
+
+
+def _accepted(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[Accepted]:
+    """The partial copies that count since a person accepted them."""
+    found = dict(
+        connection.execute(
+            "SELECT asset_id, list(struct_pack(store, partial) ORDER BY store) FROM copies "
+            "JOIN assets USING (asset_no) WHERE partial IS NOT NULL "
+            "AND asset_id IN (FROM accepted) GROUP BY asset_id"
+        ).fetchall()
+    )
+    return [
+        Accepted(
+            asset_id=each.asset_id,
+            at=str(each.where),
+            why=each.why,
+            owner=each.owner,
+            stores=[copy["store"] for copy in found.get(each.asset_id, ())],
+            partial=[copy["partial"] for copy in found.get(each.asset_id, ())],
+        )
+        for each in policies.accepts
     ]
 
 

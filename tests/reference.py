@@ -621,7 +621,11 @@ class Pairs:
             if self.created is None
             else (self.created + timedelta(days=15)).replace(microsecond=0)
         )
-        hosted = Decision("lapses", until=end) if self.in_its_15_days else Decision("none")
+        # Issue 13: "What leaves 100ms without any copy because no rule keeps it"
+        kept = self.keeps or self.holds or self.erased or self.complete
+        because = frozenset() if kept else frozenset({"not-kept"})
+        lapses = Decision("lapses", until=end, because=because)
+        hosted = lapses if self.in_its_15_days else Decision("none")
         return Decision("unmanaged") if place == "elsewhere" else hosted
 
 

@@ -2252,11 +2252,11 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (
             lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"),
-            "this retainer reads format 4",
+            "this retainer reads format 5",
         ),
         (
             lambda path: a_database(path, "CREATE TABLE about (format INT)"),
-            "this retainer reads format 4",
+            "this retainer reads format 5",
         ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],

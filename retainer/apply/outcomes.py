@@ -124,9 +124,9 @@ class Outcomes:
         whole, members = entries_of(
             action.store, partial.copied, action.asset_id, self._job.clock()
         )
-        marks = {"asset_id": action.asset_id, "broken": True}
+        marks = {"asset_id": action.asset_id, "partial": partial.why}
         for member in members:
-            member["broken"] = member["key"] in partial.odd or None
+            member["partial"] = partial.why if member["key"] in partial.odd else None
         self.to_catalog(action, dict(facts) | whole | marks, members)
         self.failed(action, partial.message, None)
 

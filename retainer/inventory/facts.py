@@ -472,7 +472,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             any_value({literal(store.base)} || entry), CASE
                 WHEN count(*) = 1 THEN any_value({version})
                 ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
-                    NULL, NULL
+                    NULL, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -511,7 +511,8 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
                 entry.made_of, entry.made_of_version, entry.size AS told, entry.copied_at,
                 coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
                     false) AS same,
-                coalesce({same} AND broken, false) AS is_broken
+                entry.partial, coalesce({same} AND (broken OR entry.partial IS NOT NULL), false)
+                    AS is_broken
             FROM objects LEFT JOIN entry USING (key) WHERE objects.store = {name}
         ), guessed AS (
             SELECT key, asset_id FROM (
@@ -522,29 +523,37 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             ) SEMI JOIN assets USING (asset_id)
             QUALIFY row_number() OVER (PARTITION BY key ORDER BY rank) = 1
         ), whole AS (
-            SELECT manifest, manifest_crc32c FROM lying WHERE manifest IS NOT NULL AND same
+            SELECT manifest, manifest_crc32c, max(partial) FILTER (key = manifest) AS partial
+            FROM lying WHERE manifest IS NOT NULL AND same
             GROUP BY manifest, manifest_crc32c HAVING count(*) FILTER (key <> manifest) =
                 max(members) FILTER (key = manifest)
         ), placed AS (
-            SELECT assets.asset_no, assets.path, lying.*,
+            SELECT assets.asset_no, assets.path, lying.* EXCLUDE (partial),
                 regexp_extract(whole.manifest, '^(.*/)', 1) AS folder,
                 same AND CASE WHEN lying.manifest IS NULL THEN NOT {UNZIPPED}
-                    AND (lying.size >= coalesce(assets.size, 1)
+                    AND (lying.partial IS NOT NULL OR lying.size >= coalesce(assets.size, 1)
                         OR lying.told IS NOT DISTINCT FROM assets.size)
-                              ELSE whole.manifest IS NOT NULL END AS complete
+                              ELSE whole.manifest IS NOT NULL END AS is_copy,
+                coalesce(whole.partial, lying.partial) AS partial
             FROM lying LEFT JOIN guessed USING (key) LEFT
                 JOIN whole USING (manifest, manifest_crc32c)
             JOIN assets ON assets.asset_id = coalesce(lying.asset_id, guessed.asset_id)
+        ), weighed AS (
+            -- Where there is no more than a partial copy, that is the one that a person may accept.
+            SELECT *, is_copy AND (partial IS NULL
+                OR NOT bool_or(is_copy AND partial IS NULL) OVER (PARTITION BY asset_no))
+                AS complete
+            FROM placed
         )
-        SELECT asset_no, any_value(store), bool_or(complete), max(locked_until),
+        SELECT asset_no, any_value(store), bool_or(complete AND partial IS NULL), max(locked_until),
             bool_and(lock_read), NULL, sum(size),
             list(struct_pack(key, size, version, complete) ORDER BY {IN_DELETE_ORDER}),
                 min(folder) FILTER (complete),
             bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true,
             arg_max(made_of, copied_at) FILTER (same AND made_of IS NOT NULL),
             arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
-            bool_or(size > 0 AND NOT same AND NOT is_broken)
-        FROM placed GROUP BY asset_no
+            max(partial) FILTER (complete), bool_or(size > 0 AND NOT same AND NOT is_broken)
+        FROM weighed GROUP BY asset_no
     """)
 
 
@@ -668,6 +677,21 @@ def open_facts(
             f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN
         ) from None
     return connection
+
+
+def partial_copies(path: Path, settings: Settings, asset_id: str) -> list[tuple[str, str]]:
+    """The stores in which a snapshot shows no more than a partial copy of a recording, each with
+    the reason. Raises RetainerError when the file is no snapshot."""
+    connection = open_facts(path, settings)
+    try:
+        with whole_facts(path):
+            return connection.execute(
+                "SELECT store, partial FROM copies JOIN assets USING (asset_no) "
+                "WHERE asset_id = ? AND partial IS NOT NULL ORDER BY store",
+                [asset_id],
+            ).fetchall()
+    finally:
+        connection.close()
 
 
 def earlier_names(path: Path) -> list[tuple[str, str, str]]:

@@ -34,6 +34,8 @@ CATALOG = {
     "members": "INTEGER",  # on a manifest: how many objects it lists
     # a scrub read this version back and found other bytes than were recorded
     "broken": "BOOLEAN",
+    # all that could be had, and why it may not be the whole recording
+    "partial": "VARCHAR",
     # not copied by retainer, but recognised: by its metadata, or by the shape of its path
     "inferred": "VARCHAR",
     # apply deleted this version: the entry is here so that it is not missed

@@ -203,12 +203,26 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What a person accepted of one recording: that its partial copy counts as a copy, or that it
+    is lost."""
+
+    asset_id: str
+    where: Where
+    why: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Policies:
-    """All rules, holds and erasures, in the order of their files and lines."""
+    """All rules, holds and erasures, in the order of their files and lines; `accepts`: partial
+    copies that count, and `losses`: losses that are no alarm any more."""
 
     rules: tuple[Rule, ...] = ()
     holds: tuple[Hold, ...] = ()
     erasures: tuple[Erasure, ...] = ()
+    accepts: tuple[Acceptance, ...] = ()
+    losses: tuple[Acceptance, ...] = ()
 
     def stores_named(self) -> frozenset[str]:
         keeps = {keep.store for rule in self.rules for keep in rule.keeps}

@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 4
+SNAPSHOT_FORMAT = 5
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
@@ -54,7 +54,8 @@ COPIES = {
     # where the names of a recording of many objects begin; NULL where it is one file
     "folder": "VARCHAR",
     "archived": "BOOLEAN",  # something of it must be restored before it can be read
-    "broken": "VARCHAR[]",  # keys of objects that a scrub found broken; a repair replaces them
+    # keys of objects that a scrub found broken, or that were kept as partial: a copy replaces them
+    "broken": "VARCHAR[]",
     "owners_known": "BOOLEAN",  # false: an asset that names the same object may be unseen
     # of a complete copy: the path of the upload that it is made of, at first or second hand
     "made_of": "VARCHAR",
@@ -62,6 +63,8 @@ COPIES = {
     "made_of_version": "VARCHAR",
     # the upload that it is made of has another version by now, so that it is not complete any more
     "superseded": "BOOLEAN",
+    # why it is no more than all that could be had; it counts once a person accepts it
+    "partial": "VARCHAR",
     "uncatalogued": "BOOLEAN",  # something lies under its key that the catalog does not vouch for
 }
 

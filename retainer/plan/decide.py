@@ -201,8 +201,13 @@ def decide(
         period_rows,
     )
 
+    for table, entries in (("accepted", policies.accepts), ("excused", policies.losses)):
+        known = sorted({each.asset_id for each in entries})
+        _table(connection, table, "asset_id VARCHAR", [(each,) for each in known])
+
     made = (
-        "VIEW decided, TABLE due, TABLE weighed, TABLE missing, VIEW lying, VIEW unfinished, "
+        "VIEW decided, TABLE due, TABLE weighed, TABLE missing, VIEW lying, VIEW counted, "
+        "VIEW unfinished, "
         "TABLE demand, TYPE place, TYPE decision"
     )
     connection.execute(

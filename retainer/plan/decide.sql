@@ -8,6 +8,8 @@
 --         periods(period_no, months, days, micros, forever);
 --         items(item_no, position), named(item_no, fact, rest_no): how matches is read;
 --         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does;
+--         accepted(asset_id): partial copies that count, and excused(asset_id): losses that are no
+--         alarm, by what people wrote;
 --         offsets(since, shift): the zone's clock.
 -- Asked:  $now (cut to the second), $start_of_day (in the policy's zone),
 --         $matches with $joins (what matches, as text: plan/matching.py),
@@ -198,15 +200,21 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 CREATE OR REPLACE TEMP VIEW unfinished AS
 SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
 
+-- A partial copy counts once a person has accepted it.
+CREATE OR REPLACE TEMP VIEW counted AS
+SELECT * REPLACE (coalesce(complete, false) OR (partial IS NOT NULL AND asset_no IN
+    (SELECT asset_no FROM known WHERE asset_id IN (FROM accepted))) AS complete)
+FROM copies;
+
 -- What a snapshot leaves open is never taken for the better: not complete, locked, owners not
 -- known.
 CREATE OR REPLACE TEMP VIEW lying AS
-SELECT asset_no, store::place AS store, coalesce(complete, false) AS complete, bytes, shared,
+SELECT asset_no, store::place AS store, complete, partial IS NOT NULL AS partial, bytes, shared,
     coalesce(owners_known, false) AS owners_known,
     coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked,
         coalesce(superseded, false) AS superseded,
     coalesce(uncatalogued, false) AS uncatalogued
-FROM copies;
+FROM counted;
 
 -- The pairs of which nothing lies there:
 CREATE OR REPLACE TEMP TABLE missing AS
@@ -226,23 +234,33 @@ SELECT DISTINCT asset_no FROM lying
 WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying
     WHERE NOT complete);
 
+-- Of what 100ms hosts: what no keep or hold asks for, and no erasure, and no store has. It is gone
+-- when it lapses.
+CREATE OR REPLACE TEMP TABLE forgone AS
+SELECT asset_no FROM member JOIN fate USING (cohort_no) WHERE lies_hosted AND erasure IS NULL
+    AND cohort_no NOT IN (SELECT cohort_no FROM demand WHERE named)
+UNION ALL
+SELECT asset_no FROM member WHERE lies_hosted AND cohort_no NOT IN (SELECT cohort_no FROM fate)
+EXCEPT ALL SELECT DISTINCT asset_no FROM lying WHERE complete;
+
 -- ── The decision ─────────────────────────────────────────────────────────────────────────────────
 -- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block.
 -- Moments are compared to the microsecond, so that nothing is deleted early; views cut them to the
 -- second.
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
-    SELECT asset_no, store, true AS there, complete, bytes, shared, owners_known, locked,
+    SELECT asset_no, store, true AS there, complete, partial, bytes, shared, owners_known, locked,
         superseded, uncatalogued FROM lying
     UNION ALL
-    SELECT asset_no, store, false, false, NULL, NULL, true, false, false, false FROM missing
+    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false FROM missing
     UNION ALL
     -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days
     -- ago.
-    SELECT asset_no, 'hosted', true, true, NULL, NULL, true, false, false, false FROM member
+    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false FROM member
     WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
     UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, NULL, NULL, true, false, false, false FROM member
+    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false
+        FROM member
         WHERE lies_elsewhere
 ), asked AS (
     SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes,
@@ -330,6 +348,9 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         CASE WHEN (settled AND owners_known) IS NOT TRUE AND erasure IS NULL THEN 'unknown' END
     ], lambda why: why IS NOT NULL)
     WHEN verdict = 'waiting' AND doubtful AND NOT safe AND NOT by_100ms THEN ['doubtful']
+    WHEN verdict = 'lost' THEN list_filter([CASE WHEN partial THEN 'partial' END,
+        CASE WHEN asset_id IN (FROM excused) THEN 'accepted' END], lambda why: why IS NOT NULL)
+    WHEN verdict = 'lapses' AND asset_no IN (FROM forgone) THEN ['not-kept']
     END AS because
 FROM judged;
 

@@ -11,8 +11,8 @@
 
 -- Whose complete copies in stores must all be restored from an archive before they can be read.
 CREATE OR REPLACE TEMP TABLE frozen AS
-SELECT asset_no FROM copies WHERE complete
-    AND asset_no IN (SELECT asset_no FROM copies WHERE archived)
+SELECT asset_no FROM counted WHERE complete
+    AND asset_no IN (SELECT asset_no FROM counted WHERE archived)
 GROUP BY asset_no HAVING bool_and(coalesce(archived, false));
 
 -- Deletes of a folder in which something lies that none of the copies that make it safe has (by its
@@ -20,12 +20,12 @@ GROUP BY asset_no HAVING bool_and(coalesce(archived, false));
 CREATE OR REPLACE TEMP TABLE bare AS
 WITH going AS (
     SELECT decided.asset_no, decided.store, folder, unnest(objects) AS object
-    FROM decided JOIN copies ON copies.asset_no = decided.asset_no
+    FROM decided JOIN counted AS copies ON copies.asset_no = decided.asset_no
         AND copies.store = decided.store::VARCHAR
     WHERE decision = 'delete' AND folder IS NOT NULL
 ), kept AS (
     SELECT decided.asset_no, folder, unnest(objects) AS object
-    FROM decided JOIN copies ON copies.asset_no = decided.asset_no
+    FROM decided JOIN counted AS copies ON copies.asset_no = decided.asset_no
         AND copies.store = decided.store::VARCHAR
     WHERE decided.complete AND needed AND decision <> 'delete'
         AND decided.asset_no IN (SELECT asset_no FROM going)
@@ -76,10 +76,9 @@ FROM (
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
-SELECT asset_no, store, coalesce(complete, false) AS complete,
-    coalesce(archived, false) AS archived, folder, objects, broken,
+SELECT asset_no, store, complete, coalesce(archived, false) AS archived, folder, objects, broken,
     superseded, made_of, made_of_version
-FROM copies
+FROM counted
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
     WHERE decision IN ('copy', 'delete'));
 
@@ -175,8 +174,8 @@ FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
 ORDER BY n;
 
 CREATE OR REPLACE TEMP VIEW quiet_lines AS
-SELECT asset_id, store, verdict AS decision, rule, rule_at, created, keep_until, delete_from, until,
-    bytes
+SELECT asset_id, store, verdict AS decision, because[1] AS because, rule, rule_at, created,
+    keep_until, delete_from, until, bytes
 FROM weighed LEFT JOIN names USING (clause_no)
 WHERE verdict IN ('keep', 'unmanaged', 'lapses')
 ORDER BY asset_no, store;

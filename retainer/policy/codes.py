@@ -59,7 +59,7 @@ CODES: dict[str, tuple[str, str]] = {
     "P201": (
         "id used twice",
         "Ids are unique over all files, for rules, holds and erasures together: a reason in a plan "
-        "names exactly one of them.",
+        "names exactly one of them. An asset stands once at most under `accept`, and under `losses`.",
     ),
     "P202": (
         "store not declared",

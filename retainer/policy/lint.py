@@ -52,33 +52,45 @@ def load_policies(
         tuple(rule for _, policies in documents for rule in policies.rules),
         tuple(hold for _, policies in documents for hold in policies.holds),
         tuple(erasure for _, policies in documents for erasure in policies.erasures),
+        tuple(accepted for _, policies in documents for accepted in policies.accepts),
+        tuple(loss for _, policies in documents for loss in policies.losses),
     )
     return whole, sorted(set(wrong), key=lambda diagnostic: diagnostic.order)
 
 
-def _items(document: Document) -> Iterator[tuple[str, Location]]:
-    """Every id of a document as it was written, whether or not the rest of its item makes sense."""
+_NAMED_BY = (
+    ("rules", "id"),
+    ("holds", "id"),
+    ("erasures", "id"),
+    ("accept", "asset_id"),
+    ("losses", "asset_id"),
+)
+
+
+def _items(document: Document) -> Iterator[tuple[tuple[str, str], Location]]:
+    """Every id of a document as it was written, with what it must be the only one of, whether or
+    not the rest of its item makes sense."""
     data = document.data if isinstance(document.data, dict) else {}
-    for section in ("rules", "holds", "erasures"):
+    for section, key in _NAMED_BY:
         items = data.get(section)
         for number, item in enumerate(items if isinstance(items, list) else ()):
-            if isinstance(item, dict) and isinstance(item.get("id"), str):
-                yield str(item["id"]), (section, number, "id")
+            if isinstance(item, dict) and isinstance(item.get(key), str):
+                one_of = section if key == "asset_id" else ""
+                yield (one_of, str(item[key])), (section, number, key)
 
 
 def _used_twice(documents: list[tuple[Document, Policies]]) -> Iterator[Diagnostic]:
-    first: dict[str, str] = {}
+    first: dict[tuple[str, str], str] = {}
     for document, _ in documents:
-        for name, location in _items(document):
+        for named, location in _items(document):
             span = document.span(location)
-            if name in first:
+            section, name = named
+            if named in first:
+                hint = "one entry is enough" if section else "give it another id"
                 yield document.complain(
-                    "P201",
-                    location,
-                    f"the id `{name}` is used already, at {first[name]}",
-                    "give it another id",
+                    "P201", location, f"the id `{name}` is used already, at {first[named]}", hint
                 )
-            first.setdefault(name, f"{document.file}:{span.line}")
+            first.setdefault(named, f"{document.file}:{span.line}")
 
 
 def _locked_for_ever(

@@ -22,6 +22,7 @@ from retainer.model.rule import (
     NUMBER_FACTS,
     STATUSES,
     TEXT_FACTS,
+    Acceptance,
     AllOf,
     AnyOf,
     Between,
@@ -46,6 +47,7 @@ from retainer.policy.diagnostics import Diagnostic, nearest
 from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, resolved
 from retainer.policy.schema import (
     UNSEEN,
+    AcceptanceItem,
     ErasureItem,
     HoldItem,
     MatchMap,
@@ -322,7 +324,9 @@ class _Parser:
                 f"it reads {printable(text)[:80]}",
             )
 
-    def shown(self, item: RuleItem | HoldItem | ErasureItem, location: Location) -> None:
+    def shown(
+        self, item: RuleItem | HoldItem | ErasureItem | AcceptanceItem, location: Location
+    ) -> None:
         """Warn of text that would not look like what it is."""
         for key in ("why", "owner"):
             if (text := getattr(item, key)) and printable(text.rstrip("\n")) != text.rstrip(
@@ -574,11 +578,24 @@ class _Parser:
                 owner=item.owner or "",
             )
 
+    def acceptances(self, section: str) -> Iterator[Acceptance]:
+        for number, item in self.items(section, AcceptanceItem):
+            here: Location = (section, number)
+            self.shown(item, here)
+            (asset_id,) = self.texts([item.asset_id], (*here, "asset_id"))
+            yield Acceptance(asset_id, self.where(here), item.why, item.owner or "")
+
 
 def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:
     """The rules of one file. When anything is wrong, what could be read is returned beside every
     mistake."""
     _, wrong = checked(document, PolicyFile)
     parser = _Parser(document, timezone)
-    policies = Policies(tuple(parser.rules()), tuple(parser.holds()), tuple(parser.erasures()))
+    policies = Policies(
+        tuple(parser.rules()),
+        tuple(parser.holds()),
+        tuple(parser.erasures()),
+        tuple(parser.acceptances("accept")),
+        tuple(parser.acceptances("losses")),
+    )
     return policies, wrong + parser.wrong

@@ -254,11 +254,23 @@ class ErasureItem(Strict):
     )
 
 
+class AcceptanceItem(Strict):
+    asset_id: Text
+    why: Text
+    owner: Text | None = None
+
+
 class PolicyFile(Strict):
     version: Version
     rules: list[RuleItem] = []
     holds: list[HoldItem] = []
     erasures: list[ErasureItem] = []
+    accept: list[AcceptanceItem] = Field(
+        [], description="recordings whose partial copy counts from now on"
+    )
+    losses: list[AcceptanceItem] = Field(
+        [], description="recordings that are lost, which is no alarm any more"
+    )
 
 
 class StoreItem(Strict):

@@ -87,6 +87,7 @@ def plan_text(
         f", only {header.scope}" if header.scope else ""
     )
     out += [page.paint(title, "bold"), ""]
+    out += _lapsing(view, page, now)
     out += _doubts(header, page)
     out += _holds_nothing(header, page)
     out += _renamed(header, page, names)
@@ -104,6 +105,20 @@ def plan_text(
     out += _totals(header, view, page)
     out += _next(header, view, page, path, fingerprint)
     return "\n".join(out) + "\n"
+
+
+def _lapsing(view: Overview, page: Page, now: datetime) -> Iterator[str]:
+    """What will be gone since nothing asks for it: nobody may have thought of it."""
+    count, total, first = view.lapsing
+    if not count:
+        return
+    when = f", the first {relative(first, now)}" if first and first > now else ""
+    text = (
+        f"! No rule keeps {many(count, 'recording')} that only 100ms has, {size(total)}: "
+        f"{'it leaves' if count == 1 else 'they leave'} there without a copy{when}"
+    )
+    yield page.wrapped(page.paint(text, "yellow", "bold"), "", "  ")
+    yield ""
 
 
 def _doubts(header: Header, page: Page) -> Iterator[str]:
@@ -161,6 +176,20 @@ def _holds_nothing(header: Header, page: Page) -> Iterator[str]:
                 "",
                 "  ",
             )
+    for each in header.accepted:
+        if each.stores:
+            text = (
+                f"= The partial copy of {each.asset_id} in {', '.join(each.stores)} counts "
+                f"({each.at}: {each.why}): {each.partial[0]}"
+            )
+        else:
+            text = (
+                f"? {each.at} accepts a partial copy of {each.asset_id}, and none is known: it has "
+                "a whole one, or none"
+            )
+        yield page.wrapped(text, "", "  ")
+    if header.accepted:
+        yield ""
     others = [item for item in idle if item.kind != "hold"]
     if others:
         few = ", ".join(f"{item.kind} {item.id} ({item.at})" for item in others[:5]) + (
@@ -415,6 +444,10 @@ def _blocked(view: Overview, page: Page) -> Iterator[str]:
 
 _OTHERS = {
     "lost": "no copy is left anywhere that retainer can read, and 100ms has dropped it",
+    "partial": (
+        "only a part could be had before 100ms dropped it; look at it, and "
+        "`retainer accept ID --reason WHY` lets it count"
+    ),
     "uncatalogued": (
         "something lies under its key that the catalog does not vouch for; `retainer "
         "catalog rebuild STORE` looks at it"
@@ -430,8 +463,13 @@ _OTHERS = {
 
 def _others(view: Overview, page: Page) -> Iterator[str]:
     for group in view.others:
-        decision, store, because = group.key
-        why = _OTHERS.get(because, _OTHERS[decision])
+        decision, store, reasons = group.key
+        because = reasons.split(", ")
+        if "accepted" in because or "told" in because:
+            how = "accepted" if "accepted" in because else "told before (`retainer show`)"
+            yield page.wrapped(f"! Lost: {group.count:,} for {store}, {how}", "", "  ")
+            continue
+        why = _OTHERS.get(because[0], _OTHERS[decision])
         yield page.wrapped(
             page.paint(f"! {decision.capitalize()}: {group.count:,} for {store}: {why}", "yellow"),
             "",
@@ -592,13 +630,16 @@ _WORRIES = {
 
 def _next(header: Header, view: Overview, page: Page, path: str, fingerprint: str) -> Iterator[str]:
     if not header.copies and not header.deletes:
-        worries = [
-            f"{count:,} {_WORRIES[decision]}"
-            for decision, count, _ in view.totals
-            if decision in _WORRIES and count
-        ]
+        worrying: dict[str, int] = {}
+        for group in view.others:
+            decision, _, because = group.key
+            if decision in _WORRIES and "accepted" not in because:
+                worrying[decision] = worrying.get(decision, 0) + group.count
+        worries = [f"{count:,} {_WORRIES[decision]}" for decision, count in worrying.items()]
         if view.at_risk_count:
             worries.append(f"{view.at_risk_count:,} at risk")
+        if view.lapsing[0]:
+            worries.append(f"{view.lapsing[0]:,} leave 100ms, since no rule keeps them")
         if header.incomplete:
             yield (
                 "Next: retainer plan, when what did not finish can be read again. Until then "
@@ -798,6 +839,7 @@ def _pair(pair: Pair, now: datetime) -> str:
     match pair.decision:
         case "keep" | "lapses":
             extra = f" until {moment(pair.until)}" if pair.until else " with no end"
+            extra += ", without a copy, since no rule keeps it" if pair.because else ""
         case "copy":
             extra = f" {_deadline(pair.deadline, now)}" if pair.deadline else ""
         case "blocked":
@@ -805,7 +847,9 @@ def _pair(pair: Pair, now: datetime) -> str:
         case "delete":
             extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else ", erased"
         case "lost" | "uncatalogued" | "unknown" | "waiting":
-            extra = ": " + _OTHERS[pair.decision]
+            why = next((each for each in pair.because if each in _OTHERS), pair.decision)
+            extra = ": " + _OTHERS[why]
+            extra += " (accepted)" if "accepted" in pair.because else ""
     return f"{words} in {pair.store}{extra}{by} ({lies})"
 
 

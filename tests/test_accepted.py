@@ -1,0 +1,175 @@
+"""What people accept: a partial copy that counts, a loss that is no alarm any more; and what leaves
+100ms since no rule keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from project import POLICY, Project, pairs, video
+
+from retainer.journal.file import read_journal
+
+A, B = "a" * 24, "b" * 24
+LIFTED = ("--lift", "count:store:vault", "--lift", "percent:store:vault")
+
+
+def partial(local: Project, name: str = A) -> bytes:
+    """A recording of which no more than odd bytes came."""
+    content = bytes(5000)
+    local.hosted(name, content)
+    local.plan()
+    causes = {each["asset_id"]: each["cause"] for each in local.apply(expect=7)["failed"]}
+    assert "counts as partial" in causes[name]
+    local.plan()
+    return content
+
+
+def in_days(days: float) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_a_partial_copy_counts_once_a_person_accepts_it_and_the_record_says_who(
+    local: Project,
+) -> None:
+    partial(local)
+    assert pairs(local.plan())[A, "vault"] == "copy"
+    told = local.run("accept", A, "--reason", "all that there was", "--owner", "@acme/legal")
+    assert "it does not begin like an mp4" in told.stdout
+    assert pairs(local.plan())[A, "vault"] == "keep"
+    shown = " ".join(local.run("show", "p.plan").stdout.split())
+    assert f"The partial copy of {A} in vault counts (policies/accepted.yaml:4: all that" in shown
+    local.hosted(B, video(2))
+    for _ in range(2):
+        local.plan()
+        local.apply()
+    (entry,) = (each for each in read_journal(local.root / ".retainer") if each.event == "accepted")
+    assert entry.particulars["owner"] == "@acme/legal"
+    assert entry.particulars["stores"] == ["vault"]
+    census = json.loads(local.run("verify", "vault", "--format", "json").stdout)
+    assert (census["looked"], census["broken"]) == (2, [])
+
+
+def test_what_was_accepted_is_no_better_than_its_bytes(local: Project) -> None:
+    partial(local)
+    local.run("accept", A, "--reason", "all that there was")
+    assert pairs(local.plan())[A, "vault"] == "keep"
+    (path,) = (
+        each
+        for each in Path(local.stores["vault"].prefix).rglob("*.mp4")
+        if "_retainer" not in each.parts
+    )
+    stat = path.stat()
+    with path.open("r+b") as stream:
+        stream.write(b"x")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    local.run("verify", "vault", expect=1)
+    assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+def test_a_plan_that_rests_on_what_is_not_accepted_any_more_is_refused(local: Project) -> None:
+    partial(local)
+    local.run("accept", A, "--reason", "all that there was")
+    local.hosted(B, video(2))
+    local.plan()
+    (local.root / "policies/accepted.yaml").unlink()
+    local.apply(expect=5)
+
+
+def test_what_is_lost_but_for_a_part_says_so_and_can_be_accepted(local: Project) -> None:
+    partial(local)
+    local.plan("late.plan", "--as-of", in_days(20))
+    shown = " ".join(local.run("show", "late.plan").stdout.split())
+    assert "Lost: 1 for vault: only a part could be had" in shown
+    local.run("accept", A, "--reason", "all that there was")
+    assert pairs(local.plan("late.plan", "--as-of", in_days(20)))[A, "vault"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence"),
+    [
+        (
+            "version: 1\naccept:\n  - {asset_id: x, why: y}\nlosses:\n  - {asset_id: z, why: y}\n",
+            "",
+        ),
+        ("version: 1\naccept: [{asset_id: x, why: y}]\n", ""),
+        ("version: 1\naccept:\n  - {asset_id: " + A + ", why: y}\n", "accepts " + A + " already"),
+    ],
+)
+def test_a_file_that_is_written_otherwise_stays_as_it_is(
+    local: Project, before: str, sentence: str
+) -> None:
+    partial(local)
+    path = local.root / "policies/accepted.yaml"
+    path.write_text(before)
+    ended = local.run("accept", A, "--reason", "y", expect=64 if sentence else 1)
+    assert (sentence or "add it by hand") in " ".join(ended.stderr.split())
+    assert path.read_text() == before
+
+
+def test_an_entry_keeps_what_stands_in_the_file_and_any_reason_is_one(local: Project) -> None:
+    for name in (A, B):
+        partial(local, name)
+    local.run("accept", A, "--reason", 'it says "yes": #1, {x}')
+    path = local.root / "policies/accepted.yaml"
+    path.write_text(path.read_text() + "  # seen by two\n")
+    local.run("accept", B, "--reason", "no")
+    assert "# seen by two" in path.read_text()
+    assert set(pairs(local.plan()).values()) == {"keep", "lapses"}
+
+
+def test_only_what_has_a_partial_copy_can_be_accepted(local: Project) -> None:
+    local.hosted(A, video(1))
+    local.plan()
+    assert "no partial copy" in local.run("accept", A, "--reason", "y", expect=64).stderr
+    assert not (local.root / "policies/accepted.yaml").exists()
+
+
+def test_the_same_id_twice_is_a_mistake(local: Project) -> None:
+    (local.root / "policies/more.yaml").write_text(
+        f"version: 1\nlosses:\n  - {{asset_id: {A}, why: y}}\n  - {{asset_id: {A}, why: y}}\n"
+    )
+    assert "is used already, at policies/more.yaml:3" in " ".join(
+        local.run("validate", expect=10).stderr.split()
+    )
+
+
+def test_a_loss_is_told_once_then_counted_and_accepted_it_is_no_alarm(local: Project) -> None:
+    local.hosted(A, video(1), age=timedelta(days=20))
+    first = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "Lost: 1 for vault: no copy is left" in first and A in first
+    assert "not all is well: 1 lost" in first
+    again = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "Lost: 1 for vault, told before" in again and A not in again
+    assert "not all is well: 1 lost" in again
+    (local.root / "policies/losses.yaml").write_text(
+        f"version: 1\nlosses:\n  - {{asset_id: {A}, why: nobody copied it}}\n"
+    )
+    last = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "Lost: 1 for vault, accepted" in last
+    assert "Next: nothing. The stores are as the policies want them." in last
+    assert "(accepted)" in local.run("explain", A).stdout
+
+
+def test_what_no_rule_keeps_leaves_100ms_and_that_is_said_on_top(local: Project) -> None:
+    local.write(
+        POLICY
+        | {"rules": [{"id": "a", "match": {"asset_id": B}, "keep": [{"in": "vault", "for": "2y"}]}]}
+    )
+    local.hosted(A, video(1), age=timedelta(days=13))
+    local.hosted(B, video(2))
+    out = local.run("plan", "--out", "p.plan").stdout
+    top = " ".join(out.partition("+ Copy")[0].split())
+    assert "No rule keeps 1 recording that only 100ms has" in top and "the first in" in top
+    assert top.index("No rule keeps") < top.index("Nothing is deleted")
+    local.run("plan", "--fail-if-lapsing", "24h", "--out", "p.plan")
+    local.run("plan", "--fail-if-lapsing", "72h", "--out", "p.plan", expect=12)
+    assert "without a copy, since no rule keeps it" in " ".join(
+        local.run("explain", A).stdout.split()
+    )
+    local.apply()
+    after = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "1 leave 100ms, since no rule keeps them" in after
