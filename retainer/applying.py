@@ -321,7 +321,9 @@ def _over_by_now(
     }
     return [
         f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
-        for limit in evaluate(settings.limits, planned, remembered(recent, *remembers), held)
+        for limit in evaluate(
+            settings.limits, planned, remembered(recent, *remembers), held, settings.may_be_emptied
+        )
         if limit.breached and (limit.name, limit.scope) not in told
     ]
 
@@ -815,6 +817,11 @@ def _job(
         plan=prepared,
         mark_of=path_mark,
         restore=restore,
+        keep_deleted={
+            source.name: source.keeps_deleted
+            for source in plan.header.sources
+            if source.keeps_deleted
+        },
         stores=world.writers,
         downloads=world.downloads,
         record_of=Records(world.state / "facts.duckdb", world.settings, plan, world.downloads),

@@ -32,6 +32,7 @@ from retainer.errors import (
     WrongUsage,
 )
 from retainer.model.printable import printable
+from retainer.private import forget_private_folder, keep_private_in
 from retainer.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the locale cannot write
     before = [
-        (number, signal.signal(number, _interrupted)) for number in (signal.SIGINT, signal.SIGTERM)
+        (number, signal.signal(number, _interrupted))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
     ]
     try:
         code = _run()
@@ -171,7 +174,7 @@ def _error_folders() -> list[Path]:
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    """The first Ctrl-C or SIGTERM asks for an end, and a second one ends at once, as a kill
+    """The first Ctrl-C, SIGTERM or SIGHUP asks for an end, and a second one ends at once, as a kill
     would."""
     if STOP.is_asked:
         _exit_now()
@@ -194,8 +197,7 @@ _applying: list[Run] = []
 def _exit_now() -> None:
     with suppress(OSError, ValueError):
         sys.stdout.flush()
-    if database := sys.modules.get("retainer.database"):
-        database.forget_private_folder()
+    forget_private_folder()
     os._exit(EXIT["interrupted"])
 
 
@@ -237,6 +239,7 @@ def _project() -> tuple[Path, Settings, Policies]:
     root = _root()
     settings, policies, mistakes = load_project(root)
     _fail_on(mistakes)
+    keep_private_in(_state(root, settings))
     return root, settings, policies
 
 
@@ -459,9 +462,9 @@ def facts(out: Path) -> None:
     """
     import duckdb
 
-    from retainer.database import private_file
     from retainer.inventory.facts import is_snapshot
     from retainer.planfile import may_be_written, put_in_place
+    from retainer.private import private_file
 
     root, settings, policies = _project()
     _not_in_the_way(out, root, settings, ".duckdb")
@@ -560,7 +563,6 @@ def plan(
     Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb
     --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
-    from retainer.database import private_file
     from retainer.journal.file import (
         gone_sources,
         read_journal,
@@ -571,6 +573,7 @@ def plan(
     from retainer.plan.limits import Deletes
     from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
     from retainer.planning import Making, make_plan, names_of
+    from retainer.private import private_file
     from retainer.whole import whole
 
     root, settings, policies = _project()
@@ -584,9 +587,9 @@ def plan(
     facts = snapshot
     try:
         if facts is None:
-            # A name of its own until the plan is made of it: another plan in this project may be
-            # gathering too.
-            facts = state / f".facts-{uuid.uuid4().hex}.duckdb"
+            # Of its own until the plan is made of it: another plan in this project may be gathering
+            # too.
+            facts = private_file(".duckdb")
             _gathered(root, settings, policies, facts)
         moment = as_of or now()
         recent = tuple(
@@ -606,7 +609,7 @@ def plan(
         made_at = private_file(".plan")
         make_plan(facts, settings, policies, root, making, made_at)
         if snapshot is None:
-            facts.replace(state / "facts.duckdb")
+            put_in_place(facts, state / "facts.duckdb")
     finally:
         if snapshot is None and facts is not None:
             facts.unlink(missing_ok=True)

@@ -3,17 +3,15 @@ told of."""
 
 from __future__ import annotations
 
-import atexit
 import json
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
+
+from retainer.private import private_file, private_folder
 
 MEMORY_LIMIT = "700MB"
 BYTES_PER_ASSET = 700
@@ -24,26 +22,6 @@ def make_room(connection: duckdb.DuckDBPyConnection, assets: int) -> None:
     """Raise the memory limit for more than a million assets."""
     if assets > 1_000_000:
         connection.execute(f"SET memory_limit = '{assets * BYTES_PER_ASSET // 1_000_000}MB'")
-
-
-@cache
-def private_folder() -> Path:
-    """A folder that only this user may look into, and that goes with this process: spills, spools,
-    and what was read once."""
-    folder = Path(tempfile.mkdtemp(prefix="retainer-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def forget_private_folder() -> None:
-    """Remove it, where the process ends without its farewells."""
-    if private_folder.cache_info().currsize:
-        shutil.rmtree(private_folder(), ignore_errors=True)
-
-
-def private_file(end: str) -> Path:
-    """The name of a file that does not exist yet, in the private folder."""
-    return private_folder() / f"{uuid.uuid4().hex}{end}"
 
 
 NEVER, ALWAYS = "TIMESTAMP '9999-12-31'", "TIMESTAMP '0001-01-01'"

@@ -110,8 +110,10 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
         f"""
         SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")},
             {_finite("keep_until")}, {_finite("delete_from")},
-            there, complete
-        FROM decided WHERE asset_id = ? ORDER BY store
+            there, complete, keeps_deleted
+        FROM decided LEFT JOIN (SELECT name, keeps_deleted FROM listings WHERE kind = 'store')
+            ON name = store::VARCHAR
+        WHERE asset_id = ? ORDER BY store
     """,
         [asset_id],
     ).fetchall()
@@ -128,8 +130,21 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             _utc(delete),
             there,
             complete,
+            kept,
         )
-        for store, decision, because, clause, until, deadline, keep, delete, there, complete in rows
+        for (
+            store,
+            decision,
+            because,
+            clause,
+            until,
+            deadline,
+            keep,
+            delete,
+            there,
+            complete,
+            kept,
+        ) in rows
     )
 
 

@@ -21,10 +21,11 @@ from typing import Annotated, Any
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retainer.database import ALWAYS, NEVER, connect, exactly, literal, private_file, write_parquet
+from retainer.database import ALWAYS, NEVER, connect, exactly, literal, write_parquet
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import read_moment
 from retainer.model.printable import shown
+from retainer.private import private_file
 from retainer.whole import whole
 
 FORMAT = "4.1"
@@ -112,6 +113,8 @@ class SourceState:
     """How far its clock was ahead of the machine's that gathered the facts."""
     refused: bool = False
     """Whether its credentials were refused."""
+    keeps_deleted: str | None = None
+    """How what is deleted there can still be read, in words."""
     lost_record: str | None = None
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()

@@ -43,7 +43,7 @@ from retainer.planfile import (
     write_plan,
 )
 from retainer.ports import Look, Recordings, StoreReader
-from retainer.whole import whole
+from retainer.private import private_file
 
 __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
 
@@ -99,42 +99,43 @@ def gather(
     RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
-    connection = connect(cache, out.parent)
+    connection = connect(cache)
     try:
-        with whole(out) as half:
-            connection.execute(
-                "CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)"
-            )
-            if named:
-                fill(
-                    connection,
-                    "earlier",
-                    NAMES,
-                    (dict(zip(NAMES, name, strict=True)) for name in named),
-                )
-            listings = collect(
+        half = private_file(".duckdb")
+        connection.execute(
+            "CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)"
+        )
+        if named:
+            fill(
                 connection,
-                settings,
-                recordings,
-                readers,
-                rooms_asked=policies.ask_for_rooms(),
-                cache=cache,
-                clock=clock,
-                known=known,
-                judge=judge,
-                progress=progress,
+                "earlier",
+                NAMES,
+                (dict(zip(NAMES, name, strict=True)) for name in named),
             )
-            save_snapshot(connection, half)
-            lockable = {
-                reader.name: reader
-                for reader, listing in zip(readers, _stores(listings), strict=True)
-                if listing.can_lock
-            }
-            if lockable:
-                _read_locks(settings, policies, lockable, half, clock())
-            _see_restored(
-                settings, policies, {reader.name: reader for reader in readers}, half, clock()
-            )
+        listings = collect(
+            connection,
+            settings,
+            recordings,
+            readers,
+            rooms_asked=policies.ask_for_rooms(),
+            cache=cache,
+            clock=clock,
+            known=known,
+            judge=judge,
+            progress=progress,
+        )
+        save_snapshot(connection, half)
+        lockable = {
+            reader.name: reader
+            for reader, listing in zip(readers, _stores(listings), strict=True)
+            if listing.can_lock
+        }
+        if lockable:
+            _read_locks(settings, policies, lockable, half, clock())
+        _see_restored(
+            settings, policies, {reader.name: reader for reader in readers}, half, clock()
+        )
+        put_in_place(half, out)
     except (OSError, duckdb.IOException) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise RetainerError(
@@ -489,7 +490,8 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
     rows = connection.execute(
         "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
         "0), coalesce(stray_bytes, 0), note, "
-        "identity, customer, skew_seconds, lost_record, coalesce(refused, false) FROM listings "
+        "identity, customer, skew_seconds, lost_record, coalesce(refused, false), keeps_deleted "
+        "FROM listings "
         "ORDER BY kind, name"
     ).fetchall()
     return [
@@ -508,6 +510,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             skew_seconds=None if skew is None else round(skew, 0),
             lost_record=lost,
             refused=refused,
+            keeps_deleted=keeps_deleted,
             lifted=tuple(
                 what
                 for what in ("record", "workspace", "clock")
@@ -528,6 +531,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             skew,
             lost,
             refused,
+            keeps_deleted,
         ) in rows
     ]
 
@@ -556,7 +560,11 @@ def _limits(
             lifted=f"{limit.name}:{limit.scope}" in making.lifts,
         )
         for limit in evaluate(
-            settings.limits, (Deletes(*row) for row in planned), _recent(connection, making), held
+            settings.limits,
+            (Deletes(*row) for row in planned),
+            _recent(connection, making),
+            held,
+            settings.may_be_emptied,
         )
     ]
 

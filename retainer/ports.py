@@ -226,6 +226,10 @@ class StoreReader(Protocol):
     def can_lock(self) -> bool:
         """Whether objects here may carry locks; True as well where that cannot be found out."""
 
+    def keeps_deleted(self) -> str | None:
+        """How what is deleted here can still be read, in words; None: it cannot, or that is not
+        known."""
+
     def look(self, key: str) -> Look | None:
         """The object with its checksum, metadata and locks; None when it is certainly not there.
         Raises StoreFailed."""

@@ -97,6 +97,7 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
                 tags=tuple(item.tags.items()),
                 cache_control=item.cache_control,
                 lock=item.lock,
+                may_be_emptied=item.may_be_emptied,
             )
             for name, item in file.stores.items()
         ),

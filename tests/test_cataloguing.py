@@ -276,6 +276,21 @@ SHAPES = {
         "session_id": SESSION,
         "peer_id": PEER,
     },
+    f"beam/{ROOM}/20240102/Rec-{ROOM}-1704153600000.mp4": {
+        "type": "room-composite",
+        "room_id": ROOM,
+    },
+    f"chat/{ROOM}/2024-January-02/Rec-{ROOM}-1704153600.csv": {"type": "chat", "room_id": ROOM},
+    f"hls/{ROOM}/20240102/1704153600/hls-vod/Rec-{ROOM}-1704153600.zip": {
+        "type": "room-vod",
+        "room_id": ROOM,
+    },
+    f"{ROOM}/20240102/{SESSION}/{PEER}/{STREAM}/{STREAM}.mp4": {
+        "type": "stream",
+        "room_id": ROOM,
+        "session_id": SESSION,
+        "peer_id": PEER,
+    },
 }
 
 

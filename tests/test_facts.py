@@ -1504,6 +1504,9 @@ class FakeReader:
             raise self.locks
         return self.locks
 
+    def keeps_deleted(self) -> str | None:
+        return None
+
     def look(self, key: str) -> Look | None:
         assert key.startswith("_retainer/"), "nothing is looked at one by one here"
         return Look(Seen(key, len(self.content[key]), "v1")) if key in self.content else None

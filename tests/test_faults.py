@@ -56,9 +56,8 @@ from conftest import make_writer
 from fault_proxy import Fault, FaultProxy, raw_server
 from project import POLICY, Project, make_project, video
 
-from retainer import wiring
+from retainer import private, wiring
 from retainer.apply.copies import Copies
-from retainer.database import private_folder
 from retainer.demo.standin import ALWAYS, ERROR_BODY, Faults, StandIn
 from retainer.model.catalog import is_whole
 from retainer.sources.api import HmsApi
@@ -1238,11 +1237,13 @@ def test_no_room_for_temporary_files(
 
         def strike() -> None:
             patch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-            private_folder.cache_clear()
+            patch.setattr("retainer.cli.keep_private_in", lambda _state: None)
+            patch.setattr("retainer.private._home", None)
+            private._made_in.cache_clear()
 
         def lift() -> None:
             patch.undo()
-            private_folder.cache_clear()
+            private._made_in.cache_clear()
 
         folders.under(row, strike, lift=lift)
 

@@ -196,7 +196,7 @@ MISTAKES: dict[str, tuple[str, str, str | None, str]] = {
     "a key near no other": (
         "version: 1\n«xyzzy»: 1\n",
         "P101",
-        "known here: version, rules, holds, erasures",
+        "known here: version, rules, holds, erasures, accept, losses",
         "`xyzzy`",
     ),
     "ttl for for": (

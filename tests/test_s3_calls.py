@@ -177,6 +177,7 @@ CASES: dict[str, tuple[Request, str, dict[str, Any]]] = {
     ),
     "abandon": (CALLS.abandon(KEY, "up"), "abort_multipart_upload", PLACE | {"UploadId": "up"}),
     "bucket": (CALLS.bucket(), "head_bucket", {"Bucket": "acme-vault"}),
+    "keeping": (CALLS.keeping(), "get_bucket_versioning", {"Bucket": "acme-vault"}),
     "locking": (CALLS.locking(), "get_object_lock_configuration", {"Bucket": "acme-vault"}),
 }
 NOT_SENT = {

@@ -186,6 +186,7 @@ def test_a_delete_where_versioning_is_on_leaves_a_version_behind(
         lab.server, endpoint_of(lab.server, request), tmp_path, bucket="lab-versioned"
     )
     writer = make_writer(store)
+    assert "keeps versions" in (writer.keeps_deleted() or "")
     seen = writer.create("kept", iter([b"content"]), 7, {}, "video/mp4").seen
     assert writer.delete(seen) is Deletion.DELETED
     assert writer.look("kept") is None

@@ -115,6 +115,8 @@ class Job:
     """The identity of each store whose is known; the catalog's entries carry it."""
     mark_of: Callable[[str], str]
     """What a path is told by in the journal."""
+    keep_deleted: Mapping[str, str] = field(default_factory=dict)
+    """How what is deleted in a store can still be read, in words."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
     workers: int = WORKERS

@@ -174,6 +174,7 @@ class Outcomes:
                         "left": left,
                         "weak": weak,
                         "partial": partial,
+                        "recoverable": self._job.keep_deleted.get(action.store),
                     },
                 )
                 for action, deleted, left in done
@@ -204,6 +205,9 @@ class Outcomes:
             else None
         )
         with self._guard:
+            if how := self._job.keep_deleted.get(action.store):
+                sentence = f"what was deleted in {action.store} is hidden, and recoverable: {how}"
+                self.summary.said += [sentence] if sentence not in self.summary.said else []
             self.summary.deleted += not partial
             self.summary.deleted_bytes += sum(planned.size for planned in deleted)
             if said and not partial:

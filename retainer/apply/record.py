@@ -12,11 +12,12 @@ import duckdb
 from retainer.apply.copied import Copied, Written
 from retainer.apply.manifest import Manifest
 from retainer.apply.verify import as_recorded
-from retainer.database import connect, fill, private_file, write_parquet
+from retainer.database import connect, fill, write_parquet
 from retainer.errors import KeyTaken, StoreFailed, Unverified
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, MADE_OF, part_name
 from retainer.model.tables import create
 from retainer.ports import StoreReader, StoreWriter
+from retainer.private import private_file
 
 
 def write_part(

@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, exactly, fill, fill_from, private_folder
+from retainer.database import connect, exactly, fill, fill_from
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
@@ -43,6 +43,7 @@ from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS, create
 from retainer.own import anchors_in, identity_in, must_be
 from retainer.ports import Recordings, Rooms, Seen, StoreReader
+from retainer.private import private_folder
 from retainer.whole import whole
 
 _PAGE = 1000
@@ -77,6 +78,7 @@ class Listing:
     anchors: str | None = None
     lost_record: str | None = None
     refused: bool = False
+    keeps_deleted: str | None = None
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What a person should know, and what leaves nothing unfinished."""
@@ -105,6 +107,7 @@ class Listing:
             "anchors": self.anchors,
             "lost_record": self.lost_record,
             "refused": self.refused,
+            "keeps_deleted": self.keeps_deleted,
         }
 
 
@@ -478,6 +481,7 @@ def _store(
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
+        listing.keeps_deleted = reader.keeps_deleted()
         _recognise(reader, listing, expected, judge, clock())
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
         if moved := reader.unfinished():

@@ -32,7 +32,8 @@ MANY_OBJECTS = f"({UNZIPPED} OR coalesce(len(thumbnails) > 0, false))"
 """SQL: an asset that is more than one file."""
 ANOTHER_RECORDING = (
     r"regexp_matches(key, "
-    r"'/(Rec-[0-9a-f]{24}-[0-9]+(-[^/]*)?[.](mp4|zip|csv)|[0-9a-f-]{36}[.]webm)$')"
+    r"'/(Rec-[0-9a-f]{24}-[0-9]+(-[^/]*)?[.](mp4|zip|csv)|[0-9a-f-]{36}[.]webm"
+    r"|[0-9a-f-]{36}/[0-9a-f-]{36}[.]mp4)$')"
 )
 """SQL: an object that by its documented name is a recording of its own, and no part of the folder
 it lies in."""

@@ -44,6 +44,8 @@ class Pair:
     delete_from: datetime | None
     there: bool
     complete: bool
+    recoverable: str | None = None
+    """How it can still be read once it is deleted there, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ class Store:
 
     At most `concurrency` calls are made to it at once. Objects of fewer than `storage_class_from`
     bytes stay in the standard class: AWS bills the colder ones as if they had 128 KiB. With a
-    `lock`, every copy is locked until its keep is over.
+    `lock`, every copy is locked until its keep is over. What `may_be_emptied` is limited by `count`
+    and `bytes` alone.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Store:
     tags: tuple[tuple[str, str], ...] = ()
     cache_control: str | None = None
     lock: Lock | None = None
+    may_be_emptied: bool = False
 
     def class_of(self, key: str, size: int) -> str | None:
         """The storage class for an object of so many bytes; None: the bucket's own, as for all that
@@ -156,6 +158,11 @@ class Settings:
     def places(self) -> dict[str, str]:
         """Where each store lies (`Store.place`), by its name."""
         return {store.name: store.place for store in self.stores}
+
+    @property
+    def may_be_emptied(self) -> frozenset[str]:
+        """The stores whose emptying needs nobody's word."""
+        return frozenset(store.name for store in self.stores if store.may_be_emptied)
 
     def identities(self, known: Mapping[str, str]) -> dict[str, str]:
         """The identity of each store whose place has one; `known`: by places."""

@@ -90,6 +90,7 @@ LISTINGS = {
     # why the journal where the facts were gathered is not all that was done there
     "lost_record": "VARCHAR",
     "refused": "BOOLEAN",  # its credentials were refused
+    "keeps_deleted": "VARCHAR",  # how what is deleted there can still be read; NULL: not at all
 }
 
 

@@ -4,7 +4,7 @@ emptying a store is always a breach."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from retainer.model.setting import DeleteLimits
@@ -62,9 +62,10 @@ def evaluate(
     planned: Iterable[Deletes],
     recent: Iterable[Deletes],
     held: Mapping[str, Held],
+    passing: Collection[str] = (),
 ) -> list[Limit]:
     """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the
-    last 24 hours of the journal."""
+    last 24 hours of the journal; `passing`: stores that may be emptied."""
     planned, recent = list(planned), list(recent)
     touched = {f"store:{each.store}" for each in planned} | {
         f"rule:{each.rule}" for each in planned
@@ -83,7 +84,7 @@ def evaluate(
         found.append(Limit("count", scope, count[scope], limits.count, count[scope] > limits.count))
         found.append(Limit("bytes", scope, size[scope], limits.bytes, size[scope] > limits.bytes))
         kind, _, store = scope.partition(":")
-        if kind == "store":
+        if kind == "store" and store not in passing:
             copies = held[store].copies if store in held else 0
             total = copies + count[scope] - now[store]
             percent = 100.0 * count[scope] / total if total else 0.0

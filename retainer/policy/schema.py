@@ -323,6 +323,13 @@ class StoreItem(Strict):
     cache_control: Text | None = Field(
         None, description="the Cache-Control header of new copies, such as `private, no-store`"
     )
+    may_be_emptied: Annotated[bool, BeforeValidator(resolved)] = Field(
+        False,
+        description=(
+            "whether a plan may delete all, or any part, of what lies there without a `--lift`, as "
+            "in a bucket that 100ms uploads to; `count` and `bytes` limit it all the same"
+        ),
+    )
     lock: Literal["governance", "compliance"] | None = Field(
         None, description="lock every new copy until its keep is over"
     )

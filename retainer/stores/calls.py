@@ -12,6 +12,8 @@ from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Dialer, Request
 
 Body = bytes | memoryview
+EARLIER_VERSIONS = "the bucket keeps versions, and it can be read by its own"
+"""How what is deleted can still be read."""
 
 
 class Nonsense(Exception):
@@ -100,6 +102,12 @@ class Calls(Protocol):
     def deleted_many(self, batch: Sequence[Seen], answer: Answer) -> Mapping[str, Refusal | None]:
         """By its key why an object was not deleted, None where it was. What is not named is not
         known."""
+
+    def keeping(self) -> Request:
+        """What the bucket keeps of what is deleted."""
+
+    def keeps(self, answer: Answer) -> str | None:
+        """How that can still be read, in words; None: it cannot."""
 
     def bucket(self) -> Request:
         """A look at the bucket alone, for the server's time."""

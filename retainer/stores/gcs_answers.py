@@ -15,7 +15,7 @@ from typing import Any
 
 from retainer.model.moment import read_http_date, read_moment
 from retainer.ports import Checksum, Look, Seen
-from retainer.stores.calls import Nonsense, Page
+from retainer.stores.calls import EARLIER_VERSIONS, Nonsense, Page
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer
 
@@ -121,6 +121,19 @@ def seen_in(item: Any, length: int) -> Seen:
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Nonsense from None
     return Seen(key, size, version, item.get("storageClass"), until, True)
+
+
+def kept_behind(answer: Answer) -> str | None:
+    """How what is deleted in this bucket can still be read: by versions, or for some days, seven
+    unless somebody changed that (cloud.google.com/storage/docs/soft-delete). Raises Nonsense."""
+    told = parsed(answer)
+    try:
+        if (told.get("versioning") or {}).get("enabled"):
+            return EARLIER_VERSIONS
+        seconds = int((told.get("softDeletePolicy") or {}).get("retentionDurationSeconds") or 0)
+    except (AttributeError, TypeError, ValueError):
+        raise Nonsense from None
+    return f"the bucket keeps it for {seconds / 86400:g} days (soft delete)" if seconds else None
 
 
 def look_of(answer: Answer, length: int) -> Look:

@@ -21,6 +21,7 @@ from retainer.stores.gcs_answers import (
     copied,
     deleted_many,
     folders_in,
+    kept_behind,
     look_of,
     opened,
     page_of,
@@ -112,6 +113,12 @@ class GcsCalls:
 
     def version_in(self, answer: Answer) -> str | None:
         return version_in(answer)
+
+    def keeping(self) -> Request:
+        return Request("GET", self._bucket(), (("fields", "versioning,softDeletePolicy"),))
+
+    def keeps(self, answer: Answer) -> str | None:
+        return kept_behind(answer)
 
     def bucket(self) -> Request:
         return Request("GET", self._bucket(), (("fields", "kind"),))

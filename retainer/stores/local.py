@@ -143,6 +143,9 @@ class LocalReader:
     def can_lock(self) -> bool:
         return False
 
+    def keeps_deleted(self) -> str | None:
+        return None
+
     def look(self, key: str) -> Look | None:
         try:
             stat = self._path(key).lstat()

@@ -170,6 +170,13 @@ class ObjectReader:
         """Where a look tells all of locks, nothing else needs to be known of the bucket."""
         return False
 
+    def keeps_deleted(self) -> str | None:
+        try:
+            answer = self.wire.ask(self.calls.keeping())
+            return self.calls.keeps(answer) if self.calls.refusal_of(answer) is None else None
+        except (NoAnswer, Nonsense):
+            return None
+
     def look(self, key: str) -> Look | None:
         answer = self.looked_at(key)
         return None if answer is None else self.said_of(key, answer)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from retainer.model.moment import read_http_date, read_moment
 from retainer.ports import Checksum, ChecksumKind, Look, Seen
-from retainer.stores.calls import Nonsense, Page
+from retainer.stores.calls import EARLIER_VERSIONS, Nonsense, Page
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer
 
@@ -317,6 +317,13 @@ def locks_in(answer: Answer) -> bool | None:
     except Nonsense:
         return False
     return found.get("ObjectLockEnabled") == "Enabled"
+
+
+def versions_in(answer: Answer) -> str | None:
+    """How what is deleted in this bucket can still be read. Where versions are suspended, those of
+    before are still there. (moto 5.2.5 calls the whole otherwise.) Raises Nonsense."""
+    found = texts(parsed(answer.content))
+    return EARLIER_VERSIONS if found.get("Status") in ("Enabled", "Suspended") else None
 
 
 def etag_in(root: ElementTree.Element) -> str:

@@ -29,6 +29,7 @@ from retainer.stores.s3_answers import (
     refusal_of,
     root_of,
     texts,
+    versions_in,
     written,
 )
 from retainer.stores.verdict import Refusal
@@ -242,6 +243,12 @@ class S3Calls:
     def bucket(self) -> Request:
         """A look at the bucket alone, for the server's time."""
         return Request("HEAD", f"{self.base}/")
+
+    def keeping(self) -> Request:
+        return Request("GET", f"{self.base}/", (("versioning", ""),))
+
+    def keeps(self, answer: Answer) -> str | None:
+        return versions_in(answer)
 
     def locking(self) -> Request:
         return Request("GET", f"{self.base}/", (("object-lock", ""),))

@@ -285,6 +285,7 @@ def _deletes(header: Header, view: Overview, page: Page, now: datetime) -> Itera
         "",
         "  ",
     )
+    kept = {source.name: source.keeps_deleted for source in header.sources}
     for group in view.deletes:
         rule, at, store = group.key
         yield page.wrapped(
@@ -293,6 +294,9 @@ def _deletes(header: Header, view: Overview, page: Page, now: datetime) -> Itera
             "  ",
             "    ",
         )
+
+        if how := kept.get(store):
+            yield page.wrapped(f"hidden, and recoverable: {how}", "    ", "    ")
 
         def due(line: Line, now: datetime) -> str:
             since = f"due since {moment(line.delete_from)}" if line.delete_from else "erased"
@@ -846,6 +850,7 @@ def _pair(pair: Pair, now: datetime) -> str:
             extra = ": " + "; ".join(BECAUSE.get(reason, reason) for reason in pair.because)
         case "delete":
             extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else ", erased"
+            extra += f", hidden and recoverable: {pair.recoverable}" if pair.recoverable else ""
         case "lost" | "uncatalogued" | "unknown" | "waiting":
             why = next((each for each in pair.because if each in _OTHERS), pair.decision)
             extra = ": " + _OTHERS[why]
