@@ -523,13 +523,14 @@ TROUBLES = 3
 
 @dataclass(frozen=True)
 class World:
-    """What a run works on besides its plan. `clock_of_100ms` asks for no credentials; `known`:
-    identities of stores by their places."""
+    """What a run works on besides its plan. `hasty_downloads` give up soon; `clock_of_100ms` asks
+    for no credentials."""
 
     settings: Settings
     state: Path
     writers: Mapping[str, StoreWriter]
     downloads: Downloads
+    hasty_downloads: Downloads
     clock: Callable[[], datetime]
     clock_of_100ms: Callable[[], datetime]
     today: Callable[[], tuple[Settings, Policies] | None]
@@ -824,6 +825,7 @@ def _job(
         },
         stores=world.writers,
         downloads=world.downloads,
+        hasty_downloads=world.hasty_downloads,
         record_of=Records(world.state / "facts.duckdb", world.settings, plan, world.downloads),
         journal=journal,
         clock=world.clock,

@@ -815,6 +815,7 @@ def apply(
             state,
             stores,
             wiring.open_downloads(settings, shown.waiting, STOP),
+            wiring.open_downloads(settings, shown.waiting, STOP, hasty=True),
             now,
             wiring.clock_of_100ms(settings),
             lambda: _today(root),

@@ -198,6 +198,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class UnseenKey:
+    """A key of metadata that something asks for, and that no recording has."""
+
+    key: str
+    item: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Undeclared:
     bucket: str
     assets: int
@@ -259,6 +268,7 @@ class Header(BaseModel):
     delete_bytes: int
     last_copies: int
     accepted: list[Accepted] = []
+    unseen_keys: list[UnseenKey] = []
 
     @property
     def plan_id(self) -> str:

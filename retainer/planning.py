@@ -22,11 +22,21 @@ from retainer.inventory.locate import key_sql
 from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.calendar import zones_version
 from retainer.model.moment import write_moment
-from retainer.model.rule import NAME_FACTS, Erasure, Hold, Match, Policies, Rule, facts_asked
+from retainer.model.rule import (
+    NAME_FACTS,
+    Erasure,
+    Hold,
+    Match,
+    Policies,
+    Rule,
+    facts_asked,
+    metadata_keys,
+)
 from retainer.model.setting import Settings
 from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
+from retainer.plan.predicates import metadata_sql
 from retainer.planfile import (
     ACTIONS,
     Accepted,
@@ -39,6 +49,7 @@ from retainer.planfile import (
     Superseded,
     TargetState,
     Undeclared,
+    UnseenKey,
     put_in_place,
     write_plan,
 )
@@ -364,6 +375,7 @@ def _header(
         zones=zones_version(),
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
+        unseen_keys=_unseen_keys(connection, policies),
         uncovered=uncovered,
         uncovered_bytes=uncovered_bytes,
         incomplete=bool(incomplete),
@@ -424,6 +436,24 @@ def _accepted(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list
             partial=[copy["partial"] for copy in found.get(each.asset_id, ())],
         )
         for each in policies.accepts
+    ]
+
+
+def _unseen_keys(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[UnseenKey]:
+    """The keys of metadata that no recording has, where there is any recording."""
+    asked = {key for item in policies.items() for key in metadata_keys(item.match)}
+    unseen = {
+        key
+        for key in asked
+        if connection.execute(
+            f"SELECT count(*) > 0 AND count({metadata_sql(key)}) = 0 FROM assets"
+        ).fetchone()
+        == (True,)
+    }
+    return [
+        UnseenKey(key=key, item=item.id, at=str(item.where))
+        for item in policies.items()
+        for key in sorted(metadata_keys(item.match) & unseen)
     ]
 
 

@@ -13,6 +13,7 @@ from retainer.errors import CredentialsRefused, RetainerError
 from retainer.model.setting import Settings, Store
 from retainer.ports import Body, Downloads, StoreReader, StoreWriter
 from retainer.sources.api import Credentials, HmsApi, server_time
+from retainer.sources.patience import BUDGET_SECONDS, HASTY_SECONDS
 from retainer.stop import Stop
 
 
@@ -68,21 +69,31 @@ def open_stores(
 
 
 def open_api(
-    settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None
+    settings: Settings,
+    on_wait: Callable[[str], None] = lambda _: None,
+    stop: Stop | None = None,
+    budget: float | None = None,
 ) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
-    are none."""
+    are none. `budget`: so many seconds one call is tried again for at most."""
     source = settings.source
     return HmsApi(
-        source.url, credentials(), on_wait=on_wait, stop=stop, media_hosts=source.media_hosts
+        source.url,
+        credentials(),
+        retry_budget=budget or BUDGET_SECONDS,
+        on_wait=on_wait,
+        stop=stop,
+        media_hosts=source.media_hosts,
     )
 
 
-def open_downloads(settings: Settings, on_wait: Callable[[str], None], stop: Stop) -> Downloads:
+def open_downloads(
+    settings: Settings, on_wait: Callable[[str], None], stop: Stop, *, hasty: bool = False
+) -> Downloads:
     """The bytes of what 100ms lists; without credentials each of them is refused, and what is
-    copied from stores is not."""
+    copied from stores is not. `hasty`: give up within seconds on what fails."""
     try:
-        return open_api(settings, on_wait, stop)
+        return open_api(settings, on_wait, stop, HASTY_SECONDS if hasty else None)
     except RetainerError as error:
         return NoDownloads(error)
 

@@ -3,7 +3,6 @@ would."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
@@ -27,7 +26,6 @@ from retainer.cli import main
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
 from retainer.ports import StoreWriter
-from retainer.sources.api import HmsApi
 from retainer.stores import s3_account
 from retainer.stores.parts import crc32c_of
 
@@ -113,7 +111,8 @@ class Project:
             patch.setattr(sys, "argv", ["retainer", *words])
             patch.setattr(sys, "stdin", io.StringIO())
             if self.impatient:
-                patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, retry_budget=0.5))
+                patch.setattr(wiring, "BUDGET_SECONDS", 0.5)
+                patch.setattr(wiring, "HASTY_SECONDS", 0.5)
             s3_account.session.cache_clear()  # it would remember other credentials
             with pytest.raises(SystemExit) as ended:
                 main()

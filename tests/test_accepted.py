@@ -128,6 +128,17 @@ def test_only_what_has_a_partial_copy_can_be_accepted(local: Project) -> None:
     assert not (local.root / "policies/accepted.yaml").exists()
 
 
+def test_a_key_of_metadata_that_no_recording_has_is_told(local: Project) -> None:
+    asked = {"metadata": {"matter": "LIT-9", "resolution.width": {"min": 1}}}
+    local.write(
+        POLICY | {"rules": [{"id": "m", "match": asked, "keep": [{"in": "vault", "for": "2y"}]}]}
+    )
+    local.hosted(A, video(1), metadata={"resolution": {"width": 9}, "Matter": "LIT-9"})
+    shown = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "No recording has the metadata `matter` that m (policies/rules.yaml:3) asks" in shown
+    assert "resolution.width" not in shown
+
+
 def test_the_same_id_twice_is_a_mistake(local: Project) -> None:
     (local.root / "policies/more.yaml").write_text(
         f"version: 1\nlosses:\n  - {{asset_id: {A}, why: y}}\n  - {{asset_id: {A}, why: y}}\n"

@@ -361,6 +361,28 @@ def test_a_404_within_a_day_is_not_believed(local: Project) -> None:
     assert local.apply()["copied"] == 1
 
 
+@pytest.mark.parametrize("age", [3, 14.9])
+def test_what_keeps_failing_goes_behind_the_others_unless_it_leaves_within_hours(
+    local: Project, age: float
+) -> None:
+    """Issue 13: sixteen dead ones held a sound one back for 21 minutes."""
+    dead = [f"{n:024x}" for n in range(6)]
+    for name in dead:
+        local.hosted(name, video(1), age=timedelta(days=age))
+    local.hosted(A, video(2), age=timedelta(days=2))
+    local.plan()
+    local.api.faults.fail_first = {f"{name}/presigned-url": [500] * 1000 for name in dead}
+    local.impatient = True
+    done = local.apply("p.plan", "--workers", "2", expect=7)
+    assert (done["copied"], len(done["failed"])) == (1, 6)
+    ended = [
+        entry.event
+        for entry in read_journal(local.root / ".retainer")
+        if entry.event in ("copied", "failed")
+    ]
+    assert (ended[0] == "copied") is (age == 3)
+
+
 def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:
     for n in range(12):
         local.hosted(f"a{n:023x}", video(n))
@@ -377,7 +399,7 @@ def test_a_broken_listing_is_exit_8_and_copies_go_on(local: Project) -> None:
     local.impatient = True
     done = local.run("plan", "--out", "p.plan", expect=8)
     assert "100ms chat did not finish" in done.stdout
-    assert local.apply()["copied"] == 1
+    assert local.apply()["copied"] == 2  # the list of all types shows the chat too
 
 
 # ── interruption, and what is never told ──────────────────────────────────────────────────────────

@@ -1725,7 +1725,7 @@ def test_rooms_that_the_list_does_not_show_are_looked_up(gather: Gather) -> None
         None,
     ]
     assert found.facts.assets["a1"]["template"] == "classroom"
-    assert "1 recordings are of 1 rooms that 100ms does not tell" in told(found)
+    assert "does not tell the room of 1 listed recordings (different rooms: 1)" in told(found)
 
 
 @pytest.mark.parametrize("type", [["chat"], {"a": 1}, "\ud800", True, 1.5])

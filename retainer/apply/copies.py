@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -34,6 +35,8 @@ from retainer.planfile import Action
 from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
 
 TRIES = 3
+SOON = timedelta(hours=42)
+"""What is so long past its deadline leaves 100ms within hours: it is not put behind the others."""
 LONG = 4 << 20
 """A quarter of the workers at most has so long bodies on its way at once: more of them are slower
 on few cores (docs/performance.md), and take more memory."""
@@ -48,28 +51,39 @@ class Copies:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._taken_up: set[int] = set()
+        self._attempt = 1
+        self._again: dict[int, dict[str, Written]] = {}
         self._bodies = threading.Semaphore(max(1, job.workers // 4))
         self._together = min(job.workers, TOGETHER)
         self._more = threading.Semaphore(self._together)
         self._counting = threading.Lock()
 
-    def due(self) -> Iterator[list[Action]]:
+    def passes(self) -> Iterator[Iterator[list[Action]]]:
+        """All copies, and then, twice, those that failed and may go through by now: what keeps
+        failing holds nothing else up."""
+        yield self._due(None)
+        for self._attempt in range(2, TRIES + 1):
+            if self._again:
+                self._pause(self._attempt - 1)
+                yield self._due(frozenset(self._again))
+
+    def _due(self, only: frozenset[int] | None) -> Iterator[list[Action]]:
         """The copies in their order; those of one recording that 100ms sends as one file come
         together, so that it is downloaded once."""
-        for _, same in groupby(self._job.plan.copies(), key=_shares):
+        for _, same in groupby(self._job.plan.copies(only), key=_shares):
             yield list(same)
 
     def make(self, actions: Sequence[Action]) -> None:
-        """Copies that `due` gave together."""
+        """Copies that a pass gave together."""
         size = actions[0].bytes
         with self._bodies if size is None or size >= LONG else nullcontext():
             self._make(actions)
 
     def _make(self, actions: Sequence[Action]) -> None:
         if len(actions) == 1:
-            self._copy(actions[0], self._job.downloads)
+            self._copy(actions[0], self._downloads(actions[0]))
             return
-        shared = Shared(self._job.downloads, actions[0].asset_id, len(actions))
+        shared = Shared(self._downloads(actions[0]), actions[0].asset_id, len(actions))
 
         def one(number: int) -> None:
             try:
@@ -153,14 +167,15 @@ class Copies:
             self._outcomes.failed(action, said, None)
             return
         record = self._job.record_of(action) | made_of(action)
-        self._job.journal.write(
-            "intent",
-            act="copy",
-            rows=[action.n],
-            asset=action.asset_id,
-            store=action.store,
-            key=action.target,
-        )
+        if self._attempt == 1:
+            self._job.journal.write(
+                "intent",
+                act="copy",
+                rows=[action.n],
+                asset=action.asset_id,
+                store=action.store,
+                key=action.target,
+            )
         self._try(action, places, self._task(action, record, downloads), record)
 
     def _task(self, action: Action, record: dict[str, Any], downloads: Downloads) -> Task:
@@ -179,12 +194,22 @@ class Copies:
             lambda: self._places.check(action.store),
             begun,
             self._job.clock(),
+            verified=self._again.pop(action.n, {}),
         )
+
+    def _downloads(self, action: Action) -> Downloads:
+        """Those that give up soon, while others may be waiting behind."""
+        hasty = self._attempt == 1 and not self._leaves_soon(action)
+        return self._job.hasty_downloads if hasty else self._job.downloads
+
+    def _leaves_soon(self, action: Action) -> bool:
+        return action.deadline is not None and self._job.clock() - action.deadline > SOON
 
     def _try(
         self, action: Action, places: Sequence[str], task: Task, record: dict[str, Any]
     ) -> None:
-        for attempt in range(1, TRIES + 1):
+        soon = self._leaves_soon(action)
+        for attempt in range(self._attempt, TRIES + 1):
             try:
                 self._places.check(action.store)
                 copied = copy_one(replace(task, last=attempt == TRIES))
@@ -208,8 +233,11 @@ class Copies:
                     return
                 passes = isinstance(error, SourceFailed | StoreFailed)
                 if passes and not isinstance(error, StoreRefused) and attempt < TRIES:
-                    self._pause(attempt)
-                    continue
+                    if soon:
+                        self._pause(attempt)
+                        continue
+                    self._again[action.n] = task.verified
+                    return
                 self._outcomes.failed(action, error.message, error.hint)
             except Exception as error:
                 # Whatever one recording does, the others must be copied; its words may hold

@@ -83,6 +83,8 @@ class Job:
     plan: Actions
     stores: Mapping[str, StoreWriter]
     downloads: Downloads
+    hasty_downloads: Downloads
+    """The same, which give up soon on what fails."""
     record_of: Callable[[Action], dict[str, Any]]
     journal: Record
     clock: Callable[[], datetime]

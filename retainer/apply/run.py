@@ -50,7 +50,8 @@ class Run:
             self._copies.take_up()
             if self.job.restore:
                 self._each(plan.restores(), self._copies.restore)
-            self._each(self._copies.due(), self._copies.make)
+            for copies in self._copies.passes():
+                self._each(copies, self._copies.make)
             self.outcomes.write_parts(everything=True)
             if approved:
                 self._deletes.make(self._each)

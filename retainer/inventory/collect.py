@@ -276,7 +276,10 @@ def _look_up_rooms(connection: duckdb.DuckDBPyConnection, recordings: Recordings
     ).fetchone()
     if row is None or not row[0]:
         return []
-    return [f"{row[0]:,} recordings are of {row[1]:,} rooms that 100ms does not tell"]
+    return [
+        f"100ms does not tell the room of {row[0]:,} listed recordings (different rooms: "
+        f"{row[1]:,})"
+    ]
 
 
 def _skew(source: Recordings | StoreReader, clock: Callable[[], datetime]) -> float | None:

@@ -133,6 +133,19 @@ def facts_asked(match: Match) -> frozenset[str]:
             return facts_asked(part)
 
 
+def metadata_keys(match: Match) -> frozenset[str]:
+    """The keys of metadata that a match looks at."""
+    match match:
+        case Metadata(key=key):
+            return frozenset({key})
+        case AllOf(parts=parts) | AnyOf(parts=parts):
+            return frozenset().union(*map(metadata_keys, parts))
+        case Not(part=part):
+            return metadata_keys(part)
+        case Everything() | OneOf() | Glob() | Between() | Created() | Thumbnails():
+            return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """A place in a policy file: its path relative to the project, its line from 1."""

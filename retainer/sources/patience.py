@@ -17,6 +17,8 @@ from retainer.errors import SourceFailed
 BUDGET_SECONDS = 300.0
 """One call is tried again for at most this long; a server that asks for more patience than is left
 gets none."""
+HASTY_SECONDS = 10.0
+"""The same, while others are waiting."""
 TRIES = 12
 
 Answer = TypeVar("Answer")

@@ -176,6 +176,13 @@ def _holds_nothing(header: Header, page: Page) -> Iterator[str]:
                 "",
                 "  ",
             )
+    for unseen in header.unseen_keys:
+        yield page.wrapped(
+            f"? No recording has the metadata `{unseen.key}` that {unseen.item} ({unseen.at}) asks "
+            "for: is it spelt as 100ms spells it?",
+            "",
+            "  ",
+        )
     for each in header.accepted:
         if each.stores:
             text = (
@@ -188,7 +195,7 @@ def _holds_nothing(header: Header, page: Page) -> Iterator[str]:
                 "a whole one, or none"
             )
         yield page.wrapped(text, "", "  ")
-    if header.accepted:
+    if header.accepted or header.unseen_keys:
         yield ""
     others = [item for item in idle if item.kind != "hold"]
     if others:
