@@ -32,7 +32,7 @@ from retainer.model.rule import (
     facts_asked,
     metadata_keys,
 )
-from retainer.model.setting import Settings
+from retainer.model.setting import NO_PATH, Settings
 from retainer.plan.decide import Clause, decide
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
@@ -657,7 +657,7 @@ def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
         GROUP BY bucket ORDER BY bucket
     """).fetchall()
     return [
-        Undeclared(bucket=bucket or "(no path)", assets=assets, at_risk=risk)
+        Undeclared(bucket=bucket or NO_PATH, assets=assets, at_risk=risk)
         for bucket, assets, risk in rows
     ]
 

@@ -18,6 +18,7 @@ from retainer.model.setting import (
     DEFAULT_LAYOUT,
     LAYOUT_100MS,
     RESERVED_STORES,
+    SCHEMES,
     DeleteLimits,
     Settings,
     Source,
@@ -318,7 +319,7 @@ def _endpoint_mistake(endpoint: str) -> str | None:
 def _url_mistake(store: Store) -> str | None:
     if store.url.startswith("azure://"):
         return "cannot be declared: what lies in Azure is read through 100ms"
-    if not store.url.startswith(("s3://", "oss://", "gs://", "file://")):
+    if not store.url.startswith(SCHEMES):
         return "has no scheme that retainer knows"
     if store.scheme == "oss" and not store.endpoint:
         return "needs an `endpoint`, such as https://oss-ap-south-1.aliyuncs.com"

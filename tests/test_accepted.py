@@ -184,3 +184,14 @@ def test_what_no_rule_keeps_leaves_100ms_and_that_is_said_on_top(local: Project)
     local.apply()
     after = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
     assert "1 leave 100ms, since no rule keeps them" in after
+
+
+def test_what_lies_where_retainer_has_no_store_or_nowhere_gets_advice_that_can_be_followed(
+    local: Project,
+) -> None:
+    local.hosted(A, video(1), path="azure://acme/rec/a.mp4")
+    local.hosted(B, video(2), path=None)
+    shown = " ".join(local.run("plan", "--out", "p.plan").stdout.split())
+    assert "Nobody declared azure://acme, where 1 recording is said to lie" in shown
+    assert "declare it as a store" not in shown
+    assert "100ms tells no path of 1 recording" in shown

@@ -19,6 +19,10 @@ OWN_PREFIX = "_retainer/"
 MANIFEST = "manifest.json"
 """What a copy of many objects ends with, in its folder."""
 
+SCHEMES = ("s3://", "oss://", "gs://", "file://")
+"""How the url of a store begins; 100ms names other clouds too (100ms-api.md)."""
+NO_PATH = "(no path)"
+"""Stands for the bucket of a recording that has none."""
 LAPSE_DAYS = 15
 """100ms deletes what it hosts 15 days after `created_at` (100ms-api.md)."""
 

@@ -14,10 +14,19 @@ from retainer.model.explanation import Explanation, Pair, Stage
 from retainer.model.moment import read_moment
 from retainer.model.outcome import Census, Outcome, Summary
 from retainer.model.printable import printable, shown
+from retainer.model.setting import NO_PATH, SCHEMES
 from retainer.views.units import many, moment, relative, size, span
 
 if TYPE_CHECKING:
-    from retainer.planfile import Group, Header, Line, Overview, SourceState, TargetState
+    from retainer.planfile import (
+        Group,
+        Header,
+        Line,
+        Overview,
+        SourceState,
+        TargetState,
+        Undeclared,
+    )
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
@@ -522,15 +531,27 @@ def _not_covered(header: Header, page: Page) -> Iterator[str]:
         )
         yield page.wrapped(text, "", "  ")
     for bucket in header.undeclared:
-        text = (
-            f"? Nobody declared {bucket.bucket}, where {many(bucket.assets, 'recording')} are said "
-            "to lie. If it is 100ms's own, add it to "
-            "`source.hosted` in retainer.yaml; if it is yours, declare it as a store with `layout: "
-            "100ms`."
-        )
-        yield page.wrapped(text, "", "  ")
+        yield page.wrapped(_undeclared(bucket), "", "  ")
     if header.uncovered or strays or header.undeclared:
         yield ""
+
+
+def _undeclared(bucket: Undeclared) -> str:
+    """Where recordings are said to lie that no settings name, and what can be done."""
+    lie = many(bucket.assets, "recording is", "recordings are")
+    if bucket.bucket == NO_PATH:
+        which = many(bucket.assets, "recording")
+        return f"? 100ms tells no path of {which}: what it has is asked for by id."
+    said = (
+        f"? Nobody declared {bucket.bucket}, where {lie} said to lie. If it is 100ms's own, add it "
+        "to `source.hosted` in retainer.yaml; "
+    )
+    if bucket.bucket.startswith(SCHEMES):
+        return said + "if it is yours, declare it as a store with `layout: 100ms`."
+    return (
+        f"{said}if it is yours, retainer cannot change what lies there: it copies from it through "
+        "100ms's addresses, each file by itself, and no unzipped HLS."
+    )
 
 
 def _weakness(source: SourceState) -> str:
