@@ -66,6 +66,28 @@ _ISO = re.compile(
 _LONGEST_YEARS = 1000
 
 
+_SPELT = re.compile(r"([0-9]+)\s*(hour|h|day|d|week|w|month|mo|year|yr|y)s?")
+_UNITS = {"hour": "h", "day": "d", "week": "w", "month": "mo", "year": "y", "yr": "y"}
+
+
+def _meant(text: str) -> str | None:
+    """What was probably meant by what is no period: units in words or capitals, or several side by
+    side."""
+    spelt = text.strip().lower()
+    if spelt == "forever":
+        return "forever"
+    found = [(count, _UNITS.get(unit, unit)) for count, unit in _SPELT.findall(spelt)]
+    if not found or _SPELT.sub("", spelt).strip(" ,+"):
+        return None
+    if len(found) == 1:
+        return "".join(found[0])
+    several = {unit: count for count, unit in found}
+    if len(several) < len(found) or "h" in several:
+        return None
+    iso = {"y": "Y", "mo": "M", "w": "W", "d": "D"}
+    return "P" + "".join(several[unit] + iso[unit] for unit in iso if unit in several)
+
+
 def parse_period(text: str) -> Period:
     """Read a period. Raises ValueError with a sentence that says what is wrong and what to
     write."""
@@ -108,7 +130,12 @@ def parse_period(text: str) -> Period:
             "fractions are not periods; use a smaller unit, such as 36h for one and a half days"
         )
     else:
-        raise ValueError("not a period; write for example 36h, 30d, 2w, 6mo, 7y, forever or P1Y6M")
+        meant = _meant(text)
+        raise ValueError(
+            f"not a period; did you mean `{meant}`?"
+            if meant
+            else "not a period; write for example 36h, 30d, 2w, 6mo, 7y, forever or P1Y6M"
+        )
     if period == Period():
         raise ValueError("a period of nothing; the shortest is 1h")
     if period.months / 12 + period.days / 366 + period.seconds / (366 * 86400) > _LONGEST_YEARS:

@@ -150,6 +150,7 @@ class _Reader:
                     "Y005",
                     event,
                     f"`*{event.anchor}` refers to nothing that was finished before it",
+                    f"a text that begins with `*` is written in quotes: '*{event.anchor}'",
                 )
                 raise _Stop
             value, size = self.anchors[event.anchor]

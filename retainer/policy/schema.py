@@ -74,6 +74,18 @@ def _bytes(value: Any) -> int:
     return int(found[1]) * _UNITS[found[2].upper()]
 
 
+def _number_of_bytes(value: Any) -> Any:
+    number = resolved(value)
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        return number
+    try:
+        return _bytes(value)
+    except PydanticCustomError:
+        raise PydanticCustomError(
+            "P103", "a number of bytes is needed here, such as 500000 or 10GB"
+        ) from None
+
+
 def _one_or_many(schema: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]})
 
@@ -101,6 +113,12 @@ Size = Annotated[
     WithJsonSchema({"type": ["integer", "string"], "examples": ["100GB"]}),
 ]
 Number = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+Bytes = Annotated[
+    float,
+    BeforeValidator(_number_of_bytes),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"type": ["number", "string"], "examples": ["10GB"]}),
+]
 WholeNumber = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Texts = Annotated[
     list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_many({"type": "string"})
@@ -128,6 +146,11 @@ class Strict(BaseModel):
 class Range(Strict):
     min: Number | None = Field(None, description="included")
     max: Number | None = Field(None, description="included")
+
+
+class SizeRange(Range):
+    min: Bytes | None = Field(None, description="included; bytes, or with a unit such as 10GB")
+    max: Bytes | None = Field(None, description="included; bytes, or with a unit such as 10GB")
 
 
 class CreatedRange(Strict):
@@ -175,7 +198,7 @@ class MatchMap(Strict):
     )
     user_id: Texts | None = None
     peer_id: Texts | None = None
-    size: Range | None = Field(None, description="bytes")
+    size: SizeRange | None = None
     duration: Range | None = Field(None, description="seconds")
     created: CreatedRange | None = None
     path: Texts | None = Field(None, description="shell pattern, with case")
