@@ -383,6 +383,19 @@ def test_what_keeps_failing_goes_behind_the_others_unless_it_leaves_within_hours
     assert (ended[0] == "copied") is (age == 3)
 
 
+def test_one_trouble_of_many_recordings_is_told_once_by_their_bucket(local: Project) -> None:
+    names = [f"{n:024x}" for n in range(7)]
+    for n, name in enumerate(names):
+        bucket = "acme-hipaa" if n < 6 else "other"
+        local.hosted(name, video(1), path=f"azure://{bucket}/{name}.mp4")
+    local.plan()
+    local.api.faults.fail_first = {f"{name}/presigned-url": [404] * 9 for name in names}
+    told = " ".join(local.run("apply", "p.plan", expect=7).stdout.split())
+    assert "! 6 copies from azure://acme-hipaa in vault failed: 100ms /recording-assets/…" in told
+    assert f"{', '.join(names[:5])} and 1 more" in told
+    assert told.count("nothing can bring it back from there") == 2
+
+
 def test_storms_of_429_and_500_are_waited_out(local: Project) -> None:
     for n in range(12):
         local.hosted(f"a{n:023x}", video(n))

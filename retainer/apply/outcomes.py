@@ -55,7 +55,9 @@ class Outcomes:
         self._not_done("failed", action, cause, unknown=unknown, **more)
         with self._guard:
             self.summary.failed.append(
-                Trouble(action.decision, action.asset_id, action.store, cause, hint)
+                Trouble(
+                    action.decision, action.asset_id, action.store, cause, hint, _bucket_of(action)
+                )
             )
         self.watcher.ended(action, "failed", cause)
 
@@ -68,7 +70,9 @@ class Outcomes:
         self._not_done("skipped", action, cause)
         with self._guard:
             self.summary.skipped.append(
-                Trouble(action.decision, action.asset_id, action.store, cause)
+                Trouble(
+                    action.decision, action.asset_id, action.store, cause, None, _bucket_of(action)
+                )
             )
         self.watcher.ended(action, "skipped", cause)
 
@@ -257,6 +261,15 @@ class Outcomes:
             self._job.journal.write(
                 "catalogued", store=store, part=part, rows=sorted({row for row, _ in rows})
             )
+
+
+def _bucket_of(action: Action) -> str:
+    """Where the path of a recording lies that is copied from 100ms."""
+    path = str(action.facts.get("path") or "")
+    if action.decision != "copy" or action.origin or "://" not in path:
+        return ""
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _why_not(outcomes: Sequence[Deletion]) -> str:

@@ -24,6 +24,14 @@ class Trouble:
     store: str
     cause: str
     hint: str | None = None
+    bucket: str = ""
+    """Of a copy from 100ms: where its path lies, such as `s3://acme-rec`."""
+
+    @property
+    def kind(self) -> tuple[str, str, str, str]:
+        """The same for troubles that have one cause, whatever the recording."""
+        cause = self.cause.replace(self.asset_id, "…") if self.asset_id else self.cause
+        return self.decision, self.store, self.bucket, cause
 
 
 @dataclass(frozen=True, slots=True)

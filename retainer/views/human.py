@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from retainer.model.diagnostic import Diagnostic
 from retainer.model.explanation import Explanation, Pair, Stage
 from retainer.model.moment import read_moment
-from retainer.model.outcome import Census, Outcome, Summary
+from retainer.model.outcome import Census, Outcome, Summary, Trouble
 from retainer.model.printable import printable, shown
 from retainer.model.setting import NO_PATH, SCHEMES
 from retainer.views.units import many, moment, relative, size, span
@@ -886,6 +886,38 @@ def _pair(pair: Pair, now: datetime) -> str:
     return f"{words} in {pair.store}{extra}{by} ({lies})"
 
 
+_ALIKE = 3
+"""So many troubles of one kind are told together."""
+
+
+def _troubles(
+    troubles: Sequence[Trouble], page: Page, sign: str, ended: str, together: str
+) -> Iterator[str]:
+    """What was not done, each kind of trouble in one place: one cause may concern a whole
+    bucket."""
+    kinds: dict[tuple[str, str, str, str], list[Trouble]] = {}
+    for each in troubles:
+        kinds.setdefault(each.kind, []).append(each)
+    for (decision, store, bucket, cause), alike in kinds.items():
+        if len(alike) >= _ALIKE:
+            what = many(len(alike), decision, "copies" if decision == "copy" else f"{decision}s")
+            come = f" from {bucket}" if bucket else ""
+            texts = [f"{sign} {what}{come} in {store} {together}: {cause}"]
+        else:
+            texts = [
+                f"{sign} {each.decision} {each.asset_id} in {each.store} {ended}: {each.cause}"
+                for each in alike
+            ]
+        for text in texts:
+            yield page.wrapped(page.paint(text, *(["red"] if sign == "!" else [])), "", "    ")
+        if alike[0].hint:
+            yield page.wrapped(f"hint: {alike[0].hint}", "    ")
+        if len(alike) >= _ALIKE:
+            few = ", ".join(sorted(each.asset_id for each in alike)[:5])
+            more = f" and {len(alike) - 5:,} more" if len(alike) > 5 else ""
+            yield page.wrapped(f"{few}{more}", "    ")
+
+
 def summary_text(done: Summary, page: Page, path: str) -> str:
     """What an apply has done, each failure with its cause and what to do."""
     done, path, out = shown(done), printable(path), []
@@ -921,20 +953,8 @@ def summary_text(done: Summary, page: Page, path: str) -> str:
         out.append(page.wrapped(page.paint(text, "red"), "", "    "))
         if lacking.hint:
             out.append(page.wrapped(f"hint: {lacking.hint}", "    "))
-    for trouble in done.skipped:
-        out.append(
-            page.wrapped(
-                f"? {trouble.decision} {trouble.asset_id} in {trouble.store} was skipped: "
-                f"{trouble.cause}",
-                "",
-                "    ",
-            )
-        )
-    for trouble in done.failed:
-        text = f"! {trouble.decision} {trouble.asset_id} in {trouble.store} failed: {trouble.cause}"
-        out.append(page.wrapped(page.paint(text, "red"), "", "    "))
-        if trouble.hint:
-            out.append(page.wrapped(f"hint: {trouble.hint}", "    "))
+    out += _troubles(done.skipped, page, "?", "was skipped", "were skipped")
+    out += _troubles(done.failed, page, "!", "failed", "failed")
     out += [page.wrapped(f"? {sentence}", "", "    ") for sentence in done.said]
     for store, cause in done.catalog_failures.items():
         text = (
