@@ -53,6 +53,7 @@ from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
 from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
 from retainer.own import anchors_in
+from retainer.plan.decide import doubt_of
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.predicates import predicate
 from retainer.planfile import (
@@ -205,7 +206,11 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
     if not action.objects:
         return "a delete names no object"
     asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
-    asks = any(_asks_for(item, action.store) for item in asking if item.id == action.rule)
+    asks = any(
+        _asks_for(item, action.store) or _asked_in_doubt(item, action)
+        for item in asking
+        if item.id == action.rule
+    )
     return (
         None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
     )
@@ -253,6 +258,15 @@ def _no_target(action: Action, store: Store) -> str | None:
     if action.asset_id not in assets_of_key(store, target + "x" * target.endswith("/")):
         return f"the key `{target[:80]}` is none of {action.asset_id}"
     return None
+
+
+def _asked_in_doubt(item: Rule | Erasure, action: Action) -> bool:
+    """Whether a rule may have asked for a copy here without being certain."""
+    return (
+        isinstance(item, Rule)
+        and action.doubt == doubt_of(item)
+        and any(keep.store == action.store for keep in item.keeps)
+    )
 
 
 def _asks_for(item: Rule | Erasure, store: str) -> bool:

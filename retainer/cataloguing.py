@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import duckdb
 
 from retainer.apply.copied import Copied, Written
+from retainer.apply.describe import recorded_in
 from retainer.apply.identify import identified
 from retainer.apply.kinds import kind_of
 from retainer.apply.manifest import is_manifest, read_manifest
@@ -36,7 +37,7 @@ from retainer.journal.anchors import drop_anchor, lost_record
 from retainer.journal.file import Journal, open_intents, read_journal
 from retainer.journal.lock import Heart
 from retainer.journal.stores import known_stores, remember_stores
-from retainer.model.catalog import MADE_OF, RECORD
+from retainer.model.catalog import OF_THE_COPY, RECORD
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
@@ -310,7 +311,7 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
     partial = {"partial": next(iter(manifest.partial), None)}
     return [
         *(member | partial for member in members),
-        {name: manifest.record.get(name) for name in (*RECORD, *MADE_OF)}
+        {name: manifest.record.get(name) for name in (*RECORD, *OF_THE_COPY)}
         | {"asset_id": manifest.asset_id}
         | partial
         | whole,
@@ -320,14 +321,11 @@ def _of_manifest(work: Work, seen: Seen) -> list[dict[str, Any]] | None:
 def _record_in(look: Look | None) -> dict[str, Any] | None:
     """The record of the asset that an object carries, marked where facts were left out for want of
     room."""
-    try:
-        found = json.loads((look.metadata or {})["retainer-record"]) if look else None
-    except (KeyError, ValueError):
-        return None
-    if not isinstance(found, dict) or not isinstance(found.get("asset_id"), str):
+    found = recorded_in(look.metadata if look else None)
+    if found is None or not isinstance(found.get("asset_id"), str):
         return None
     unknown = [*(found.get("not_known") or []), *(found.get("left_out") or [])]
-    return {name: found.get(name) for name in (*RECORD, *MADE_OF)} | {
+    return {name: found.get(name) for name in (*RECORD, *OF_THE_COPY)} | {
         "known_by": "catalog",
         "settled": True,
         "not_known": unknown or None,

@@ -638,6 +638,7 @@ class _Said(BaseModel):
     witnesses: list[_SaidObject] | None = None
     lock_until: str | None = None
     made_of: _SaidObject | None = None
+    doubt: str | None = None
     facts: _SaidFacts
 
 
@@ -682,6 +683,9 @@ class Action:
     lock_until: datetime | None
     facts: dict[str, Any]
     made_of: Planned | None = None
+    doubt: str | None = None
+    """Of a copy: what asks for it, where nothing is certain to; of a delete: what had asked so, and
+    is certain by now not to."""
 
 
 def _said(text: str) -> _Said:
@@ -773,6 +777,7 @@ def actions(
                 read_moment(said.lock_until or ""),
                 said.facts.model_dump(),
                 said.made_of.planned("") if said.made_of else None,
+                said.doubt,
             )
 
 

@@ -118,7 +118,7 @@ class Copies:
             if look is not None:
                 whole = Copied(Written(look, Checksum.found_in(record), record["sha256"]), members)
                 _, entries = entries_of(action.store, whole, action.asset_id, self._job.clock())
-                facts = self._job.record_of(action) | made_of(action) | record
+                facts = self._job.record_of(action) | of_the_copy(action) | record
                 self._outcomes.to_catalog(action, facts, entries)
                 self._taken_up.add(action.n)
 
@@ -166,7 +166,7 @@ class Copies:
             said = f"the store {action.source} it should be copied from cannot be opened"
             self._outcomes.failed(action, said, None)
             return
-        record = self._job.record_of(action) | made_of(action)
+        record = self._job.record_of(action) | of_the_copy(action)
         if self._attempt == 1:
             self._job.journal.write(
                 "intent",
@@ -305,11 +305,12 @@ def _shares(action: Action) -> tuple[str, int]:
     return action.asset_id, action.n if alone else -1
 
 
-def made_of(action: Action) -> dict[str, Any]:
-    """What an entry of the catalog says of the upload that a copy is made of, at first or second
-    hand."""
-    return (
+def of_the_copy(action: Action) -> dict[str, Any]:
+    """What an entry of the catalog says of a copy besides whose it is: the upload that it is made
+    of, at first or second hand, and what asked for it in doubt."""
+    upload = (
         {"made_of": action.made_of.key, "made_of_version": action.made_of.version}
         if action.made_of
         else {}
     )
+    return upload | ({"in_doubt": action.doubt} if action.doubt else {})

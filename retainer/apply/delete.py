@@ -8,6 +8,7 @@ from itertools import groupby
 from types import MappingProxyType
 
 from retainer.apply.copied import Changed
+from retainer.apply.describe import recorded_in
 from retainer.apply.parts import found_in, named_in
 from retainer.apply.way import is_same
 from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
@@ -112,6 +113,18 @@ def _as_they_are(store: StoreReader, planned: Sequence[Planned]) -> dict[str, Se
         if not any(folder != other and folder.startswith(other) for other in folders)
     ]
     return {seen.key: seen for folder in outermost for seen in store.list(folder)}
+
+
+def not_in_doubt(action: Action, store: StoreReader) -> str | None:
+    """Why a copy that was made in doubt may not go for that: it does not say so of itself. None: it
+    does, or another reason deletes it. Raises StoreFailed."""
+    if action.doubt is None:
+        return None
+    look = store.look(action.objects[-1].key)
+    told = recorded_in(look.metadata if look else None) or {}
+    if told.get("in_doubt") == action.doubt:
+        return None
+    return "it does not say of itself that it was copied in doubt"
 
 
 def objects_of(action: Action) -> list[Seen]:

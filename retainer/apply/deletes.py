@@ -16,6 +16,7 @@ from retainer.apply.delete import (
     BATCH,
     delete_one,
     missing_witness,
+    not_in_doubt,
     objects_of,
     rests_on,
     seen_together,
@@ -191,7 +192,9 @@ class Deletes:
             return False
         try:
             self._places.check(*places)
-            reason = missing_witness(action, self._job.stores, seen)
+            reason = missing_witness(action, self._job.stores, seen) or not_in_doubt(
+                action, self._job.stores[action.store]
+            )
         except RetainerError as error:
             if not self._places.refused(action, places, error):
                 self._outcomes.failed(action, error.message, error.hint)

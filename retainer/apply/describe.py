@@ -48,5 +48,14 @@ def object_metadata(record: Mapping[str, Any], length: int | None) -> dict[str, 
         left_out.append(longest)
 
 
+def recorded_in(metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """The record that an object carries; None where it carries none."""
+    try:
+        found = json.loads((metadata or {})["retainer-record"])
+    except (KeyError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def content_type_of(key: str) -> str:
     return CONTENT_TYPES.get(key.rpartition(".")[2].lower(), "application/octet-stream")

@@ -472,7 +472,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             any_value({literal(store.base)} || entry), CASE
                 WHEN count(*) = 1 THEN any_value({version})
                 ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
-                    NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -508,7 +508,8 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
                 ORDER BY copied_at DESC, version) = 1
         ), lying AS (
             SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
-                entry.made_of, entry.made_of_version, entry.size AS told, entry.copied_at,
+                entry.made_of, entry.made_of_version, entry.in_doubt, entry.size AS told,
+                entry.copied_at,
                 coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
                     false) AS same,
                 entry.partial, coalesce({same} AND (broken OR entry.partial IS NOT NULL), false)
@@ -552,7 +553,9 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             bool_or(archived) FILTER (complete), list(key ORDER BY key) FILTER (is_broken), true,
             arg_max(made_of, copied_at) FILTER (same AND made_of IS NOT NULL),
             arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
-            max(partial) FILTER (complete), bool_or(size > 0 AND NOT same AND NOT is_broken)
+            max(partial) FILTER (complete),
+            arg_max(in_doubt, copied_at) FILTER (complete AND in_doubt IS NOT NULL),
+            bool_or(size > 0 AND NOT same AND NOT is_broken)
         FROM weighed GROUP BY asset_no
     """)
 

@@ -17,6 +17,8 @@ RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no"
 """Every fact of an asset as 100ms gave it, with the names of its room and template."""
 
 MADE_OF = ("made_of", "made_of_version")
+OF_THE_COPY = (*MADE_OF, "in_doubt")
+"""What a copy says of itself besides whose it is."""
 CATALOG = {
     "store": "VARCHAR",
     "key": "VARCHAR",
@@ -45,6 +47,8 @@ CATALOG = {
     # hosts
     "made_of": "VARCHAR",
     "made_of_version": "VARCHAR",  # the version that the upload had
+    # what asked for it, where nothing was certain to: a rule and its match (plan/decide.py)
+    "in_doubt": "VARCHAR",
 } | RECORD
 """One object of a copy. A member of a recording of many objects carries no facts but the asset's
 id: those stand with its manifest."""

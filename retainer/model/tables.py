@@ -65,6 +65,7 @@ COPIES = {
     "superseded": "BOOLEAN",
     # why it is no more than all that could be had; it counts once a person accepts it
     "partial": "VARCHAR",
+    "in_doubt": "VARCHAR",  # of a complete copy: what asked for it, where nothing was certain to
     "uncatalogued": "BOOLEAN",  # something lies under its key that the catalog does not vouch for
 }
 

@@ -3,6 +3,7 @@ works on."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,12 @@ def items_of(policies: Policies, now: datetime) -> list[Item]:
     """Everything that can match at `now`, in the order of the files: a released hold is over."""
     holds = (hold for hold in policies.holds if hold.released is None or hold.released > now)
     return [*policies.rules, *holds, *policies.erasures]
+
+
+def doubt_of(rule: Rule) -> str:
+    """What a copy remembers that this rule alone asked for, and not for certain: the rule's id, and
+    a digest of its match, since another match would be another question."""
+    return f"{rule.id}@{hashlib.sha256(repr(rule.match).encode()).hexdigest()[:12]}"
 
 
 def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
@@ -201,14 +208,20 @@ def decide(
         period_rows,
     )
 
+    doubts = [
+        (number, item_no[id(clause.item)], clause.store, doubt_of(clause.item))
+        for number, clause in enumerate(clauses, 1)
+        if clause.kind == "keep" and isinstance(clause.item, Rule)
+    ]
+    columns = "clause_no INTEGER, item_no INTEGER, store VARCHAR, doubt VARCHAR"
+    _table(connection, "doubts", columns, doubts)
     for table, entries in (("accepted", policies.accepts), ("excused", policies.losses)):
         known = sorted({each.asset_id for each in entries})
         _table(connection, table, "asset_id VARCHAR", [(each,) for each in known])
 
     made = (
-        "VIEW decided, TABLE due, TABLE weighed, TABLE missing, VIEW lying, VIEW counted, "
-        "VIEW unfinished, "
-        "TABLE demand, TYPE place, TYPE decision"
+        "VIEW decided, TABLE due, TABLE weighed, TABLE undone, TABLE missing, VIEW lying, "
+        "VIEW counted, VIEW unfinished, TABLE demand, TYPE place, TYPE decision"
     )
     connection.execute(
         "; ".join(f"DROP {each.replace(' ', ' IF EXISTS ')}" for each in made.split(", "))

@@ -8,6 +8,7 @@
 --         periods(period_no, months, days, micros, forever);
 --         items(item_no, position), named(item_no, fact, rest_no): how matches is read;
 --         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does;
+--         doubts(clause_no, item_no, store, doubt): what copies remember that a keep asked for;
 --         accepted(asset_id): partial copies that count, and excused(asset_id): losses that are no
 --         alarm, by what people wrote;
 --         offsets(since, shift): the zone's clock.
@@ -213,7 +214,7 @@ SELECT asset_no, store::place AS store, complete, partial IS NOT NULL AS partial
     coalesce(owners_known, false) AS owners_known,
     coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked,
         coalesce(superseded, false) AS superseded,
-    coalesce(uncatalogued, false) AS uncatalogued
+    coalesce(uncatalogued, false) AS uncatalogued, in_doubt
 FROM counted;
 
 -- The pairs of which nothing lies there:
@@ -234,6 +235,14 @@ SELECT DISTINCT asset_no FROM lying
 WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying
     WHERE NOT complete);
 
+-- What was copied since a rule was not certain, and is certain by now not to ask for it.
+CREATE OR REPLACE TEMP TABLE undone AS
+SELECT asset_no, lying.store, min(clause_no) AS undone_by
+FROM lying JOIN doubts ON doubts.doubt = in_doubt AND doubts.store::place = lying.store
+JOIN member USING (asset_no)
+WHERE complete AND (cohort_no, item_no) NOT IN (SELECT (cohort_no, item_no) FROM matched)
+GROUP BY ALL;
+
 -- Of what 100ms hosts: what no keep or hold asks for, and no erasure, and no store has. It is gone
 -- when it lapses.
 CREATE OR REPLACE TEMP TABLE forgone AS
@@ -250,16 +259,18 @@ EXCEPT ALL SELECT DISTINCT asset_no FROM lying WHERE complete;
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
     SELECT asset_no, store, true AS there, complete, partial, bytes, shared, owners_known, locked,
-        superseded, uncatalogued FROM lying
+        superseded, uncatalogued, in_doubt FROM lying
     UNION ALL
-    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false FROM missing
+    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false, NULL
+        FROM missing
     UNION ALL
     -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days
     -- ago.
-    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false FROM member
+    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false, NULL
+        FROM member
     WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
     UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false
+    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false, NULL
         FROM member
         WHERE lies_elsewhere
 ), asked AS (
@@ -267,7 +278,7 @@ WITH pair AS (
         member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
-        safe.asset_no IS NOT NULL AS safe,
+        safe.asset_no IS NOT NULL AS safe, undone_by, asking.doubt AS asking,
         created + INTERVAL 15 DAY AS lapse,
         -- never before the keeps are over; NULL (never) without a delete
         CASE WHEN earliest_delete IS NOT NULL THEN greatest(earliest_delete,
@@ -288,6 +299,8 @@ WITH pair AS (
     LEFT JOIN safe USING (asset_no)
     LEFT JOIN fate ON fate.cohort_no = member.cohort_no
     LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = pair.store
+    LEFT JOIN undone ON undone.asset_no = pair.asset_no AND undone.store = pair.store
+    LEFT JOIN doubts AS asking ON asking.clause_no = demand.wanted_by
 ), judged AS (
     SELECT *,
         CASE
@@ -314,6 +327,7 @@ WITH pair AS (
             WHEN there AND $now < keep_until THEN 'keep'
             WHEN there AND erasure IS NULL AND $now < delete_from THEN 'keep'
             WHEN there AND (erasure IS NOT NULL OR delete_from IS NOT NULL) THEN 'due'
+            WHEN there AND undone_by IS NOT NULL AND NOT named THEN 'due'
             WHEN there THEN 'unmanaged'
             ELSE 'none'
         END::decision AS verdict
@@ -321,7 +335,7 @@ WITH pair AS (
 )
 SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes, safe,
     CASE
-        WHEN verdict = 'due' THEN coalesce(erasure, deleted_by)
+        WHEN verdict = 'due' THEN coalesce(erasure, deleted_by, undone_by)
         WHEN verdict IN ('copy', 'waiting', 'lost', 'uncatalogued') THEN wanted_by
         WHEN verdict = 'unknown' THEN coalesce(wanted_by, kept_by, erasure)
         WHEN verdict = 'keep' AND needed THEN wanted_by
@@ -340,6 +354,8 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         WHEN created IS NULL THEN $now
         WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
     END END AS deadline,
+    CASE WHEN verdict = 'copy' AND NOT coalesce(surely_wanted, false) THEN asking
+        WHEN verdict = 'due' AND erasure IS NULL AND deleted_by IS NULL THEN in_doubt END AS doubt,
     keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
     CASE WHEN verdict = 'due' THEN list_filter([
         CASE WHEN held_by IS NOT NULL THEN 'hold' END,

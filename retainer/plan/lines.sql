@@ -146,6 +146,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             AND (o.key = target OR ends_with(target, '/') AND starts_with(o.key, target))),
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'witnesses', witnesses,
+        'doubt', doubt,
         'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
             AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',

@@ -4,7 +4,7 @@ carried by colour alone."""
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -62,6 +62,7 @@ BECAUSE = {
     "shared": "another asset names the same object and may not go",
     "doubtful": "what asks for it is not certain, and 100ms has it for a while yet",
 }
+IN_DOUBT = "copied in doubt, and the rule is certain by now not to ask for it"
 ORIGINS = {"hosted": "100ms", "elsewhere": "a bucket nobody declared, through 100ms"}
 
 
@@ -302,6 +303,7 @@ def _deletes(header: Header, view: Overview, page: Page, now: datetime) -> Itera
         "  ",
     )
     kept = {source.name: source.keeps_deleted for source in header.sources}
+    erasures = {item.id for item in header.items if item.kind == "erasure"}
     for group in view.deletes:
         rule, at, store = group.key
         yield page.wrapped(
@@ -315,7 +317,8 @@ def _deletes(header: Header, view: Overview, page: Page, now: datetime) -> Itera
             yield page.wrapped(f"hidden, and recoverable: {how}", "    ", "    ")
 
         def due(line: Line, now: datetime) -> str:
-            since = f"due since {moment(line.delete_from)}" if line.delete_from else "erased"
+            why = "erased" if line.rule in erasures else IN_DOUBT
+            since = f"due since {moment(line.delete_from)}" if line.delete_from else why
             return since + (", THE LAST COPY" if line.last_copy else "")
 
         yield from _rows(group, page, "-", "red", due, now)
@@ -796,8 +799,9 @@ def explanation_text(told: Explanation, page: Page) -> str:
         for stage in told.stages:
             if stage.rule == item.id and item.matches != "no":
                 out.append(page.wrapped(_stage(stage, told.now), "      "))
+    erasures = {item.id for item in told.considered if item.kind == "erasure"}
     out += ["", page.paint("What is decided", "bold")]
-    out += [page.wrapped(_pair(pair, told.now), "  ", "      ") for pair in told.pairs] or [
+    out += [_pair(pair, told.now, erasures, page) for pair in told.pairs] or [
         "  nothing lies anywhere, and nothing is asked for"
     ]
     out.append("")
@@ -818,7 +822,7 @@ def explanation_text(told: Explanation, page: Page) -> str:
             if (was := before.get(pair.store)) is None
             or (was.decision, was.because) != (pair.decision, pair.because)
         ]
-        out += [page.wrapped(_pair(pair, told.next_at), "  ", "      ") for pair in changed]
+        out += [_pair(pair, told.next_at, erasures, page) for pair in changed]
     return "\n".join(out) + "\n"
 
 
@@ -855,7 +859,7 @@ def _stage(stage: Stage, now: datetime) -> str:
             return f"{stage.kind.replace('_', ' ')}{where}: due {due}"
 
 
-def _pair(pair: Pair, now: datetime) -> str:
+def _pair(pair: Pair, now: datetime, erasures: Collection[str], page: Page) -> str:
     by = f", by {pair.rule}" if pair.rule else ""
     lies = (
         "a complete copy lies there"
@@ -877,13 +881,14 @@ def _pair(pair: Pair, now: datetime) -> str:
         case "blocked":
             extra = ": " + "; ".join(BECAUSE.get(reason, reason) for reason in pair.because)
         case "delete":
-            extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else ", erased"
+            why = "erased" if pair.rule in erasures else IN_DOUBT
+            extra = f", due since {moment(pair.delete_from)}" if pair.delete_from else f", {why}"
             extra += f", hidden and recoverable: {pair.recoverable}" if pair.recoverable else ""
         case "lost" | "uncatalogued" | "unknown" | "waiting":
             why = next((each for each in pair.because if each in _OTHERS), pair.decision)
             extra = ": " + _OTHERS[why]
             extra += " (accepted)" if "accepted" in pair.because else ""
-    return f"{words} in {pair.store}{extra}{by} ({lies})"
+    return page.wrapped(f"{words} in {pair.store}{extra}{by} ({lies})", "  ", "      ")
 
 
 _ALIKE = 3
