@@ -630,9 +630,9 @@ def plan(
     )
     told = state / "told-losses.json"
     _show(made, out, form, names, frozenset(_texts_in(told)))
-    if form == "text" and as_of is None:
+    if form == "text" and as_of is None and snapshot is None:
         rows = made.connection.execute("SELECT asset_id FROM plan WHERE decision = 'lost'")
-        with whole(told) as half:
+        with suppress(OSError), whole(told) as half:
             half.write_text(json.dumps(sorted({asset_id for (asset_id,) in rows.fetchall()})))
     ends = {"leaves_at IS NOT NULL": fail_if_at_risk, "because = 'not-kept'": fail_if_lapsing}
     leaves = any(

@@ -110,8 +110,11 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
         f"""
         SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")},
             {_finite("keep_until")}, {_finite("delete_from")},
-            there, complete, keeps_deleted
-        FROM decided LEFT JOIN (SELECT name, keeps_deleted FROM listings WHERE kind = 'store')
+            there, complete, partial, keeps_deleted
+        FROM decided
+        LEFT JOIN (SELECT asset_no, store AS place, partial FROM copies) AS copy
+            ON copy.asset_no = decided.asset_no AND place = store::VARCHAR
+        LEFT JOIN (SELECT name, keeps_deleted FROM listings WHERE kind = 'store')
             ON name = store::VARCHAR
         WHERE asset_id = ? ORDER BY store
     """,
@@ -130,6 +133,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             _utc(delete),
             there,
             complete,
+            partial,
             kept,
         )
         for (
@@ -143,6 +147,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             delete,
             there,
             complete,
+            partial,
             kept,
         ) in rows
     )

@@ -421,8 +421,13 @@ def put_in_place(made: Path, path: Path) -> None:
     """Move a file from the private folder to its place, whole or not at all. Raises RetainerError
     when it cannot be written there."""
     try:
-        with whole(path) as half, made.open("rb") as source, half.open("xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        with whole(path) as half:
+            try:
+                made.rename(half)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                shutil.copyfile(made, half)
     except OSError as error:
         raise RetainerError(
             f"{path} cannot be written: {error.strerror}", hint="is the disk full or read-only?"
@@ -734,7 +739,8 @@ def actions(
         "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
         "epoch(deadline), bytes, last_copy, source, action "
         f"FROM numbered WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
-        "AND ($store IS NULL OR store = $store) AND ($only IS NULL OR list_contains($only, n)) "
+        "AND ($store IS NULL OR store = $store) "
+        "AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) "
         f"ORDER BY {order}",
         {"decision": decision, "store": store, "only": None if only is None else sorted(only)},
     )

@@ -72,15 +72,17 @@ def open_api(
     settings: Settings,
     on_wait: Callable[[str], None] = lambda _: None,
     stop: Stop | None = None,
-    budget: float | None = None,
+    *,
+    hasty: bool = False,
 ) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
-    are none. `budget`: so many seconds one call is tried again for at most."""
+    are none. `hasty`: what fails is given up within seconds, unless 100ms asks to wait."""
     source = settings.source
     return HmsApi(
         source.url,
         credentials(),
-        retry_budget=budget or BUDGET_SECONDS,
+        retry_budget=HASTY_SECONDS if hasty else BUDGET_SECONDS,
+        asked_budget=BUDGET_SECONDS,
         on_wait=on_wait,
         stop=stop,
         media_hosts=source.media_hosts,
@@ -91,9 +93,9 @@ def open_downloads(
     settings: Settings, on_wait: Callable[[str], None], stop: Stop, *, hasty: bool = False
 ) -> Downloads:
     """The bytes of what 100ms lists; without credentials each of them is refused, and what is
-    copied from stores is not. `hasty`: give up within seconds on what fails."""
+    copied from stores is not. `hasty`: as `open_api`."""
     try:
-        return open_api(settings, on_wait, stop, HASTY_SECONDS if hasty else None)
+        return open_api(settings, on_wait, stop, hasty=hasty)
     except RetainerError as error:
         return NoDownloads(error)
 

@@ -28,6 +28,10 @@ def partial(local: Project, name: str = A) -> bytes:
     return content
 
 
+def explained(local: Project) -> str:
+    return " ".join(local.run("explain", A).stdout.split())
+
+
 def in_days(days: float) -> str:
     return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -37,9 +41,11 @@ def test_a_partial_copy_counts_once_a_person_accepts_it_and_the_record_says_who(
 ) -> None:
     partial(local)
     assert pairs(local.plan())[A, "vault"] == "copy"
+    assert "a partial copy lies there: the bytes are no mp4" in explained(local)
     told = local.run("accept", A, "--reason", "all that there was", "--owner", "@acme/legal")
     assert "it does not begin like an mp4" in told.stdout
     assert pairs(local.plan())[A, "vault"] == "keep"
+    assert "a partial copy that counts lies there: the bytes are no mp4" in explained(local)
     shown = " ".join(local.run("show", "p.plan").stdout.split())
     assert f"The partial copy of {A} in vault counts (policies/accepted.yaml:4: all that" in shown
     local.hosted(B, video(2))

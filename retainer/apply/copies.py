@@ -152,6 +152,7 @@ class Copies:
     # ── one copy ────────────────────────────────────────────────────────────────────────────────
 
     def _copy(self, action: Action, downloads: Downloads) -> None:
+        verified = self._again.pop(action.n, {})
         places = [action.store, action.source if action.origin and action.source else HOSTED]
         if self._places.is_resting(action, places) or not self._places.is_usable(action):
             return
@@ -176,9 +177,15 @@ class Copies:
                 store=action.store,
                 key=action.target,
             )
-        self._try(action, places, self._task(action, record, downloads), record)
+        self._try(action, places, self._task(action, record, downloads, verified), record)
 
-    def _task(self, action: Action, record: dict[str, Any], downloads: Downloads) -> Task:
+    def _task(
+        self,
+        action: Action,
+        record: dict[str, Any],
+        downloads: Downloads,
+        verified: dict[str, Written],
+    ) -> Task:
         def begun(key: str, upload: str) -> None:
             self._job.journal.write(
                 "upload", row=action.n, store=action.store, key=key, upload=upload
@@ -194,7 +201,7 @@ class Copies:
             lambda: self._places.check(action.store),
             begun,
             self._job.clock(),
-            verified=self._again.pop(action.n, {}),
+            verified=verified,
         )
 
     def _downloads(self, action: Action) -> Downloads:

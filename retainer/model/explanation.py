@@ -44,6 +44,8 @@ class Pair:
     delete_from: datetime | None
     there: bool
     complete: bool
+    partial: str | None = None
+    """Why what lies there is no more than a partial copy."""
     recoverable: str | None = None
     """How it can still be read once it is deleted there, in words."""
 

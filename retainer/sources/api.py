@@ -155,12 +155,13 @@ class HmsApi:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] | None = None,
         retry_budget: float = BUDGET_SECONDS,
+        asked_budget: float | None = None,
         on_wait: Callable[[str], None] = lambda _: None,
         stop: Stop | None = None,
         media_hosts: Sequence[str] = (),
     ) -> None:
-        """`media_hosts`: patterns of the hosts that parts of a recording may lie on, beside its
-        own."""
+        """`asked_budget`: as `retry_budget`, where 100ms itself asks to wait; `media_hosts`:
+        patterns of the hosts that parts of a recording may lie on, beside its own."""
         held = (
             (credentials.access_key, credentials.secret)
             if not credentials.token
@@ -175,7 +176,8 @@ class HmsApi:
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
-        self._patience = Patience(retry_budget, sleep or self._stop.wait, on_wait)
+        asked = retry_budget if asked_budget is None else asked_budget
+        self._patience = Patience(retry_budget, asked, sleep or self._stop.wait, on_wait)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)

@@ -35,15 +35,26 @@ class Again(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`budget` in seconds; `on_wait` is told in a sentence of every wait."""
+    """`budget` in seconds, and `asked_budget` where the server itself asks to wait, which concerns
+    all calls; `on_wait` is told in a sentence of every wait."""
 
     budget: float = BUDGET_SECONDS
+    asked_budget: float = BUDGET_SECONDS
     sleep: Callable[[float], None] = time.sleep
     on_wait: Callable[[str], None] = lambda _: None
 
     def try_again(self, what: str, call: Callable[[], Answer]) -> Answer:
         """Make a call until it does not raise Again. Raises SourceFailed when it went on so for the
         budget or 12 tries."""
+
+        def budget_of(error: BaseException | None) -> float:
+            asked = isinstance(error, Again) and error.patience is not None
+            return self.asked_budget if asked else self.budget
+
+        def is_enough(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            ends = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+            return state.attempt_number >= TRIES or ends > budget_of(error)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
@@ -61,7 +72,7 @@ class Patience:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Again),
             wait=wait,
-            stop=tenacity.stop_before_delay(self.budget) | tenacity.stop_after_attempt(TRIES),
+            stop=is_enough,
             sleep=self.sleep,
             before_sleep=before_sleep,
             reraise=True,
@@ -69,14 +80,15 @@ class Patience:
         try:
             return retrying(call)
         except Again as error:
-            if error.patience is not None and error.patience > self.budget:
+            budget = budget_of(error)
+            if error.patience is not None and error.patience > budget:
                 message = (
                     f"{what}: {error} and asks to wait {error.patience:.0f} s, longer than "
-                    f"the {self.budget:.0f} s that one call may take"
+                    f"the {budget:.0f} s that one call may take"
                 )
                 raise SourceFailed(message, hint="run it again later") from None
             raise SourceFailed(
-                f"{what}: {error}, and went on so for {self.budget:.0f} s or {TRIES} tries",
+                f"{what}: {error}, and went on so for {budget:.0f} s or {TRIES} tries",
                 hint="run it again later",
             ) from None
 

@@ -868,6 +868,8 @@ def _pair(pair: Pair, now: datetime, erasures: Collection[str], page: Page) -> s
         if pair.there
         else "nothing lies there"
     )
+    if pair.partial:
+        lies = f"a partial copy{' that counts' if pair.complete else ''} lies there: {pair.partial}"
     if pair.store in ORIGINS:
         lies = "it lies there"
     words = _WORDS.get(pair.decision, pair.decision)
