@@ -81,7 +81,7 @@ def left(project: Project) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("words", [("plan",), ("facts", "--out", "f.duckdb"), ("adopt", "uploads")])
+@pytest.mark.parametrize("words", [("plan",), ("adopt", "uploads")])
 def test_a_run_that_is_ended_leaves_no_names_of_rooms_behind(
     local: Project, number: int, words: tuple[str, ...]
 ) -> None:
