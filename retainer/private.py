@@ -11,11 +11,10 @@ import tempfile
 import time
 import uuid
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 _home: Path | None = None
-_mine: list[Path] = []
+_mine: dict[Path | None, Path] = {}
 
 
 def keep_private_in(state: Path) -> None:
@@ -26,17 +25,14 @@ def keep_private_in(state: Path) -> None:
 
 
 def private_folder() -> Path:
-    """The folder of this process. Those that killed processes left are removed."""
-    return _made_in(_home)
-
-
-@cache
-def _made_in(home: Path | None) -> Path:
-    folder = _held_in(home) if home is not None else None
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="retainer-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _mine.append(folder)
+    """The folder of this process, made anew where somebody took it away. Those that killed
+    processes left are removed."""
+    folder = _mine.get(_home)
+    if folder is None or not folder.is_dir():
+        folder = _held_in(_home) if _home is not None else None
+        folder = folder or Path(tempfile.mkdtemp(prefix="retainer-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _mine[_home] = folder
     return folder
 
 
@@ -71,7 +67,7 @@ def _remove_unless_held(folder: Path) -> None:
 
 def forget_private_folder() -> None:
     """Remove it, where the process ends without its farewells."""
-    for folder in _mine:
+    for folder in _mine.values():
         shutil.rmtree(folder, ignore_errors=True)
 
 

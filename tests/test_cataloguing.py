@@ -369,7 +369,8 @@ def test_what_lies_there_already_is_adopted_as_inferred_and_no_object_is_changed
         }
     )
     erased = local.plan("erase.plan", expect=None)
-    assert sum(row["decision"] == "delete" for row in erased["rows"]) == 2
+    of_the_session = sum(facts.get("session_id") == SESSION for facts in SHAPES.values())
+    assert sum(row["decision"] == "delete" for row in erased["rows"]) == of_the_session == 3
 
 
 def test_what_100ms_still_knows_is_left_to_a_plan(local: Project) -> None:

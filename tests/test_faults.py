@@ -1239,11 +1239,11 @@ def test_no_room_for_temporary_files(
             patch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
             patch.setattr("retainer.cli.keep_private_in", lambda _state: None)
             patch.setattr("retainer.private._home", None)
-            private._made_in.cache_clear()
+            private._mine.clear()
 
         def lift() -> None:
             patch.undo()
-            private._made_in.cache_clear()
+            private._mine.clear()
 
         folders.under(row, strike, lift=lift)
 
