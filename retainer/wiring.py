@@ -69,20 +69,15 @@ def open_stores(
 
 
 def open_api(
-    settings: Settings,
-    on_wait: Callable[[str], None] = lambda _: None,
-    stop: Stop | None = None,
-    *,
-    hasty: bool = False,
+    settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None
 ) -> HmsApi:
     """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
-    are none. `hasty`: what fails is given up within seconds, unless 100ms asks to wait."""
+    are none."""
     source = settings.source
     return HmsApi(
         source.url,
         credentials(),
-        retry_budget=HASTY_SECONDS if hasty else BUDGET_SECONDS,
-        asked_budget=BUDGET_SECONDS,
+        retry_budget=BUDGET_SECONDS,
         on_wait=on_wait,
         stop=stop,
         media_hosts=source.media_hosts,
@@ -90,14 +85,15 @@ def open_api(
 
 
 def open_downloads(
-    settings: Settings, on_wait: Callable[[str], None], stop: Stop, *, hasty: bool = False
-) -> Downloads:
+    settings: Settings, on_wait: Callable[[str], None], stop: Stop
+) -> tuple[Downloads, Downloads]:
     """The bytes of what 100ms lists; without credentials each of them is refused, and what is
-    copied from stores is not. `hasty`: as `open_api`."""
+    copied from stores is not. And the same, which give up soon on what fails."""
     try:
-        return open_api(settings, on_wait, stop, hasty=hasty)
+        api = open_api(settings, on_wait, stop)
+        return api, api.hasty(HASTY_SECONDS)
     except RetainerError as error:
-        return NoDownloads(error)
+        return NoDownloads(error), NoDownloads(error)
 
 
 def clock_of_100ms(settings: Settings) -> Callable[[], datetime]:

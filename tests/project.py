@@ -112,7 +112,6 @@ class Project:
             patch.setattr(sys, "stdin", io.StringIO())
             if self.impatient:
                 patch.setattr(wiring, "BUDGET_SECONDS", 0.5)
-                patch.setattr(wiring, "HASTY_SECONDS", 0.5)
             s3_account.session.cache_clear()  # it would remember other credentials
             with pytest.raises(SystemExit) as ended:
                 main()

@@ -7,7 +7,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime
 from posixpath import basename
 from typing import Any
@@ -155,13 +156,12 @@ class HmsApi:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] | None = None,
         retry_budget: float = BUDGET_SECONDS,
-        asked_budget: float | None = None,
         on_wait: Callable[[str], None] = lambda _: None,
         stop: Stop | None = None,
         media_hosts: Sequence[str] = (),
     ) -> None:
-        """`asked_budget`: as `retry_budget`, where 100ms itself asks to wait; `media_hosts`:
-        patterns of the hosts that parts of a recording may lie on, beside its own."""
+        """`media_hosts`: patterns of the hosts that parts of a recording may lie on, beside its
+        own."""
         held = (
             (credentials.access_key, credentials.secret)
             if not credentials.token
@@ -176,12 +176,19 @@ class HmsApi:
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
-        asked = retry_budget if asked_budget is None else asked_budget
-        self._patience = Patience(retry_budget, asked, sleep or self._stop.wait, on_wait)
+        self._patience = Patience(retry_budget, retry_budget, sleep or self._stop.wait, on_wait)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)
         self._date: str | None = None
+
+    def hasty(self, seconds: float) -> HmsApi:
+        """The same, over the same connections, which gives up after so many seconds what fails,
+        unless 100ms asks to wait."""
+        other = copy(self)
+        other._patience = replace(self._patience, budget=min(seconds, self._patience.budget))
+        other._media = self._media.with_patience(other._patience)
+        return other
 
     def close(self) -> None:
         self._answers.close()

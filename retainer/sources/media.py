@@ -49,6 +49,10 @@ class Media:
         self._may_be_local = may_be_local
         self._hosts = hosts
 
+    def with_patience(self, patience: Patience) -> Media:
+        """The same, over the same connections."""
+        return Media(self._connections, patience, self._may_be_local, self._hosts)
+
     def may_lead(self, page: str, address: str) -> bool:
         return may_lead(page, address, self._hosts)
 
