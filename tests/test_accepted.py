@@ -11,10 +11,16 @@ from pathlib import Path
 import pytest
 from project import POLICY, Project, pairs, video
 
+from retainer.apply.copies import Copies
 from retainer.journal.file import read_journal
 
 A, B = "a" * 24, "b" * 24
 LIFTED = ("--lift", "count:store:vault", "--lift", "percent:store:vault")
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Copies, "_pause", lambda *_: None)
 
 
 def partial(local: Project, name: str = A) -> bytes:

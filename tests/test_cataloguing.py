@@ -23,6 +23,7 @@ from conftest import SERVERS, endpoint_of
 from project import POLICY, ROOM, Project, make_project, pairs, video
 
 from retainer import cataloguing
+from retainer.apply.copies import Copies
 from retainer.demo.standin import StandIn
 from retainer.inventory.shapes import recognised
 from retainer.ports import Seen
@@ -189,6 +190,12 @@ def test_a_copy_of_many_objects_that_is_not_what_its_manifest_says_is_not_record
     assert pairs(vault.plan())[B, "vault"] == "copy"
 
 
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Copies, "_pause", lambda *_: None)
+
+
+@pytest.mark.usefixtures("without_pauses")
 @pytest.mark.parametrize("odd", ["not begun like its kind", "a zip without an end"])
 def test_a_partial_copy_of_one_file_stays_partial_after_a_rebuild(local: Project, odd: str) -> None:
     local.write(ALL)
@@ -204,6 +211,7 @@ def test_a_partial_copy_of_one_file_stays_partial_after_a_rebuild(local: Project
     assert pairs(local.plan())[A, "vault"] == "copy"
 
 
+@pytest.mark.usefixtures("without_pauses")
 def test_what_is_partial_under_another_name_stays_beside_the_copy_and_holds_up_nothing(
     local: Project,
 ) -> None:
@@ -219,6 +227,7 @@ def test_what_is_partial_under_another_name_stays_beside_the_copy_and_holds_up_n
     assert bytes(5000) in local.content("vault").values()
 
 
+@pytest.mark.usefixtures("without_pauses")
 @pytest.mark.parametrize("lost", ["a segment", "the end"])
 def test_a_partial_copy_of_many_objects_is_replaced_after_a_rebuild(
     local: Project, lost: str
