@@ -15,7 +15,7 @@ from retainer.apply.copies import Copies
 from retainer.journal.file import read_journal
 
 A, B = "a" * 24, "b" * 24
-LIFTED = ("--lift", "count:store:vault", "--lift", "percent:store:vault")
+UPLOADS = ("--lift", "empty:store:uploads")
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +80,22 @@ def test_what_was_accepted_is_no_better_than_its_bytes(local: Project) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     local.run("verify", "vault", expect=1)
     assert pairs(local.plan())[A, "vault"] == "copy"
+
+
+def test_an_upload_that_came_after_the_accepted_copy_is_copied_and_does_not_go_for_it(
+    local: Project,
+) -> None:
+    local.uploaded(A, bytes(5000))
+    local.plan()
+    local.apply(expect=7)
+    local.plan()
+    local.run("accept", A, "--reason", "all that there was")
+    assert pairs(local.plan("p.plan", *UPLOADS))[A, "uploads"] == "delete"
+    (path,) = Path(local.stores["uploads"].prefix).rglob("*.mp4")
+    path.unlink()
+    local.uploaded(A, video(1))
+    decided = pairs(local.plan(expect=None))
+    assert (decided[A, "vault"], decided[A, "uploads"]) == ("copy", "blocked")
 
 
 def test_a_plan_that_rests_on_what_is_not_accepted_any_more_is_refused(local: Project) -> None:

@@ -201,10 +201,12 @@ FROM clashing JOIN member USING (cohort_no) GROUP BY ALL ORDER BY ALL;
 CREATE OR REPLACE TEMP VIEW unfinished AS
 SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
 
--- A partial copy counts once a person has accepted it.
+-- A partial copy counts once a person has accepted it, and as long as its upload is what it was.
+CREATE OR REPLACE TEMP TABLE good_enough AS
+SELECT asset_no FROM known WHERE asset_id IN (FROM accepted);
 CREATE OR REPLACE TEMP VIEW counted AS
-SELECT * REPLACE (coalesce(complete, false) OR (partial IS NOT NULL AND asset_no IN
-    (SELECT asset_no FROM known WHERE asset_id IN (FROM accepted))) AS complete)
+SELECT * REPLACE (coalesce(complete, false) OR (partial IS NOT NULL AND superseded IS NOT TRUE
+    AND asset_no IN (FROM good_enough)) AS complete)
 FROM copies;
 
 -- What a snapshot leaves open is never taken for the better: not complete, locked, owners not
