@@ -417,17 +417,26 @@ class Scene:
             for seen in self.writer("uploads").list()
         }
         entries = self.catalog()
-        partial = {(entry["key"], entry["version"]) for entry in entries if entry["broken"]}
+        partial = {
+            (entry["key"], entry["version"])
+            for entry in entries
+            if entry["broken"] or entry["partial"]
+        }
         lies = {
             seen.key.split("/")[5]: b"".join(vault.read(seen))
             for seen in vault.list()
             if (seen.key, seen.version) not in partial
         }
-        return State(lies, uploads, copied, [entry for entry in entries if not entry["broken"]])
+        return State(
+            lies,
+            uploads,
+            copied,
+            [entry for entry in entries if not (entry["broken"] or entry["partial"])],
+        )
 
     def catalog(self) -> list[dict[str, Any]]:
-        """Every entry of the vault's catalog, read by DuckDB from parts that are whole; `broken`:
-        what was kept and does not count."""
+        """Every entry of the vault's catalog, read by DuckDB from parts that are whole; `broken`,
+        `partial`: what was kept and does not count."""
         vault, entries = self.writer("vault"), []
         for seen in vault.list("_retainer/catalog/"):
             content = b"".join(vault.read(seen))
@@ -435,7 +444,8 @@ class Scene:
             part = self.project.root / "part.parquet"
             part.write_bytes(content)
             found = duckdb.sql(
-                f"SELECT asset_id, store, key, object_size, version, crc32c, broken FROM '{part}'"
+                "SELECT asset_id, store, key, object_size, version, crc32c, broken, partial "
+                f"FROM '{part}'"
             )
             entries += [
                 dict(zip(found.columns, values, strict=True)) for values in found.fetchall()

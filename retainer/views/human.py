@@ -893,7 +893,7 @@ def _pair(pair: Pair, now: datetime, erasures: Collection[str], page: Page) -> s
     return page.wrapped(f"{words} in {pair.store}{extra}{by} ({lies})", "  ", "      ")
 
 
-_ALIKE = 3
+_ALIKE = 5
 """So many troubles of one kind are told together."""
 
 
@@ -909,16 +909,16 @@ def _troubles(
         if len(alike) >= _ALIKE:
             what = many(len(alike), decision, "copies" if decision == "copy" else f"{decision}s")
             come = f" from {bucket}" if bucket else ""
-            texts = [f"{sign} {what}{come} in {store} {together}: {cause}"]
+            told = [f"{what}{come} in {store} {together}: {cause}"]
         else:
-            texts = [
-                f"{sign} {each.decision} {each.asset_id} in {each.store} {ended}: {each.cause}"
-                for each in alike
+            told = [
+                f"{decision} {each.asset_id} in {store} {ended}: {each.cause}" for each in alike
             ]
-        for text in texts:
-            yield page.wrapped(page.paint(text, *(["red"] if sign == "!" else [])), "", "    ")
-        if alike[0].hint:
-            yield page.wrapped(f"hint: {alike[0].hint}", "    ")
+        for text in told:
+            styles = ["red"] if sign == "!" else []
+            yield page.wrapped(page.paint(f"{sign} {text}", *styles), "", "    ")
+            if alike[0].hint:
+                yield page.wrapped(f"hint: {alike[0].hint}", "    ")
         if len(alike) >= _ALIKE:
             few = ", ".join(sorted(each.asset_id for each in alike)[:5])
             more = f" and {len(alike) - 5:,} more" if len(alike) > 5 else ""
