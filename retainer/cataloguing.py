@@ -269,7 +269,8 @@ def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:
         return []
     kind = kind_of(record["type"], seen.key)
     odd = None if look.seen.archived else _oddity(work, look, kind)
-    return [record | _entry(work, look) | {"partial": odd}]
+    told = (recorded_in(look.metadata) or {}).get("partial")
+    return [record | _entry(work, look) | {"partial": odd or told}]
 
 
 def _oddity(work: Work, look: Look, kind: str) -> str | None:

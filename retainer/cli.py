@@ -1055,10 +1055,12 @@ def accept(asset_id: str, reason: str, owner: str | None) -> None:
 
     Example: `retainer accept 6544d1e2f3a4b5c6d7e8f901 --reason "plays to its last minute"`
     """
-    from retainer.inventory.facts import partial_copies
+    from retainer.inventory.facts import is_text, partial_copies
     from retainer.policy.accepting import ACCEPTED, with_acceptance
     from retainer.whole import whole
 
+    if not is_text(reason + (owner or "")):
+        raise WrongUsage("the reason is no text that can be written down", hint="write it in UTF-8")
     root, settings, policies = _project()
     if told := next((each for each in policies.accepts if each.asset_id == asset_id), None):
         raise WrongUsage(f"{told.where} accepts {asset_id} already")

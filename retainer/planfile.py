@@ -644,6 +644,7 @@ class _Said(BaseModel):
     lock_until: str | None = None
     made_of: _SaidObject | None = None
     doubt: str | None = None
+    partial: str | None = None
     facts: _SaidFacts
 
 
@@ -691,6 +692,8 @@ class Action:
     doubt: str | None = None
     """Of a copy: what asks for it, where nothing is certain to; of a delete: what had asked so, and
     is certain by now not to."""
+    partial: str | None = None
+    """Of a copy: why what it is read from is no more than a part, which a person accepted."""
 
 
 def _said(text: str) -> _Said:
@@ -784,6 +787,7 @@ def actions(
                 said.facts.model_dump(),
                 said.made_of.planned("") if said.made_of else None,
                 said.doubt,
+                said.partial,
             )
 
 

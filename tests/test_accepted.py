@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -223,3 +224,26 @@ def test_what_lies_where_retainer_has_no_store_or_nowhere_gets_advice_that_can_b
     assert "Nobody declared azure://acme, where 1 recording is said to lie" in shown
     assert "declare it as a store" not in shown
     assert "100ms tells no path of 1 recording" in shown
+
+
+def test_an_accepted_part_is_no_source_while_100ms_may_have_the_whole_and_never_passes_for_it(
+    local: Project,
+) -> None:
+    partial(local)
+    local.run("accept", A, "--reason", "all that there was")
+    more = {"id": "more", "match": {"asset_id": A}, "keep": [{"in": "cold", "for": "1y"}]}
+    local.stores["cold"] = replace(
+        local.stores["vault"], name="cold", url=f"{local.stores['vault'].url}-cold"
+    )
+    Path(local.stores["cold"].prefix).mkdir(parents=True)
+    local.write(POLICY | {"rules": [*POLICY["rules"], more]})
+    rows = {row["store"]: row for row in local.plan()["rows"] if row["asset_id"] == A}
+    assert (rows["cold"]["decision"], rows["cold"]["source"]) == ("copy", "hosted")
+    local.api._rows["recording-assets"].clear()
+    local.api._listings.clear()
+    rows = {row["store"]: row for row in local.plan()["rows"] if row["asset_id"] == A}
+    assert (rows["cold"]["decision"], rows["cold"]["source"]) == ("copy", "vault")
+    local.apply(expect=None)
+    local.plan()
+    (local.root / "policies/accepted.yaml").unlink()
+    assert {pairs(local.plan())[A, name] for name in ("vault", "cold")} == {"lost"}

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -35,14 +35,23 @@ from retainer.planfile import Action
 from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
 
 TRIES = 3
-SOON = timedelta(hours=42)
-"""What is so long past its deadline leaves 100ms within hours: it is not put behind the others."""
+SOON = timedelta(hours=24)
+"""What is so long past its deadline leaves 100ms within a day: it is not put behind the others."""
 LONG = 4 << 20
 """A quarter of the workers at most has so long bodies on its way at once: more of them are slower
 on few cores (docs/performance.md), and take more memory."""
 TOGETHER = 16
 """So many copies at once go beside another of the same recording: one that waits for the other
 holds memory meanwhile (stores/parts.py), of which there must be enough for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A copy that failed and is tried again, and what of it was verified."""
+
+    action: Action
+    error: RetainerError
+    verified: dict[str, Written]
 
 
 class Copies:
@@ -52,7 +61,7 @@ class Copies:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._taken_up: set[int] = set()
         self._attempt = 1
-        self._again: dict[int, dict[str, Written]] = {}
+        self._again: dict[int, _Again] = {}
         self._bodies = threading.Semaphore(max(1, job.workers // 4))
         self._together = min(job.workers, TOGETHER)
         self._more = threading.Semaphore(self._together)
@@ -152,7 +161,8 @@ class Copies:
     # ── one copy ────────────────────────────────────────────────────────────────────────────────
 
     def _copy(self, action: Action, downloads: Downloads) -> None:
-        verified = self._again.pop(action.n, {})
+        before = self._again.pop(action.n, None)
+        verified = before.verified if before else {}
         places = [action.store, action.source if action.origin and action.source else HOSTED]
         if self._places.is_resting(action, places) or not self._places.is_usable(action):
             return
@@ -243,7 +253,7 @@ class Copies:
                     if soon:
                         self._pause(attempt)
                         continue
-                    self._again[action.n] = task.verified
+                    self._again[action.n] = _Again(action, error, task.verified)
                     return
                 self._outcomes.failed(action, error.message, error.hint)
             except Exception as error:
@@ -256,6 +266,12 @@ class Copies:
                 self._places.answered(*places)
                 self._outcomes.copied(action, copied, record)
             return
+
+    def tell_waiting(self) -> None:
+        """What failed and was to be tried again, where the run ends before that."""
+        for each in list(self._again.values()):
+            self._outcomes.failed(each.action, each.error.message, each.error.hint)
+        self._again.clear()
 
     def _pause(self, attempt: int) -> None:
         self._job.stop.wait(min(8.0, 0.25 * 4.0**attempt))
@@ -320,4 +336,5 @@ def of_the_copy(action: Action) -> dict[str, Any]:
         if action.made_of
         else {}
     )
-    return upload | ({"in_doubt": action.doubt} if action.doubt else {})
+    marks = {"in_doubt": action.doubt, "partial": action.partial}
+    return upload | {name: value for name, value in marks.items() if value}

@@ -41,7 +41,7 @@ def object_metadata(record: Mapping[str, Any], length: int | None) -> dict[str, 
         if len(text) <= _METADATA_BYTES or len(facts) <= 2:
             return {"retainer-record": text[:_METADATA_BYTES]} | said
         longest = max(
-            (key for key in facts if key not in ("asset_id", "left_out")),
+            (key for key in facts if key not in ("asset_id", "left_out", "in_doubt")),
             key=lambda key: len(str(facts[key])),
         )
         del facts[longest]

@@ -63,6 +63,9 @@ class Outcomes:
 
     def gone(self, action: Action, cause: str) -> None:
         """100ms says that it has nothing of it: the next plan does not try it again."""
+        if action.facts.get("status") not in (None, "completed", "failed"):
+            self.failed(action, cause, "100ms has not made it yet, and may never")
+            return
         mark = self._job.mark_of(str(action.facts.get("path") or ""))
         self.failed(action, cause, "nothing can bring it back from there", gone=mark)
 

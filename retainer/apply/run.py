@@ -60,6 +60,7 @@ class Run:
         except Stopped:
             self.summary.interrupted = True
         finally:
+            self._copies.tell_waiting()
             self.outcomes.write_parts(everything=True)
             self.places.tell_abilities()
         return self.summary

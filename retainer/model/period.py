@@ -131,6 +131,10 @@ def parse_period(text: str) -> Period:
         )
     else:
         meant = _meant(text)
+        try:
+            meant = parse_period(meant).text if meant else None
+        except ValueError:
+            meant = None
         raise ValueError(
             f"not a period; did you mean `{meant}`?"
             if meant

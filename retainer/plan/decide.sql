@@ -237,12 +237,14 @@ SELECT DISTINCT asset_no FROM lying
 WHERE complete AND asset_no IN (SELECT asset_no FROM missing UNION ALL SELECT asset_no FROM lying
     WHERE NOT complete);
 
--- What was copied since a rule was not certain, and is certain by now not to ask for it.
+-- What was copied since a rule was not certain, and is certain by now not to ask for it. After a
+-- while nobody means that any more: what another rule has kept since is not undone for it.
 CREATE OR REPLACE TEMP TABLE undone AS
 SELECT asset_no, lying.store, min(clause_no) AS undone_by
 FROM lying JOIN doubts ON doubts.doubt = in_doubt AND doubts.store::place = lying.store
 JOIN member USING (asset_no)
-WHERE complete AND (cohort_no, item_no) NOT IN (SELECT (cohort_no, item_no) FROM matched)
+WHERE complete AND $now < created + INTERVAL 45 DAY
+    AND (cohort_no, item_no) NOT IN (SELECT (cohort_no, item_no) FROM matched)
 GROUP BY ALL;
 
 -- Of what 100ms hosts: what no keep or hold asks for, and no erasure, and no store has. It is gone

@@ -77,7 +77,7 @@ FROM (
 
 CREATE OR REPLACE TEMP TABLE held AS
 SELECT asset_no, store, complete, coalesce(archived, false) AS archived, folder, objects, broken,
-    superseded, made_of, made_of_version
+    superseded, made_of, made_of_version, partial
 FROM counted
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
     WHERE decision IN ('copy', 'delete'));
@@ -86,15 +86,19 @@ WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
 -- declared; else 100ms. Nothing is read from an archive while something else has it.
 CREATE OR REPLACE TEMP TABLE reading AS
 SELECT * EXCLUDE (best), best.source, best.folder, best.made_of, best.made_of_version,
+    best.partial,
     list_filter(best.objects, lambda o: o.complete) AS whole
 FROM (
     SELECT acting.asset_no, acting.store, decision,
         arg_min(struct_pack(source := held.store, folder := folder, objects := held.objects,
             made_of := held.made_of,
-            made_of_version := held.made_of_version),
-                (archived, here.scheme <> there.scheme, there.rank)) AS best
+            made_of_version := held.made_of_version, partial := held.partial),
+                (held.partial IS NOT NULL, archived, here.scheme <> there.scheme, there.rank)) AS best
     FROM acting
     JOIN held ON held.asset_no = acting.asset_no AND held.complete AND (thaw OR NOT archived)
+        -- an accepted part is no source while 100ms may have the whole
+        AND (held.partial IS NULL OR NOT (elsewhere OR (hosted AND (acting.created IS NULL
+            OR $now < acting.created + INTERVAL 15 DAY))))
     JOIN stores AS there ON there.store = held.store
     JOIN stores AS here ON here.store = acting.store
     WHERE decision = 'copy'
@@ -147,6 +151,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'witnesses', witnesses,
         'doubt', doubt,
+        'partial', source_partial,
         'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
             AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',
@@ -164,7 +169,7 @@ FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
         OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
             coalesce(there.superseded, false) AS superseded,
-        reading.made_of, reading.made_of_version
+        reading.made_of, reading.made_of_version, reading.partial AS source_partial
     FROM acting
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)

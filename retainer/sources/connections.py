@@ -75,7 +75,8 @@ def is_local(address: str) -> bool:
             ]
         except (OSError, UnicodeError):
             return False  # nobody knows it, so nothing will be reached there
-    return any(not each.is_global for number in numbers for each in (number, *_within(number)))
+    every = [each for number in numbers for each in (number, *_within(number))]
+    return any(not each.is_global or getattr(each, "is_site_local", False) for each in every)
 
 
 _TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))

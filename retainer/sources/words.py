@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -9,7 +10,7 @@ LONGEST = 200
 _PRIVATE = re.compile(
     r"(?i)\b(?:https?(?::|&)|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+"
     r"|\b(?:x-amz-|x-goog-|signature|sig|token|credential|key|password|secret)[\w-]*=\S+"
-    r"|\b(?:name|room|user|peer)\s+['\"][^'\"]*['\"]"
+    r"|\b(?:name|room|user|peer)\s*[:=]?\s*['\"“][^'\"”]*['\"”]|\b(?:named|name[:=]|user:)\s.*"
 )
 """Addresses can be signed, and an ARN, an address of mail or what a room is called names a
 person."""
@@ -18,7 +19,8 @@ person."""
 def said_in(body: str) -> str:
     """The code and message of an error as S3, GCS, OSS and the 100ms API write them, on one line;
     empty where there is none."""
-    return " ".join(_PRIVATE.sub("…", _found(body)).split())[:LONGEST].strip()
+    told = html.unescape(_found(body))
+    return " ".join(_PRIVATE.sub("…", told).split())[:LONGEST].strip()
 
 
 def _found(body: str) -> str:
