@@ -218,6 +218,9 @@ def _spoil(recordings: Sequence[Recording], faults: Faults, now: datetime) -> No
     for each in _next(ours, 6, "lost"):
         each.missing = set(each.files)
     for each in _next(single, 6, "lost"):  # once 100ms has said that it is not there
+        each.asset["created_at"] = _stamp(
+            now - timedelta(days=3)
+        )  # within a day nobody believes it
         each.missing = set(each.files)
     for each in _next(kind(hosted=True, unzipped=True), 5, "gone from 100ms (404)"):
         each.missing = {name for name in each.files if name.endswith("seg-1.ts")}

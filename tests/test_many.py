@@ -538,7 +538,7 @@ def effects_of(project: Project, plan: str, deletes: int, **how: str) -> int:
 TINY = {
     "master.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0/index.m3u8\n",
     "0/index.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nseg.ts\n#EXT-X-ENDLIST\n",
-    "0/seg.ts": b"G" * 188,
+    "0/seg.ts": b"G" + bytes(187),
 }
 
 

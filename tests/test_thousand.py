@@ -112,7 +112,7 @@ def found_in_the_catalog(store: Store, folder: Path) -> dict[str, Known]:
     rclone(store, "copy", "lab:_retainer/catalog", str(folder))
     entries = duckdb.sql(f"""
         SELECT key, object_size, sha256 FROM '{folder}/*.parquet'
-        WHERE store = '{store.name}' AND broken IS NOT TRUE QUALIFY row_number() OVER (PARTITION BY
+        WHERE store = '{store.name}' AND broken IS NOT TRUE AND partial IS NULL QUALIFY row_number() OVER (PARTITION BY
             key ORDER BY copied_at DESC) = 1
     """).fetchall()
     return {key: Known(size, sha256) for key, size, sha256 in entries}
