@@ -10,7 +10,8 @@ LONGEST = 200
 _PRIVATE = re.compile(
     r"(?i)\b(?:https?(?::|&)|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+"
     r"|\b(?:x-amz-|x-goog-|signature|sig|token|credential|key|password|secret)[\w-]*=\S+"
-    r"|\b(?:name|room|user|peer)\s*[:=]?\s*['\"“][^'\"”]*['\"”]|\b(?:named|name[:=]|user:)\s.*"
+    r"|\b(?:name|room|user|peer)\s*[:=]?\s*['\"“][^'\"”]*['\"”]"
+    r"|\b(?:named|name[:=]|user:)\s(?!arn:).*"
 )
 """Addresses can be signed, and an ARN, an address of mail or what a room is called names a
 person."""
