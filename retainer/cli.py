@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 
     from retainer.apply.run import Run
     from retainer.cataloguing import Work
+    from retainer.model.change import Impact
     from retainer.model.diagnostic import Diagnostic
     from retainer.model.outcome import Census
     from retainer.model.rule import Match, Policies
     from retainer.model.setting import Settings, Store
     from retainer.planfile import PlanFile
-    from retainer.views.human import Page
+    from retainer.views.page import Document, Reading
+    from retainer.views.terminal import Page
 
 EXIT = {
     "only copies": 2,
@@ -211,13 +213,48 @@ def _leave(code: int) -> NoReturn:
 
 
 def _page(stream: Any = None) -> Page:
-    from retainer.views.human import Page
+    from retainer.views.terminal import Page
 
     stream = stream or sys.stdout
+    forced = bool(os.environ.get("FORCE_COLOR"))
+    refused = bool(os.environ.get("NO_COLOR"))
     if stream is None or not stream.isatty():
-        return Page()
-    colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    return Page(os.get_terminal_size(stream.fileno()).columns, colour)
+        return Page(colour=forced and not refused)
+    colour = forced or os.environ.get("TERM") != "dumb"
+    return Page(os.get_terminal_size(stream.fileno()).columns, colour and not refused)
+
+
+def _reading(timezone: str) -> Reading:
+    """Who reads what this command says: in the policies' zone, now."""
+    from retainer.model.calendar import zone_named
+    from retainer.views.page import Reading
+
+    try:
+        return Reading(zone_named(timezone), now())
+    except ValueError:
+        return Reading(clock=now())
+
+
+def _print(document: Document, timezone: str, form: str = "text", *, err: bool = False) -> None:
+    """A page in the form that was asked for: text, markdown or html."""
+    click.echo(_written(document, timezone, form, err=err), err=err, nl=False)
+
+
+def _written(
+    document: Document, timezone: str, form: str, max_chars: int | None = None, *, err: bool = False
+) -> str:
+    reading = _reading(timezone)
+    if form == "markdown":
+        from retainer.views.markdown import MAX_CHARS, markdown
+
+        return markdown(document, reading, max_chars or MAX_CHARS)
+    if form == "html":
+        from retainer.views.html import html
+
+        return html(document, reading)
+    from retainer.views.terminal import terminal
+
+    return terminal(document, _page(sys.stderr if err else sys.stdout), reading)
 
 
 def _root() -> Path:
@@ -244,10 +281,10 @@ def _project() -> tuple[Path, Settings, Policies]:
 
 
 def _fail_on(mistakes: list[Diagnostic]) -> None:
-    from retainer.views.human import mistakes_text
+    from retainer.views.mistakes import mistakes_page
 
     if mistakes:
-        click.echo(mistakes_text(mistakes, _page(sys.stderr)), err=True, nl=False)
+        _print(mistakes_page(mistakes), "UTC", err=True)
     if any(not mistake.is_warning for mistake in mistakes):
         raise Exit(PoliciesWrong.exit_code)
 
@@ -303,6 +340,26 @@ def _only(text: str | None) -> Match | None:
         f"--only: {first.message}" + (f" ({first.hint})" if first.hint else ""),
         hint="for example --only '{type: chat}'",
     )
+
+
+def _form(*more: str) -> Callable[[Any], Any]:
+    """The option that says in which form a command answers."""
+    known = ["text", "json", "markdown", "html", *more]
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(known),
+        default="text",
+        help="Of the answer on stdout." if not more else "Of the answer; jsonl and csv: its rows.",
+    )
+
+
+_MAX_CHARS = click.option(
+    "--max-chars",
+    type=click.IntRange(min=2000),
+    metavar="N",
+    help="Markdown is at most so long (60000): lists are cut first, counts and totals stay.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -391,10 +448,10 @@ def help_(code: str | None) -> None:
     """
     from retainer.policy.codes import CODES
     from retainer.policy.diagnostics import nearest
-    from retainer.views.human import table
+    from retainer.views.terminal import aligned
 
     if code is None:
-        click.echo(table((key, title) for key, (title, _) in CODES.items()))
+        click.echo(aligned((key, title) for key, (title, _) in CODES.items()))
         return
     if code.upper() not in CODES:
         close = nearest(code.upper(), CODES)
@@ -545,7 +602,8 @@ def facts(out: Path) -> None:
     is_flag=True,
     help="Tell the names of rooms that were renamed, also without a terminal.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@_form("jsonl", "csv")
+@_MAX_CHARS
 def plan(
     out: Path | None,
     as_of: datetime | None,
@@ -557,6 +615,7 @@ def plan(
     lift: tuple[str, ...],
     with_names: bool,
     form: str,
+    max_chars: int | None,
 ) -> None:
     """Show what the policies mean today, and write it to a plan file.
 
@@ -602,6 +661,7 @@ def plan(
             only,
             frozenset(lift),
             recent,
+            bool(journal),
             tuple(weak_stores(journal).items()),
             state_id(state),
             tuple(gone_sources(journal).items()),
@@ -629,7 +689,7 @@ def plan(
         else None
     )
     told = state / "told-losses.json"
-    _show(made, out, form, names, frozenset(_texts_in(told)))
+    _show(made, out, form, names, frozenset(_texts_in(told)), max_chars)
     if form == "text" and as_of is None and snapshot is None:
         rows = made.connection.execute("SELECT asset_id FROM plan WHERE decision = 'lost'")
         with suppress(OSError), whole(told) as half:
@@ -722,38 +782,210 @@ def _show(
     form: str,
     names: Mapping[tuple[str, str], list[str]] | None = None,
     told_losses: frozenset[str] = frozenset(),
+    max_chars: int | None = None,
 ) -> None:
     from retainer.planfile import overview
-    from retainer.views.human import plan_text
-    from retainer.views.machine import plan_json
+    from retainer.views.machine import plan_csv, plan_json, plan_lines
+    from retainer.views.plan import plan_page
 
-    shown = os.path.relpath(path)
-    text = (
-        plan_json(made)
-        if form == "json"
-        else plan_text(
-            made.header,
-            overview(made, told_losses=told_losses),
-            _page(),
-            made.fingerprint,
-            shown,
-            names or {},
-        )
+    if form in ("jsonl", "csv"):
+        for line in plan_lines(made) if form == "jsonl" else plan_csv(made):
+            click.echo(line, nl=False)
+        return
+    if form == "json":
+        click.echo(plan_json(made), nl=False)
+        return
+    timezone = made.header.timezone
+    page = plan_page(
+        made.header,
+        overview(made, MOST_SHOWN[form], told_losses),
+        _reading(timezone),
+        made.fingerprint,
+        os.path.relpath(path),
+        names or {},
     )
-    click.echo(text, nl=False)
+    click.echo(_written(page, timezone, form, max_chars), nl=False)
+
+
+MOST_SHOWN = {"text": 10, "markdown": 100, "html": 5_000}
+"""So many recordings of each group a page tells."""
+
+
+@cli.command()
+@click.option(
+    "--base",
+    required=True,
+    metavar="REF|DIR",
+    help="What to compare with: a commit (origin/main), or a folder with a retainer.yaml.",
+)
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Facts to decide on. Default: those of the last plan, else they are gathered.",
+)
+@click.option("--as-of", callback=_moment, metavar="T", help="Decide for this moment.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    type=click.Choice(["shortens", "deletes", "breach"]),
+    help="Exit 0 but for these: something is kept less long (2), is due now (3), or breaches a "
+    "limit (4).",
+)
+@_form()
+@_MAX_CHARS
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the answer to this file."
+)
+@click.option(
+    "--html",
+    "report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the same as one HTML file beside it.",
+)
+def impact(
+    base: str,
+    snapshot: Path | None,
+    as_of: datetime | None,
+    fail_on: tuple[str, ...],
+    form: str,
+    max_chars: int | None,
+    out: Path | None,
+    report: Path | None,
+) -> None:
+    """Say what a change of the policies does: which recordings go now, sooner, later or elsewhere.
+
+    The policies of BASE and those at hand are decided on the same facts at the same moment; what is
+    due anyway is told apart. Exit 0 where no recording is treated differently, 2 where some are, 3
+    where something is due now that was not, 4 for a limit or a ceiling that is newly breached, 8
+    for facts that are incomplete, 10 for policies that are wrong. Merging deletes nothing: only
+    `apply` does.
+
+    \b
+    Examples:
+      retainer impact --base origin/main
+      retainer impact --base origin/main --facts facts.duckdb --format markdown --out comment.md
+      retainer impact --base ../main --fail-on deletes --fail-on breach
+    """
+    from retainer.impact import Side
+    from retainer.impact import impact as decided
+    from retainer.journal.file import gone_sources, read_journal, recent_deletes, state_id
+    from retainer.plan.limits import Deletes
+    from retainer.planning import Making
+    from retainer.revision import commit_of, project_at
+    from retainer.views.impact import impact_page
+    from retainer.views.machine import impact_json
+
+    root, settings, policies = _project()
+    state = _state(root, settings)
+    before, was, commit = project_at(base, root)
+    if snapshot is None:
+        snapshot = state / "facts.duckdb"
+        if not snapshot.is_file():
+            _gathered(root, settings, policies, snapshot)
+    journal, moment = read_journal(state), as_of or now()
+    making = Making(
+        moment,
+        recent=tuple(
+            Deletes(store, rule, count, size)
+            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
+        ),
+        has_journal=bool(journal),
+        state=state_id(state),
+        gone=tuple(gone_sources(journal).items()),
+    )
+    told = decided(
+        snapshot,
+        Side(before, was, base, commit),
+        Side(settings, policies, "this change", commit_of(root)),
+        root.name,
+        making,
+    )
+    code = _impact_exit(told, fail_on)
+    page = impact_page(told, _reading(settings.timezone), code)
+    text = (
+        impact_json(told) if form == "json" else _written(page, settings.timezone, form, max_chars)
+    )
+    _put(out, text)
+    if report is not None:
+        _put(report, _written(page, settings.timezone, "html"))
+    raise Exit(code)
+
+
+def _impact_exit(told: Impact, fail_on: tuple[str, ...]) -> int:
+    """The exit code of an impact; where several apply: 8 > 4 > 3 > 2. `fail_on`: only for these."""
+    if told.incomplete:
+        return EXIT["incomplete"]
+    fails = set(fail_on) or {"shortens", "deletes", "breach", "effects"}
+    if told.breaches_more and "breach" in fails:
+        return EXIT["held back"]
+    if told.deletes_more and "deletes" in fails:
+        return EXIT["deletes"]
+    if (told.effects and "effects" in fails) or (told.shortens and "shortens" in fails):
+        return EXIT["only copies"]
+    return 0
+
+
+def _put(path: Path | None, text: str) -> None:
+    """Print a text, or leave it at a path, whole or not at all."""
+    from retainer.whole import whole
+
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with whole(path) as half:
+            half.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise RetainerError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@cli.command("policy-diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="[NEW]", required=False)
+@_form()
+def policy_diff(old: str, new: str | None, form: str) -> None:
+    """Say in words what is written otherwise, without any facts: each rule keeps longer, shorter,
+    elsewhere, or for other recordings.
+
+    OLD and NEW are commits, or folders with a retainer.yaml; without NEW, the policies at hand.
+    Exit 0 where nothing is another one, 2 where something is, 3 where something may go sooner.
+    Examples: `retainer policy-diff origin/main`, `retainer policy-diff v1 v2`
+    """
+    from retainer.policy.changes import changes
+    from retainer.revision import project_at
+    from retainer.views.changes import changes_page
+    from retainer.views.machine import changes_json
+
+    root = _root()
+    before, was, _ = project_at(old, root)
+    if new is None:
+        _, after, is_now = _project()
+    else:
+        after, is_now, _ = project_at(new, root)
+    found = changes(was, is_now, before, after)
+    if form == "json":
+        click.echo(changes_json(found), nl=False)
+    else:
+        _print(changes_page(found, old, new or "this change"), after.timezone, form)
+    means = [change for change in found if change.turn != "same"]
+    shortens = any(change.shortens for change in means)
+    raise Exit(EXIT["deletes"] if shortens else EXIT["only copies"] if means else 0)
 
 
 @cli.command()
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def show(path: Path, form: str) -> None:
+@_form("jsonl", "csv")
+@_MAX_CHARS
+def show(path: Path, form: str, max_chars: int | None) -> None:
     """Show a plan file again. JSON lists every row with its reason.
 
-    Example: `retainer show today.plan --format json | jq '.rows[] | select(.decision == "delete")'`
+    Examples: `retainer show today.plan`, `retainer show today.plan --format html > plan.html`,
+    `retainer show today.plan --format jsonl | jq 'select(.decision == "delete")'`
     """
     from retainer.planfile import read_plan
 
-    _show(read_plan(path), path, form)
+    _show(read_plan(path), path, form, max_chars=max_chars)
 
 
 @cli.command()
@@ -778,7 +1010,7 @@ def show(path: Path, form: str) -> None:
     metavar="N",
     help="So many actions at once (32); a store far away takes more, a small machine fewer.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@_form()
 def apply(
     path: Path,
     approve_deletes: int | None,
@@ -799,8 +1031,9 @@ def apply(
     from retainer.applying import World, carry_out, prepare
     from retainer.journal.file import read_journal
     from retainer.progress import Applying
-    from retainer.views.human import summary_text
     from retainer.views.machine import summary_json
+    from retainer.views.plan import until_when
+    from retainer.views.run import run_page
 
     root, settings, policies = _project()
     state = _state(root, settings)
@@ -830,9 +1063,12 @@ def apply(
             workers=workers,
         )
     _applying.clear()
-    click.echo(
-        summary_json(done) if form == "json" else summary_text(done, _page(), str(path)), nl=False
-    )
+    if form == "json":
+        click.echo(summary_json(done), nl=False)
+    else:
+        reading = _reading(header.timezone)
+        until = until_when(header.limits, now(), reading) or ""
+        _print(run_page(done, str(path), prepared.held_back, until), header.timezone, form)
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
     if any(resting.credentials for resting in done.resting.values()):
@@ -891,7 +1127,7 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
     from retainer import wiring
     from retainer.cataloguing import Work
     from retainer.progress import Gathering
-    from retainer.views.human import census_text
+    from retainer.views.census import census_page
     from retainer.views.machine import census_json
 
     root, settings, _ = _project()
@@ -907,10 +1143,10 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
                 STOP,
             )
         )
-    click.echo(
-        census_json(census) if form == "json" else census_text(census, _page(), what, store),
-        nl=False,
-    )
+    if form == "json":
+        click.echo(census_json(census), nl=False)
+    else:
+        _print(census_page(census, what, store), settings.timezone, form)
     if census.failed or census.broken or census.missing or census.replaced:
         raise Exit(EXIT["partly"] if census.failed else 1)
 
@@ -977,12 +1213,9 @@ def unlock(store: str, run_id: str | None) -> None:
     )
 
 
-FORM = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-
-
 @cli.command()
 @click.argument("store")
-@FORM
+@_form()
 def adopt(store: str, form: str) -> None:
     """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred.
     No object is changed.
@@ -1010,7 +1243,7 @@ def catalog() -> None:
 
 @catalog.command("rebuild")
 @click.argument("store")
-@FORM
+@_form()
 def catalog_rebuild(store: str, form: str) -> None:
     """Make the catalog of a store again from its objects alone: their metadata, their manifests and
     their checksums.
@@ -1032,7 +1265,7 @@ def catalog_rebuild(store: str, form: str) -> None:
     metavar="P",
     help="Only P percent of the objects, drawn anew.",
 )
-@FORM
+@_form()
 def verify(store: str, sample: float, form: str) -> None:
     """Read copies back and compare them with their checksums. What is broken is partial from then
     on, and the next plan repairs it.
@@ -1100,7 +1333,7 @@ def accept(asset_id: str, reason: str, owner: str | None) -> None:
     is_flag=True,
     help="Show the names of rooms and templates, and metadata, also without a terminal.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+@_form()
 def explain(
     asset_id: str, as_of: datetime | None, snapshot: Path | None, names: bool, form: str
 ) -> None:
@@ -1114,7 +1347,7 @@ def explain(
 
     from retainer.explaining import explain as explained
     from retainer.journal.file import gone_sources, read_journal
-    from retainer.views.human import explanation_text
+    from retainer.views.explanation import explanation_page
     from retainer.views.machine import explanation_json
 
     root, settings, policies = _project()
@@ -1133,9 +1366,10 @@ def explain(
                 for name, value in told.facts
             ),
         )
-    click.echo(
-        explanation_json(told) if form == "json" else explanation_text(told, _page()), nl=False
-    )
+    if form == "json":
+        click.echo(explanation_json(told), nl=False)
+    else:
+        _print(explanation_page(told, _reading(settings.timezone)), settings.timezone, form)
 
 
 @cli.command()
@@ -1153,7 +1387,7 @@ def test(files: tuple[Path, ...]) -> None:
     """
     from retainer.cases import Decider, run_file
     from retainer.settings import find_root
-    from retainer.views.human import outcomes_text
+    from retainer.views.outcomes import outcomes_page
 
     own = _project()[2] if find_root(Path.cwd()) else None
     decider = Decider()
@@ -1162,7 +1396,7 @@ def test(files: tuple[Path, ...]) -> None:
         found, wrong = run_file(path, str(path), own, decider)
         outcomes += found
         mistakes += wrong
-    click.echo(outcomes_text(outcomes, _page()), nl=False)
+    _print(outcomes_page(outcomes), "UTC")
     _fail_on(mistakes)
     if any(outcome.failures for outcome in outcomes):
         raise Exit(PoliciesWrong.exit_code)

@@ -110,7 +110,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
         f"""
         SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")},
             {_finite("keep_until")}, {_finite("delete_from")},
-            there, complete, partial, keeps_deleted
+            there, complete, partial, keeps_deleted, also_no
         FROM decided
         LEFT JOIN (SELECT asset_no, store AS place, partial FROM copies) AS copy
             ON copy.asset_no = decided.asset_no AND place = store::VARCHAR
@@ -135,6 +135,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             complete,
             partial,
             kept,
+            names.get(also),
         )
         for (
             store,
@@ -149,6 +150,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             complete,
             partial,
             kept,
+            also,
         ) in rows
     )
 

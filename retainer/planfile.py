@@ -28,7 +28,7 @@ from retainer.model.printable import shown
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.1"
+FORMAT = "4.2"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -86,10 +86,15 @@ COLUMNS = {
     # facts: what holds can match on,
     # less names
     "action": "VARCHAR",
+    # the id of what stands beside `rule`: of a delete, the keep that was the last to end; of what a
+    # hold blocks, the hold that certainly covers it
+    "also": "VARCHAR",
 }
 """The rows; pairs with nothing there and nothing needed are left out. Moments in UTC (9999-12-31:
 never, 0001-01-01: always), sizes in bytes. Quiet rows (kept, unmanaged, lapses) come first; what
 only others need is NULL on them, also `last_copy` and `assumed`."""
+_ADDED = {"also"}
+"""Columns that the first plans of this major format do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ class LimitState:
     allowed: float
     breached: bool
     lifted: bool
+    lately: float = 0.0
+    """How much of `used` was deleted in the last 24 hours, before this plan."""
 
     @property
     def lift(self) -> str:
@@ -152,6 +159,8 @@ class ItemState:
     matches: int = 0
     may_match: int = 0
     """Of how many recordings it is not certain whether it matches them."""
+    requested: str | None = None
+    """Of an erasure: when the request came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +276,11 @@ class Header(BaseModel):
     deletes: int
     delete_bytes: int
     last_copies: int
+    timezone: str = "UTC"
+    """The calendar of the policies, in which people are told moments."""
+    remembered: str = ""
+    """Whence the deletes of the last 24 hours are known: `journal`, `stores` (what they remember),
+    or `nothing`; empty in plans of older formats."""
     accepted: list[Accepted] = []
     unseen_keys: list[UnseenKey] = []
 
@@ -543,9 +557,14 @@ def _take_rows(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     there = {
         name: kind for name, kind, *_ in connection.execute(f"DESCRIBE FROM {file}").fetchall()
     }
+    known = frozenset(there)
+    there = {name: COLUMNS[name] for name in _ADDED} | there
     if wrong := [name for name, kind in COLUMNS.items() if there.get(name) != kind]:
         raise ValueError(f"its column {wrong[0]} is missing, or of another kind")
-    columns = ", ".join(COLUMNS)
+    absent = _ADDED - known
+    columns = ", ".join(
+        f"NULL::{kind} AS {name}" if name in absent else name for name, kind in COLUMNS.items()
+    )
     connection.execute(
         f"CREATE TABLE numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL ORDER BY n"
     )
@@ -847,15 +866,21 @@ class Line:
     last_copy: bool
     source: str | None
     lock_until: datetime | None
+    created: datetime | None
+    also: str | None
+    doubtful: bool
+    """Whether nothing is certain to ask for this copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that belong together: their number, their bytes, and the first few of them."""
+    """Rows that belong together: their number, their bytes, and the first few of them. `assets`: of
+    so many recordings."""
 
     key: tuple[str, ...]
     count: int
     bytes: int
+    assets: int
     lines: tuple[Line, ...]
 
 
@@ -877,6 +902,9 @@ class Overview:
     when the first does."""
     others: tuple[Group, ...]
     totals: tuple[tuple[str, int, int], ...]
+    assets_deleted: int
+    assets_copied: int
+    """Of how many recordings copies are deleted, and made."""
 
 
 _LINE = (
@@ -886,7 +914,9 @@ _LINE = (
     "AS delete_from, "
     "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
     "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) "
-    "END AS lock_until"
+    "END AS lock_until, "
+    "epoch(coalesce(created, try_cast(action->>'$.facts.created' AS TIMESTAMP))) AS created, also, "
+    "coalesce(decision = 'copy' AND action->>'$.doubt' IS NOT NULL, false) AS doubtful"
 )
 
 
@@ -894,7 +924,7 @@ def _line(*values: Any) -> Line:
     row = dict(zip((each.name for each in fields(Line)), values, strict=True))
     moments = {
         name: _moment(row[name])
-        for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until")
+        for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until", "created")
     }
     return Line(
         **row | moments | {"because": tuple(row["because"].split(", ")) if row["because"] else ()}
@@ -927,14 +957,15 @@ def overview(
         rows = connection.execute(f"""
             SELECT [{", ".join(f"coalesce({column}, '')" for column in by)}] AS key,
                 count(*) OVER same,
-                (coalesce(sum(bytes) OVER same, 0))::BIGINT, COLUMNS(* EXCLUDE n)
+                (coalesce(sum(bytes) OVER same, 0))::BIGINT,
+                count(DISTINCT asset_id) OVER same, COLUMNS(* EXCLUDE n)
             FROM told WHERE {where} WINDOW same AS (PARTITION BY {", ".join(by)})
             QUALIFY row_number() OVER (PARTITION BY {", ".join(by)} ORDER BY n) <= {shown} ORDER BY
                 key, n
         """).fetchall()
         return tuple(
-            Group(tuple(key), count, size, tuple(_line(*row[3:]) for row in group))
-            for (key, count, size), group in groupby(rows, key=lambda row: row[:3])
+            Group(tuple(key), count, size, assets, tuple(_line(*row[4:]) for row in group))
+            for (key, count, size, assets), group in groupby(rows, key=lambda row: row[:4])
         )
 
     risk = connection.execute(
@@ -947,14 +978,20 @@ def overview(
         "SELECT count(*), coalesce(sum(bytes), 0)::BIGINT, epoch(min(until)) FROM plan "
         "WHERE because = 'not-kept'"
     ).fetchone()
-    assert risk is not None and aside is not None and lapsing is not None
+    acted = connection.execute(
+        "SELECT count(DISTINCT asset_id) FILTER (decision = 'delete'), "
+        f"count(DISTINCT asset_id) FILTER (decision = 'copy') FROM told WHERE {ACTIONS}"
+    ).fetchone()
+    assert risk is not None and aside is not None and lapsing is not None and acted is not None
     return Overview(
         deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
         at_risk=lines("leaves_at IS NOT NULL", shown, "leaves_at, n"),
         at_risk_count=risk[0],
         first_leaves_at=_moment(risk[1]),
-        copies=groups(f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store"),
-        blocked=groups("decision = 'blocked'", "because"),
+        copies=groups(
+            f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store", "doubtful::VARCHAR"
+        ),
+        blocked=groups("decision = 'blocked'", "because", "also"),
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
@@ -971,4 +1008,6 @@ def overview(
                 "decision ORDER BY decision"
             ).fetchall()
         ),
+        assets_deleted=acted[0],
+        assets_copied=acted[1],
     )

@@ -33,7 +33,7 @@ from retainer.model.rule import (
     metadata_keys,
 )
 from retainer.model.setting import NO_PATH, Settings
-from retainer.plan.decide import Clause, decide
+from retainer.plan.decide import decide
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.plan.predicates import metadata_sql
@@ -258,6 +258,8 @@ class Making:
     scope: str | None = None
     lifts: frozenset[str] = frozenset()
     recent: tuple[Deletes, ...] = ()
+    has_journal: bool = False
+    """Whether there is a journal here that `recent` was read from."""
     weak: tuple[tuple[str, tuple[str, str]], ...] = ()
     """Stores that lack an ability: which, and what that means."""
     state: str | None = None
@@ -275,35 +277,62 @@ def make_plan(
     connection = open_facts(facts, settings, dict(making.gone))
     try:
         with whole_facts(facts):
-            clauses = decide(connection, policies, making.now, settings.timezone)
-            targets = {
-                store.name: key_sql(store)
-                for store in settings.stores
-                if not store.written_by_100ms
-            }
-            make_lines(
-                connection,
-                targets,
-                [store.name for store in settings.stores if store.lock],
-                making.now,
-                making.only,
-            )
-            header = _header(connection, settings, policies, clauses, project, making)
+            weighing = weigh(connection, settings, policies, making)
+            header = _header(connection, settings, policies, weighing, project, making)
             made = write_plan(connection, header)
         put_in_place(made, out)
     finally:
         connection.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """What was decided with: the rules, holds and erasures that counted, and what limits and
+    ceilings come to."""
+
+    items: tuple[Rule | Hold | Erasure, ...]
+    limits: tuple[LimitState, ...]
+    clashes: tuple[ClashState, ...]
+    remembered: str
+
+
+def weigh(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
+) -> Weighing:
+    """Decide at `making.now` on facts that were opened, and leave the plan's rows: the views
+    `lines` and `quiet_lines`, and the tables they are made of."""
+    clauses = decide(connection, policies, making.now, settings.timezone)
+    targets = {
+        store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms
+    }
+    locking = [store.name for store in settings.stores if store.lock]
+    make_lines(connection, targets, locking, making.now, making.only)
+    items = tuple({id(clause.item): clause.item for clause in clauses}.values())
+    return Weighing(
+        items,
+        tuple(_limits(connection, settings, making)),
+        tuple(
+            ClashState(
+                ceiling=items[ceiling - 1].id,
+                keep=items[keep - 1].id,
+                assets=count,
+                lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
+            )
+            for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
+        ),
+        _remembered(connection, making),
+    )
+
+
 def _header(
     connection: duckdb.DuckDBPyConnection,
     settings: Settings,
     policies: Policies,
-    clauses: Sequence[Clause],
+    weighing: Weighing,
     project: Path,
     making: Making,
 ) -> Header:
-    items = list({id(clause.item): clause.item for clause in clauses}.values())
+    items = weighing.items
     copies, copy_bytes, deletes, delete_bytes, last = _one(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
@@ -349,20 +378,15 @@ def _header(
                 digest=item_digest(item),
                 matches=sure,
                 may_match=maybe,
+                requested=write_moment(item.requested)
+                if isinstance(item, Erasure) and item.requested
+                else None,
             )
             for item, (sure, maybe) in zip(items, _matches(connection, len(items)), strict=True)
         ],
         sources=_sources(connection, making),
-        limits=_limits(connection, settings, making),
-        clashes=[
-            ClashState(
-                ceiling=items[ceiling - 1].id,
-                keep=items[keep - 1].id,
-                assets=count,
-                lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
-            )
-            for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
-        ],
+        limits=list(weighing.limits),
+        clashes=list(weighing.clashes),
         undeclared=_undeclared(connection),
         targets=_targets(connection, settings),
         renamed=_renamed(connection, policies),
@@ -373,6 +397,8 @@ def _header(
             ).fetchall()
         ],
         zones=zones_version(),
+        timezone=settings.timezone,
+        remembered=weighing.remembered,
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
         unseen_keys=_unseen_keys(connection, policies),
@@ -588,6 +614,7 @@ def _limits(
             allowed=limit.allowed,
             breached=limit.breached,
             lifted=f"{limit.name}:{limit.scope}" in making.lifts,
+            lately=limit.lately,
         )
         for limit in evaluate(
             settings.limits,
@@ -617,6 +644,14 @@ def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Delet
         mine += [Deletes(store, *each) for each in own]
         others += [Deletes(store, *each) for each in rest]
     return remembered(making.recent, mine, others)
+
+
+def _remembered(connection: duckdb.DuckDBPyConnection, making: Making) -> str:
+    """Whence the deletes of the last 24 hours are known."""
+    if making.has_journal:
+        return "journal"
+    anchored = "SELECT count(*) > 0 FROM listings WHERE anchors IS NOT NULL"
+    return "stores" if connection.execute(anchored).fetchone() == (True,) else "nothing"
 
 
 def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:

@@ -138,15 +138,18 @@ def test_exit_codes_of_a_plan(local: Project) -> None:
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_plan_fits_the_terminal_and_never_cuts_an_id(width: int, local: Project) -> None:
     from retainer.planfile import overview, read_plan
-    from retainer.views.human import Page, plan_text
+    from retainer.views.page import Reading
+    from retainer.views.plan import plan_page
+    from retainer.views.terminal import Page, terminal
 
     for n in range(3):
         local.hosted(f"a{n:023x}", video(n))
     local.plan()
     plan = read_plan(local.root / "p.plan")
-    text = plan_text(plan.header, overview(plan), Page(width), plan.fingerprint, "p.plan")
+    page = plan_page(plan.header, overview(plan), Reading(), plan.fingerprint, "p.plan")
+    text = terminal(page, Page(width), Reading())
     assert all(f"a{n:023x}" in text for n in range(3))
-    assert all(len(line) <= width for line in text.splitlines() if "Fingerprint" not in line)
+    assert all(len(line) <= width for line in text.splitlines() if "fingerprint" not in line)
 
 
 def test_an_unknown_asset_is_said_to_be_unknown_with_the_nearest_one(local: Project) -> None:

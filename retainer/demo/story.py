@@ -17,7 +17,7 @@ import click
 from retainer.demo.standin import Faults, StandIn
 from retainer.errors import RetainerError
 from retainer.planfile import read_plan
-from retainer.views.human import Page
+from retainer.views.terminal import Page
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
 HELD, ERASED = "5e55000000000000000000aa", "5e55000000000000000000bb"

@@ -48,6 +48,9 @@ class Pair:
     """Why what lies there is no more than a partial copy."""
     recoverable: str | None = None
     """How it can still be read once it is deleted there, in words."""
+    also: str | None = None
+    """Of a delete: the keep that was the last to end; of what a hold blocks: the hold that is
+    certain to cover it."""
 
 
 @dataclass(frozen=True, slots=True)

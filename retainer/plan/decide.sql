@@ -178,7 +178,8 @@ SELECT
 FROM placed GROUP BY cohort_no, store;
 
 CREATE OR REPLACE TEMP TABLE fate AS
-SELECT cohort_no, max(erasure) AS erasure, min(clause_no) FILTER (kind = 'hold') AS held_by
+SELECT cohort_no, max(erasure) AS erasure, min(clause_no) FILTER (kind = 'hold') AS held_by,
+    min(clause_no) FILTER (kind = 'hold' AND certain) AS surely_held_by
 FROM standing GROUP BY cohort_no;
 
 -- A certain keep that reaches beyond an at_most wins, and is a clash.
@@ -280,7 +281,7 @@ WITH pair AS (
 ), asked AS (
     SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes,
         member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
-        fate.erasure, fate.held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
+        fate.erasure, fate.held_by, fate.surely_held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
         safe.asset_no IS NOT NULL AS safe, undone_by, asking.doubt AS asking,
         created + INTERVAL 15 DAY AS lapse,
@@ -347,6 +348,10 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         WHEN verdict = 'keep' THEN deleted_by
         WHEN verdict = 'lapses' THEN erasure
     END AS clause_no,
+    -- What people are told beside it: the hold that certainly covers what is due, or the keep that
+    -- was the last to end.
+    CASE WHEN verdict = 'due' THEN CASE WHEN held_by IS NOT NULL THEN surely_held_by
+        WHEN erasure IS NULL AND keep_until > earliest_delete THEN kept_by END END AS also_no,
     CASE verdict
         WHEN 'keep' THEN CASE
             WHEN held_here OR created IS NULL THEN TIMESTAMP 'infinity'

@@ -42,6 +42,8 @@ class Limit:
     used: float
     allowed: float
     breached: bool
+    lately: float = 0.0
+    """How much of `used` the last 24 hours brought, before the plan."""
 
 
 def remembered(
@@ -77,12 +79,31 @@ def evaluate(
         for scope in (f"store:{each.store}", f"rule:{each.rule}"):
             count[scope] += each.count
             size[scope] += each.bytes
+    lately: dict[str, Deletes] = {}
+    for each in recent:
+        for scope in (f"store:{each.store}", f"rule:{each.rule}"):
+            known = lately.get(scope, Deletes("", "", 0, 0))
+            lately[scope] = Deletes("", "", known.count + each.count, known.bytes + each.bytes)
     for each in planned:
         now[each.store] += each.count
     found: list[Limit] = []
     for scope in sorted(touched):
-        found.append(Limit("count", scope, count[scope], limits.count, count[scope] > limits.count))
-        found.append(Limit("bytes", scope, size[scope], limits.bytes, size[scope] > limits.bytes))
+        before = lately.get(scope, Deletes("", "", 0, 0))
+        found.append(
+            Limit(
+                "count",
+                scope,
+                count[scope],
+                limits.count,
+                count[scope] > limits.count,
+                before.count,
+            )
+        )
+        found.append(
+            Limit(
+                "bytes", scope, size[scope], limits.bytes, size[scope] > limits.bytes, before.bytes
+            )
+        )
         kind, _, store = scope.partition(":")
         if kind == "store" and store not in passing:
             copies = held[store].copies if store in held else 0

@@ -162,17 +162,19 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             -- what is cut off of a path could be what a hold asks for
             'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []),
                 'path') ELSE not_known END)
-    )::VARCHAR END AS action
+    )::VARCHAR END AS action,
+    also
 FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
     ELSE $target END END AS target FROM (
     SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, lies_nowhere, many), many
-        OR reading.folder IS NOT NULL AS many, rule, rule_at, source, reading.folder, whole,
+        OR reading.folder IS NOT NULL AS many, names.rule, names.rule_at, beside.rule AS also, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
             coalesce(there.superseded, false) AS superseded,
         reading.made_of, reading.made_of_version, reading.partial AS source_partial
     FROM acting
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)
+    LEFT JOIN names AS beside ON beside.clause_no = also_no
     LEFT JOIN reading USING (asset_no, store, decision)
     LEFT JOIN staying USING (asset_no, decision)
     LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from retainer.model.change import Change, Impact
 from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
-from retainer.planfile import action_of
+from retainer.planfile import COLUMNS, action_of
 
 if TYPE_CHECKING:
     from retainer.planfile import Header, PlanFile
@@ -23,27 +25,53 @@ FORMAT_VERSION = "1.0"
 def plan_json(plan: PlanFile) -> str:
     """The whole plan: header and every row. Moments are RFC 3339, sizes bytes; `forever` is a
     moment without an end."""
-    relation = plan.connection.execute("FROM plan_text")
-    columns = [column[0] for column in relation.description or ()]
-    rows = []
-    for values in relation.fetchall():
-        row = dict(zip(columns, values, strict=True))
-        # What stands in a column is what counts, whatever an action claims beside it.
-        rows.append(
-            {
-                name: value
-                for name, value in (action_of(row.pop("action")) | row).items()
-                if value is not None
-            }
-        )
     return _dumped(
         {
             "format_version": FORMAT_VERSION,
             "fingerprint": plan.fingerprint,
             "header": _header(plan.header),
-            "rows": rows,
+            "rows": list(_rows(plan)),
         }
     )
+
+
+def plan_lines(plan: PlanFile) -> Iterator[str]:
+    """The rows of a plan as JSON Lines, read as they are asked for."""
+    for row in _rows(plan):
+        yield _ascii_safe(json.dumps(row, ensure_ascii=False)) + "\n"
+
+
+def plan_csv(plan: PlanFile) -> Iterator[str]:
+    """The rows of a plan as CSV (RFC 4180), with a header; what is not there is empty."""
+    columns = [name for name in COLUMNS if name != "action"]
+    yield ",".join(columns) + "\r\n"
+    for row in _rows(plan):
+        yield ",".join(_field(row.get(name)) for name in columns) + "\r\n"
+
+
+def _field(value: Any) -> str:
+    """One field. What a spreadsheet would take for a formula is marked as text."""
+    if value is None:
+        return ""
+    text = printable(str(value).lower() if isinstance(value, bool) else str(value))
+    if text[:1] in ("=", "+", "@") or (text[:1] == "-" and not isinstance(value, (int, float))):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[",]', text) else text
+
+
+def _rows(plan: PlanFile) -> Iterator[dict[str, Any]]:
+    cursor = plan.connection.cursor()
+    cursor.execute("FROM plan_text")
+    columns = [column[0] for column in cursor.description or ()]
+    while some := cursor.fetchmany(1000):
+        for values in some:
+            row = dict(zip(columns, values, strict=True))
+            # What stands in a column is what counts, whatever an action claims beside it.
+            yield {
+                name: value
+                for name, value in (action_of(row.pop("action")) | row).items()
+                if value is not None
+            }
 
 
 def _header(header: Header) -> dict[str, Any]:
@@ -60,6 +88,22 @@ def summary_json(done: Summary) -> str:
     )
 
 
+def impact_json(told: Impact) -> str:
+    """What a change of policies does. Moments are RFC 3339, sizes bytes."""
+    flags = {
+        "shortens": told.shortens,
+        "deletes_more": told.deletes_more,
+        "breaches_more": told.breaches_more,
+    }
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(told), **flags})
+
+
+def changes_json(changes: Sequence[Change]) -> str:
+    """What is written otherwise in the policies."""
+    told = [dataclasses.asdict(change) for change in changes]
+    return _dumped({"format_version": FORMAT_VERSION, "changes": told})
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -70,14 +114,13 @@ def _dumped(value: Any) -> str:
             return write_moment(item)
         raise TypeError(type(item).__name__)
 
-    text = json.dumps(value, indent=2, default=plain, ensure_ascii=False)
-    return (
-        re.sub(
-            r"[^\n -~]",
-            lambda found: (
-                found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1]
-            ),
-            text,
-        )
-        + "\n"
+    return _ascii_safe(json.dumps(value, indent=2, default=plain, ensure_ascii=False)) + "\n"
+
+
+def _ascii_safe(text: str) -> str:
+    """JSON in which what a terminal would obey is escaped."""
+    return re.sub(
+        r"[^\n -~]",
+        lambda found: found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1],
+        text,
     )

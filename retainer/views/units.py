@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Literal
+
+Kind = Literal["text", "id", "place", "count", "bytes", "moment", "since"]
+"""What a cell is: `moment` to the minute; `since`: a moment whose day is meant, where it is the
+start of one."""
+Cell = str | int | float | datetime | None
+
+
+def shown_cell(cell: Cell, kind: Kind, zone: tzinfo = UTC) -> str:
+    """A cell of a table as text, by what its column holds."""
+    if cell is None:
+        return "? B" if kind == "bytes" else ""
+    if isinstance(cell, datetime):
+        return (since if kind == "since" else moment)(cell, zone)
+    if isinstance(cell, str):
+        return cell
+    if kind == "bytes":
+        return size(cell)
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:,g}"
 
 
 def size(count: float | None) -> str:
@@ -23,9 +42,35 @@ def many(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def moment(when: datetime | None) -> str:
-    """To the minute, in UTC."""
-    return "never" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+def moment(when: datetime | None, zone: tzinfo = UTC) -> str:
+    """To the minute, in a zone that is named."""
+    return "never" if when is None else when.astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def since(when: datetime | None, zone: tzinfo = UTC) -> str:
+    """From when something holds: the day alone where it begins with the day."""
+    if when is None:
+        return "never"
+    day = _whole_day(when, zone)
+    return day.strftime("%Y-%m-%d") if day else moment(when, zone)
+
+
+def through(when: datetime | None, zone: tzinfo = UTC) -> str:
+    """Until when something holds, with the last day that counts: what ends as a day begins was kept
+    through the day before."""
+    if when is None:
+        return "forever"
+    day = _whole_day(when, zone)
+    if day is None:
+        return f"until {moment(when, zone)}"
+    return f"through {day - timedelta(days=1):%Y-%m-%d}"
+
+
+def _whole_day(when: datetime, zone: tzinfo) -> datetime | None:
+    """The local day whose first instant a moment is, or None."""
+    local = when.astimezone(zone)
+    before = (when - timedelta(seconds=1)).astimezone(zone)
+    return local if before.date() < local.date() else None
 
 
 def span(length: timedelta) -> str:

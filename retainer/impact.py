@@ -1,0 +1,339 @@
+"""Two policies and one snapshot of facts -> what the second treats otherwise: the same decision
+twice at the same moment, and one join."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from retainer.database import literal, write_parquet
+from retainer.inventory.facts import open_facts, whole_facts
+from retainer.model.change import (
+    BECOMES,
+    Affected,
+    Breach,
+    Change,
+    Clashing,
+    Effect,
+    HeldItems,
+    Impact,
+    Standing,
+)
+from retainer.model.rule import Policies
+from retainer.model.setting import Settings
+from retainer.planfile import ACTIONS
+from retainer.planning import Making, Weighing, weigh
+from retainer.policy.changes import changes
+from retainer.private import private_file
+
+SHOWN = 20
+"""So many recordings of each effect are told, the largest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Policies with their settings, and what to call them."""
+
+    settings: Settings
+    policies: Policies
+    name: str
+    commit: str
+
+
+def impact(facts: Path, old: Side, new: Side, project: str, making: Making) -> Impact:
+    """What `new` treats otherwise than `old` at `making.now`. Raises RetainerError for facts that
+    cannot be read."""
+    before, was = _side(facts, old, making)
+    connection = open_facts(facts, new.settings, dict(making.gone))
+    try:
+        with whole_facts(facts):
+            after, now = _decided(connection, new, making)
+            told = changes(old.policies, new.policies, old.settings, new.settings)
+            _compare(connection, before, after, told)
+            return _impact(connection, old, new, project, making, (was, now), told)
+    finally:
+        connection.close()
+
+
+def _side(facts: Path, side: Side, making: Making) -> tuple[Path, Weighing]:
+    connection = open_facts(facts, side.settings, dict(making.gone))
+    try:
+        with whole_facts(facts):
+            return _decided(connection, side, making)
+    finally:
+        connection.close()
+
+
+_PAIR = (
+    "asset_id, store::VARCHAR AS store, decision::VARCHAR AS decision, because, "
+    "rule::VARCHAR AS rule, keep_until, delete_from, until, bytes"
+)
+
+
+def _decided(
+    connection: duckdb.DuckDBPyConnection, side: Side, making: Making
+) -> tuple[Path, Weighing]:
+    """Every pair of one side, as a Parquet file in the private folder, and its limits."""
+    weighing = weigh(connection, side.settings, side.policies, making)
+    path = private_file(".parquet")
+    write_parquet(
+        connection,
+        f"SELECT {_PAIR}, last_copy, leaves_at FROM lines UNION ALL "
+        f"SELECT {_PAIR}, false, NULL FROM quiet_lines",
+        path,
+    )
+    return path, weighing
+
+
+def _compare(
+    connection: duckdb.DuckDBPyConnection, before: Path, after: Path, told: Sequence[Change]
+) -> None:
+    """The tables `before` and `after`, and `changed`: every pair that is treated otherwise, what it
+    comes to, and the item that this is put down to."""
+    for name, path in (("before", before), ("after", after)):
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT *, "
+            f"coalesce(decision = 'delete' AND {ACTIONS}, false) AS goes, "
+            # until when it is promised to be kept, and when it goes: never, if nothing deletes it
+            "CASE WHEN decision = 'keep' AND until = 'infinity' THEN until "
+            "ELSE coalesce(keep_until, '-infinity') END AS promised, "
+            "coalesce(delete_from, 'infinity') AS ends "
+            f"FROM read_parquet({literal(str(path))})"
+        )
+    connection.execute("CREATE OR REPLACE TEMP TABLE touched (item VARCHAR)")
+    items = sorted({change.item for change in told} | {change.before for change in told})
+    for item in items:
+        connection.execute("INSERT INTO touched VALUES (?)", [item])
+    kinds = ", ".join(map(literal, BECOMES))
+    connection.execute(f"""
+        CREATE OR REPLACE TEMP TABLE changed AS
+        WITH pair AS (
+            SELECT coalesce(o.asset_id, n.asset_id) AS asset_id,
+                coalesce(o.store, n.store) AS store, coalesce(n.bytes, o.bytes) AS bytes,
+                coalesce(o.decision, 'none') AS was, coalesce(n.decision, 'none') AS comes_to,
+                o.because AS had, n.because AS has, o.rule AS old_rule, n.rule AS new_rule,
+                coalesce(o.goes, false) AS went, coalesce(n.goes, false) AS goes,
+                coalesce(o.promised, '-infinity') AS promised,
+                coalesce(n.promised, '-infinity') AS promises,
+                coalesce(o.ends, 'infinity') AS ended, coalesce(n.ends, 'infinity') AS ends,
+                coalesce(n.last_copy, false) AS last_copy
+            FROM before AS o FULL JOIN after AS n
+                ON o.asset_id = n.asset_id AND o.store = n.store
+        )
+        SELECT *, CASE
+            WHEN goes THEN 'due now'
+            WHEN comes_to = 'lapses' AND has = 'not-kept' AND had IS DISTINCT FROM 'not-kept'
+                THEN 'lapses'
+            WHEN comes_to = 'blocked' AND was <> 'blocked' THEN CASE
+                WHEN contains(coalesce(has, ''), 'hold') THEN 'held' ELSE 'blocked' END
+            WHEN comes_to = 'blocked' AND contains(coalesce(has, ''), 'hold')
+                AND NOT contains(coalesce(had, ''), 'hold') THEN 'held'
+            WHEN went THEN 'spared'
+            WHEN comes_to = 'lost' AND was <> 'lost' THEN 'lost'
+            WHEN was = 'lost' AND comes_to <> 'lost' THEN 'not missed'
+            WHEN comes_to = 'copy' AND was <> 'copy' THEN 'copied'
+            WHEN was = 'copy' AND comes_to <> 'copy' THEN 'not copied'
+            WHEN was = 'blocked' AND comes_to <> 'blocked' THEN 'released'
+            WHEN ends < ended THEN 'sooner'
+            WHEN promises < promised THEN 'shorter'
+            WHEN ends > ended THEN 'later'
+            WHEN promises > promised THEN 'longer'
+            ELSE 'otherwise' END::ENUM ({kinds}) AS becomes,
+            CASE WHEN new_rule IN (FROM touched) THEN new_rule
+                 WHEN old_rule IN (FROM touched) THEN old_rule
+                 ELSE coalesce(new_rule, old_rule, '') END AS item
+        FROM pair
+        WHERE NOT (went AND goes) AND NOT (was = 'lost' AND comes_to = 'lost') AND (
+            was <> comes_to OR went <> goes OR had IS DISTINCT FROM has
+            OR promised <> promises OR ended <> ends)
+    """)
+
+
+def _impact(
+    connection: duckdb.DuckDBPyConnection,
+    old: Side,
+    new: Side,
+    project: str,
+    making: Making,
+    weighed: tuple[Weighing, Weighing],
+    told: Sequence[Change],
+) -> Impact:
+    was, now = weighed
+    assets, pairs = _row(connection, "SELECT count(DISTINCT asset_id), count(*) FROM changed")
+    both = _row(
+        connection,
+        "SELECT count(*) FILTER (o.goes AND n.goes), "
+        "coalesce(sum(n.bytes) FILTER (o.goes AND n.goes), 0)::BIGINT, "
+        "count(*) FILTER (o.decision = 'copy' AND n.decision = 'copy'), "
+        "coalesce(sum(n.bytes) FILTER (o.decision = 'copy' AND n.decision = 'copy'), 0)::BIGINT "
+        "FROM before AS o JOIN after AS n ON o.asset_id = n.asset_id AND o.store = n.store",
+    )
+    gathered, incomplete, kept = _row(
+        connection,
+        "SELECT epoch(max(finished_at)), "
+        "list(name ORDER BY name) FILTER (NOT complete), "
+        "list(name ORDER BY name) FILTER (keeps_deleted IS NOT NULL) FROM listings",
+    )
+    standing = _standing(connection, "after")
+    touched = {change.item for change in told}
+    owners = {
+        item.owner
+        for side in (old, new)
+        for item in side.policies.items()
+        if item.id in touched and item.owner
+    }
+    held = _row(
+        connection,
+        "SELECT count(DISTINCT asset_id) FROM changed WHERE contains(coalesce(has, ''), 'hold') "
+        "OR contains(coalesce(had, ''), 'hold')",
+    )
+    in_force = [
+        hold for hold in new.policies.holds if hold.released is None or hold.released > making.now
+    ]
+    return Impact(
+        now=making.now,
+        base=old.name,
+        base_commit=old.commit,
+        head=new.name,
+        head_commit=new.commit,
+        project=project,
+        facts_id=_facts_id(connection),
+        gathered=datetime.fromtimestamp(gathered, UTC) if gathered else None,
+        incomplete=tuple(incomplete or ()),
+        changes=tuple(told),
+        effects=tuple(_effects(connection)),
+        assets=assets,
+        same=standing.pairs - pairs if standing.pairs > pairs else 0,
+        old=_standing(connection, "before"),
+        new=standing,
+        both_delete=both[0],
+        both_delete_bytes=both[1],
+        both_copy=both[2],
+        both_copy_bytes=both[3],
+        breaches=tuple(_breaches(was, now)),
+        clashes=tuple(_clashes(was, now)),
+        holds=HeldItems(len(in_force), held[0]),
+        owners=tuple(sorted(owners)),
+        recoverable=tuple(kept or ()),
+        tool=version("retainer"),
+        remembered=now.remembered,
+    )
+
+
+def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
+    # the first moment that matters: when it goes now, or till when it was promised
+    finite = "CASE WHEN isfinite({0}) THEN epoch({0}) END"
+    groups = connection.execute(f"""
+        SELECT item, becomes::VARCHAR, count(DISTINCT asset_id), count(*),
+            coalesce(sum(bytes), 0)::BIGINT, count(DISTINCT asset_id) FILTER (goes AND last_copy),
+            min(CASE WHEN becomes IN ('sooner', 'later') THEN {finite.format("ends")}
+                     WHEN becomes IN ('shorter', 'longer') THEN {finite.format("promises")} END)
+        FROM changed GROUP BY item, becomes ORDER BY becomes, count(*) DESC, item
+    """).fetchall()
+    rows = connection.execute(f"""
+        SELECT item, becomes::VARCHAR, changed.asset_id, type, store, bytes, was, comes_to,
+            {finite.format("CASE WHEN isfinite(ended) THEN ended ELSE promised END")},
+            {finite.format("CASE WHEN isfinite(ends) THEN ends ELSE promises END")},
+            coalesce(new_rule, old_rule), goes AND last_copy
+        FROM changed LEFT JOIN (SELECT asset_id, type FROM assets) AS kinds USING (asset_id)
+        QUALIFY row_number() OVER (PARTITION BY item, becomes
+            ORDER BY bytes DESC NULLS LAST, changed.asset_id, store) <= {SHOWN}
+        ORDER BY bytes DESC NULLS LAST, changed.asset_id, store
+    """).fetchall()
+    shown: dict[tuple[str, str], list[Affected]] = {}
+    for item, becomes, *row in rows:
+        asset_id, kind, store, size, was, comes_to, before, after, rule, last = row
+        shown.setdefault((item, becomes), []).append(
+            Affected(
+                asset_id, kind, store, size, was, comes_to, _utc(before), _utc(after), rule, last
+            )
+        )
+    for item, becomes, assets, copies, size, last, first in groups:
+        yield Effect(
+            item,
+            becomes,
+            assets,
+            copies,
+            size,
+            last,
+            _utc(first),
+            tuple(shown.get((item, becomes), ())),
+        )
+
+
+def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
+    row = _row(
+        connection,
+        f"""SELECT count(*) FILTER (goes), coalesce(sum(bytes) FILTER (goes), 0)::BIGINT,
+            count(*) FILTER (decision = 'copy'),
+            coalesce(sum(bytes) FILTER (decision = 'copy'), 0)::BIGINT,
+            count(DISTINCT asset_id) FILTER (goes AND last_copy),
+            count(DISTINCT asset_id) FILTER (decision = 'lost'),
+            coalesce(sum(bytes) FILTER (decision = 'lost'), 0)::BIGINT,
+            count(DISTINCT asset_id) FILTER (leaves_at IS NOT NULL),
+            epoch(min(leaves_at)),
+            count(*) FILTER (because = 'not-kept'), count(*)
+        FROM {side}""",
+    )
+    *counts, first, lapsing, pairs = row
+    deletes, delete_bytes, copies, copy_bytes, last, lost, lost_bytes, at_risk = counts
+    return Standing(
+        deletes=deletes,
+        delete_bytes=delete_bytes,
+        copies=copies,
+        copy_bytes=copy_bytes,
+        last_copies=last,
+        lost=lost,
+        lost_bytes=lost_bytes,
+        at_risk=at_risk,
+        first_leaves_at=_utc(first),
+        lapsing=lapsing,
+        pairs=pairs,
+    )
+
+
+def _breaches(was: Weighing, now: Weighing) -> Iterable[Breach]:
+    before = {(limit.name, limit.scope): limit for limit in was.limits}
+    for limit in now.limits:
+        if limit.breached:
+            earlier = before.get((limit.name, limit.scope))
+            yield Breach(
+                limit.name,
+                limit.scope,
+                earlier.used if earlier else 0.0,
+                limit.used,
+                limit.allowed,
+                not (earlier and earlier.breached),
+            )
+
+
+def _clashes(was: Weighing, now: Weighing) -> Iterable[Clashing]:
+    before = {(clash.ceiling, clash.keep) for clash in was.clashes}
+    for clash in now.clashes:
+        is_new = (clash.ceiling, clash.keep) not in before
+        yield Clashing(clash.ceiling, clash.keep, clash.assets, is_new)
+
+
+def _facts_id(connection: duckdb.DuckDBPyConnection) -> str:
+    """A short name of a snapshot: the same for the same listings."""
+    rows = connection.execute(
+        "SELECT name, kind, objects, bytes, started_at::VARCHAR FROM listings ORDER BY ALL"
+    ).fetchall()
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:8]
+
+
+def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return row
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

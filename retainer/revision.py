@@ -1,0 +1,105 @@
+"""Settings and policies as they are in another folder, or were in a commit of git, whose working
+tree is not touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path, PurePosixPath
+
+from retainer.errors import PoliciesWrong, WrongUsage
+from retainer.model.rule import Policies
+from retainer.model.setting import Settings
+from retainer.policy.files import POLICY_FOLDER
+from retainer.private import private_file
+from retainer.settings import SETTINGS_FILE, load_project
+
+LARGEST_BYTES = 64 << 20
+"""What a commit has of settings and policies is at most so long."""
+
+
+def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
+    """The settings and policies of `base`, a folder with a retainer.yaml or a commit of the git
+    repository that `root` lies in, and that commit (empty where there is none).
+
+    Raises WrongUsage where it is neither, and PoliciesWrong where they are wrong there.
+    """
+    folder = Path(base)
+    if (folder / SETTINGS_FILE).is_file():
+        settings, policies = _loaded(folder, base)
+        return settings, policies, commit_of(folder)
+    commit = _git(
+        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"
+    )
+    if commit is None:
+        raise WrongUsage(
+            f"`{base}` is no folder with a {SETTINGS_FILE}, and no commit of a git repository here",
+            hint="such as --base origin/main, with `fetch-depth: 0` at the checkout, or --base DIR",
+        )
+    name = commit.decode().strip()
+    settings, policies = _loaded(_written(root, name), base)
+    return settings, policies, name[:12]
+
+
+def commit_of(root: Path) -> str:
+    """The commit that a folder is at, and `-dirty` where its settings or policies differ from it;
+    empty where it is in no repository."""
+    told = _git(root, "rev-parse", "HEAD")
+    if told is None:
+        return ""
+    dirty = _git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
+    return told.decode().strip()[:12] + ("-dirty" if dirty else "")
+
+
+def _loaded(folder: Path, base: str) -> tuple[Settings, Policies]:
+    settings, policies, mistakes = load_project(folder)
+    wrong = [each for each in mistakes if not each.is_warning]
+    if wrong:
+        first = wrong[0]
+        raise PoliciesWrong(
+            f"the policies at {base} are wrong, so nothing can be compared with them: "
+            f"{first.file}:{first.span.line}: {first.message}"
+            + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
+            hint="name a base whose policies are valid",
+        )
+    return settings, policies
+
+
+def _written(root: Path, commit: str) -> Path:
+    """The settings and policies of a commit as files in the private folder. Raises PoliciesWrong
+    for what a commit may hold and no policy may be: links, and submodules."""
+    listed = _git(root, "ls-tree", "-r", "-z", commit, "--", SETTINGS_FILE, POLICY_FOLDER) or b""
+    folder = private_file("-base")
+    folder.mkdir()
+    (folder / POLICY_FOLDER).mkdir()
+    total = 0
+    for entry in filter(None, listed.split(b"\0")):
+        about, _, name = entry.partition(b"\t")
+        mode, kind, digest = about.split(b" ")[:3]
+        path = PurePosixPath(os.fsdecode(name))
+        if kind != b"blob" or mode == b"120000" or path.is_absolute() or ".." in path.parts:
+            raise PoliciesWrong(
+                f"{path} is no plain file in {commit[:12]}, so it cannot be read from there",
+                hint="check that commit out beside this folder, and name it: --base DIR",
+            )
+        content = _git(root, "cat-file", "blob", digest.decode()) or b""
+        total += len(content)
+        if total > LARGEST_BYTES:
+            raise PoliciesWrong(
+                f"the policies of {commit[:12]} are longer than {LARGEST_BYTES >> 20} MiB"
+            )
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return folder
+
+
+def _git(folder: Path, *words: str) -> bytes | None:
+    """What git says in a folder; None where it fails, or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None

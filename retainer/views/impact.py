@@ -1,0 +1,433 @@
+"""What a change of policies does, for who reviews it: the verdict, each rule's effect, what is due
+anyway, and the first recordings. No name of a room or person is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from retainer.model.change import Becomes, Change, Effect, Impact
+from retainer.model.printable import shown
+from retainer.views.page import (
+    Block,
+    Column,
+    Document,
+    Facts,
+    Fold,
+    Note,
+    Prose,
+    Reading,
+    Section,
+    Table,
+)
+from retainer.views.units import many, moment, relative, since, size, span
+from retainer.views.words import ROWS_IN_JSON, listed
+
+WORDS: dict[Becomes, tuple[str, str]] = {
+    "due now": ("🔴", "due now"),
+    "lapses": ("🔴", "leaves 100ms without a copy, since no rule keeps it any more"),
+    "sooner": ("🟠", "deleted sooner"),
+    "shorter": ("🟠", "kept less long"),
+    "blocked": ("🟡", "due, but blocked"),
+    "held": ("🟡", "held, so that it stays"),
+    "lost": ("🟠", "asked for, and cannot be had any more"),
+    "not copied": ("⚪", "copies that are not made any more"),
+    "not missed": ("⚪", "lost, and no longer asked for"),
+    "spared": ("🟢", "not deleted now any more"),
+    "released": ("🟢", "no longer due"),
+    "copied": ("🟢", "copied"),
+    "later": ("🟢", "deleted later"),
+    "longer": ("🟢", "kept longer"),
+    "otherwise": ("⚪", "treated otherwise"),
+}
+"""What each effect is called, and its mark (which says nothing that the words do not)."""
+_LEGEND = (
+    "🔴 goes now · 🟠 kept less · 🟢 kept more · ⚪ no longer asked for, or otherwise · 🟡 held up"
+)
+
+
+def impact_page(told: Impact, reading: Reading, code: int) -> Document:
+    """`code`: with what the command ends, which the last line tells."""
+    told = shown(told)
+    name = f" · {told.project}" if told.project else ""
+    return Document(
+        title=f"retainer{name}: {_headline(told)}",
+        about="",
+        verdict=tuple(_verdict(told, reading)),
+        blocks=(
+            *_effects(told, reading),
+            *_in_words(told),
+            *_anyway(told, reading),
+            *_rows(told, reading),
+            *_brakes(told),
+            *_notes(told),
+        ),
+        mark=f"retainer:impact key={_key(told.project)} base={_key(told.base_commit or told.base)} "
+        f"head={_key(told.head_commit)} facts={told.facts_id}",
+        foot=_foot(told, reading, code),
+    )
+
+
+def _key(project: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in project)
+
+
+def _sum(told: Impact, *becomes: Becomes) -> tuple[int, int]:
+    """How many copies of how many bytes come to one of these."""
+    picked = [effect for effect in told.effects if effect.becomes in becomes]
+    return sum(each.copies for each in picked), sum(each.bytes for each in picked)
+
+
+def _headline(told: Impact) -> str:
+    if not told.effects:
+        return "no recording is treated differently"
+    gone, _ = _sum(told, "due now")
+    if gone:
+        return f"this change makes {many(gone, 'copy', 'copies')} due for deletion now"
+    lapses, _ = _sum(told, "lapses")
+    if lapses:
+        return f"this change lets {many(lapses, 'recording')} leave 100ms without a copy"
+    sooner, _ = _sum(told, "sooner", "shorter", "not copied")
+    if sooner:
+        return f"this change keeps {many(sooner, 'copy', 'copies')} less long"
+    more, _ = _sum(told, "copied", "later", "longer", "spared", "held")
+    if more:
+        return f"this change keeps {many(more, 'copy', 'copies')} more or longer"
+    return f"{many(told.assets, 'recording is', 'recordings are')} treated otherwise"
+
+
+def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
+    gone, gone_bytes = _sum(told, "due now")
+    last = sum(effect.last_copies for effect in told.effects if effect.becomes == "due now")
+    if gone:
+        which = f"{many(last, 'is', 'are')} the last copy anywhere" if last else ""
+        stores = sorted(
+            {row.store for e in told.effects if e.becomes == "due now" for row in e.rows}
+        )
+        hidden = [store for store in stores if store in told.recoverable]
+        forever = [store for store in stores if store not in told.recoverable]
+        back = []
+        if forever:
+            back.append(f"what goes from {', '.join(forever)} cannot be brought back")
+        if hidden:
+            back.append(f"{', '.join(hidden)} keeps what is deleted for a while")
+        yield Note(
+            "-",
+            "bad",
+            f"{many(gone, 'copy', 'copies')} ({size(gone_bytes)}) that {told.base} keeps "
+            f"{'becomes' if gone == 1 else 'become'} due now"
+            + (f"; {which}" if which else "")
+            + f". {'; '.join(back).capitalize()}.",
+        )
+    lapses, lapsing_bytes = _sum(told, "lapses")
+    if lapses:
+        yield Note(
+            "-",
+            "bad",
+            f"{many(lapses, 'recording')} ({size(lapsing_bytes)}) that {told.base} keeps will "
+            "leave 100ms without a copy.",
+        )
+    new = [each for each in told.breaches if each.is_new]
+    if told.breaches and told.new.deletes:
+        which = ", ".join(
+            f"{each.name} of {each.scope.replace(':', ' ')} {_used(each.name, each.after)} of "
+            f"{_used(each.name, each.allowed)}"
+            for each in told.breaches
+        )
+        since_when = "" if new else f", as on {told.base}"
+        yield Note(
+            "!",
+            "worry",
+            f"The deletes would be held back{since_when}: {which}. Merging deletes nothing by "
+            "itself.",
+        )
+    for clash in told.clashes:
+        if clash.is_new:
+            yield Note(
+                "!",
+                "worry",
+                f"{clash.keep} keeps {many(clash.assets, 'recording')} longer than {clash.ceiling} "
+                "allows: a new clash. The keep wins, and deletes are held back.",
+            )
+    if told.incomplete:
+        yield Note(
+            "!",
+            "worry",
+            f"The facts are incomplete ({', '.join(told.incomplete)} did not finish): there may be "
+            "more than this.",
+        )
+    if not told.effects:
+        changed = (
+            f"{many(len(told.changes), 'setting is', 'settings are')} another one, and no "
+            if told.changes
+            else "No "
+        )
+        yield Note(
+            "=",
+            "good",
+            f"{changed}recording is treated differently: {told.same:,} pairs of a recording and a "
+            "place are decided as before.",
+        )
+    elif not (gone or lapses):
+        yield Note(
+            "=",
+            "unsure" if told.shortens else "good",
+            "Nothing becomes due now"
+            + ("; something is kept less long." if told.shortens else ", and nothing is kept less.")
+            + f" {many(told.assets, 'recording is', 'recordings are')} treated otherwise.",
+        )
+
+
+def _used(name: str, value: float) -> str:
+    if name == "bytes":
+        return size(value)
+    return f"{value:g} %" if name == "percent" else f"{value:,.0f}"
+
+
+def _of_item(told: Impact, item: str) -> str:
+    """The settings of an item that are others now, on one line."""
+    found = [
+        _setting(change) for change in told.changes if change.item == item and change.turn != "same"
+    ]
+    return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _setting(change: Change) -> str:
+    if not change.before:
+        return f"{change.setting} {change.after} (new)"
+    if not change.after:
+        return f"{change.setting} {change.before} (gone)"
+    return f"{change.setting} {change.before} → {change.after}"
+
+
+def _effects(told: Impact, reading: Reading) -> Iterator[Block]:
+    if not told.effects:
+        return
+    rows, before = [], None
+    for effect in sorted(told.effects, key=lambda each: (_order(told, each.item), each.item)):
+        rows.append(
+            (
+                effect.item or "no rule",
+                _of_item(told, effect.item) if effect.item != before else "",
+                effect.assets,
+                effect.copies,
+                effect.bytes,
+                _becomes(effect, told, reading),
+            )
+        )
+        before = effect.item
+    yield Section(
+        "What the change does",
+        (
+            Table(
+                "",
+                (
+                    Column("rule"),
+                    Column("setting"),
+                    Column("recordings", "count"),
+                    Column("copies", "count"),
+                    Column("size", "bytes"),
+                    Column("becomes"),
+                ),
+                tuple(rows),
+            ),
+            Prose(_LEGEND, is_aside=True),
+        ),
+        f"Same facts, same moment, {told.base} → {told.head}; "
+        f"{told.same:,} of {max(told.new.pairs, told.old.pairs):,} pairs of a recording and a "
+        "place are treated as before.",
+    )
+
+
+def _order(told: Impact, item: str) -> int:
+    """Where an item stands: that with the gravest effect first."""
+    order = list(WORDS)
+    return min(order.index(effect.becomes) for effect in told.effects if effect.item == item)
+
+
+def _becomes(effect: Effect, told: Impact, reading: Reading) -> str:
+    mark, words = WORDS[effect.becomes]
+    extra = ""
+    if effect.becomes == "due now" and effect.last_copies:
+        extra = f" ({many(effect.last_copies, 'last copy', 'last copies')})"
+    elif effect.first and effect.becomes in ("sooner", "shorter", "later", "longer"):
+        which = "from" if effect.becomes in ("sooner", "later") else "until"
+        first = "the first " if effect.copies > 1 else ""
+        extra = f", {first}{which} {since(effect.first, reading.zone)}"
+    return f"{mark} {words}{extra}"
+
+
+def _in_words(told: Impact) -> Iterator[Block]:
+    if told.changes:
+        yield Fold(
+            f"What is written otherwise ({many(len(told.changes), 'setting')})",
+            (changes_table(told.changes),),
+        )
+
+
+def changes_table(changes: Sequence[Change]) -> Table:
+    """Each changed setting in words."""
+    return Table(
+        "",
+        (
+            Column("what"),
+            Column("where"),
+            Column("setting"),
+            Column("before"),
+            Column("after"),
+            Column("means"),
+        ),
+        tuple(
+            (
+                f"{change.kind} {change.item}" if change.kind != "settings" else change.item,
+                change.at,
+                change.setting,
+                change.before,
+                change.after,
+                _means(change),
+            )
+            for change in changes
+        ),
+        is_list=True,
+    )
+
+
+_MEANS = {
+    "longer": "stays longer",
+    "shorter": "goes sooner",
+    "elsewhere": "elsewhere",
+    "others": "for other recordings",
+    "added": "new",
+    "removed": "gone",
+    "same": "changes nothing",
+}
+
+
+def _means(change: Change) -> str:
+    told = _MEANS[change.turn]
+    also = change.shortens and change.turn in ("others", "added", "removed")
+    return f"{told}; something may go sooner" if also else told
+
+
+def _anyway(told: Impact, reading: Reading) -> Iterator[Block]:
+    rows: list[Block] = []
+    if told.both_delete or told.both_copy:
+        due = f"{many(told.both_delete, 'delete')} ({size(told.both_delete_bytes)})"
+        copies = f"{many(told.both_copy, 'copy', 'copies')} ({size(told.both_copy_bytes)})"
+        rows.append(Prose(f"Due on {told.base} too, not from this change: {due}, {copies}."))
+    if told.new.at_risk:
+        first = told.new.first_leaves_at
+        when = f", the first {relative(first, told.now)}" if first and first > told.now else ""
+        leave = many(told.new.at_risk, "recording leaves", "recordings leave")
+        rows.append(
+            Note(
+                "!",
+                "worry",
+                f"{leave} 100ms, with no copy yet{when}; the next apply copies what it can.",
+            )
+        )
+    if told.new.lapsing:
+        leave = many(told.new.lapsing, "recording leaves", "recordings leave")
+        rows.append(Prose(f"{leave} 100ms uncopied, since no rule keeps that."))
+    if told.old.lost:
+        rows.append(
+            Prose(
+                f"{many(told.old.lost, 'recording is', 'recordings are')} lost already on "
+                f"{told.base} ({size(told.old.lost_bytes)}), not by this change."
+            )
+        )
+    if rows:
+        yield Section("Due anyway", tuple(rows))
+
+
+_ROW = (
+    Column("recording", "id"),
+    Column("type"),
+    Column("size", "bytes"),
+    Column("place", "place"),
+    Column("before until", "since"),
+    Column("now until", "since"),
+    Column("by"),
+    Column("last copy"),
+)
+
+
+def _rows(told: Impact, reading: Reading) -> Iterator[Block]:
+    for effect in told.effects:
+        rows = [
+            (
+                row.asset_id,
+                row.type,
+                row.bytes,
+                row.store,
+                row.before,
+                row.after,
+                row.rule,
+                "THE LAST COPY" if row.last_copy else "",
+            )
+            for row in effect.rows
+        ]
+        _, words = WORDS[effect.becomes]
+        yield Fold(
+            f"{effect.item or 'no rule'}: {words} "
+            f"({len(rows):,} of {many(effect.copies, 'copy', 'copies')}, the largest first)",
+            listed(_ROW, rows, effect.copies, reading, ROWS_IN_JSON),
+        )
+
+
+def _brakes(told: Impact) -> Iterator[Block]:
+    if told.breaches:
+        yield Section(
+            "Limits that the result breaches",
+            (
+                Table(
+                    "",
+                    (
+                        Column("limit"),
+                        Column("before"),
+                        Column("after"),
+                        Column("allowed"),
+                        Column(""),
+                    ),
+                    tuple(
+                        (
+                            f"{each.name} of {each.scope.replace(':', ' ')}",
+                            _used(each.name, each.before),
+                            _used(each.name, each.after),
+                            _used(each.name, each.allowed),
+                            "new" if each.is_new else f"on {told.base} too",
+                        )
+                        for each in told.breaches
+                    ),
+                ),
+            ),
+        )
+
+
+def _notes(told: Impact) -> Iterator[Block]:
+    rows = [
+        (
+            "holds",
+            f"{told.holds.holds:,} in force; they may cover "
+            f"{many(told.holds.affected, 'recording')} of those that the change touches",
+        )
+    ]
+    if told.owners:
+        rows.append(("owners", ", ".join(told.owners)))
+    yield Facts(tuple(rows))
+
+
+def _foot(told: Impact, reading: Reading, code: int) -> str:
+    age = (
+        f"facts of {moment(told.gathered, reading.zone)}"
+        + (f" ({span(reading.clock - told.gathered)} old" if reading.clock else " (")
+        + (", complete" if not told.incomplete else ", incomplete")
+        + f"; {told.facts_id})"
+        if told.gathered
+        else f"facts {told.facts_id}"
+    )
+    lately = {
+        "journal": "deletes of the last 24 hours from the journal here",
+        "stores": "deletes of the last 24 hours from the snapshot",
+        "nothing": "deletes of the last 24 hours not known",
+    }[told.remembered]
+    return f"retainer {told.tool} · {age} · {lately} · `retainer impact` exit {code}"
