@@ -36,13 +36,13 @@ from retainer.private import forget_private_folder, keep_private_in
 from retainer.stop import Stop, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from retainer.apply.run import Run
     from retainer.cataloguing import Work
     from retainer.model.change import Impact
     from retainer.model.diagnostic import Diagnostic
-    from retainer.model.outcome import Census
+    from retainer.model.outcome import Census, Outcome
     from retainer.model.rule import Match, Policies
     from retainer.model.setting import Settings, Store
     from retainer.planfile import PlanFile
@@ -280,6 +280,36 @@ def _project() -> tuple[Path, Settings, Policies]:
     return root, settings, policies
 
 
+_ANNOTATED = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "github", "gitlab", "sarif", "junit"]),
+    default="text",
+    help="github: annotations of a workflow; gitlab: code quality; sarif: 2.1.0.",
+)
+_OUT = click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the answer to this file."
+)
+
+
+def _annotate(
+    mistakes: list[Diagnostic],
+    form: str,
+    out: Path | None,
+    root: Path,
+    suite: str,
+    passed: Sequence[Outcome] = (),
+    checked: Sequence[str] = (),
+) -> None:
+    """Tell mistakes in the form of a CI system, with paths from the root of the repository."""
+    from retainer.policy.codes import CODES
+    from retainer.revision import prefix_of
+    from retainer.views.annotations import annotated
+
+    titles, suite = {code: title for code, (title, _) in CODES.items()}, f"retainer {suite}"
+    _put(out, annotated(form, mistakes, titles, prefix_of(root), suite, passed, checked))
+
+
 def _fail_on(mistakes: list[Diagnostic]) -> None:
     from retainer.views.mistakes import mistakes_page
 
@@ -405,15 +435,25 @@ def init() -> None:
 
 
 @cli.command()
-def validate() -> None:
+@_ANNOTATED
+@_OUT
+def validate(form: str, out: Path | None) -> None:
     """Check retainer.yaml and every policy, offline: all mistakes of all files in one run.
 
-    Example: `retainer validate`
+    Examples: `retainer validate`, `retainer validate --format github`
     """
-    root, settings, policies = _project()
     from retainer.policy.files import policy_files
+    from retainer.settings import load_project
     from retainer.views.units import many
 
+    root = _root()
+    settings, policies, mistakes = load_project(root)
+    if form == "text":
+        _fail_on(mistakes)
+    else:
+        files = [path.relative_to(root).as_posix() for path in policy_files(root).files]
+        _annotate(mistakes, form, out, root, "validate", checked=["retainer.yaml", *files])
+        raise Exit(PoliciesWrong.exit_code if any(not each.is_warning for each in mistakes) else 0)
     counts = (
         many(len(policies.rules), "rule"),
         many(len(policies.holds), "hold"),
@@ -426,6 +466,40 @@ def validate() -> None:
             f"not read, as {many(len(passed), 'name')} under policies/ "
             f"{'is' if len(passed) == 1 else 'are'} plainly no policy: {named}"
         )
+
+
+@cli.command()
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also tell what matches no recording of this snapshot.",
+)
+@click.option("--strict", is_flag=True, help="Exit 10 where there is any warning.")
+@_ANNOTATED
+@_OUT
+def lint(snapshot: Path | None, strict: bool, form: str, out: Path | None) -> None:
+    """Warn of what is allowed and is hardly meant: deletes of everything, rules that match nothing
+    or change nothing, classes that cost more than they save.
+
+    Warnings only; `--strict` makes them an error. Examples: `retainer lint`, `retainer lint --facts
+    facts.duckdb --strict`
+    """
+    from retainer.planning import matches_of
+    from retainer.policy.advice import advise
+    from retainer.wiring import aws_regions
+
+    root, settings, policies = _project()
+    matched = matches_of(snapshot, settings, policies, now()) if snapshot else None
+    found = advise(policies, settings, aws_regions(), matched)
+    if form == "text":
+        from retainer.views.mistakes import mistakes_page
+
+        _put(out, _written(mistakes_page(found), "UTC", "text"))
+    else:
+        _annotate(found, form, out, root, "lint", checked=["retainer.yaml"])
+    if strict and found:
+        raise Exit(PoliciesWrong.exit_code)
 
 
 @cli.command()
@@ -1376,30 +1450,110 @@ def explain(
 @click.argument(
     "files",
     nargs=-1,
-    required=True,
-    metavar="FILE…",
+    metavar="[FILE…]",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-def test(files: tuple[Path, ...]) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also list what passed.")
+@click.option(
+    "--boundaries",
+    is_flag=True,
+    help="Also decide each case on both sides of each date of each rule, and say what changes.",
+)
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Answer the files' `assertions:` about the real recordings of this snapshot.",
+)
+@_ANNOTATED
+@_OUT
+def test(
+    files: tuple[Path, ...],
+    verbose: bool,
+    boundaries: bool,
+    snapshot: Path | None,
+    form: str,
+    out: Path | None,
+) -> None:
     """Run policy tests: cases that say what must be decided, through the same SQL as a plan.
 
-    Cases without rules of their own test the project's. Example: `retainer test tests/*.yaml`
+    Without FILE those in tests/*.yaml of the project. Cases without rules of their own test the
+    project's. Examples: `retainer test`, `retainer test -v --boundaries`, `retainer test --facts
+    facts.duckdb`
     """
-    from retainer.cases import Decider, run_file
+    from contextlib import nullcontext
+
+    from retainer.cases import Decider, ask, run_file
     from retainer.settings import find_root
+    from retainer.views.annotations import of_outcomes
     from retainer.views.outcomes import outcomes_page
 
-    own = _project()[2] if find_root(Path.cwd()) else None
-    decider = Decider()
-    outcomes, mistakes = [], []
-    for path in files:
-        found, wrong = run_file(path, str(path), own, decider)
-        outcomes += found
-        mistakes += wrong
-    _print(outcomes_page(outcomes), "UTC")
-    _fail_on(mistakes)
-    if any(outcome.failures for outcome in outcomes):
+    root = find_root(Path.cwd())
+    project = _project() if root else None
+    if not files:
+        files = _test_files(root)
+    own = project[2] if project else None
+    decider, outcomes, mistakes = Decider(), [], []
+    if snapshot is not None and project is None:
+        raise WrongUsage("--facts asks about the policies of a project, and there is none here")
+    answering = (
+        ask(snapshot, project[1], project[2], now()) if snapshot and project else nullcontext()
+    )
+    with answering as asked:
+        for path in files:
+            name = _named_from(path, root)
+            found, wrong = run_file(path, name, own, decider, boundaries=boundaries, asked=asked)
+            outcomes += found
+            mistakes += wrong
+    timezone = project[1].timezone if project else "UTC"
+    if form == "text":
+        page = outcomes_page(
+            outcomes, with_passed=verbose, untested=_untested(own, outcomes) if own else ()
+        )
+        _put(out, _written(page, timezone, form))
+        _fail_on(mistakes)
+    else:
+        passed = [outcome for outcome in outcomes if not outcome.failures]
+        _annotate(
+            [*mistakes, *of_outcomes(outcomes)], form, out, root or Path.cwd(), "test", passed
+        )
+    wrong_files = any(not mistake.is_warning for mistake in mistakes)
+    if wrong_files or any(outcome.failures for outcome in outcomes):
         raise Exit(PoliciesWrong.exit_code)
+
+
+def _test_files(root: Path | None) -> tuple[Path, ...]:
+    folder = (root or Path.cwd()) / "tests"
+    found = tuple(
+        Path(os.path.relpath(path)) for end in ("yaml", "yml") for path in folder.glob(f"*.{end}")
+    )
+    if not found:
+        raise WrongUsage(
+            f"there are no tests in {os.path.relpath(folder)}",
+            hint="write tests/*.yaml, or name files: `retainer test FILE`",
+        )
+    return tuple(sorted(found))
+
+
+def _named_from(path: Path, root: Path | None) -> str:
+    """A file as it is told: from the project's root, where it lies in it."""
+    place = path.resolve()
+    inside = root is not None and place.is_relative_to(root.resolve())
+    return place.relative_to(root.resolve()).as_posix() if inside and root else str(path)
+
+
+def _untested(own: Policies, outcomes: list[Outcome]) -> list[str]:
+    """The rules, holds and erasures that match nothing in any test, and the stores of which none
+    expects anything; none where no test is of the project's policies."""
+    touched = frozenset().union(*(outcome.touched for outcome in outcomes))
+    if not touched:
+        return []
+    stores = frozenset().union(*(outcome.stores for outcome in outcomes))
+    return [
+        f"{type(item).__name__.lower()} {item.id} ({item.where})"
+        for item in own.items()
+        if item.id not in touched
+    ] + [f"store {name}" for name in sorted(own.stores_named() - stores)]
 
 
 @cli.command()

@@ -33,7 +33,7 @@ from retainer.model.rule import (
     metadata_keys,
 )
 from retainer.model.setting import NO_PATH, Settings
-from retainer.plan.decide import decide
+from retainer.plan.decide import decide, items_of
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.plan.predicates import metadata_sql
@@ -322,6 +322,21 @@ def weigh(
         ),
         _remembered(connection, making),
     )
+
+
+def matches_of(
+    facts: Path, settings: Settings, policies: Policies, now: datetime
+) -> dict[str, int]:
+    """How many recordings of a snapshot each rule, hold and erasure matches, or may, by its id."""
+    connection = open_facts(facts, settings)
+    try:
+        with whole_facts(facts):
+            decide(connection, policies, now, settings.timezone)
+            items = items_of(policies, now.replace(microsecond=0))
+            found = _matches(connection, len(items))
+    finally:
+        connection.close()
+    return {item.id: sure + maybe for item, (sure, maybe) in zip(items, found, strict=True)}
 
 
 def _header(

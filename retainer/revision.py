@@ -51,6 +51,13 @@ def commit_of(root: Path) -> str:
     return told.decode().strip()[:12] + ("-dirty" if dirty else "")
 
 
+def prefix_of(root: Path) -> str:
+    """What leads from the root of a repository to the project in it, such as `ops/retention/`;
+    empty where they are one, or there is no repository."""
+    told = _git(root, "rev-parse", "--show-prefix")
+    return os.fsdecode(told).strip("\n") if told else ""
+
+
 def _loaded(folder: Path, base: str) -> tuple[Settings, Policies]:
     settings, policies, mistakes = load_project(folder)
     wrong = [each for each in mistakes if not each.is_warning]

@@ -157,3 +157,10 @@ class NoDownloads:
 
     def may_lead(self, page: str, address: str) -> bool:
         raise self._why
+
+
+def aws_regions() -> frozenset[str]:
+    """The regions of S3, of every partition, as the installed botocore knows them."""
+    from retainer.stores.s3_account import regions
+
+    return regions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,25 @@ class Outcome:
     name: str
     place: str
     failures: tuple[str, ...]
+    touched: frozenset[str] = frozenset()
+    """The ids of the project's rules, holds and erasures that matched one of its recordings."""
+    stores: frozenset[str] = frozenset()
+    """The places of which it expects something."""
+    turns: tuple[Turn, ...] = ()
+    """What changes at each date of each rule, where that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A date at which something begins or ends: what is decided of a pair one second before it, and
+    at it."""
+
+    at: datetime
+    rule: str
+    asset_id: str
+    store: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True, slots=True)

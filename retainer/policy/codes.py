@@ -212,4 +212,57 @@ CODES: dict[str, tuple[str, str]] = {
         "A test names an asset or a rule that does not exist in it, or a file has no tests. It "
         "would pass without proving anything, so it is an error.",
     ),
+    "T402": (
+        "a policy test failed",
+        "What is decided for a case of a test is not what it expects. Either the policy or the "
+        "expectation is wrong; `retainer test -v` lists every case.",
+    ),
+    "L501": (
+        "everything under a delete",
+        "`match: all` beside a delete, a ceiling or an erasure also takes what is not thought of "
+        "today: types that 100ms adds, rooms of another team. Name what is meant.",
+    ),
+    "L502": (
+        "matches nothing",
+        "Two conditions of this match exclude each other, so no recording can ever meet both.",
+    ),
+    "L503": (
+        "covered by another rule",
+        "Another rule asks for the same, or more, of every recording that this one matches, so it "
+        "changes nothing. Perhaps its match was meant to be wider.",
+    ),
+    "L504": (
+        "matched nothing in the snapshot",
+        "No recording of the snapshot is matched, even for what is not certain. That is fine for a "
+        "rule about things to come, and else a misspelling.",
+    ),
+    "L505": (
+        "a store that nothing uses",
+        "No rule and no hold names it. What lies there is never touched.",
+    ),
+    "L506": (
+        "no such region",
+        "AWS has no region of that name, as far as the installed botocore knows.",
+    ),
+    "L507": ("no such storage class", "The cloud has no storage class of that name."),
+    "L508": (
+        "shorter than the class's minimum",
+        "Colder classes are billed for a least number of days, also when the object is deleted "
+        "before.",
+    ),
+    "L509": (
+        "dearer than the standard class",
+        "The least number of days that this class is billed for costs more than the standard class "
+        "would for as long as the rule keeps. By list prices; your contract may differ.",
+    ),
+    "L510": (
+        "for ever, and nobody's",
+        "What is kept for ever is never looked at again unless someone answers for it. Name an "
+        "`owner`.",
+    ),
+    "L511": (
+        "by the name of a room",
+        "Workspaces with HIPAA get hashed names, which no glob fits; and a room that is renamed is "
+        "matched by name only where all of its names match. Ids and templates do not change.",
+    ),
 }

@@ -299,3 +299,13 @@ def failure_of(store: str, verb: str, key: str, error: Exception) -> RetainerErr
             hint="set `region` for it in retainer.yaml",
         )
     return StoreFailed(f"{where}: {type(error).__name__}", hint=TRY_AGAIN)
+
+
+def regions() -> frozenset[str]:
+    """The regions of S3, of every partition, as the installed botocore knows them."""
+    known = boto3.Session()
+    return frozenset(
+        region
+        for partition in known.get_available_partitions()
+        for region in known.get_available_regions("s3", partition_name=partition)
+    )
