@@ -122,7 +122,7 @@ def prepare(
     truncated, for another moment."""
     plan = read_plan(path)
     again = "make a new plan with `retainer plan --out FILE`"
-    if fingerprint is not None and fingerprint.lower() != plan.fingerprint:
+    if fingerprint is not None and not plan.fingerprint.startswith(fingerprint.lower()):
         raise PlanRefused(
             f"the plan's fingerprint is {plan.fingerprint}, and that is not the one that was "
             "approved",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -332,6 +333,14 @@ def _moment(
             f"`{value}` is not a moment; write 2026-11-22 or 2026-11-22T10:00:00Z"
         )
     return moment
+
+
+def _fingerprint(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    if value is None or re.fullmatch(r"[0-9a-fA-F]{12,64}", value):
+        return value
+    raise click.BadParameter("write at least the first 12 of its 64 hex digits")
 
 
 def _horizon(
@@ -1070,7 +1079,12 @@ def show(path: Path, form: str, max_chars: int | None) -> None:
     metavar="N",
     help="Approve the plan's deletes; N must be the plan's own count.",
 )
-@click.option("--fingerprint", metavar="F", help="Insist that this is the plan that was reviewed.")
+@click.option(
+    "--fingerprint",
+    callback=_fingerprint,
+    metavar="F",
+    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
+)
 @click.option(
     "--restore",
     is_flag=True,

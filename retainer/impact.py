@@ -123,7 +123,10 @@ def _compare(
                 coalesce(o.promised, '-infinity') AS promised,
                 coalesce(n.promised, '-infinity') AS promises,
                 coalesce(o.ends, 'infinity') AS ended, coalesce(n.ends, 'infinity') AS ends,
-                coalesce(n.last_copy, false) AS last_copy
+                coalesce(n.last_copy, false) AS last_copy,
+                CASE WHEN n.rule IN (FROM touched) THEN n.rule
+                     WHEN o.rule IN (FROM touched) THEN o.rule
+                     ELSE coalesce(n.rule, o.rule) END AS own
             FROM before AS o FULL JOIN after AS n
                 ON o.asset_id = n.asset_id AND o.store = n.store
         )
@@ -146,9 +149,8 @@ def _compare(
             WHEN ends > ended THEN 'later'
             WHEN promises > promised THEN 'longer'
             ELSE 'otherwise' END::ENUM ({kinds}) AS becomes,
-            CASE WHEN new_rule IN (FROM touched) THEN new_rule
-                 WHEN old_rule IN (FROM touched) THEN old_rule
-                 ELSE coalesce(new_rule, old_rule, '') END AS item
+            -- what lapses at 100ms has no rule: it is put down to what changed of its other pairs
+            coalesce(own, max(own) OVER (PARTITION BY asset_id), '') AS item
         FROM pair
         WHERE NOT (went AND goes) AND NOT (was = 'lost' AND comes_to = 'lost') AND (
             was <> comes_to OR went <> goes OR had IS DISTINCT FROM has

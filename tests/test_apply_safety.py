@@ -224,9 +224,13 @@ def test_a_finished_plan_is_refused(due: Project) -> None:
 
 def test_only_the_plan_that_was_reviewed_is_applied(due: Project) -> None:
     due.run("apply", "p.plan", "--fingerprint", "0" * 64, expect=5)
-    found = re.search(r"Fingerprint ([0-9a-f]{64})", due.run("show", "p.plan").stdout)
+    found = re.search(r"fingerprint  ([0-9a-f]{64})", due.run("show", "p.plan").stdout)
     assert found
-    due.apply("p.plan", "--fingerprint", found[1], "--approve-deletes", "1")
+    for too_short in ("", found[1][:11], "x" * 12):
+        due.run("apply", "p.plan", "--fingerprint", too_short, expect=64)
+    other = "1" if found[1][11] == "0" else "0"
+    due.run("apply", "p.plan", "--fingerprint", found[1][:11] + other, expect=5)
+    due.apply("p.plan", "--fingerprint", found[1][:12].upper(), "--approve-deletes", "1")
 
 
 # ── one at a time ─────────────────────────────────────────────────────────────────────────────────

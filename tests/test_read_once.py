@@ -410,7 +410,7 @@ def test_a_hold_that_covers_nothing_is_told_first(due: Project) -> None:
         )
     )
     told = due.run("plan").stdout
-    assert "! The hold LIT-9 (policies/rules.yaml" in told.split("- Delete")[0]
+    assert "! The hold LIT-9 (policies/rules.yaml" in told.split("\nDeletes")[0]
     (item,) = [
         each
         for each in json.loads(due.run("plan", "--format", "json").stdout)["header"]["items"]

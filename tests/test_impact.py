@@ -1,0 +1,260 @@
+"""What a change of policies does on the same facts, and in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from project import POLICY, ROOM, Project, video
+
+A, B, C = "a" * 24, "b" * 24, "c" * 24
+
+
+def changed(policy: dict[str, Any], rule: str, **settings: Any) -> dict[str, Any]:
+    """A policy with other settings of one rule; None takes one away."""
+    found = copy.deepcopy(policy)
+    for each in found["rules"]:
+        if each["id"] == rule:
+            each |= settings
+            for key in [key for key, value in each.items() if value is None]:
+                del each[key]
+    return found
+
+
+def as_base(project: Project, policy: dict[str, Any] = POLICY) -> Path:
+    """A folder beside the project with its settings and other policies."""
+    base = project.root.parent / "base"
+    (base / "policies").mkdir(parents=True, exist_ok=True)
+    (base / "retainer.yaml").write_text((project.root / "retainer.yaml").read_text())
+    (base / "policies" / "rules.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+    return base
+
+
+def impact(project: Project, *words: str, expect: int) -> dict[str, Any]:
+    base = project.root.parent / "base"
+    told = project.run("impact", "--base", str(base), "--format", "json", *words, expect=expect)
+    return dict(json.loads(told.stdout))
+
+
+def effects(told: dict[str, Any]) -> dict[tuple[str, str], int]:
+    return {(each["item"], each["becomes"]): each["copies"] for each in told["effects"]}
+
+
+@pytest.fixture
+def kept(local: Project) -> Project:
+    """Three uploads that are copied: 60, 40 and 2 days old; the facts were gathered after that."""
+    for name, days in ((A, 60), (B, 40), (C, 2)):
+        local.uploaded(name, video(days), age=timedelta(days=days))
+    local.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "90d"}]))
+    local.plan("copies.plan")
+    local.apply("copies.plan")
+    local.plan()
+    as_base(local, changed(POLICY, "raw", delete=[{"in": "uploads", "after": "90d"}]))
+    return local
+
+
+def test_a_change_that_changes_nothing_says_so(kept: Project) -> None:
+    told = impact(kept, expect=0)
+    assert told["effects"] == [] and told["changes"] == [] and not told["shortens"]
+    text = kept.run("impact", "--base", "../base").stdout
+    assert "no recording is treated differently" in text
+
+
+def test_what_becomes_due_is_told_with_its_rule_and_setting(kept: Project) -> None:
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "50d"}]))
+    told = impact(kept, expect=3)
+    assert effects(told) == {("raw", "due now"): 1, ("raw", "sooner"): 2}
+    due = next(each for each in told["effects"] if each["becomes"] == "due now")
+    assert [row["asset_id"] for row in due["rows"]] == [A]
+    assert due["last_copies"] == 0 and due["bytes"] == 3024
+    assert told["shortens"] and told["deletes_more"] and told["same"] == 3
+    text = kept.run("impact", "--base", "../base", expect=3).stdout
+    assert "delete in uploads after 90d → after 50d" in text
+    assert "1 copy (3.02 kB) that ../base keeps becomes due now" in " ".join(text.split())
+
+
+def test_what_becomes_due_is_what_the_two_plans_differ_by(kept: Project) -> None:
+    before = {row["asset_id"] for row in _deletes(kept)}
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "30d"}]))
+    after = {row["asset_id"] for row in _deletes(kept)}
+    told = impact(kept, expect=3)
+    due = next(each for each in told["effects"] if each["becomes"] == "due now")
+    assert {row["asset_id"] for row in due["rows"]} == after - before == {A, B}
+
+
+def _deletes(project: Project) -> list[dict[str, Any]]:
+    facts = str(project.root / ".retainer" / "facts.duckdb")
+    plan = project.plan("x.plan", "--facts", facts, expect=None)
+    return [row for row in plan["rows"] if row["decision"] == "delete"]
+
+
+def test_the_last_copy_is_said(kept: Project) -> None:
+    policy = changed(POLICY, "calls", keep=[{"in": "vault", "for": "50d"}], then="delete")
+    kept.write(policy)
+    told = impact(kept, expect=3)
+    assert {
+        each["item"]: each["last_copies"] for each in told["effects"] if each["last_copies"]
+    } == {"calls": 1, "raw": 1}
+    text = kept.run("impact", "--base", "../base", expect=3).stdout
+    assert "THE LAST COPY" in text
+
+
+def test_a_rename_changes_nothing_and_says_so(kept: Project) -> None:
+    policy = changed(POLICY, "raw", delete=[{"in": "uploads", "after": "90d"}], id="raw-uploads")
+    kept.write(policy)
+    told = impact(kept, expect=0)
+    assert [(each["setting"], each["before"], each["after"]) for each in told["changes"]] == [
+        ("id", "raw", "raw-uploads")
+    ]
+    assert told["effects"] == []
+    told = kept.run("policy-diff", "../base").stdout
+    assert "changes nothing" in told and "nothing that is decided" in told
+
+
+def test_what_is_kept_longer_shortens_nothing(kept: Project) -> None:
+    kept.write(
+        changed(
+            changed(POLICY, "raw", delete=[{"in": "uploads", "after": "90d"}]),
+            "calls",
+            keep=[{"in": "vault", "for": "5y"}],
+        )
+    )
+    told = impact(kept, expect=2)
+    assert effects(told) == {("calls", "longer"): 3} and not told["shortens"]
+    impact(kept, "--fail-on", "shortens", "--fail-on", "deletes", expect=0)
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "code"), [("shortens", 2), ("deletes", 3), ("breach", 0), (None, 3)]
+)
+def test_ci_can_stop_for_one_thing_alone(kept: Project, fail_on: str | None, code: int) -> None:
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "50d"}]))
+    impact(kept, *(("--fail-on", fail_on) if fail_on else ()), expect=code)
+
+
+def test_a_breach_is_new_only_where_the_base_has_none(kept: Project) -> None:
+    kept.limits = {"count": 1, "percent": 100, "bytes": "1TB"}
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "30d"}]))
+    told = impact(kept, expect=4)
+    assert {(each["name"], each["is_new"]) for each in told["breaches"]} == {("count", True)}
+    as_base(kept, changed(POLICY, "raw", delete=[{"in": "uploads", "after": "35d"}]))
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "1d"}]))
+    told = impact(kept, expect=4)
+    assert any(not each["is_new"] for each in told["breaches"])
+    assert any(each["name"] == "empty" and each["is_new"] for each in told["breaches"])
+
+
+def test_a_hold_that_comes_is_told_as_held(kept: Project) -> None:
+    as_base(kept, changed(POLICY, "raw", delete=[{"in": "uploads", "after": "30d"}]))
+    hold = {"id": "LIT", "why": "w", "match": {"room_id": ROOM}, "in": "vault"}
+    kept.write(
+        changed(POLICY, "raw", delete=[{"in": "uploads", "after": "30d"}]) | {"holds": [hold]}
+    )
+    told = impact(kept, expect=2)
+    assert ("raw", "held") in effects(told) and effects(told)["raw", "held"] == 2
+    assert not told["shortens"] and told["holds"] == {"holds": 1, "affected": 2}
+
+
+def test_what_no_rule_keeps_any_more_leaves_100ms(local: Project) -> None:
+    local.hosted(A, video(1))
+    local.plan()
+    as_base(local, POLICY)
+    local.write(changed(POLICY, "calls", match={"type": "chat"}))
+    told = impact(local, expect=2)
+    assert ("calls", "lapses") in effects(told) and told["shortens"]
+    text = local.run("impact", "--base", "../base", expect=2).stdout
+    assert "lets 1 recording leave 100ms without a copy" in text
+
+
+def test_incomplete_facts_end_with_8(kept: Project) -> None:
+    facts = kept.root / ".retainer" / "facts.duckdb"
+    with duckdb.connect(str(facts)) as connection:
+        connection.execute("UPDATE listings SET complete = false WHERE kind = 'assets'")
+    told = impact(kept, expect=8)
+    assert told["incomplete"]
+
+
+def test_a_base_that_is_wrong_or_absent_is_said(kept: Project) -> None:
+    done = kept.run("impact", "--base", "no-such-ref", expect=64)
+    assert "no folder with a retainer.yaml, and no commit" in done.stderr
+    base = as_base(kept)
+    (base / "policies" / "rules.yaml").write_text("version: 1\nrules: [ { id: x } ]\n")
+    done = kept.run("impact", "--base", str(base), expect=10)
+    assert "rules.yaml:2" in done.stderr
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", str(folder), *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_the_base_comes_from_git_and_the_working_tree_is_not_touched(kept: Project) -> None:
+    repository = kept.root.parent
+    (repository / ".gitignore").write_text(".retainer/\ndata/\nbase/\n*.plan\n")
+    git(repository, "init", "-q")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "one")
+    commit = git(repository, "rev-parse", "HEAD").strip()
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "50d"}]))
+    (kept.root / "policies" / "new.yaml").write_text("version: 1\nrules: []\n")
+    before = git(repository, "status", "--porcelain")
+    told = kept.run("impact", "--base", "HEAD", "--format", "json", expect=3)
+    found = json.loads(told.stdout)
+    assert found["base"] == "HEAD" and found["base_commit"] == commit[:12]
+    assert found["head_commit"] == f"{commit[:12]}-dirty"
+    assert git(repository, "status", "--porcelain") == before
+    text = kept.run("policy-diff", "HEAD", expect=3).stdout
+    assert "delete in uploads" in text and "goes sooner" in text
+
+
+def test_a_link_in_a_commit_is_refused_not_followed(kept: Project) -> None:
+    repository = kept.root.parent
+    (repository / ".gitignore").write_text(".retainer/\ndata/\nbase/\n*.plan\n")
+    (kept.root / "policies" / "linked.yaml").symlink_to("rules.yaml")
+    git(repository, "init", "-q")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "one")
+    (kept.root / "policies" / "linked.yaml").unlink()
+    done = kept.run("impact", "--base", "HEAD", expect=10)
+    assert "linked.yaml is no plain file" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "html"])
+def test_no_name_of_a_room_is_in_any_form(kept: Project, form: str) -> None:
+    kept.api.add_room({"id": ROOM, "name": "Consultation of Jane Roe"})
+    policy = changed(POLICY, "raw", delete=[{"in": "uploads", "after": "50d"}])
+    policy["rules"].append(
+        {"id": "n", "match": {"room": "Consult*"}, "keep": [{"in": "vault", "for": "3y"}]}
+    )
+    kept.write(policy)
+    facts = kept.root / "f.duckdb"
+    kept.run("facts", "--out", str(facts))
+    done = kept.run(
+        "impact", "--base", "../base", "--facts", str(facts), "--format", form, expect=None
+    )
+    assert "Jane" not in done.stdout + done.stderr
+
+
+def test_the_comment_begins_with_its_mark_and_stays_short(kept: Project) -> None:
+    kept.write(changed(POLICY, "raw", delete=[{"in": "uploads", "after": "50d"}]))
+    kept.run(
+        *("impact", "--base", "../base", "--format", "markdown", "--max-chars", "2000"),
+        *("--out", "comment.md", "--html", "report.html"),
+        expect=3,
+    )
+    comment = (kept.root / "comment.md").read_text()
+    assert comment.startswith("<!-- retainer:impact key=project base=")
+    assert len(comment) <= 2000 and "due now" in comment
+    report = (kept.root / "report.html").read_text()
+    assert report.startswith("<!doctype html>") and "<script" not in report
