@@ -69,9 +69,16 @@ def find_root(start: Path) -> Path | None:
 def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
     """The settings of a project, or None with everything that is wrong in them."""
     document, wrong = load_file(root / SETTINGS_FILE, SETTINGS_FILE)
-    if document.data is None or wrong:
+    return _settings(document, wrong)
+
+
+def _settings(
+    document: Document, wrong: list[Diagnostic]
+) -> tuple[Settings | None, list[Diagnostic]]:
+    if document.data is None:
         return None, wrong
-    file, wrong = checked(document, SettingsFile)
+    file, more = checked(document, SettingsFile)
+    wrong = [*wrong, *more]
     if file is None:
         return None, wrong
     settings = Settings(
@@ -134,12 +141,23 @@ def _hours(age: Period) -> float:
 def load_project(root: Path) -> tuple[Settings, Policies, list[Diagnostic]]:
     """Settings and policies of a project, with every mistake of every file; check those before
     using the rest."""
-    settings, wrong = load_settings(root)
-    stores = frozenset(store.name for store in settings.stores) if settings else None
+    document, wrong = load_file(root / SETTINGS_FILE, SETTINGS_FILE)
+    settings, wrong = _settings(document, wrong)
+    stores = _declared(document)
     usable = settings if settings and not any(item.code == "S305" for item in wrong) else Settings()
     locking = frozenset(store.name for store in usable.stores if store.lock)
     policies, mistakes = load_policies(root, policy_files(root), usable.timezone, stores, locking)
     return settings or Settings(), policies, wrong + mistakes
+
+
+def _declared(document: Document) -> frozenset[str] | None:
+    """The names of the stores, whatever is wrong with them; None where nothing could be read."""
+    declared = document.data.get("stores") if isinstance(document.data, dict) else None
+    return (
+        frozenset(map(str, declared))
+        if isinstance(declared, dict)
+        else (frozenset() if document.data is not None else None)
+    )
 
 
 def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:

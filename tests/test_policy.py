@@ -929,6 +929,7 @@ def test_every_mistake_of_every_file_is_told_in_one_run_in_the_order_of_the_file
         ("policies/a.yaml", "P202"),
         ("policies/a.yaml", "P208"),
         ("policies/a.yaml", "P105"),
+        ("policies/a.yaml", "P207"),
         ("policies/b/deep.yml", "Y001"),
         ("policies/c.yaml", "P104"),
         ("policies/c.yaml", "P201"),
@@ -947,6 +948,18 @@ def test_a_mistake_of_meaning_and_one_of_shape_are_told_together(read: Reader) -
         "version: 1\nrules:\n  - { id: a, match: {}, at_most: 1y }\n  - { id: b, match: all, at_most: soon }\n"
     )
     assert found.codes == ["P207", "P208"]
+
+
+def test_what_is_wrong_in_a_rule_hides_nothing_else_of_it(read: Reader) -> None:
+    found = read(
+        "version: 1\nrules:\n  - id: a b\n    match: { type: caht, created: { after: soon }, size: { min: 9, max: 1 } }\n"
+        "    keep:\n      - { in: hosted, for: 30d, after: 90d }\n      - { in: vault }\n"
+        "      - { in: vault, for: forever }\n    then: delete\n    wy: x\n"
+    )
+    assert sorted(found.codes) == sorted(
+        ["P105", "P104", "P213", "P212", "P210", "P204", "P102", "P203", "P101"]
+    )
+    assert found.policies.rules == ()
 
 
 def test_a_mistake_is_told_once(read: Reader) -> None:

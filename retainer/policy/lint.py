@@ -100,7 +100,16 @@ def _locked_for_ever(
         for keep in rule.keeps:
             if keep.period.forever and keep.store in locking:
                 rules = document.data["rules"] if isinstance(document.data, dict) else ()
-                number = next(n for n, item in enumerate(rules) if item["id"] == rule.id)
+                number = next(
+                    (
+                        n
+                        for n, item in enumerate(rules)
+                        if isinstance(item, dict) and item.get("id") == rule.id
+                    ),
+                    None,
+                )
+                if number is None:
+                    continue
                 clause = rule.keeps.index(keep)
                 message = (
                     f"`{keep.store}` locks its copies until their keep is over, and this one "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import types
 import typing
@@ -46,6 +47,7 @@ from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, nearest
 from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, resolved
 from retainer.policy.schema import (
+    EVERYTHING,
     UNSEEN,
     AcceptanceItem,
     ErasureItem,
@@ -72,6 +74,7 @@ _KINDS = {
 
 
 Model = typing.TypeVar("Model", bound=BaseModel)
+Noun = typing.TypeVar("Noun", Rule, Hold, Erasure, Acceptance)
 
 
 def checked(document: Document, model: type[Model]) -> tuple[Model | None, list[Diagnostic]]:
@@ -244,6 +247,61 @@ def _credentials(document: Document) -> Iterator[Diagnostic]:
     yield from visit(document.data, ())
 
 
+_STANDS_IN: Mapping[str, Any] = {
+    "id": "something",
+    "asset_id": "something",
+    "why": "something",
+    "in": "something",
+    "match": "all",
+    "keep": [{"in": "something", "for": "999y"}],
+    "for": "999y",
+    "delete": [{"in": "something", "after": "1d"}],
+    "after": "1d",
+    "at_most": "1d",
+}
+"""What a mistake is taken for once it was complained of: nothing that could be complained of."""
+
+
+def _mended(model: type[Model], data: Any) -> tuple[Model | None, bool]:
+    """An item as its model, with something harmless in place of what is wrong in it (None where
+    nothing of it makes sense), and whether nothing was wrong."""
+    for mended in range(8):
+        try:
+            return model.model_validate(data), mended == 0
+        except ValidationError as error:
+            if not isinstance(data, dict):
+                break
+            data = copy.deepcopy(data)
+            for each in error.errors(include_url=False):
+                _mend(data, tuple(part for part in each["loc"] if not _is_unseen(part)))
+    return None, False
+
+
+def _mend(data: Any, location: Location) -> None:
+    """Put what stands in for a mistake at its place, or take the nearest key around it away."""
+    keys = [number for number, part in enumerate(location) if isinstance(part, str)]
+    matches = [n for n in keys if location[n] in ("match", "not", "any", "all") and n < keys[-1]]
+    if matches:  # a condition goes as a whole
+        keys = [next(n for n in keys if n > matches[-1])]
+    if not keys:
+        return
+    for part in location[: keys[-1]]:
+        inside = isinstance(data, dict) and part in data
+        inside = inside or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+        if not inside:
+            return
+        data = data[part]
+    key = str(location[keys[-1]])
+    if not isinstance(data, dict):
+        return
+    if not matches and key in _STANDS_IN and (key != "after" or "for" not in data):
+        data[key] = copy.deepcopy(_STANDS_IN[key])
+        return
+    data.pop(key, None)
+    if matches and not data:
+        data[EVERYTHING] = True
+
+
 class _Parser:
     """Turns one checked file into nouns; `wrong` collects what is said but makes no sense."""
 
@@ -251,6 +309,8 @@ class _Parser:
         self.document = document
         self.zone = zone_named(timezone)
         self.wrong: list[Diagnostic] = []
+        self.is_sound = True
+        """Whether nothing in the item that is being read had to be mended."""
 
     def complain(
         self,
@@ -475,14 +535,17 @@ class _Parser:
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def items(self, section: str, model: type[Model]) -> Iterator[tuple[int, Model]]:
-        """The items of a section whose shape is right, with their places; the others have been
-        complained of."""
+        """The items of a section with their places. What is wrong in one has been complained of,
+        and something harmless stands in for it, so that the rest is looked at in the same run."""
         listed = self.document.data.get(section) if isinstance(self.document.data, dict) else None
         for number, data in enumerate(listed if isinstance(listed, list) else ()):
-            try:
-                yield number, model.model_validate(data)
-            except ValidationError:
-                continue
+            item, self.is_sound = _mended(model, data)
+            if item is not None:
+                yield number, item
+
+    def sound(self, nouns: Iterator[Noun]) -> tuple[Noun, ...]:
+        """Those in which nothing had to be mended: the others were made to be complained of."""
+        return tuple(noun for noun in nouns if self.is_sound)
 
     def rules(self) -> Iterator[Rule]:
         for number, item in self.items("rules", RuleItem):
@@ -592,10 +655,10 @@ def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Di
     _, wrong = checked(document, PolicyFile)
     parser = _Parser(document, timezone)
     policies = Policies(
-        tuple(parser.rules()),
-        tuple(parser.holds()),
-        tuple(parser.erasures()),
-        tuple(parser.acceptances("accept")),
-        tuple(parser.acceptances("losses")),
+        parser.sound(parser.rules()),
+        parser.sound(parser.holds()),
+        parser.sound(parser.erasures()),
+        parser.sound(parser.acceptances("accept")),
+        parser.sound(parser.acceptances("losses")),
     )
     return policies, wrong + parser.wrong

@@ -174,12 +174,12 @@ YesOrTexts = Annotated[
         lambda value: f"{UNSEEN}{'yes' if isinstance(resolved(value), bool) else 'texts'}"
     ),
 ]
-_ALL: Final = "\0all"
+EVERYTHING: Final = "\0all"
 """The key under which `match: all` reaches its model: no file can spell it."""
 
 
 def _match(value: Any) -> Any:
-    return {_ALL: True} if isinstance(value, str) and value == "all" else value
+    return {EVERYTHING: True} if isinstance(value, str) and value == "all" else value
 
 
 class MatchMap(Strict):
@@ -215,7 +215,7 @@ class MatchMap(Strict):
         None, description="all of these match"
     )
     not_: MatchField | None = Field(None, alias="not")
-    everything: bool = Field(False, alias=_ALL)
+    everything: bool = Field(False, alias=EVERYTHING)
 
 
 class _MatchSchema:
@@ -404,7 +404,7 @@ def json_schema() -> dict[str, Any]:
     def clean(name: str, model: type[BaseModel]) -> dict[str, Any]:
         schema = model.model_json_schema(by_alias=True)
         for definition in schema.get("$defs", {}).values():
-            definition.get("properties", {}).pop(_ALL, None)
+            definition.get("properties", {}).pop(EVERYTHING, None)
         schema["title"] = name
         return schema
 
