@@ -81,7 +81,8 @@ class Prepared:
     """A plan that may be applied now, and what may be done of it: `apply.job.Actions`.
 
     `held_back`: why no delete may run, in words. `beside`: for deletes that have an object in
-    common with others, what makes those safe. `journal`: what it said when that was checked.
+    common with others, what makes those safe. `journal`: what it said when that was checked;
+    `ending`: the rules and erasures by which a last copy may go.
     """
 
     plan: PlanFile
@@ -92,6 +93,7 @@ class Prepared:
     rested_on: frozenset[str]
     beside: Mapping[int, tuple[Planned, ...]]
     journal: Sequence[Entry]
+    ending: frozenset[str]
 
     @property
     def deleted(self) -> int:
@@ -140,7 +142,10 @@ def prepare(
         raise PlanRefused(
             "rules, erasures, stores or the time zone have changed since the plan", hint=again
         )
-    held_back = [*header.held_back, *_over_by_now(plan, settings, journal, ((), ()), now)]
+    held_back = [
+        *header.held_back,
+        *_over_by_now(plan, settings, policies.ending(), journal, ((), ()), now),
+    ]
     check_actions(plan)
     copied_to: Counter[str] = Counter()
     deleted_in: Counter[str] = Counter()
@@ -171,6 +176,7 @@ def prepare(
         frozenset(rested_on),
         _beside(plan),
         journal,
+        policies.ending(),
     )
 
 
@@ -301,6 +307,7 @@ def _beside(plan: PlanFile) -> dict[int, tuple[Planned, ...]]:
 def _over_by_now(
     plan: PlanFile,
     settings: Settings,
+    ending: frozenset[str],
     journal: Sequence[Entry],
     remembers: Remembers,
     now: datetime,
@@ -317,8 +324,9 @@ def _over_by_now(
     planned = [
         Deletes(*row)
         for row in plan.connection.execute(
-            "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT FROM "
-            "numbered "
+            "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT, "
+            "count(DISTINCT asset_id) FILTER (last_copy AND action->>'$.doubt' IS NULL) "
+            "FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
         ).fetchall()
     ]
@@ -336,7 +344,12 @@ def _over_by_now(
     return [
         f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
         for limit in evaluate(
-            settings.limits, planned, remembered(recent, *remembers), held, settings.may_be_emptied
+            settings.limits,
+            planned,
+            remembered(recent, *remembers),
+            held,
+            settings.may_be_emptied,
+            ending,
         )
         if limit.breached and (limit.name, limit.scope) not in told
     ]
@@ -627,7 +640,9 @@ def carry_out(
                     check,
                 )
                 entries = journal.entries()
-                over = _over_by_now(plan, world.settings, entries, ground.remembers, world.clock())
+                over = _over_by_now(
+                    plan, world.settings, prepared.ending, entries, ground.remembers, world.clock()
+                )
                 job = _job(
                     prepared,
                     world,
@@ -820,7 +835,9 @@ def _job(
                 "rules, erasures, stores or the time zone have changed while it was copying", {}
             )
         if current[0].limits != world.settings.limits and (
-            over := _over_by_now(plan, current[0], journal.before, ground.remembers, now)
+            over := _over_by_now(
+                plan, current[0], prepared.ending, journal.before, ground.remembers, now
+            )
         ):
             return Recheck(over[0], {})
         return Recheck(None, _withheld(plan, current[1], now))

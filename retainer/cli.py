@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from retainer.model.rule import Match, Policies
     from retainer.model.setting import Settings, Store
     from retainer.planfile import PlanFile
+    from retainer.starter import Answers
     from retainer.views.page import Document, Reading
     from retainer.views.terminal import Page
 
@@ -419,19 +420,44 @@ def cli() -> None:
 
 
 @cli.command()
-def init() -> None:
-    """Write a careful start: retainer.yaml, policies/ and the editor's schema.
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="[NAME=]URL",
+    help="Where copies go, the first one first: s3://bucket/prefix, gs://bucket/prefix, file:///dir.",
+)
+@click.option(
+    "--uploads", metavar="[NAME=]URL", help="A bucket of yours that 100ms itself uploads to."
+)
+@click.option("--region", metavar="R", help="Of the stores on S3.")
+@click.option("--timezone", metavar="ZONE", help="The calendar of your policies (UTC).")
+@click.option("--ci", type=click.Choice(["github", "gitlab"]), help="Also write its workflow.")
+def init(
+    stores: tuple[str, ...],
+    uploads: str | None,
+    region: str | None,
+    timezone: str | None,
+    ci: str | None,
+) -> None:
+    """Write a careful start: retainer.yaml, policies/ with their tests, the editor's schema.
 
-    Nothing that exists is changed. Example: `mkdir retention && cd retention && retainer init`
+    One bucket is enough. On a terminal it asks what no option says, five questions at most. Nothing
+    that exists is changed, but that lines are added to a .gitignore. Examples: `retainer init`,
+    `retainer init --store s3://acme-vault/100ms --ci github`
     """
     from retainer.policy.schema import json_schema
-    from retainer.starter import STARTER
+    from retainer.starter import EXAMPLE, Answers, completed, start
 
-    files = {
-        **STARTER,
-        ".retainer/schema.json": json.dumps(json_schema(), indent=2) + "\n",
-        ".gitignore": ".retainer/\n",
-    }
+    if not stores and uploads is None and sys.stdin.isatty() and sys.stdout.isatty():
+        answers = _asked(timezone, ci)
+    elif not stores:
+        answers = Answers(EXAMPLE.stores, timezone or "UTC", (), ci)
+    else:
+        answers = _answers(stores, uploads, region, timezone, ci)
+    files = start(answers)
+    _would_be_valid(files)
+    files[".retainer/schema.json"] = json.dumps(json_schema(), indent=2) + "\n"
     for name, content in files.items():
         path = Path(name)
         if path.exists():
@@ -440,7 +466,109 @@ def init() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         click.echo(f"+ {name}")
-    click.echo("Next: edit retainer.yaml and policies/, then `retainer validate`")
+    ignored = Path(".gitignore")
+    before = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
+    after = completed(before)
+    if after != before:
+        ignored.write_text(after, encoding="utf-8")
+        click.echo(f"+ .gitignore{' (completed)' if before else ''}")
+    click.echo("Next: edit retainer.yaml and policies/, then `retainer validate && retainer test`")
+    if ci or answers.ci:
+        click.echo(
+            "Then: `retainer iam --for plan` and `--for apply` say which rights the workflow's two "
+            "environments need"
+        )
+
+
+def _answers(
+    stores: tuple[str, ...],
+    uploads: str | None,
+    region: str | None,
+    timezone: str | None,
+    ci: str | None,
+) -> Answers:
+    from dataclasses import replace
+
+    from retainer.starter import Answers, StartStore, named
+
+    found: list[StartStore] = []
+    for url in stores:
+        found.append(named(url, tuple(store.name for store in found)))
+    if uploads:
+        taken = tuple(store.name for store in found)
+        found.append(named(uploads, taken, is_upload=True))
+    if region:
+        found = [
+            replace(store, region=region) if store.url.startswith("s3:") else store
+            for store in found
+        ]
+    return Answers(tuple(found), timezone or "UTC", (), ci)
+
+
+def _asked(timezone: str | None, ci: str | None) -> Answers:
+    """Ask what is to be declared; nothing typed takes what stands in brackets."""
+
+    def ask(question: str, default: str = "") -> str:
+        return str(click.prompt(question, default=default, show_default=bool(default))).strip()
+
+    vault = ""
+    while not vault:
+        vault = ask("Where do copies go (s3://bucket/prefix, gs://bucket/prefix, file:///folder)?")
+    second = ask("A second place for what is kept longer (nothing: none)?")
+    uploads = ask("A bucket of yours that 100ms itself uploads to (nothing: none)?")
+    zone = timezone or ask("In which time zone are days counted?", "UTC")
+    system = ci or ask("Which CI gets a workflow (github, gitlab, none)?", "none")
+    return _answers(
+        tuple(filter(None, (vault, second))),
+        uploads or None,
+        None,
+        zone,
+        system if system in ("github", "gitlab") else None,
+    )
+
+
+def _would_be_valid(files: Mapping[str, str]) -> None:
+    """Raises WrongUsage where what was answered makes no valid project; nothing was written yet."""
+    from retainer.private import private_file
+    from retainer.settings import load_project
+
+    folder = private_file("-start")
+    for name in ("retainer.yaml", "policies/recordings.yaml", "policies/holds-and-erasures.yaml"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[name], encoding="utf-8")
+    _, _, mistakes = load_project(folder)
+    for mistake in mistakes:
+        if not mistake.is_warning:
+            raise WrongUsage(
+                f"{mistake.message} ({mistake.file}:{mistake.span.line})", hint=mistake.hint
+            )
+
+
+@cli.command()
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["plan", "apply"]),
+    required=True,
+    help="What is to be allowed: to read alone, or also to copy and delete.",
+)
+@click.option(
+    "--cloud",
+    type=click.Choice(["aws", "google"]),
+    help="Only the policy of this cloud, as it takes it.",
+)
+def iam(purpose: str, cloud: str | None) -> None:
+    """Print the least rights that the stores of retainer.yaml need, for S3 and Google Cloud.
+
+    No version is ever deleted, so no right to that is asked for. Examples: `retainer iam --for
+    plan`, `retainer iam --for apply --cloud aws > policy.json`
+    """
+    from retainer.rights import rights_text
+
+    _, settings, _ = _project()
+    clouds = (cloud,) if cloud else ()
+    click.echo(rights_text(settings, "plan" if purpose == "plan" else "apply", clouds), nl=False)
 
 
 @cli.command()
@@ -719,6 +847,7 @@ def plan(
     from retainer.whole import whole
 
     root, settings, policies = _project()
+    _only_limits(lift, settings, policies)
     match = _only(only)
     state = _state(root, settings)
     last = state / "last.plan"
@@ -783,6 +912,27 @@ def plan(
         for which, horizon in ends.items()
     )
     raise Exit(_plan_exit(made, detailed_exitcode, leaves=leaves))
+
+
+def _only_limits(lifts: tuple[str, ...], settings: Settings, policies: Policies) -> None:
+    """Raises WrongUsage for what no limit is called: it would lift nothing, without a word."""
+    from retainer.plan.limits import liftable
+    from retainer.policy.diagnostics import nearest
+
+    known = liftable(
+        (store.name for store in settings.stores),
+        [*(rule.id for rule in policies.rules), *(each.id for each in policies.erasures)],
+        (rule.id for rule in policies.rules if rule.at_most),
+    )
+    for lift in lifts:
+        if lift not in known:
+            close = nearest(lift, known)
+            raise WrongUsage(
+                f"--lift: `{lift}` is no limit of this project",
+                hint=f"did you mean `{close}`?"
+                if close
+                else "a plan names what it breaches, such as count:store:vault",
+            )
 
 
 def _texts_in(path: Path) -> list[str]:

@@ -310,7 +310,7 @@ def weigh(
     items = tuple({id(clause.item): clause.item for clause in clauses}.values())
     return Weighing(
         items,
-        tuple(_limits(connection, settings, making)),
+        tuple(_limits(connection, settings, policies, making)),
         tuple(
             ClashState(
                 ceiling=items[ceiling - 1].id,
@@ -608,11 +608,13 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
 
 
 def _limits(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, making: Making
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
 ) -> list[LimitState]:
     planned = connection.execute(
-        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT FROM acting JOIN names "
-        "USING (clause_no) WHERE decision = 'delete' "
+        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT, "
+        "count(DISTINCT asset_no) FILTER (doubt IS NULL "
+        "AND asset_no NOT IN (SELECT asset_no FROM staying)) "
+        "FROM acting JOIN names USING (clause_no) WHERE decision = 'delete' "
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     held = {
@@ -637,6 +639,7 @@ def _limits(
             _recent(connection, making),
             held,
             settings.may_be_emptied,
+            policies.ending(),
         )
     ]
 

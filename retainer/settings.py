@@ -117,7 +117,10 @@ def _settings(
         ),
         timezone=file.timezone,
         limits=DeleteLimits(
-            file.limits.deletes.count, file.limits.deletes.percent, file.limits.deletes.bytes
+            file.limits.deletes.count,
+            file.limits.deletes.percent,
+            file.limits.deletes.bytes,
+            file.limits.deletes.last_copies,
         ),
         plan_age_hours=_hours(file.limits.plan_age),
         state=file.state,

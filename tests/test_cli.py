@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import click
 import pytest
 from project import POLICY, Project, video
 
+from retainer.cli import cli
 from retainer.policy.codes import CODES
-from retainer.starter import NAMES, STARTER
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -58,10 +63,6 @@ def test_init_writes_a_start_that_is_valid_and_changes_nothing_that_exists(tmp_p
     assert "$defs" in json.loads((tmp_path / ".retainer" / "schema.json").read_text())
 
 
-def test_what_init_writes_is_the_repositorys_own(tmp_path: Path) -> None:
-    assert {name: (REPOSITORY / name).read_text() for name in NAMES} == STARTER
-
-
 def test_every_mistake_is_shown_with_its_line_underlined(local: Project) -> None:
     (local.root / "policies" / "bad.yml").write_text(
         "version: 1\nrules:\n  - id: x\n    filter: {type: room-compsite}\n"
@@ -77,26 +78,48 @@ def test_every_code_is_explained(code: str, local: Project) -> None:
     assert local.run("help", code).stdout.startswith(f"{code}: ")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "",
-        "init",
-        "validate",
-        "facts",
-        "plan",
-        "show",
-        "apply",
-        "explain",
-        "test",
-        "demo",
-        "schema",
-        "help",
-    ],
-)
-def test_every_command_has_help_with_an_example(command: str, local: Project) -> None:
-    text = local.run(*filter(None, [command]), "--help").stdout
-    assert "Example" in text or command == "demo"
+def commands(group: click.Group = cli, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*before, name))
+        else:
+            yield (*before, name)
+
+
+def examples(words: tuple[str, ...]) -> list[str]:
+    """The examples in the help of a command, each as it is typed."""
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    text = inspect.cleandoc(command.help or "")
+    listed = [line.strip() for line in text.splitlines() if line.startswith("  retainer ")]
+    quoted = re.findall(r"`([^`]*)`", " ".join(text.split()))
+    told = [*listed, *(each for each in quoted if each.startswith(("retainer ", "mkdir ")))]
+    called = f"retainer {' '.join(words)}"
+    return [each for each in told if called in each]
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_an_example_that_it_understands(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = examples(words)
+    assert found or words == ("demo",)
+    monkeypatch.chdir(tmp_path)
+    for name in ("facts.duckdb", "today.plan"):
+        (tmp_path / name).touch()
+    for example in found:
+        typed = re.split(r" *(?:&&|[|>;]) *", example)
+        typed = next(each for each in typed if each.startswith(f"retainer {' '.join(words)}"))
+        _, *arguments = shlex.split(typed)
+        with cli.make_context("retainer", arguments) as context:
+            inner, left = context, [*context.protected_args, *context.args]
+            while isinstance(inner.command, click.Group):
+                _, command, left = inner.command.resolve_command(inner, left)
+                assert command is not None
+                inner = command.make_context(command.name, left, parent=inner)
+                left = [*getattr(inner, "protected_args", ()), *inner.args]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def held(
         kept = pairs(project.plan())
         lying = project.content("vault")
         delete = {"delete": [{"in": "vault", "after": "1h"}, {"in": "uploads", "after": "1h"}]}
+        project.limits = project.limits | {"last_copies": len(both)}
         project.write(
             {"version": 1, "rules": [r for told in both.values() for r in rules(told, **delete)]}
         )

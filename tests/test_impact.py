@@ -98,11 +98,11 @@ def _deletes(project: Project) -> list[dict[str, Any]]:
 def test_the_last_copy_is_said(kept: Project) -> None:
     policy = changed(POLICY, "calls", keep=[{"in": "vault", "for": "50d"}], then="delete")
     kept.write(policy)
-    told = impact(kept, expect=3)
+    told = impact(kept, expect=4)
     assert {
         each["item"]: each["last_copies"] for each in told["effects"] if each["last_copies"]
     } == {"calls": 1, "raw": 1}
-    text = kept.run("impact", "--base", "../base", expect=3).stdout
+    text = kept.run("impact", "--base", "../base", expect=4).stdout
     assert "THE LAST COPY" in text
 
 

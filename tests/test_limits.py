@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from project import POLICY, Project, video
 
 from retainer.model.setting import DeleteLimits
 from retainer.plan.limits import PERCENT_FROM, Deletes, Held, Limit, evaluate
@@ -313,3 +315,53 @@ def test_more_deletes_of_the_same_kind_never_make_room(planned: list[Deletes]) -
         if each.breached
     }
     assert before <= after
+
+
+def test_a_delete_alone_takes_no_last_copy_and_what_ends_a_recording_may() -> None:
+    planned = [Deletes("uploads", "raw", 3, 30, 2), Deletes("vault", "calls", 5, 50, 5)]
+    held = {"uploads": Held(90, 900), "vault": Held(90, 900)}
+
+    def last(limits: DeleteLimits, ending: frozenset[str]) -> list[tuple[str, float, bool]]:
+        found = evaluate(limits, planned, [], held, (), ending)
+        return [(each.scope, each.used, each.breached) for each in found if "last" in each.name]
+
+    assert last(DeleteLimits(), frozenset({"calls"})) == [("rule:raw", 2, True)]
+    assert last(DeleteLimits(last_copies=2), frozenset({"calls"})) == [("rule:raw", 2, False)]
+    assert last(DeleteLimits(), frozenset()) == [("rule:calls", 5, True), ("rule:raw", 2, True)]
+
+
+def test_a_forgotten_upload_is_held_back_until_a_person_lifts_it(local: Project) -> None:
+    local.write(POLICY | {"rules": [rule for rule in POLICY["rules"] if rule["id"] == "raw"]})
+    local.uploaded("a" * 24, video(1))
+    local.uploaded("b" * 24, video(2), age=timedelta(days=1))
+    text = local.run("plan", "--out", "p.plan", expect=4).stdout
+    assert "last_copies of rule raw: 1 of 0; `--lift last_copies:rule:raw` lifts it" in text
+    done = local.apply("p.plan", "--approve-deletes", "1", expect=4)
+    assert done["deleted"] == 0 and done["left_deletes"] == 1
+    local.run("plan", "--out", "p.plan", "--lift", "last_copies:rule:raw")
+    assert local.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("lift", "hint"),
+    [
+        ("count:store:valut", "did you mean `count:store:vault`?"),
+        ("cuont:rule:raw", "did you mean `count:rule:raw`?"),
+        ("percent:rule:raw", None),
+        ("everything", None),
+    ],
+)
+def test_a_lift_of_what_is_no_limit_is_wrong_usage(
+    lift: str, hint: str | None, local: Project
+) -> None:
+    done = local.run("plan", "--lift", lift, expect=64)
+    assert f"`{lift}` is no limit" in done.stderr and (hint or "") in done.stderr
+
+
+@pytest.mark.parametrize(
+    "lift", ["count:store:vault", "last_copies:rule:raw", "empty:store:uploads", "clock:vault"]
+)
+def test_a_lift_of_a_limit_that_is_not_breached_is_none_the_less_allowed(
+    lift: str, local: Project
+) -> None:
+    local.run("plan", "--lift", lift)

@@ -48,6 +48,7 @@ def test_what_a_bucket_keeps_of_what_is_deleted_is_said_in_plan_apply_journal_an
 
 def test_a_store_that_may_be_emptied_is_emptied_without_a_lift(local: Project) -> None:
     local.uploaded(A, video(1))
+    local.limits = local.limits | {"last_copies": 1}
     local.write(
         POLICY
         | {

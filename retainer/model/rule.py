@@ -248,5 +248,11 @@ class Policies:
         of_rooms = {*NAME_FACTS, "template_id"}
         return any(facts_asked(item.match) & of_rooms for item in self.items())
 
+    def ending(self) -> frozenset[str]:
+        """The ids of what says by itself that a recording is to end: `then: delete`, `at_most`, and
+        erasures. A `delete` alone only clears one place."""
+        rules = {rule.id for rule in self.rules if rule.then_delete or rule.at_most}
+        return frozenset(rules | {erasure.id for erasure in self.erasures})
+
     def items(self) -> tuple[Rule | Hold | Erasure, ...]:
         return (*self.rules, *self.holds, *self.erasures)

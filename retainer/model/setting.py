@@ -131,6 +131,9 @@ class DeleteLimits:
     count: int = 500
     percent: float = 10.0
     bytes: int = 100_000_000_000
+    last_copies: int = 0
+    """So many last copies one plan may delete by a rule that only says `delete:`, which does not
+    say that the recording is to end."""
 
 
 MEDIA_HOSTS = ("cdn.100ms.live", "media-cdn-in3.100ms.live", "sh-cdn-in3.100ms.live")

@@ -16,12 +16,14 @@ PERCENT_FROM = 20
 
 @dataclass(frozen=True, slots=True)
 class Deletes:
-    """How many deletes of how many bytes one rule asks for in one store."""
+    """How many deletes of how many bytes one rule asks for in one store; `last_copies`: of so many
+    recordings nothing is left anywhere."""
 
     store: str
     rule: str
     count: int
     bytes: int
+    last_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,27 @@ def remembered(
     return [*found.values(), *others]
 
 
+def liftable(stores: Iterable[str], rules: Iterable[str], ceilings: Iterable[str]) -> list[str]:
+    """Whatever a person can lift, as a plan names it. `ceilings`: rules with an `at_most`."""
+    stores = list(stores)
+    found = [f"{name}:rule:{rule}" for rule in rules for name in ("count", "bytes", "last_copies")]
+    for store in stores:
+        found += [f"{name}:store:{store}" for name in ("count", "bytes", "percent", "empty")]
+        found += [f"{name}:{store}" for name in ("record", "workspace", "clock")]
+    return [*found, *(f"clash:{rule}" for rule in ceilings)]
+
+
 def evaluate(
     limits: DeleteLimits,
     planned: Iterable[Deletes],
     recent: Iterable[Deletes],
     held: Mapping[str, Held],
     passing: Collection[str] = (),
+    ending: Collection[str] = (),
 ) -> list[Limit]:
     """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the
-    last 24 hours of the journal; `passing`: stores that may be emptied."""
+    last 24 hours of the journal; `passing`: stores that may be emptied; `ending`: rules and
+    erasures that say themselves that a recording is to end, so that its last copy may go."""
     planned, recent = list(planned), list(recent)
     touched = {f"store:{each.store}" for each in planned} | {
         f"rule:{each.rule}" for each in planned
@@ -105,6 +119,10 @@ def evaluate(
             )
         )
         kind, _, store = scope.partition(":")
+        last = sum(each.last_copies for each in planned if scope == f"rule:{each.rule}")
+        if last and store not in ending:
+            allowed = limits.last_copies
+            found.append(Limit("last_copies", scope, last, allowed, last > allowed))
         if kind == "store" and store not in passing:
             copies = held[store].copies if store in held else 0
             total = copies + count[scope] - now[store]

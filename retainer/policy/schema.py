@@ -377,6 +377,12 @@ class DeleteLimitsItem(Strict):
     count: WholeNumber = 500
     percent: Annotated[Number, Field(le=100)] = 10
     bytes: Size = 100_000_000_000
+    last_copies: WholeNumber = Field(
+        default=0,
+        description=(
+            "last copies that one plan may delete by a rule without `then: delete` and `at_most`"
+        ),
+    )
 
 
 class LimitsItem(Strict):

@@ -1,0 +1,129 @@
+"""The least rights that a plan, or an apply, needs of each cloud, as that cloud's policies are
+written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from retainer.model.setting import OWN_PREFIX, Settings, Store
+
+For = Literal["plan", "apply"]
+
+READ_BUCKET = ("s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration")
+READ_OBJECT = ("s3:GetObject", "s3:GetObjectRetention", "s3:GetObjectLegalHold")
+WRITE_OBJECT = ("s3:PutObject", "s3:AbortMultipartUpload")
+"""Docs: the Service Authorization Reference of Amazon S3. Nothing here deletes a version: a delete
+names the version it means by If-Match, which `s3:DeleteObject` alone allows."""
+_GCS_READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
+_GCS_WRITE = ("storage.objects.create", "storage.objects.delete", "storage.objects.update")
+
+
+def aws_policy(settings: Settings, purpose: For) -> dict[str, Any] | None:
+    """An IAM policy for the stores at AWS and at makers that take such policies; None where there
+    is none."""
+    stores = [store for store in settings.stores if store.scheme == "s3"]
+    if not stores:
+        return None
+    statements: list[dict[str, Any]] = []
+    for store in stores:
+        statements += _statements(store, purpose)
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _statements(store: Store, purpose: For) -> Iterator[dict[str, Any]]:
+    name = "".join(part.capitalize() for part in store.name.replace("_", "-").split("-"))
+    bucket = f"arn:aws:s3:::{store.bucket}"
+    objects = f"{bucket}/{store.prefix}*"
+    own = f"{bucket}/{store.prefix}{OWN_PREFIX}*"
+    listing: dict[str, Any] = {
+        "Sid": f"{name}List",
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket"],
+        "Resource": [bucket],
+    }
+    if store.prefix:
+        listing["Condition"] = {"StringLike": {"s3:prefix": [f"{store.prefix}*"]}}
+    yield listing
+    yield {
+        "Sid": f"{name}Bucket",
+        "Effect": "Allow",
+        "Action": [action for action in READ_BUCKET if action != "s3:ListBucket"],
+        "Resource": [bucket],
+    }
+    yield {
+        "Sid": f"{name}Read",
+        "Effect": "Allow",
+        "Action": list(READ_OBJECT),
+        "Resource": [objects],
+    }
+    if purpose == "plan":
+        return
+    yield {
+        "Sid": f"{name}Write",
+        "Effect": "Allow",
+        "Action": [
+            *WRITE_OBJECT,
+            *(["s3:PutObjectRetention"] if store.lock else []),
+            *(["s3:PutObjectTagging"] if store.tags else []),
+        ],
+        # 100ms writes what lies in its upload bucket; retainer only its own record beside it
+        "Resource": [own if store.written_by_100ms else objects],
+    }
+    yield {
+        "Sid": f"{name}Delete",
+        "Effect": "Allow",
+        "Action": ["s3:DeleteObject"],
+        "Resource": [objects],
+    }
+    if store.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
+        yield {
+            "Sid": f"{name}Restore",
+            "Effect": "Allow",
+            "Action": ["s3:RestoreObject"],
+            "Resource": [objects],
+        }
+    if store.kms_key and store.kms_key.startswith("arn:"):
+        yield {
+            "Sid": f"{name}Key",
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": [store.kms_key],
+        }
+
+
+def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
+    """A custom role for Google Cloud Storage, and the buckets to give it on; None where there is
+    no such store."""
+    stores = [store for store in settings.stores if store.scheme == "gs"]
+    if not stores:
+        return None
+    locks = any(store.lock for store in stores)
+    permissions = [
+        *_GCS_READ,
+        *(_GCS_WRITE if purpose == "apply" else ()),
+        *(["storage.objects.setRetention"] if locks and purpose == "apply" else []),
+    ]
+    return {
+        "role": {
+            "title": f"retainer {purpose}",
+            "stage": "GA",
+            "includedPermissions": sorted(permissions),
+        },
+        "buckets": sorted({f"gs://{store.bucket}" for store in stores}),
+    }
+
+
+def rights_text(settings: Settings, purpose: For, clouds: Sequence[str] = ()) -> str:
+    """The policies as JSON; that of one cloud alone as the cloud takes it."""
+    found = {
+        name: value
+        for name, value in (
+            ("aws", aws_policy(settings, purpose)),
+            ("google", google_roles(settings, purpose)),
+        )
+        if value is not None and (not clouds or name in clouds)
+    }
+    told = next(iter(found.values())) if len(found) == 1 and len(clouds) == 1 else found
+    return json.dumps(told, indent=2) + "\n"
