@@ -639,15 +639,27 @@ def lint(snapshot: Path | None, strict: bool, form: str, out: Path | None) -> No
         raise Exit(PoliciesWrong.exit_code)
 
 
-@cli.command()
-def schema() -> None:
-    """Print the JSON Schema of policies and of retainer.yaml, for editors.
+ANSWERS = ("plan", "row", "apply", "explain", "impact", "policy-diff", "verify")
 
-    Example: `retainer schema > .retainer/schema.json`
+
+@cli.command()
+@click.option(
+    "--of",
+    "form",
+    type=click.Choice(["policies", *ANSWERS]),
+    default="policies",
+    help="Of what a command answers with `--format json` (row: a line of jsonl).",
+)
+def schema(form: str) -> None:
+    """Print the JSON Schema of policies and of retainer.yaml, for editors, or of an answer.
+
+    Examples: `retainer schema > .retainer/schema.json`, `retainer schema --of plan`
     """
     from retainer.policy.schema import json_schema
+    from retainer.views.machine import schema_of
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    told = json_schema() if form == "policies" else schema_of(form)
+    click.echo(json.dumps(told, indent=2))
 
 
 @cli.command("help")

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
 from retainer.model.printable import shown
-from retainer.views.page import Block, Document, Facts, Note, Prose, Reading, Section, Sign, Weight
-from retainer.views.units import moment, relative, since, through
+from retainer.views.page import Block, Document, Facts, Note, Prose, Reading, Section, Sign
+from retainer.views.units import Weight, moment, relative, since, through
 from retainer.views.words import BECAUSE, DECISIONS, IN_DOUBT, ORIGINS, OTHERS, deadline, held_by
 
 _MATCHES: dict[str, tuple[Sign, Weight]] = {

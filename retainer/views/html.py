@@ -11,7 +11,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from retainer.views.page import Bars, Block, Document, Reading
-from retainer.views.units import Cell, Kind, shown_cell
+from retainer.views.units import Cell, Kind, Weighed, shown_cell
 
 MOST_ROWS = 5_000
 """So many rows of a list a page has; the rest stands in the machine's forms."""
@@ -50,6 +50,8 @@ def _prose(text: str) -> Markup:
 
 @pass_context
 def _cell(context: Context, cell: Cell, kind: Kind) -> str:
+    if isinstance(cell, Weighed):
+        return Markup('<span class="{}">{}</span>').format(cell.weight, cell.text)
     return shown_cell(cell, kind, context["zone"])
 
 

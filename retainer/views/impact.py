@@ -19,30 +19,27 @@ from retainer.views.page import (
     Section,
     Table,
 )
-from retainer.views.units import many, moment, relative, since, size, span
-from retainer.views.words import ROWS_IN_JSON, listed
+from retainer.views.units import Weighed, Weight, many, moment, relative, since, size, span
+from retainer.views.words import listed
 
-WORDS: dict[Becomes, tuple[str, str]] = {
-    "due now": ("🔴", "due now"),
-    "lapses": ("🔴", "leaves 100ms without a copy, since no rule keeps it any more"),
-    "sooner": ("🟠", "deleted sooner"),
-    "shorter": ("🟠", "kept less long"),
-    "blocked": ("🟡", "due, but blocked"),
-    "held": ("🟡", "held, so that it stays"),
-    "lost": ("🟠", "asked for, and cannot be had any more"),
-    "not copied": ("⚪", "copies that are not made any more"),
-    "not missed": ("⚪", "lost, and no longer asked for"),
-    "spared": ("🟢", "not deleted now any more"),
-    "released": ("🟢", "no longer due"),
-    "copied": ("🟢", "copied"),
-    "later": ("🟢", "deleted later"),
-    "longer": ("🟢", "kept longer"),
-    "otherwise": ("⚪", "treated otherwise"),
+WORDS: dict[Becomes, tuple[Weight, str]] = {
+    "due now": ("bad", "due now"),
+    "lapses": ("bad", "leaves 100ms without a copy, since no rule keeps it any more"),
+    "sooner": ("worry", "deleted sooner"),
+    "shorter": ("worry", "kept less long"),
+    "blocked": ("unsure", "due, but blocked"),
+    "held": ("unsure", "held, so that it stays"),
+    "lost": ("worry", "asked for, and cannot be had any more"),
+    "not copied": ("plain", "copies that are not made any more"),
+    "not missed": ("plain", "lost, and no longer asked for"),
+    "spared": ("good", "not deleted now any more"),
+    "released": ("good", "no longer due"),
+    "copied": ("good", "copied"),
+    "later": ("good", "deleted later"),
+    "longer": ("good", "kept longer"),
+    "otherwise": ("plain", "treated otherwise"),
 }
-"""What each effect is called, and its mark (which says nothing that the words do not)."""
-_LEGEND = (
-    "🔴 goes now · 🟠 kept less · 🟢 kept more · ⚪ no longer asked for, or otherwise · 🟡 held up"
-)
+"""What each effect is called, and how much it matters."""
 
 
 def impact_page(told: Impact, reading: Reading, code: int) -> Document:
@@ -211,7 +208,7 @@ def _effects(told: Impact, reading: Reading) -> Iterator[Block]:
                 effect.assets,
                 effect.copies,
                 effect.bytes,
-                _becomes(effect, told, reading),
+                _becomes(effect, reading),
             )
         )
         before = effect.item
@@ -230,7 +227,6 @@ def _effects(told: Impact, reading: Reading) -> Iterator[Block]:
                 ),
                 tuple(rows),
             ),
-            Prose(_LEGEND, is_aside=True),
         ),
         f"Same facts, same moment, {told.base} → {told.head}; "
         f"{told.same:,} of {max(told.new.pairs, told.old.pairs):,} pairs of a recording and a "
@@ -244,8 +240,8 @@ def _order(told: Impact, item: str) -> int:
     return min(order.index(effect.becomes) for effect in told.effects if effect.item == item)
 
 
-def _becomes(effect: Effect, told: Impact, reading: Reading) -> str:
-    mark, words = WORDS[effect.becomes]
+def _becomes(effect: Effect, reading: Reading) -> Weighed:
+    weight, words = WORDS[effect.becomes]
     extra = ""
     if effect.becomes == "due now" and effect.last_copies:
         extra = f" ({many(effect.last_copies, 'last copy', 'last copies')})"
@@ -253,7 +249,7 @@ def _becomes(effect: Effect, told: Impact, reading: Reading) -> str:
         which = "from" if effect.becomes in ("sooner", "later") else "until"
         first = "the first " if effect.copies > 1 else ""
         extra = f", {first}{which} {since(effect.first, reading.zone)}"
-    return f"{mark} {words}{extra}"
+    return Weighed(weight, f"{words}{extra}")
 
 
 def _in_words(told: Impact) -> Iterator[Block]:
@@ -353,6 +349,8 @@ _ROW = (
 
 def _rows(told: Impact, reading: Reading) -> Iterator[Block]:
     for effect in told.effects:
+        if not effect.rows:
+            continue
         rows = [
             (
                 row.asset_id,
@@ -370,7 +368,7 @@ def _rows(told: Impact, reading: Reading) -> Iterator[Block]:
         yield Fold(
             f"{effect.item or 'no rule'}: {words} "
             f"({len(rows):,} of {many(effect.copies, 'copy', 'copies')}, the largest first)",
-            listed(_ROW, rows, effect.copies, reading, ROWS_IN_JSON),
+            listed(_ROW, rows, effect.copies, reading, ""),
         )
 
 

@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from retainer.model.change import Change, Impact
 from retainer.model.explanation import Explanation
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
-from retainer.planfile import COLUMNS, action_of
+from retainer.planfile import COLUMNS, Header, action_of
 
 if TYPE_CHECKING:
-    from retainer.planfile import Header, PlanFile
+    from retainer.planfile import PlanFile
 
 FORMAT_VERSION = "1.0"
 
@@ -124,3 +126,55 @@ def _ascii_safe(text: str) -> str:
         lambda found: found[0] if printable(found[0]) == found[0] else json.dumps(found[0])[1:-1],
         text,
     )
+
+
+def schema_of(form: str) -> dict[str, Any]:
+    """The JSON Schema of what a command answers with `--format json`; of `row`, a line of
+    `jsonl`."""
+    kinds: dict[str, Any] = {
+        "apply": Summary,
+        "explain": Explanation,
+        "impact": Impact,
+        "verify": Census,
+    }
+    version = {"format_version": {"type": "string", "const": FORMAT_VERSION}}
+    if form in kinds:
+        told = TypeAdapter(kinds[form]).json_schema(mode="serialization")
+        more = {
+            "apply": ("finished",),
+            "impact": ("shortens", "deletes_more", "breaches_more"),
+        }.get(form, ())
+        told["properties"] |= version | {name: {"type": "boolean"} for name in more}
+        told["required"] = ["format_version", *told.get("required", [])]
+    elif form == "policy-diff":
+        change = TypeAdapter(Change).json_schema(mode="serialization")
+        told = _object(version | {"changes": {"type": "array", "items": change}})
+    elif form == "row":
+        told = _object({name: _KINDS[kind] for name, kind in COLUMNS.items() if name != "action"})
+        told["required"] = ["asset_id", "store", "decision"]
+    else:
+        header = Header.model_json_schema(mode="serialization")
+        told = _object(
+            version
+            | {
+                "fingerprint": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                "header": {"$ref": "#/$defs/Header"},
+                "rows": {"type": "array", "items": schema_of("row")},
+            }
+        )
+        told["$defs"] = header.pop("$defs", {}) | {"Header": header}
+        told["properties"]["rows"]["items"].pop("$schema")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | told
+
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "INTEGER": {"type": "integer"},
+    "BIGINT": {"type": "integer"},
+    "BOOLEAN": {"type": "boolean"},
+    "VARCHAR": {"type": "string"},
+    "TIMESTAMP": {"type": "string", "description": "RFC 3339 in UTC, or `forever`"},
+}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": sorted(properties)}

@@ -21,9 +21,8 @@ from retainer.views.page import (
     Reading,
     Section,
     Table,
-    Weight,
 )
-from retainer.views.units import Cell, shown_cell, size
+from retainer.views.units import Cell, Weighed, Weight, shown_cell, size
 
 MAX_CHARS = 60_000
 """GitHub takes comments of 65,536 characters."""
@@ -206,6 +205,8 @@ def _rows(
 def _cell(cell: Cell, column: Column, reading: Reading) -> str:
     if column.kind == "bytes" and isinstance(cell, (int, float)):
         return size(cell)
+    if isinstance(cell, Weighed):
+        return f"{_MARKS[cell.weight]} {text_of(cell.text)}"
     text = shown_cell(cell, column.kind, reading.zone)
     if column.kind == "id" and text:
         return f"<code>{_html(text)}</code>"

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
-from retainer.views.units import Cell, Kind
+from retainer.views.units import Cell, Kind, Weight
 
-Weight = Literal["bad", "worry", "unsure", "good", "plain"]
-"""How much a note matters: something goes or failed; a person should look; it is not certain; it is
-well; it is told."""
 Sign = Literal["-", "!", "?", "+", "=", ".", " "]
 """What a note is about without any colour: delete, worry, not certain, copy, keep, lapse."""
 

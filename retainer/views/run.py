@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from retainer.model.outcome import Resting, Summary, Trouble
 from retainer.model.printable import printable, shown
-from retainer.views.page import Block, Command, Document, Note, Prose, Sign, Weight
-from retainer.views.units import many, size
+from retainer.views.page import Block, Command, Document, Note, Prose, Sign
+from retainer.views.units import Weight, many, size
 from retainer.views.words import few
 
 _ALIKE = 5

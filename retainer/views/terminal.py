@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rich.text import Text
 from retainer.views.page import (
     Bars,
     Block,
+    Column,
     Command,
     Document,
     Excerpt,
@@ -29,9 +31,8 @@ from retainer.views.page import (
     Reading,
     Section,
     Table,
-    Weight,
 )
-from retainer.views.units import shown_cell, size
+from retainer.views.units import Weight, shown_cell, size
 
 _STYLES: dict[Weight, str] = {
     "bad": "bold red",
@@ -185,7 +186,9 @@ def _grid(table: Table, width: int, page: Page, reading: Reading, indent: str) -
         )
     if needed + len(indent) > width:
         for row in texts:
-            yield from _wrapped(" ".join(filter(None, row)), width, indent, indent + "  ")
+            cells = zip(table.columns, row, strict=True)
+            told = ", ".join(_by_itself(column, text) for column, text in cells if text)
+            yield from _wrapped(told, width, indent, indent + "  ")
         return
     for row in texts:
         grid.add_row(*(Text(text) for text in row))
@@ -200,7 +203,30 @@ def _grid(table: Table, width: int, page: Page, reading: Reading, indent: str) -
     with console.capture() as captured:
         console.print(grid)
     for line in captured.get().splitlines():
-        yield indent + line
+        yield indent + _TRAILING.sub(r"\1", line)
+
+
+_TRAILING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$")
+_PLAIN = (
+    "",
+    "type",
+    "note",
+    "why",
+    "why then",
+    "last copy",
+    "means",
+    "becomes",
+    "what",
+    "where",
+    "setting",
+)
+"""Titles of columns whose cells say by themselves what they are."""
+
+
+def _by_itself(column: Column, text: str) -> str:
+    """A cell that stands in no column."""
+    alone = column.kind in ("id", "bytes") or column.title in _PLAIN
+    return text if alone else f"{column.title} {text}"
 
 
 _BAR = 24
@@ -211,13 +237,16 @@ def _bars(bars: Bars, page: Page, indent: str) -> Iterator[str]:
     highest = max((value for _, values in bars.rows for value in values), default=0) or 1
     room = max((cell_len(label) for label, _ in bars.rows), default=0)
     named = max((cell_len(name) for name in bars.series), default=0)
+    taken = len(indent) + room + (named + 2 if named else 0) + 2 + 2 + 9
+    longest = max(4, min(_BAR, max(page.width, 40) - taken))
     for label, values in bars.rows:
         for number, (name, value) in enumerate(zip(bars.series, values, strict=True)):
-            bar = "█" * round(_BAR * value / highest)
+            bar = "█" * round(longest * value / highest)
             told = size(value) if bars.unit == "bytes" else f"{value:,.0f}"
             lead = label if number == 0 else ""
             series = f"  {name}{' ' * (named - cell_len(name))}" if named else ""
-            yield f"{indent}{lead}{' ' * (room - cell_len(lead))}{series}  {bar:<{_BAR}}  {told:>9}"
+            lead += " " * (room - cell_len(lead)) + series
+            yield f"{indent}{lead}  {bar:<{longest}}  {told:>9}"
 
 
 def windowed(text: str, column: int, width: int, room: int) -> tuple[str, int, int]:

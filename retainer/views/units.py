@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
 Kind = Literal["text", "id", "place", "count", "bytes", "moment", "since"]
 """What a cell is: `moment` to the minute; `since`: a moment whose day is meant, where it is the
 start of one."""
-Cell = str | int | float | datetime | None
+Weight = Literal["bad", "worry", "unsure", "good", "plain"]
+"""How much something matters: it goes or failed; a person should look; it is not certain; it is
+well; it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A text that matters so much."""
+
+    weight: Weight
+    text: str
+
+
+Cell = str | int | float | datetime | Weighed | None
 
 
 def shown_cell(cell: Cell, kind: Kind, zone: tzinfo = UTC) -> str:
@@ -17,6 +31,8 @@ def shown_cell(cell: Cell, kind: Kind, zone: tzinfo = UTC) -> str:
         return "? B" if kind == "bytes" else ""
     if isinstance(cell, datetime):
         return (since if kind == "since" else moment)(cell, zone)
+    if isinstance(cell, Weighed):
+        return cell.text
     if isinstance(cell, str):
         return cell
     if kind == "bytes":

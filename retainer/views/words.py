@@ -70,7 +70,6 @@ def deadline(when: datetime, now: datetime, zone: tzinfo) -> str:
 
 
 ALL_ROWS = "`retainer show PLAN --format json` lists every one"
-ROWS_IN_JSON = "the largest first"
 
 
 def listed(

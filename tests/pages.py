@@ -1,0 +1,451 @@
+"""One page of each thing that is told, made of values that do not change: what the goldens show."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from retainer.model.change import (
+    Affected,
+    Breach,
+    Change,
+    Clashing,
+    Effect,
+    HeldItems,
+    Impact,
+    Standing,
+)
+from retainer.model.diagnostic import Diagnostic, Span
+from retainer.model.explanation import Considered, Explanation, Pair, Stage
+from retainer.model.outcome import Census, Outcome, Resting, Summary, Trouble, Turn
+from retainer.planfile import (
+    ClashState,
+    Group,
+    Header,
+    ItemState,
+    LimitState,
+    Line,
+    Overview,
+    SourceState,
+)
+from retainer.views.census import census_page
+from retainer.views.changes import changes_page
+from retainer.views.explanation import explanation_page
+from retainer.views.impact import impact_page
+from retainer.views.mistakes import mistakes_page
+from retainer.views.outcomes import outcomes_page
+from retainer.views.page import Document, Reading
+from retainer.views.plan import plan_page
+from retainer.views.run import run_page
+
+NOW = datetime(2026, 11, 25, 22, 18, tzinfo=UTC)
+READING = Reading(timezone(timedelta(hours=5, minutes=30), "IST"), NOW + timedelta(minutes=19))
+DAY = timedelta(days=1)
+
+
+def name(number: int) -> str:
+    return f"6544d1e2f3a4b5c6d7e8f9{number:02x}"
+
+
+def line(number: int, decision: str, store: str, **more: object) -> Line:
+    fields: dict[str, object] = {
+        "because": (),
+        "rule": None,
+        "rule_at": None,
+        "type": "room-composite",
+        "bytes": 1_000_000 * (number + 1),
+        "until": None,
+        "deadline": None,
+        "delete_from": None,
+        "leaves_at": None,
+        "assumed": False,
+        "last_copy": False,
+        "source": None,
+        "lock_until": None,
+        "created": NOW - 60 * DAY,
+        "also": None,
+        "doubtful": False,
+    }
+    return Line(asset_id=name(number), store=store, decision=decision, **(fields | more))  # type: ignore[arg-type]
+
+
+def group(key: tuple[str, ...], *lines: Line, count: int | None = None) -> Group:
+    total = sum(each.bytes or 0 for each in lines)
+    return Group(key, count or len(lines), total, count or len(lines), lines)
+
+
+def plan() -> Document:
+    midnight = NOW.replace(hour=0, minute=0)
+    header = Header(
+        digest="4087a02e1c2d3e4f" * 4,
+        as_of="2026-11-25T22:18:00Z",
+        created="2026-11-25T22:11:00Z",
+        expires="2026-11-26T22:11:00Z",
+        tool="0.1.0",
+        duckdb="2.0.1",
+        policy_digest="0" * 64,
+        git_commit="9fd2c1a" + "0" * 33,
+        git_dirty=False,
+        scope=None,
+        project="prod",
+        items=[
+            ItemState("calls", "rule", "policies/a.yaml:3", "Sales call records", "", "0", 9, 0),
+            ItemState(
+                "raw", "rule", "policies/a.yaml:9", "For arriving, not for keeping", "", "0", 9, 0
+            ),
+            ItemState(
+                "DSR-17",
+                "erasure",
+                "policies/h.yaml:9",
+                "Art. 17",
+                "",
+                "0",
+                1,
+                0,
+                "2026-11-01T00:00:00Z",
+            ),
+            ItemState("LIT-9", "hold", "policies/h.yaml:2", "Acme v. Example", "", "0", 0, 0),
+        ],
+        sources=[
+            SourceState("100ms", "assets", True, 90, 0, 0, 0, "one asset without a date"),
+            SourceState("uploads", "store", True, 40, 10**9, 3, 5000),
+            SourceState(
+                "vault",
+                "store",
+                False,
+                12,
+                10**8,
+                0,
+                0,
+                "the server did not answer",
+                keeps_deleted="for 7 days (soft delete)",
+            ),
+        ],
+        limits=[
+            LimitState("count", "rule:raw", 501, 500, True, False, 499),
+            LimitState("percent", "store:uploads", 24.6, 10, False, False),
+            LimitState("bytes", "store:uploads", 3e9, 1e11, False, False),
+        ],
+        clashes=[ClashState("chat-ceiling", "calls", 4, False)],
+        undeclared=[],
+        targets=[],
+        renamed=[],
+        superseded=[],
+        zones="2026.2",
+        customer=None,
+        uncovered=5,
+        uncovered_bytes=10**6,
+        incomplete=True,
+        copies=26,
+        copy_bytes=52 * 10**6,
+        deletes=4,
+        delete_bytes=9 * 10**6,
+        last_copies=1,
+        remembered="stores",
+    )
+    due = {"delete_from": midnight - 3 * DAY}
+    view = Overview(
+        deletes=(
+            group(
+                ("raw", "policies/a.yaml:9", "uploads"),
+                line(1, "delete", "uploads", **due),
+                line(2, "delete", "uploads", **due, also="calls"),
+                line(3, "delete", "uploads", **due, last_copy=True),
+            ),
+            group(("DSR-17", "policies/h.yaml:9", "vault"), line(4, "delete", "vault", **due)),
+        ),
+        at_risk=(
+            line(5, "copy", "vault", leaves_at=NOW + timedelta(hours=40)),
+            line(6, "copy", "vault", leaves_at=NOW, created=None, assumed=True),
+        ),
+        at_risk_count=12,
+        first_leaves_at=NOW + timedelta(hours=6),
+        copies=(
+            group(
+                ("calls", "policies/a.yaml:3", "vault", "false"),
+                line(5, "copy", "vault", source="hosted", deadline=NOW - timedelta(hours=8)),
+                line(7, "copy", "vault", source="uploads"),
+                count=24,
+            ),
+            group(
+                ("calls", "policies/a.yaml:3", "cold", "true"),
+                line(8, "copy", "cold", source="vault", doubtful=True),
+            ),
+        ),
+        blocked=(
+            group(("hold", "LIT-204"), line(9, "blocked", "uploads", rule="raw")),
+            group(("hold, unsatisfied", ""), line(10, "blocked", "uploads", rule="raw")),
+        ),
+        archived=(),
+        uncovered=(),
+        out_of_scope=0,
+        lapsing=(3, 10**7, NOW + 2 * DAY),
+        others=(group(("lost", "vault", ""), line(11, "lost", "vault")),),
+        totals=(("copy", 26, 52 * 10**6), ("delete", 4, 9 * 10**6), ("keep", 900, 10**12)),
+        assets_deleted=4,
+        assets_copied=13,
+    )
+    return plan_page(header, view, READING, "ab" * 32, "tonight.plan")
+
+
+def impact() -> Document:
+    rows = (
+        Affected(
+            name(1),
+            "chat",
+            "vault",
+            10**9,
+            "keep",
+            "delete",
+            NOW + 7 * DAY,
+            NOW - DAY,
+            "chats",
+            True,
+        ),
+        Affected(
+            name(2),
+            "chat",
+            "vault",
+            9 * 10**8,
+            "keep",
+            "delete",
+            NOW + 9 * DAY,
+            NOW - DAY,
+            "chats",
+            False,
+        ),
+    )
+    old = Standing(
+        3062,
+        149 * 10**10,
+        1454,
+        772 * 10**9,
+        12,
+        1140,
+        554 * 10**9,
+        40,
+        NOW + timedelta(hours=6),
+        2,
+        134_026,
+    )
+    new = Standing(
+        6312,
+        312 * 10**10,
+        1442,
+        766 * 10**9,
+        2544,
+        1087,
+        528 * 10**9,
+        40,
+        NOW + timedelta(hours=6),
+        2,
+        134_026,
+    )
+    told = Impact(
+        now=NOW,
+        base="origin/main",
+        base_commit="41ab77e",
+        head="this change",
+        head_commit="9fd2c1a",
+        project="prod",
+        facts_id="7c1e42d9",
+        gathered=NOW - timedelta(minutes=7),
+        incomplete=(),
+        changes=(
+            Change(
+                "chats", "rule", "policies/a.yaml:6", "keep in vault", "1y", "6mo", "shorter", True
+            ),
+            Change(
+                "sales", "rule", "policies/a.yaml:4", "keep in vault", "7y", "5y", "shorter", True
+            ),
+            Change("calls", "rule", "policies/a.yaml:2", "id", "call", "calls", "same", False),
+        ),
+        effects=(
+            Effect("chats", "due now", 3250, 3250, 163 * 10**10, 2532, None, rows),
+            Effect(
+                "chats",
+                "sooner",
+                3149,
+                3149,
+                158 * 10**10,
+                0,
+                NOW.replace(hour=0, minute=0) + DAY,
+                rows[:1],
+            ),
+            Effect("chats", "not copied", 12, 12, 572 * 10**7, 0, None, ()),
+            Effect("sales", "shorter", 12_207, 12_207, 612 * 10**10, 0, NOW + 900 * DAY, ()),
+            Effect("sales", "blocked", 6, 6, 591 * 10**7, 0, None, ()),
+        ),
+        assets=18_600,
+        same=115_349,
+        old=old,
+        new=new,
+        both_delete=3062,
+        both_delete_bytes=149 * 10**10,
+        both_copy=1442,
+        both_copy_bytes=766 * 10**9,
+        breaches=(
+            Breach("count", "rule:chats", 856, 4106, 500, False),
+            Breach("bytes", "store:vault", 0, 2.47e12, 1e11, True),
+        ),
+        clashes=(Clashing("chat-ceiling", "chats", 3, True),),
+        holds=HeldItems(2, 0),
+        owners=("@acme/compliance", "@acme/privacy"),
+        recoverable=(),
+        tool="0.1.0",
+        remembered="stores",
+    )
+    return impact_page(told, READING, 4)
+
+
+def run() -> Document:
+    done = Summary(
+        copied=25, copied_bytes=5 * 10**8, deleted=3, deleted_bytes=10**8, left_deletes=1
+    )
+    done.failed = [
+        Trouble("copy", name(n), "cold", f"{name(n)}: 404", "ask 100ms", "s3://hms-eu")
+        for n in range(7)
+    ]
+    done.skipped = [Trouble("delete", name(9), "vault", "its object has changed since the plan")]
+    done.resting = {
+        "hosted": Resting("100ms answered 503 eight times", "see their status page", False, 4)
+    }
+    return run_page(done, "tonight.plan")
+
+
+def held_run() -> Document:
+    done = Summary(copied=25, copied_bytes=5 * 10**8, left_deletes=4)
+    return run_page(
+        done, "tonight.plan", ["limit count of rule:raw"], "a person lifts it, or it stays so"
+    )
+
+
+def explanation() -> Document:
+    ends = datetime(2028, 11, 16, tzinfo=UTC)
+    told = Explanation(
+        asset_id=name(1),
+        now=NOW,
+        facts=(("type", "chat"), ("created", "2026-11-15T18:10:59Z"), ("size", "700024")),
+        considered=(
+            Considered("chats", "rule", "policies/a.yaml:6", "yes"),
+            Considered("sales", "rule", "policies/a.yaml:4", "not certain"),
+            Considered("LIT-1", "hold", "policies/h.yaml:2", "no"),
+        ),
+        stages=(
+            Stage("chats", "keep", "vault", None, ends, True),
+            Stage("chats", "delete", "vault", None, NOW - DAY, False),
+        ),
+        pairs=(
+            Pair("hosted", "lapses", (), None, NOW + DAY, None, None, None, True, True),
+            Pair(
+                "vault",
+                "delete",
+                (),
+                "chats",
+                None,
+                None,
+                ends,
+                NOW - DAY,
+                True,
+                True,
+                also="classes",
+            ),
+            Pair(
+                "cold",
+                "blocked",
+                ("hold",),
+                "chats",
+                None,
+                None,
+                None,
+                NOW,
+                True,
+                True,
+                also="LIT-1",
+            ),
+        ),
+        next_at=ends,
+        next_pairs=(Pair("vault", "delete", (), "chats", None, None, ends, ends, True, True),),
+        gathered=NOW - 2 * DAY,
+    )
+    return explanation_page(told, READING)
+
+
+def census() -> Document:
+    found = Census(looked=40, recorded=38, bytes=10**9, unknown=2, broken=["chat/2026/x.csv"])
+    found.missing = ["track/2026/y.mp4"]
+    return census_page(found, "verified", "vault")
+
+
+def mistakes() -> Document:
+    text = "    filter: { type: caht }"
+    return mistakes_page(
+        [
+            Diagnostic(
+                "P101",
+                "policies/a.yaml",
+                Span(4, 5, 4, 11),
+                "unknown key `filter`",
+                "did you mean `match`?",
+                text,
+            ),
+            Diagnostic(
+                "L510",
+                "policies/a.yaml",
+                Span(2, 1, 2, 1),
+                "kept for ever, and nobody's",
+                None,
+                "",
+                True,
+            ),
+        ]
+    )
+
+
+def outcomes() -> Document:
+    turn = Turn(NOW, "chats", "a", "vault", "keep", "delete")
+    return outcomes_page(
+        [
+            Outcome(
+                "a chat is kept a year",
+                "tests/a.yaml:31",
+                ("a in vault: is is delete, expected keep",),
+            ),
+            Outcome("a call is copied", "tests/a.yaml:9", (), turns=(turn,)),
+        ],
+        with_passed=True,
+        untested=["store cold"],
+    )
+
+
+def changes() -> Document:
+    return changes_page(
+        [
+            Change(
+                "chats", "rule", "policies/a.yaml:6", "keep in vault", "1y", "6mo", "shorter", True
+            ),
+            Change(
+                "retainer.yaml",
+                "settings",
+                "retainer.yaml",
+                "timezone",
+                "UTC",
+                "Europe/Berlin",
+                "others",
+            ),
+        ],
+        "v1",
+        "v2",
+    )
+
+
+PAGES = {
+    "plan": plan,
+    "impact": impact,
+    "run": run,
+    "held-run": held_run,
+    "explanation": explanation,
+    "census": census,
+    "mistakes": mistakes,
+    "outcomes": outcomes,
+    "changes": changes,
+}
