@@ -1043,7 +1043,7 @@ def _show(
     timezone = made.header.timezone
     page = plan_page(
         made.header,
-        overview(made, MOST_SHOWN[form], told_losses),
+        overview(made, MOST_SHOWN[form], told_losses, with_charts=form == "html"),
         _reading(timezone),
         made.fingerprint,
         os.path.relpath(path),

@@ -24,6 +24,7 @@ from retainer.model.change import (
     Effect,
     HeldItems,
     Impact,
+    Month,
     Standing,
 )
 from retainer.model.rule import Policies
@@ -223,6 +224,7 @@ def _impact(
         clashes=tuple(_clashes(was, now)),
         holds=HeldItems(len(in_force), held[0]),
         owners=tuple(sorted(owners)),
+        months=tuple(_months(connection, making.now)),
         recoverable=tuple(kept or ()),
         tool=version("retainer"),
         remembered=now.remembered,
@@ -299,6 +301,19 @@ def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
         lapsing=lapsing,
         pairs=pairs,
     )
+
+
+def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:
+    """What ends in each of the next 24 months, on both sides."""
+    until = f"TIMESTAMP '{now:%Y-%m-%d %H:%M:%S}' + INTERVAL 24 MONTH"
+    rows = connection.execute(f"""
+        SELECT strftime(until, '%Y-%m') AS month, coalesce(sum(bytes) FILTER (side = 0), 0)::BIGINT,
+            coalesce(sum(bytes) FILTER (side = 1), 0)::BIGINT
+        FROM (SELECT 0 AS side, * FROM before UNION ALL SELECT 1 AS side, * FROM after)
+        WHERE decision = 'keep' AND until < {until} GROUP BY month ORDER BY month
+    """).fetchall()
+    for month, before, after in rows:
+        yield Month(month, before, after)
 
 
 def _breaches(was: Weighing, now: Weighing) -> Iterable[Breach]:

@@ -905,6 +905,22 @@ class Overview:
     assets_deleted: int
     assets_copied: int
     """Of how many recordings copies are deleted, and made."""
+    charts: Charts | None = None
+    """Where those were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """What a plan comes to over time and by place.
+
+    `months`: each of the next 24 in which something ends, how many copies of how many bytes;
+    `cliff`: by the days that 100ms still has it, how many recordings a rule keeps, and none;
+    `stores`: how many copies of how many bytes lie in each, and so many bytes of them go.
+    """
+
+    months: tuple[tuple[str, int, int], ...]
+    cliff: tuple[tuple[int, int, int], ...]
+    stores: tuple[tuple[str, int, int, int], ...]
 
 
 _LINE = (
@@ -931,8 +947,34 @@ def _line(*values: Any) -> Line:
     )
 
 
+def _charts(plan: PlanFile) -> Charts:
+    now = f"TIMESTAMP '{moment_of(plan.header.as_of):%Y-%m-%d %H:%M:%S}'"
+    ask = plan.connection.execute
+    months = ask(
+        "SELECT strftime(until, '%Y-%m'), count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan "
+        f"WHERE decision = 'keep' AND until < {now} + INTERVAL 24 MONTH GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    cliff = ask(
+        f"SELECT date_diff('day', {now}, until) AS days, "
+        "count(*) FILTER (because IS NULL), count(*) FILTER (because = 'not-kept') FROM plan "
+        f"WHERE decision = 'lapses' AND until BETWEEN {now} AND {now} + INTERVAL 15 DAY "
+        "GROUP BY days ORDER BY days"
+    ).fetchall()
+    stores = ask(
+        "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT, "
+        f"coalesce(sum(bytes) FILTER (decision = 'delete' AND {ACTIONS}), 0)::BIGINT FROM plan "
+        "WHERE decision IN ('keep', 'unmanaged', 'blocked', 'delete') "
+        "AND store NOT IN ('hosted', 'elsewhere') GROUP BY store ORDER BY store"
+    ).fetchall()
+    return Charts(tuple(months), tuple(cliff), tuple(stores))
+
+
 def overview(
-    plan: PlanFile, shown: int = 10, told_losses: frozenset[str] = frozenset()
+    plan: PlanFile,
+    shown: int = 10,
+    told_losses: frozenset[str] = frozenset(),
+    *,
+    with_charts: bool = False,
 ) -> Overview:
     """Gather what a plan's text tells; of every group the first `shown` rows. `told_losses`: assets
     whose loss has been told in full before."""
@@ -1010,4 +1052,5 @@ def overview(
         ),
         assets_deleted=acted[0],
         assets_copied=acted[1],
+        charts=_charts(plan) if with_charts else None,
     )

@@ -12,12 +12,14 @@ from retainer.model.change import (
     Effect,
     HeldItems,
     Impact,
+    Month,
     Standing,
 )
 from retainer.model.diagnostic import Diagnostic, Span
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
 from retainer.model.outcome import Census, Outcome, Resting, Summary, Trouble, Turn
 from retainer.planfile import (
+    Charts,
     ClashState,
     Group,
     Header,
@@ -183,6 +185,11 @@ def plan() -> Document:
         totals=(("copy", 26, 52 * 10**6), ("delete", 4, 9 * 10**6), ("keep", 900, 10**12)),
         assets_deleted=4,
         assets_copied=13,
+        charts=Charts(
+            (("2026-12", 3, 10**9), ("2027-01", 9, 5 * 10**9)),
+            ((0, 2, 1), (7, 4, 0), (14, 9, 3)),
+            (("uploads", 40, 10**9, 9 * 10**6), ("vault", 12, 10**8, 0)),
+        ),
     )
     return plan_page(header, view, READING, "ab" * 32, "tonight.plan")
 
@@ -290,6 +297,7 @@ def impact() -> Document:
         clashes=(Clashing("chat-ceiling", "chats", 3, True),),
         holds=HeldItems(2, 0),
         owners=("@acme/compliance", "@acme/privacy"),
+        months=(Month("2026-12", 10**10, 4 * 10**10), Month("2027-01", 2 * 10**10, 10**9)),
         recoverable=(),
         tool="0.1.0",
         remembered="stores",

@@ -150,6 +150,15 @@ class HeldItems:
 
 
 @dataclass(frozen=True, slots=True)
+class Month:
+    """A month, such as 2027-03, and how many bytes of copies end in it, before and after."""
+
+    month: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Impact:
     """What a change of policies does on the facts of a day, apart from what is due anyway."""
 
@@ -179,6 +188,7 @@ class Impact:
     clashes: tuple[Clashing, ...]
     holds: HeldItems
     owners: tuple[str, ...]
+    months: tuple[Month, ...]
     recoverable: tuple[str, ...]
     """Stores of which what is deleted can still be read for a while."""
     tool: str

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from retainer.model.change import Becomes, Change, Effect, Impact
 from retainer.model.printable import shown
 from retainer.views.page import (
+    Bars,
     Block,
     Column,
     Document,
@@ -61,7 +62,27 @@ def impact_page(told: Impact, reading: Reading, code: int) -> Document:
         mark=f"retainer:impact key={_key(told.project)} base={_key(told.base_commit or told.base)} "
         f"head={_key(told.head_commit)} facts={told.facts_id}",
         foot=_foot(told, reading, code),
+        charts=tuple(_charts(told)),
     )
+
+
+def _charts(told: Impact) -> Iterator[Section]:
+    if told.effects:
+        bars = Bars(
+            "Bytes, by what they come to",
+            "bytes",
+            ("bytes",),
+            tuple(
+                (f"{each.item or 'no rule'}: {WORDS[each.becomes][1]}", (float(each.bytes),))
+                for each in told.effects
+            ),
+        )
+        yield Section("The effect in bytes", (bars,))
+    if told.months:
+        ends = tuple((each.month, (float(each.before), float(each.after))) for each in told.months)
+        caption = "Bytes of copies whose time is over, by month"
+        bars = Bars(caption, "bytes", (told.base, "this change"), ends)
+        yield Section("What ends when (24 months)", (bars,))
 
 
 def _key(project: str) -> str:

@@ -133,6 +133,8 @@ class Document:
     mark: str = ""
     """By what a program finds this page again, such as the comment that it replaces."""
     foot: str = ""
+    charts: tuple[Section, ...] = ()
+    """What only a page that can be leafed through shows."""
 
 
 @dataclass(frozen=True, slots=True)

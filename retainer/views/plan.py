@@ -10,6 +10,7 @@ from retainer.model.moment import read_moment
 from retainer.model.printable import printable, shown
 from retainer.model.setting import NO_PATH, SCHEMES
 from retainer.views.page import (
+    Bars,
     Block,
     Column,
     Command,
@@ -100,7 +101,32 @@ def plan_page(
             *(Section(title, tuple(blocks)) for title, blocks in sections if blocks),
             *_next(header, view, path, now, reading),
         ),
+        charts=tuple(_charts(view)),
     )
+
+
+def _charts(view: Overview) -> Iterator[Section]:
+    """What ends when, what leaves 100ms when, and what lies where."""
+    charts = view.charts
+    if charts is None:
+        return
+    if charts.cliff:
+        days = tuple(
+            (many(day, "day"), (float(kept), float(none))) for day, kept, none in charts.cliff
+        )
+        caption = "Recordings at 100ms, by the days until it drops them"
+        bars = Bars(caption, "count", ("a rule keeps it", "no rule keeps it"), days)
+        yield Section("The cliff: what leaves 100ms", (bars,))
+    if charts.months:
+        ends = tuple((month, (float(size),)) for month, _, size in charts.months)
+        bars = Bars("Bytes of copies whose time is over, by month", "bytes", ("bytes",), ends)
+        yield Section("What ends when (24 months)", (bars,))
+    if charts.stores:
+        rows = tuple(
+            (store, (float(size), float(size - go))) for store, _, size, go in charts.stores
+        )
+        bars = Bars("Bytes by store", "bytes", ("now", "after this plan's deletes"), rows)
+        yield Section("What lies where", (bars,))
 
 
 def moment_of(text: str) -> datetime:
