@@ -39,7 +39,7 @@ source: { hosted: [ "s3://hms-prod-*" ] }
 stores:
   vault: { url: s3://bench-vault/100ms, region: eu-west-1 }
   cold: { url: gs://bench-cold/100ms }
-limits: { deletes: { count: 10000000, percent: 100, bytes: 900TB }, plan_age: 24h }
+limits: { deletes: { count: 10000000, percent: 100, bytes: 900TB, last_copies: 10000000 }, plan_age: 24h }
 """
 
 POLICY = """\

@@ -16,6 +16,9 @@ it, see pyproject.toml).
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
     explaining.py   why one asset is treated as it is
+    impact.py       two policies and one snapshot -> what the second treats otherwise
+    revision.py     settings and policies as they were in a commit
+    rights.py       the least rights that a plan, or an apply, needs
     cases.py        policy tests -> what came out otherwise
     cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
     holding.py      the locks of stores, once they are the stores that they should be
@@ -34,7 +37,8 @@ it, see pyproject.toml).
     model/          the nouns: frozen dataclasses, standard library only;
                     tables.py and catalog.py name the columns of facts
     policy/         YAML -> rules: files (what may lie there), load (positions),
-                    schema (what is allowed), parse, lint, codes
+                    schema (what is allowed), parse, lint (mistakes across files), advice (what is
+                    allowed and hardly meant), changes (two policies in words), codes
                                                         ◀ a new condition: model/rule.py,
                                                           schema.py, parse.py, plan/predicates.py
     inventory/      what exists: collect (listings), locate (path -> key, key -> asset),
@@ -54,6 +58,9 @@ it, see pyproject.toml).
                     gcs_calls and gcs_answers; no I/O), s3_account (boto3), gcs_account (Google's),
                     reads and writes (what every call means), proofs (what a server honours), s3 and
                     gcs (what differs), local (folders)
-    views/          values -> text: human, machine      ◀ a new output: one file, one line in cli.py
+    views/          page (what a page says, as a value); a module for each thing told: plan, impact,
+                    changes, run, explanation, census, mistakes, outcomes (words: what they share);
+                    a renderer for each form: terminal, markdown, html    ◀ a new form: one file;
+                    machine (JSON, CSV) and annotations (CI systems) tell the values themselves
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

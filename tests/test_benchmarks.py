@@ -1,4 +1,4 @@
-"""The benchmark that needs no download still runs: the tables that it fills have changed under it
+"""The benchmarks that need no download still run: the tables that they fill have changed under it
 once."""
 
 from __future__ import annotations
@@ -27,3 +27,14 @@ def test_the_plan_benchmark_runs_with_few_assets() -> None:
         "ratio",
         "peak_MiB",
     }
+
+
+def test_the_impact_benchmark_runs_with_few_assets() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "impact_beside_a_plan.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--assets", "2000", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["ratio"] > 0
