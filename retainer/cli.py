@@ -239,7 +239,8 @@ def _reading(timezone: str) -> Reading:
 
 def _print(document: Document, timezone: str, form: str = "text", *, err: bool = False) -> None:
     """A page in the form that was asked for: text, markdown or html."""
-    click.echo(_written(document, timezone, form, err=err), err=err, nl=False)
+    # the page itself knows whether colour may be used
+    click.echo(_written(document, timezone, form, err=err), err=err, nl=False, color=True)
 
 
 def _written(
@@ -390,7 +391,9 @@ def _form(*more: str) -> Callable[[Any], Any]:
         "form",
         type=click.Choice(known),
         default="text",
-        help="Of the answer on stdout." if not more else "Of the answer; jsonl and csv: its rows.",
+        help="Of the answer on stdout."
+        if not more
+        else "Of the answer; jsonl and csv: its rows; gitlab: its widget on a merge request.",
     )
 
 
@@ -825,7 +828,7 @@ def facts(out: Path) -> None:
     is_flag=True,
     help="Tell the names of rooms that were renamed, also without a terminal.",
 )
-@_form("jsonl", "csv")
+@_form("jsonl", "csv", "gitlab")
 @_MAX_CHARS
 def plan(
     out: Path | None,
@@ -1030,15 +1033,15 @@ def _show(
     max_chars: int | None = None,
 ) -> None:
     from retainer.planfile import overview
-    from retainer.views.machine import plan_csv, plan_json, plan_lines
+    from retainer.views.machine import plan_csv, plan_json, plan_lines, plan_widget
     from retainer.views.plan import plan_page
 
     if form in ("jsonl", "csv"):
         for line in plan_lines(made) if form == "jsonl" else plan_csv(made):
             click.echo(line, nl=False)
         return
-    if form == "json":
-        click.echo(plan_json(made), nl=False)
+    if form in ("json", "gitlab"):
+        click.echo(plan_json(made) if form == "json" else plan_widget(made), nl=False)
         return
     timezone = made.header.timezone
     page = plan_page(
@@ -1049,7 +1052,7 @@ def _show(
         os.path.relpath(path),
         names or {},
     )
-    click.echo(_written(page, timezone, form, max_chars), nl=False)
+    click.echo(_written(page, timezone, form, max_chars), nl=False, color=True)
 
 
 MOST_SHOWN = {"text": 10, "markdown": 100, "html": 5_000}
@@ -1176,7 +1179,7 @@ def _put(path: Path | None, text: str) -> None:
     from retainer.whole import whole
 
     if path is None:
-        click.echo(text, nl=False)
+        click.echo(text, nl=False, color=True)
         return
     try:
         with whole(path) as half:
@@ -1220,7 +1223,7 @@ def policy_diff(old: str, new: str | None, form: str) -> None:
 
 @cli.command()
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
-@_form("jsonl", "csv")
+@_form("jsonl", "csv", "gitlab")
 @_MAX_CHARS
 def show(path: Path, form: str, max_chars: int | None) -> None:
     """Show a plan file again. JSON lists every row with its reason.

@@ -254,3 +254,12 @@ def test_the_whole_story_of_a_repository(seaweedfs: str, tmp_path: Path, api: St
     last = project.plan("last.plan")
     assert (last["header"]["copies"], last["header"]["deletes"]) == (0, 0)
     assert "The stores are as the policies want them" in project.run("show", "last.plan").stdout
+
+
+def test_the_sample_repository_is_what_init_writes() -> None:
+    from dataclasses import replace
+
+    folder = REPOSITORY / "examples" / "one-bucket"
+    for name, content in start(replace(ONE, ci="github")).items():
+        assert (folder / name).read_text() == content, name
+    assert (folder / ".gitignore").read_text() == completed("")

@@ -215,3 +215,34 @@ def test_the_examples_are_valid_and_their_tests_pass() -> None:
     folder = REPOSITORY / "examples" / "sales"
     assert retainer(folder, "validate").returncode == 0
     assert "2 passed, 0 failed" in retainer(folder, "test", "tests/sales.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": ""}, False),
+    ],
+)
+def test_colour_is_forced_and_refused_by_the_environment(
+    environment: dict[str, str], coloured: bool, local: Project
+) -> None:
+    local.hosted("a" * 24, video(1))
+    local.environment = {"NO_COLOR": "", "FORCE_COLOR": ""} | environment
+    assert ("\x1b[" in local.run("plan").stdout) is coloured
+
+
+def test_a_plan_is_told_in_every_form(local: Project) -> None:
+    local.hosted("a" * 24, video(1))
+    local.run("plan", "--out", "p.plan")
+    assert "| recording |" in local.run("show", "p.plan", "--format", "markdown").stdout
+    assert local.run("show", "p.plan", "--format", "html").stdout.startswith("<!doctype html>")
+    lines = local.run("show", "p.plan", "--format", "csv").stdout.splitlines()
+    assert lines[0].startswith("n,asset_id,store,decision") and len(lines) == 3
+    assert json.loads(local.run("show", "p.plan", "--format", "gitlab").stdout) == {
+        "create": 1,
+        "update": 0,
+        "delete": 0,
+    }

@@ -37,6 +37,12 @@ def plan_json(plan: PlanFile) -> str:
     )
 
 
+def plan_widget(plan: PlanFile) -> str:
+    """What GitLab shows of a plan on a merge request (`artifacts:reports:terraform`)."""
+    header = plan.header
+    return json.dumps({"create": header.copies, "update": 0, "delete": header.deletes}) + "\n"
+
+
 def plan_lines(plan: PlanFile) -> Iterator[str]:
     """The rows of a plan as JSON Lines, read as they are asked for."""
     for row in _rows(plan):
