@@ -32,10 +32,22 @@ class Period:
         """Whether this period ends after the other one, from whatever moment they are counted."""
         if self.forever or other.forever:
             return self.forever and not other.forever
-        slack = (
-            timedelta(hours=2) if self.exact != other.exact else timedelta()
-        )  # a calendar day may have 23 or 25 hours
+        slack = _slack(self, other)
         return all(_end(start, self) > _end(start, other) + slack for start in _STARTS)
+
+    @cache  # noqa: B019 - periods are few
+    def reaches(self, other: Period) -> bool:
+        """Whether this period ends no earlier than the other one, from whatever moment they are
+        counted: 366d reaches 1y, and 365d does not."""
+        if self.forever or other.forever:
+            return self.forever
+        slack = _slack(self, other)
+        return all(_end(start, self) >= _end(start, other) + slack for start in _STARTS)
+
+
+def _slack(one: Period, other: Period) -> timedelta:
+    """A calendar day may have 23 or 25 hours."""
+    return timedelta(hours=2) if one.exact != other.exact else timedelta()
 
 
 def _end(start: datetime, period: Period) -> datetime:

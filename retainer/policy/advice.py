@@ -190,7 +190,7 @@ def _asks_no_more(rule: Rule, other: Rule) -> bool:
     keeps = all(
         any(
             keep.store == each.store
-            and not keep.period.is_longer_than(each.period)
+            and each.period.reaches(keep.period)
             and (each.after is None or each.after == keep.after)
             and (each.legal or not keep.legal)
             for each in other.keeps
@@ -199,13 +199,13 @@ def _asks_no_more(rule: Rule, other: Rule) -> bool:
     )
     deletes = all(
         any(
-            delete.store == each.store and not each.after.is_longer_than(delete.after)
+            delete.store == each.store and delete.after.reaches(each.after)
             for each in other.deletes
         )
         for delete in rule.deletes
     )
     ceiling = rule.at_most is None or (
-        other.at_most is not None and not other.at_most.is_longer_than(rule.at_most)
+        other.at_most is not None and rule.at_most.reaches(other.at_most)
     )
     ends = not rule.then_delete or (other.then_delete and other.keeps == rule.keeps)
     return keeps and deletes and ceiling and ends

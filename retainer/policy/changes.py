@@ -138,7 +138,7 @@ def _rule(old: Rule, new: Rule) -> Iterator[Change]:
         if one == other:
             continue
         before, after = (f"after {_text(each.after)}" if each else "" for each in (one, other))
-        sooner = other is not None and (one is None or one.after.is_longer_than(other.after))
+        sooner = other is not None and (one is None or not other.after.reaches(one.after))
         turn: Turn = "shorter" if sooner else "longer"
         yield change(f"delete in {store}", before, after, turn, sooner)
     if old.then_delete != new.then_delete:
@@ -147,7 +147,7 @@ def _rule(old: Rule, new: Rule) -> Iterator[Change]:
         yield change("then", before, after, turn, new.then_delete)
     if old.at_most != new.at_most:
         sooner = new.at_most is not None and (
-            old.at_most is None or old.at_most.is_longer_than(new.at_most)
+            old.at_most is None or not new.at_most.reaches(old.at_most)
         )
         before, after = (_text(each.at_most) if each.at_most else "" for each in (old, new))
         yield change("at_most", before, after, "shorter" if sooner else "longer", sooner)
@@ -164,7 +164,7 @@ def _keeps(old: Rule, new: Rule, change: Say) -> Iterator[Change]:
     moved = None
     if len(gone) == len(came) == 1 and _periods(was[gone[0]]) == _periods(now[came[0]]):
         moved = (gone[0], came[0])
-        yield change("keep in", *moved, "elsewhere", False)
+        yield change("keep in", *moved, "elsewhere", True)
     for store in dict.fromkeys((*was, *now)):
         if moved and store in moved:
             continue
@@ -190,7 +190,7 @@ def _is_shorter(old: Sequence[Keep], new: Sequence[Keep]) -> bool:
         reaching = [
             other
             for other in new
-            if not keep.period.is_longer_than(other.period)
+            if other.period.reaches(keep.period)
             and (other.after is None or other.after == keep.after)
             and (other.legal or not keep.legal)
         ]
@@ -235,34 +235,57 @@ def _entries(kind: str, old: Sequence[Acceptance], new: Sequence[Acceptance]) ->
         entry = now.get(name) or was[name]
         turn: Turn = "added" if name in now else "removed"
         before, after = (name if name in side else "" for side in (was, now))
-        yield Change(name, kind, str(entry.where), kind, before, after, turn, name in now)
+        counts = kind == "accept" and name in now  # what is safe for it may be deleted elsewhere
+        yield Change(name, kind, str(entry.where), kind, before, after, turn, counts)
 
 
 def _settings(old: Settings, new: Settings) -> Iterator[Change]:
-    """What retainer.yaml says otherwise, as far as it bears on decisions and limits."""
-
-    def told(settings: Settings) -> dict[str, str]:
-        limits = settings.limits
-        return {
-            "timezone": settings.timezone,
-            "source.hosted": ", ".join(settings.source.hosted),
-            "limits.deletes.count": f"{limits.count:,}",
-            "limits.deletes.percent": f"{limits.percent:g}",
-            "limits.deletes.bytes": f"{limits.bytes:,} B",
-            "limits.plan_age": f"{settings.plan_age_hours:g} h",
-        } | {
-            f"stores.{store.name}": " ".join(
-                filter(None, (store.url, store.layout, store.storage_class, store.lock))
-            )
-            for store in settings.stores
-        }
-
-    was, now = told(old), told(new)
+    """What retainer.yaml says otherwise, as far as it bears on decisions and limits. Another zone,
+    place or bucket of 100ms's, and a brake that is looser, may let something go sooner."""
+    was, now = _told(old), _told(new)
+    looser = {name for name, value in _brakes(new).items() if value > _brakes(old).get(name, 0)}
     for name in dict.fromkeys((*was, *now)):
-        if was.get(name) != now.get(name):
-            before, after = was.get(name, ""), now.get(name, "")
-            turn: Turn = "added" if not before else "removed" if not after else "others"
-            yield Change("retainer.yaml", "settings", "retainer.yaml", name, before, after, turn)
+        if was.get(name) == now.get(name):
+            continue
+        before, after = was.get(name, ""), now.get(name, "")
+        turn: Turn = "added" if not before else "removed" if not after else "others"
+        if before and after and name.startswith("stores."):
+            turn = "elsewhere"
+        shortens = name in looser or name in ("timezone", "source.hosted") or turn == "elsewhere"
+        yield Change(
+            "retainer.yaml", "settings", "retainer.yaml", name, before, after, turn, shortens
+        )
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    limits = settings.limits
+    return {
+        "timezone": settings.timezone,
+        "source.hosted": ", ".join(settings.source.hosted),
+        "limits.deletes.count": f"{limits.count:,}",
+        "limits.deletes.percent": f"{limits.percent:g}",
+        "limits.deletes.bytes": f"{limits.bytes:,} B",
+        "limits.deletes.last_copies": f"{limits.last_copies:,}",
+        "limits.plan_age": f"{settings.plan_age_hours:g} h",
+        "may_be_emptied": ", ".join(sorted(settings.may_be_emptied)),
+    } | {
+        f"stores.{store.name}": " ".join(
+            filter(None, (store.url, store.layout, store.storage_class, store.lock))
+        )
+        for store in settings.stores
+    }
+
+
+def _brakes(settings: Settings) -> dict[str, float]:
+    """How much may be deleted without a word, by setting."""
+    limits = settings.limits
+    return {
+        "limits.deletes.count": limits.count,
+        "limits.deletes.percent": limits.percent,
+        "limits.deletes.bytes": limits.bytes,
+        "limits.deletes.last_copies": limits.last_copies,
+        "may_be_emptied": len(settings.may_be_emptied),
+    }
 
 
 def _text(period: Period) -> str:

@@ -321,7 +321,7 @@ _MEANS = {
 
 def _means(change: Change) -> str:
     told = _MEANS[change.turn]
-    also = change.shortens and change.turn in ("others", "added", "removed")
+    also = change.shortens and change.turn not in ("shorter", "same")
     return f"{told}; something may go sooner" if also else told
 
 
