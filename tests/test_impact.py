@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
+import generate
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from project import POLICY, ROOM, Project, video
+
+from retainer.cases import Decider
+from retainer.impact import Side, _compare, _decided
+from retainer.model.setting import Settings
+from retainer.planning import Making
+from retainer.policy.changes import changes
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 
@@ -258,3 +271,90 @@ def test_the_comment_begins_with_its_mark_and_stays_short(kept: Project) -> None
     assert len(comment) <= 2000 and "due now" in comment
     report = (kept.root / "report.html").read_text()
     assert report.startswith("<!doctype html>") and "<script" not in report
+
+
+# ── laws of two decisions ───────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def two_policies(draw: st.DrawFn) -> tuple[generate.Case, generate.Case]:
+    """A case, and the same facts under policies of which some went, came or are others."""
+    case = draw(generate.cases(assets=25))
+    zone, now = ZoneInfo(case["timezone"]), generate.now_of(case)
+    kept = [rule for rule in case["rules"] if draw(st.booleans())]
+    come = [
+        {"id": f"n{number}"} | draw(generate.rules(now, zone))
+        for number in range(draw(st.integers(0, 2)))
+    ]
+    other = generate.Case(
+        case
+        | {
+            "rules": [*kept, *come],
+            "holds": [hold for hold in case["holds"] if draw(st.booleans())],
+            "erasures": [each for each in case["erasures"] if draw(st.booleans())],
+        }
+    )
+    return case, other
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Every pair that is treated otherwise, by what that is called; what each side deletes; and all
+    that each side decides."""
+
+    called: dict[str, set[tuple[str, str]]]
+    deletes: tuple[set[tuple[str, str]], ...]
+    decided: tuple[set[tuple[str, str, str]], ...]
+
+    @property
+    def told(self) -> set[tuple[str, str]]:
+        return {pair for pairs in self.called.values() for pair in pairs}
+
+
+@cache
+def decider() -> Decider:
+    return Decider()
+
+
+def compared(case: generate.Case, other: generate.Case) -> Compared:
+    connection, now = decider().connection, generate.now_of(case)
+    sides = [
+        Side(Settings(timezone=case["timezone"]), generate.policies_of(each), "x", "")
+        for each in (case, other)
+    ]
+    decider().decide(case, sides[0].policies, now, case["timezone"])
+    files = [_decided(connection, side, Making(now))[0] for side in sides]
+    _compare(connection, *files, changes(sides[0].policies, sides[1].policies))
+    called: dict[str, set[tuple[str, str]]] = {}
+    rows = connection.execute("SELECT becomes::VARCHAR, asset_id, store FROM changed").fetchall()
+    for becomes, asset_id, store in rows:
+        assert becomes is not None
+        called.setdefault(becomes, set()).add((asset_id, store))
+    deletes, decided = [], []
+    for side in ("before", "after"):
+        ask = connection.execute(f"SELECT asset_id, store FROM {side} WHERE goes")
+        deletes.append(set(ask.fetchall()))
+        ask = connection.execute(f"SELECT asset_id, store, decision FROM {side}")
+        decided.append(set(ask.fetchall()))
+    found = Compared(called, tuple(deletes), tuple(decided))
+    assert len(rows) == len(found.told)
+    return found
+
+
+@settings(max_examples=int(os.environ.get("RETAINER_EXAMPLES", "12")), deadline=None)
+@given(two_policies())
+def test_what_becomes_due_is_what_one_side_deletes_and_the_other_does_not(
+    pair: tuple[generate.Case, generate.Case],
+) -> None:
+    found, back = compared(*pair), compared(pair[1], pair[0])
+    before, after = found.deletes
+    assert found.called.get("due now", set()) == after - before
+    assert back.called.get("due now", set()) == before - after
+    others = {each[:2] for each in found.decided[0] ^ found.decided[1]}
+    assert others <= found.told | (before & after)
+
+
+@settings(max_examples=5, deadline=None)
+@given(generate.cases(assets=25))
+def test_the_same_policies_treat_nothing_otherwise(case: generate.Case) -> None:
+    assert compared(case, case).told == set()
