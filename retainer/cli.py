@@ -689,7 +689,9 @@ def help_(code: str | None) -> None:
     click.echo(_page().wrapped(f"{code.upper()}: {title}") + "\n\n" + _page().wrapped(text))
 
 
-def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> None:
+def _gathered(
+    root: Path, settings: Settings, policies: Policies, out: Path, *, for_any_policies: bool = False
+) -> None:
     """Ask 100ms and every store, and leave a snapshot of the facts at `out`."""
     from retainer import wiring
     from retainer.journal.anchors import lost_record
@@ -715,6 +717,7 @@ def _gathered(root: Path, settings: Settings, policies: Policies, out: Path) -> 
             judge=lambda anchors: lost_record(anchors, own, journal),
             before=sorted({state / "facts.duckdb", out}),
             progress=shown.rows,
+            for_any_policies=for_any_policies,
         )
     places = settings.places
     seen = {
@@ -752,7 +755,7 @@ def facts(out: Path) -> None:
     root, settings, policies = _project()
     _not_in_the_way(out, root, settings, ".duckdb")
     may_be_written(out, is_snapshot, "a snapshot of facts")
-    _gathered(root, settings, policies, out)
+    _gathered(root, settings, policies, out, for_any_policies=True)
     if out.resolve() != (kept := _state(root, settings) / "facts.duckdb").resolve():
         copy = private_file(".duckdb")
         shutil.copyfile(out, copy)
@@ -1130,7 +1133,7 @@ def impact(
     if snapshot is None:
         snapshot = state / "facts.duckdb"
         if not snapshot.is_file():
-            _gathered(root, settings, policies, snapshot)
+            _gathered(root, settings, policies, snapshot, for_any_policies=True)
     journal, moment = read_journal(state), as_of or now()
     making = Making(
         moment,
@@ -1169,7 +1172,9 @@ def _impact_exit(told: Impact, fail_on: tuple[str, ...]) -> int:
         return EXIT["held back"]
     if told.deletes_more and "deletes" in fails:
         return EXIT["deletes"]
-    if (told.effects and "effects" in fails) or (told.shortens and "shortens" in fails):
+    if ((told.effects or told.shortens) and "effects" in fails) or (
+        told.shortens and "shortens" in fails
+    ):
         return EXIT["only copies"]
     return 0
 
@@ -1242,7 +1247,7 @@ def show(path: Path, form: str, max_chars: int | None) -> None:
     "--approve-deletes",
     type=int,
     metavar="N",
-    help="Approve the plan's deletes; N must be the plan's own count.",
+    help="Approve the plan's deletes; N must be the plan's own count, or 0 for copies only.",
 )
 @click.option(
     "--fingerprint",
@@ -1321,7 +1326,8 @@ def apply(
     else:
         reading = _reading(header.timezone)
         until = until_when(header.limits, now(), reading) or ""
-        _print(run_page(done, str(path), prepared.held_back, until), header.timezone, form)
+        page = run_page(done, str(path), prepared.deleted, prepared.held_back, until)
+        _print(page, header.timezone, form)
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
     if any(resting.credentials for resting in done.resting.values()):
@@ -1350,6 +1356,9 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
         _say(f"the plan's {count} deletes are held back: {', '.join(held_back)}. Its copies run.")
         return False
     if approve is not None:
+        if approve == 0:
+            _say(f"none of the plan's {count} deletes is approved: only its copies run")
+            return False
         if approve != count:
             raise WrongUsage(
                 f"--approve-deletes {approve}, but the plan has {count} deletes",

@@ -57,7 +57,7 @@ def impact(facts: Path, old: Side, new: Side, project: str, making: Making) -> I
         with whole_facts(facts):
             after, now = _decided(connection, new, making)
             told = changes(old.policies, new.policies, old.settings, new.settings)
-            _compare(connection, before, after, told)
+            _compare(connection, before, after, told, [hold.id for hold in new.policies.holds])
             return _impact(connection, old, new, project, making, (was, now), told)
     finally:
         connection.close()
@@ -83,18 +83,31 @@ def _decided(
 ) -> tuple[Path, Weighing]:
     """Every pair of one side, as a Parquet file in the private folder, and its limits."""
     weighing = weigh(connection, side.settings, side.policies, making)
+    # of the recording, whatever the pair: until when holds may freeze it, and whether it is erased
+    connection.execute("""
+        CREATE OR REPLACE TEMP TABLE bound AS
+        SELECT asset_id, max(ends) FILTER (kind = 'hold') AS frozen,
+            bool_or(kind = 'erasure') AS erased
+        FROM member JOIN standing USING (cohort_no) WHERE kind IN ('hold', 'erasure')
+        GROUP BY asset_id
+    """)
     path = private_file(".parquet")
     write_parquet(
         connection,
+        f"SELECT pair.*, frozen, coalesce(erased, false) AS erased FROM ("
         f"SELECT {_PAIR}, last_copy, leaves_at FROM lines UNION ALL "
-        f"SELECT {_PAIR}, false, NULL FROM quiet_lines",
+        f"SELECT {_PAIR}, false, NULL FROM quiet_lines) AS pair LEFT JOIN bound USING (asset_id)",
         path,
     )
     return path, weighing
 
 
 def _compare(
-    connection: duckdb.DuckDBPyConnection, before: Path, after: Path, told: Sequence[Change]
+    connection: duckdb.DuckDBPyConnection,
+    before: Path,
+    after: Path,
+    told: Sequence[Change],
+    holds: Sequence[str] = (),
 ) -> None:
     """The tables `before` and `after`, and `changed`: every pair that is treated otherwise, what it
     comes to, and the item that this is put down to."""
@@ -105,13 +118,18 @@ def _compare(
             # until when it is promised to be kept, and when it goes: never, if nothing deletes it
             "CASE WHEN decision = 'keep' AND until = 'infinity' THEN until "
             "ELSE coalesce(keep_until, '-infinity') END AS promised, "
-            "coalesce(delete_from, 'infinity') AS ends "
+            "CASE WHEN erased THEN coalesce(keep_until, '-infinity') "
+            "ELSE coalesce(delete_from, 'infinity') END AS ends, "
+            # until when a hold may keep what lies there from going
+            "CASE WHEN decision IN ('keep', 'blocked', 'unmanaged', 'delete', 'copy') "
+            "THEN coalesce(frozen, '-infinity') ELSE '-infinity' END AS freezes "
             f"FROM read_parquet({literal(str(path))})"
         )
-    connection.execute("CREATE OR REPLACE TEMP TABLE touched (item VARCHAR)")
-    items = sorted({change.item for change in told} | {change.before for change in told})
-    for item in items:
-        connection.execute("INSERT INTO touched VALUES (?)", [item])
+    items = {change.item for change in told} | {change.before for change in told}
+    for name, ids in (("touched", items), ("holding", set(holds))):
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} (item VARCHAR)")
+        for each in sorted(ids):
+            connection.execute(f"INSERT INTO {name} VALUES (?)", [each])
     kinds = ", ".join(map(literal, BECOMES))
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE changed AS
@@ -124,10 +142,11 @@ def _compare(
                 coalesce(o.promised, '-infinity') AS promised,
                 coalesce(n.promised, '-infinity') AS promises,
                 coalesce(o.ends, 'infinity') AS ended, coalesce(n.ends, 'infinity') AS ends,
+                coalesce(o.freezes, '-infinity') AS froze,
+                coalesce(n.freezes, '-infinity') AS freezes,
                 coalesce(n.last_copy, false) AS last_copy,
                 CASE WHEN n.rule IN (FROM touched) THEN n.rule
-                     WHEN o.rule IN (FROM touched) THEN o.rule
-                     ELSE coalesce(n.rule, o.rule) END AS own
+                     WHEN o.rule IN (FROM touched) THEN o.rule END AS own
             FROM before AS o FULL JOIN after AS n
                 ON o.asset_id = n.asset_id AND o.store = n.store
         )
@@ -135,8 +154,7 @@ def _compare(
             WHEN goes THEN 'due now'
             WHEN comes_to = 'lapses' AND has = 'not-kept' AND had IS DISTINCT FROM 'not-kept'
                 THEN 'lapses'
-            WHEN comes_to = 'blocked' AND was <> 'blocked' THEN CASE
-                WHEN contains(coalesce(has, ''), 'hold') THEN 'held' ELSE 'blocked' END
+            WHEN comes_to = 'blocked' AND NOT went AND was <> 'blocked' THEN 'blocked'
             WHEN comes_to = 'blocked' AND contains(coalesce(has, ''), 'hold')
                 AND NOT contains(coalesce(had, ''), 'hold') THEN 'held'
             WHEN went THEN 'spared'
@@ -144,18 +162,22 @@ def _compare(
             WHEN was = 'lost' AND comes_to <> 'lost' THEN 'not missed'
             WHEN comes_to = 'copy' AND was <> 'copy' THEN 'copied'
             WHEN was = 'copy' AND comes_to <> 'copy' THEN 'not copied'
-            WHEN was = 'blocked' AND comes_to <> 'blocked' THEN 'released'
+            WHEN freezes < froze THEN 'shorter'
+            WHEN ends < ended AND freezes = 'infinity' THEN 'blocked'
             WHEN ends < ended THEN 'sooner'
+            WHEN freezes > froze THEN 'held'
+            WHEN was = 'blocked' AND comes_to <> 'blocked' THEN 'released'
             WHEN promises < promised THEN 'shorter'
             WHEN ends > ended THEN 'later'
             WHEN promises > promised THEN 'longer'
             ELSE 'otherwise' END::ENUM ({kinds}) AS becomes,
-            -- what lapses at 100ms has no rule: it is put down to what changed of its other pairs
-            coalesce(own, max(own) OVER (PARTITION BY asset_id), '') AS item
+            -- what has no changed rule, as what lapses at 100ms or is held, is put down to what
+            -- changed of the recording's other pairs
+            coalesce(own, max(own) OVER (PARTITION BY asset_id), new_rule, old_rule, '') AS item
         FROM pair
         WHERE NOT (went AND goes) AND NOT (was = 'lost' AND comes_to = 'lost') AND (
             was <> comes_to OR went <> goes OR had IS DISTINCT FROM has
-            OR promised <> promises OR ended <> ends)
+            OR promised <> promises OR ended <> ends OR froze <> freezes)
     """)
 
 
@@ -195,7 +217,7 @@ def _impact(
     held = _row(
         connection,
         "SELECT count(DISTINCT asset_id) FROM changed WHERE contains(coalesce(has, ''), 'hold') "
-        "OR contains(coalesce(had, ''), 'hold')",
+        "OR new_rule IN (FROM holding)",
     )
     in_force = [
         hold for hold in new.policies.holds if hold.released is None or hold.released > making.now
@@ -209,7 +231,7 @@ def _impact(
         project=project,
         facts_id=_facts_id(connection),
         gathered=datetime.fromtimestamp(gathered, UTC) if gathered else None,
-        incomplete=tuple(incomplete or ()),
+        incomplete=(*(incomplete or ()), *_not_told(connection, old, new)),
         changes=tuple(told),
         effects=tuple(_effects(connection)),
         assets=assets,
@@ -223,12 +245,34 @@ def _impact(
         breaches=tuple(_breaches(was, now)),
         clashes=tuple(_clashes(was, now)),
         holds=HeldItems(len(in_force), held[0]),
+        freed=_freed(was, now, standing),
         owners=tuple(sorted(owners)),
         months=tuple(_months(connection, making.now)),
         recoverable=tuple(kept or ()),
         tool=version("retainer"),
         remembered=now.remembered,
     )
+
+
+def _not_told(connection: duckdb.DuckDBPyConnection, old: Side, new: Side) -> Iterable[str]:
+    """What these facts do not tell, though one of the sides asks for it."""
+    listed = connection.execute("SELECT kind, name FROM listings").fetchall()
+    kinds, stores = {kind for kind, _ in listed}, {n for kind, n in listed if kind == "store"}
+    if "assets" not in kinds:
+        yield "100ms's recordings"
+    if "rooms" not in kinds and any(side.policies.ask_for_rooms() for side in (old, new)):
+        yield "the names of rooms (`retainer facts` gathers them)"
+    for store in new.settings.stores:
+        was = old.settings.store(store.name)
+        if was is None:
+            continue
+        if store.name not in stores:
+            yield store.name
+        elif (was.place, {was.layout, *was.layouts}) != (
+            store.place,
+            {store.layout, *store.layouts},
+        ):
+            yield f"{store.name} (its place or layout is another one)"
 
 
 def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
@@ -244,7 +288,9 @@ def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
     rows = connection.execute(f"""
         SELECT item, becomes::VARCHAR, changed.asset_id, type, store, bytes, was, comes_to,
             {finite.format("CASE WHEN isfinite(ended) THEN ended ELSE promised END")},
-            {finite.format("CASE WHEN isfinite(ends) THEN ends ELSE promises END")},
+            {
+        finite.format("CASE WHEN goes THEN NULL WHEN isfinite(ends) THEN ends ELSE promises END")
+    },
             coalesce(new_rule, old_rule), goes AND last_copy
         FROM changed LEFT JOIN (SELECT asset_id, type FROM assets) AS kinds USING (asset_id)
         QUALIFY row_number() OVER (PARTITION BY item, becomes
@@ -301,6 +347,16 @@ def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
         lapsing=lapsing,
         pairs=pairs,
     )
+
+
+def _freed(was: Weighing, now: Weighing, standing: Standing) -> int:
+    """How many deletes the brakes of the old side hold back, and those of the new one do not."""
+
+    def held(weighing: Weighing) -> bool:
+        breached = any(limit.breached and not limit.lifted for limit in weighing.limits)
+        return breached or any(not clash.lifted for clash in weighing.clashes)
+
+    return standing.deletes if held(was) and not held(now) else 0
 
 
 def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:

@@ -542,7 +542,9 @@ def read_plan(path: Path) -> PlanFile:
         RecursionError,
     ) as error:
         raise PlanRefused(
-            f"{path} is truncated or no plan: {str(error).splitlines()[0]}", hint=_AGAIN
+            f"{path} is truncated or no plan: "
+            + str(error).splitlines()[0].replace(str(copy), str(path)),
+            hint=_AGAIN,
         ) from None
     return PlanFile(path, header, fingerprint, connection)
 

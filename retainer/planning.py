@@ -101,10 +101,12 @@ def gather(
     judge: Judge = lambda _anchors: None,
     before: Sequence[Path] = (),
     progress: Progress = lambda _name, _rows: None,
+    for_any_policies: bool = False,
 ) -> list[Listing]:
     """Make a snapshot of what there is, with the locks of every object that is due where a bucket
     can lock.
 
+    `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
     `known`, `judge`: as `collect`; `before`: older snapshots, whose names of rooms are kept. Raises
     RetainerError where it cannot be written.
@@ -128,7 +130,7 @@ def gather(
             settings,
             recordings,
             readers,
-            rooms_asked=policies.ask_for_rooms(),
+            rooms_asked=for_any_policies or policies.ask_for_rooms(),
             cache=cache,
             clock=clock,
             known=known,

@@ -25,7 +25,16 @@ def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
     Raises WrongUsage where it is neither, and PoliciesWrong where they are wrong there.
     """
     folder = Path(base)
-    if (folder / SETTINGS_FILE).is_file():
+    commit = _git(
+        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"
+    )
+    if base and (folder / SETTINGS_FILE).is_file():
+        if commit is not None:
+            raise WrongUsage(
+                f"`{base}` is a folder and a commit too", hint=f"write ./{base} for the folder"
+            )
+        if folder.resolve() == root.resolve():
+            raise WrongUsage(f"`{base}` is the project itself: nothing could differ from it")
         settings, policies = _loaded(folder, base)
         return settings, policies, commit_of(folder)
     commit = _git(
@@ -34,7 +43,7 @@ def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
     if commit is None:
         raise WrongUsage(
             f"`{base}` is no folder with a {SETTINGS_FILE}, and no commit of a git repository here",
-            hint="such as --base origin/main, with `fetch-depth: 0` at the checkout, or --base DIR",
+            hint="such as origin/main, with `fetch-depth: 0` at the checkout, or ../main",
         )
     name = commit.decode().strip()
     settings, policies = _loaded(_written(root, name), base)
@@ -103,9 +112,14 @@ def _written(root: Path, commit: str) -> Path:
 
 def _git(folder: Path, *words: str) -> bytes | None:
     """What git says in a folder; None where it fails, or is not there."""
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, timeout=60, check=False
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env=environment,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -296,6 +296,7 @@ def impact() -> Document:
         ),
         clashes=(Clashing("chat-ceiling", "chats", 3, True),),
         holds=HeldItems(2, 0),
+        freed=0,
         owners=("@acme/compliance", "@acme/privacy"),
         months=(Month("2026-12", 10**10, 4 * 10**10), Month("2027-01", 2 * 10**10, 10**9)),
         recoverable=(),
@@ -317,13 +318,13 @@ def run() -> Document:
     done.resting = {
         "hosted": Resting("100ms answered 503 eight times", "see their status page", False, 4)
     }
-    return run_page(done, "tonight.plan")
+    return run_page(done, "tonight.plan", 4)
 
 
 def held_run() -> Document:
     done = Summary(copied=25, copied_bytes=5 * 10**8, left_deletes=4)
     return run_page(
-        done, "tonight.plan", ["limit count of rule:raw"], "a person lifts it, or it stays so"
+        done, "tonight.plan", 4, ["limit count of rule:raw"], "a person lifts it, or it stays so"
     )
 
 

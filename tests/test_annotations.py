@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,9 @@ def test_what_commands_answer_fits_the_schemas_that_are_published(local: Project
     for line in local.run("show", "p.plan", "--format", "jsonl").stdout.splitlines():
         jsonschema.validate(json.loads(line), schema("row"))
     fits("explain", "explain", "a" * 24)
-    fits("impact", "impact", "--base", ".")
-    fits("policy-diff", "policy-diff", ".")
+    shutil.copytree(local.root / "policies", local.root / "old" / "policies")
+    shutil.copyfile(local.root / "retainer.yaml", local.root / "old" / "retainer.yaml")
+    fits("impact", "impact", "--base", "old")
+    fits("policy-diff", "policy-diff", "old")
     fits("apply", "apply", "p.plan")
     fits("verify", "verify", "vault")

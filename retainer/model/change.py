@@ -6,9 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Turn = Literal["longer", "shorter", "elsewhere", "others", "added", "removed", "same"]
+Turn = Literal[
+    "longer",
+    "shorter",
+    "elsewhere",
+    "others",
+    "added",
+    "removed",
+    "looser",
+    "tighter",
+    "otherwise",
+    "same",
+]
 """What a changed setting means for what it covers: kept longer or shorter, in another place, for
-other recordings; a setting or item that came, or went; or nothing (a name, a place in a file)."""
+other recordings; a setting or item that came, or went; a brake that lets more or less pass, another
+setting of the operator; or nothing (a name, a place in a file)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,9 @@ BECOMES: tuple[Becomes, ...] = (
     "longer",
     "otherwise",
 )
-SHORTENS: frozenset[Becomes] = frozenset({"due now", "lapses", "sooner", "shorter", "not copied"})
+GOES: frozenset[Becomes] = frozenset({"due now", "lapses", "blocked"})
+"""What goes: now, when 100ms drops it, or once nothing blocks it any more."""
+SHORTENS: frozenset[Becomes] = GOES | {"sooner", "shorter", "not copied"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,8 @@ class Impact:
     breaches: tuple[Breach, ...]
     clashes: tuple[Clashing, ...]
     holds: HeldItems
+    freed: int
+    """So many deletes were held back by a limit or a clash, and are not any more."""
     owners: tuple[str, ...]
     months: tuple[Month, ...]
     recoverable: tuple[str, ...]
@@ -196,8 +212,8 @@ class Impact:
 
     @property
     def deletes_more(self) -> bool:
-        """Whether something is due now that was not."""
-        return any(effect.becomes == "due now" for effect in self.effects)
+        """Whether something goes that did not, by itself or since a brake is looser."""
+        return bool(self.freed) or any(effect.becomes in GOES for effect in self.effects)
 
     @property
     def shortens(self) -> bool:

@@ -176,7 +176,8 @@ def _keeps(old: Rule, new: Rule, change: Say) -> Iterator[Change]:
         turn: Turn = (
             "added" if not one else "removed" if not other else "shorter" if shorter else "longer"
         )
-        yield change(f"keep in {store}", before, after, turn, shorter)
+        ends = not one and new.then_delete  # what lies there already goes with it
+        yield change(f"keep in {store}", before, after, turn, shorter or ends)
 
 
 def _periods(keeps: Iterable[Keep]) -> list[tuple[Period, Period | None, bool]]:
@@ -248,9 +249,11 @@ def _settings(old: Settings, new: Settings) -> Iterator[Change]:
         if was.get(name) == now.get(name):
             continue
         before, after = was.get(name, ""), now.get(name, "")
-        turn: Turn = "added" if not before else "removed" if not after else "others"
+        turn: Turn = "added" if not before else "removed" if not after else "otherwise"
         if before and after and name.startswith("stores."):
             turn = "elsewhere"
+        elif name in _brakes(old):
+            turn = "looser" if name in looser else "tighter"
         shortens = name in looser or name in ("timezone", "source.hosted") or turn == "elsewhere"
         yield Change(
             "retainer.yaml", "settings", "retainer.yaml", name, before, after, turn, shortens
@@ -270,7 +273,15 @@ def _told(settings: Settings) -> dict[str, str]:
         "may_be_emptied": ", ".join(sorted(settings.may_be_emptied)),
     } | {
         f"stores.{store.name}": " ".join(
-            filter(None, (store.url, store.layout, store.storage_class, store.lock))
+            filter(
+                None,
+                (
+                    store.url,
+                    "layout 100ms" if store.written_by_100ms else "",
+                    store.storage_class,
+                    store.lock,
+                ),
+            )
         )
         for store in settings.stores
     }
@@ -298,7 +309,7 @@ def _keep(keep: Keep) -> str:
 
 
 def _released(when: datetime | None) -> str:
-    return f"until {write_moment(when)}" if when else "until it is released"
+    return write_moment(when) if when else "not released"
 
 
 def match_text(match: Match) -> str:

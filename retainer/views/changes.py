@@ -18,11 +18,11 @@ def changes_page(changes: Sequence[Change], before: str, after: str) -> Document
     sooner = [change for change in means if change.shortens]
     if sooner:
         items = ", ".join(dict.fromkeys(change.item for change in sooner))
-        verdict = Note("-", "worry", f"Something may go sooner, by {items}.")
+        verdict = Note("-", "worry", f"Something may go sooner or be kept for less time: {items}.")
     elif means:
         verdict = Note("+", "good", f"{many(len(means), 'setting')} changed; nothing goes sooner.")
     elif changes:
-        verdict = Note("=", "good", "Names, texts and places changed, and nothing that is decided.")
+        verdict = Note("=", "good", "Only names, texts or files changed: no decision does.")
     else:
         verdict = Note("=", "good", "Nothing is written otherwise.")
     return Document(f"{before} → {after}", (verdict,), (changes_table(changes),) if changes else ())

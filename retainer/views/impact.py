@@ -27,9 +27,9 @@ WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
     "lapses": ("bad", "leaves 100ms without a copy, since no rule keeps it any more"),
     "sooner": ("worry", "deleted sooner"),
-    "shorter": ("worry", "kept less long"),
-    "blocked": ("unsure", "due, but blocked"),
-    "held": ("unsure", "held, so that it stays"),
+    "shorter": ("worry", "kept for less time"),
+    "blocked": ("worry", "due once nothing blocks it any more"),
+    "held": ("good", "held, so that it stays"),
     "lost": ("worry", "asked for, and cannot be had any more"),
     "not copied": ("plain", "copies that are not made any more"),
     "not missed": ("plain", "lost, and no longer asked for"),
@@ -49,7 +49,7 @@ def impact_page(told: Impact, reading: Reading, code: int) -> Document:
     name = f" · {told.project}" if told.project else ""
     return Document(
         title=f"retainer{name}: {_headline(told)}",
-        about="",
+        about=f"decided for {moment(told.now, reading.zone)}",
         verdict=tuple(_verdict(told, reading)),
         blocks=(
             *_effects(told, reading),
@@ -67,7 +67,7 @@ def impact_page(told: Impact, reading: Reading, code: int) -> Document:
 
 
 def _charts(told: Impact) -> Iterator[Section]:
-    if told.effects:
+    if len(told.effects) > 1:
         bars = Bars(
             "Bytes, by what they come to",
             "bytes",
@@ -96,6 +96,8 @@ def _sum(told: Impact, *becomes: Becomes) -> tuple[int, int]:
 
 
 def _headline(told: Impact) -> str:
+    if told.freed:
+        return f"this change frees {many(told.freed, 'delete')} that were held back"
     if not told.effects:
         return "no recording is treated differently"
     gone, _ = _sum(told, "due now")
@@ -104,9 +106,12 @@ def _headline(told: Impact) -> str:
     lapses, _ = _sum(told, "lapses")
     if lapses:
         return f"this change lets {many(lapses, 'recording')} leave 100ms without a copy"
+    later, _ = _sum(told, "blocked")
+    if later:
+        return f"this change makes {many(later, 'copy', 'copies')} due once nothing blocks them"
     sooner, _ = _sum(told, "sooner", "shorter", "not copied")
     if sooner:
-        return f"this change keeps {many(sooner, 'copy', 'copies')} less long"
+        return f"this change keeps {many(sooner, 'copy', 'copies')} for less time"
     more, _ = _sum(told, "copied", "later", "longer", "spared", "held")
     if more:
         return f"this change keeps {many(more, 'copy', 'copies')} more or longer"
@@ -125,9 +130,9 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
         forever = [store for store in stores if store not in told.recoverable]
         back = []
         if forever:
-            back.append(f"what goes from {', '.join(forever)} cannot be brought back")
+            back.append(f"what goes from {' and '.join(forever)} cannot be brought back")
         if hidden:
-            back.append(f"{', '.join(hidden)} keeps what is deleted for a while")
+            back.append(f"{' and '.join(hidden)} keep what is deleted for a while")
         yield Note(
             "-",
             "bad",
@@ -143,6 +148,22 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             "bad",
             f"{many(lapses, 'recording')} ({size(lapsing_bytes)}) that {told.base} keeps will "
             "leave 100ms without a copy.",
+        )
+    later, later_bytes = _sum(told, "blocked")
+    if later:
+        yield Note(
+            "!",
+            "worry",
+            f"{many(later, 'copy', 'copies')} ({size(later_bytes)}) that {told.base} keeps would "
+            "be due, and go once nothing blocks them: when the copy that they wait for is made, a "
+            "lock or a hold is over, or a listing has finished.",
+        )
+    if told.freed:
+        yield Note(
+            "-",
+            "bad",
+            f"{many(told.freed, 'delete')} ({size(told.new.delete_bytes)}) that a limit or a clash "
+            f"holds back on {told.base} would run.",
         )
     new = [each for each in told.breaches if each.is_new]
     if told.breaches and told.new.deletes:
@@ -166,18 +187,31 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
                 f"{clash.keep} keeps {many(clash.assets, 'recording')} longer than {clash.ceiling} "
                 "allows: a new clash. The keep wins, and deletes are held back.",
             )
+    for change in told.changes:
+        if change.turn == "looser":
+            yield Note(
+                "!",
+                "worry",
+                f"A brake is looser: {_setting(change)}. More may be deleted without a word.",
+            )
+        elif change.kind == "settings" and change.turn == "elsewhere":
+            yield Note(
+                "!",
+                "worry",
+                f"{change.setting.removeprefix('stores.')} is another place or of another kind "
+                f"({_setting(change)}): these facts are of what it was, so that this page cannot "
+                "tell what lies there.",
+            )
     if told.incomplete:
         yield Note(
             "!",
             "worry",
-            f"The facts are incomplete ({', '.join(told.incomplete)} did not finish): there may be "
-            "more than this.",
+            f"The facts do not tell all ({'; '.join(told.incomplete)}): there may be more than "
+            "this.",
         )
-    if not told.effects:
+    if not told.effects and not told.freed:
         changed = (
-            f"{many(len(told.changes), 'setting is', 'settings are')} another one, and no "
-            if told.changes
-            else "No "
+            f"{many(len(told.changes), 'setting')} changed, and no " if told.changes else "No "
         )
         yield Note(
             "=",
@@ -185,12 +219,16 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             f"{changed}recording is treated differently: {told.same:,} pairs of a recording and a "
             "place are decided as before.",
         )
-    elif not (gone or lapses):
+    elif not (gone or lapses or later or told.freed):
         yield Note(
             "=",
             "unsure" if told.shortens else "good",
             "Nothing becomes due now"
-            + ("; something is kept less long." if told.shortens else ", and nothing is kept less.")
+            + (
+                "; something is kept for less time."
+                if told.shortens
+                else ", and nothing is kept less."
+            )
             + f" {many(told.assets, 'recording is', 'recordings are')} treated otherwise.",
         )
 
@@ -275,10 +313,7 @@ def _becomes(effect: Effect, reading: Reading) -> Weighed:
 
 def _in_words(told: Impact) -> Iterator[Block]:
     if told.changes:
-        yield Fold(
-            f"What is written otherwise ({many(len(told.changes), 'setting')})",
-            (changes_table(told.changes),),
-        )
+        yield Fold(f"Changed settings ({len(told.changes)})", (changes_table(told.changes),))
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
@@ -310,16 +345,21 @@ def changes_table(changes: Sequence[Change]) -> Table:
 
 _MEANS = {
     "longer": "stays longer",
-    "shorter": "goes sooner",
+    "shorter": "kept for less time",
     "elsewhere": "elsewhere",
     "others": "for other recordings",
     "added": "new",
     "removed": "gone",
+    "looser": "a looser brake",
+    "tighter": "a tighter brake",
+    "otherwise": "another setting",
     "same": "changes nothing",
 }
 
 
 def _means(change: Change) -> str:
+    if change.turn == "shorter" and not change.setting.startswith(("keep", "released")):
+        return "deleted sooner"
     told = _MEANS[change.turn]
     also = change.shortens and change.turn not in ("shorter", "same")
     return f"{told}; something may go sooner" if also else told
@@ -361,8 +401,8 @@ _ROW = (
     Column("type"),
     Column("size", "bytes"),
     Column("place", "place"),
-    Column("before until", "since"),
-    Column("now until", "since"),
+    Column("kept before", "through"),
+    Column("kept now", "through"),
     Column("by"),
     Column("last copy"),
 )
@@ -423,16 +463,16 @@ def _brakes(told: Impact) -> Iterator[Block]:
 
 
 def _notes(told: Impact) -> Iterator[Block]:
-    rows = [
-        (
-            "holds",
-            f"{told.holds.holds:,} in force; they may cover "
-            f"{many(told.holds.affected, 'recording')} of those that the change touches",
+    rows = []
+    if told.holds.holds:
+        held = many(told.holds.affected, "recording")
+        rows.append(
+            ("holds", f"{told.holds.holds:,} in force, over {held} that the change touches")
         )
-    ]
     if told.owners:
         rows.append(("owners", ", ".join(told.owners)))
-    yield Facts(tuple(rows))
+    if rows:
+        yield Facts(tuple(rows))
 
 
 def _foot(told: Impact, reading: Reading, code: int) -> str:

@@ -95,7 +95,7 @@ def plan_page(
     ]
     return Document(
         title=f"Plan {header.plan_id}",
-        about=", ".join(_about(header, now, reading)),
+        about=", ".join((f"fingerprint {fingerprint[:12]}", *_about(header, now, reading))),
         verdict=tuple(_verdict(header, view, now, reading)),
         blocks=(
             *(Section(title, tuple(blocks)) for title, blocks in sections if blocks),
@@ -148,7 +148,9 @@ def _about(header: Header, now: datetime, reading: Reading) -> Iterator[str]:
 def _verdict(header: Header, view: Overview, now: datetime, reading: Reading) -> Iterator[Note]:
     told = []
     if header.deletes:
-        last = f", {header.last_copies:,} the last copy anywhere" if header.last_copies else ""
+        last = (
+            f", {header.last_copies:,} of them the last copy anywhere" if header.last_copies else ""
+        )
         told.append(
             f"Delete {_of(header.deletes, view.assets_deleted)}, {size(header.delete_bytes)}{last}."
         )
@@ -548,7 +550,7 @@ def _blocked(view: Overview) -> Iterator[Block]:
     for group in view.blocked:
         because, hold = group.key
         reasons = "; ".join(
-            held_by(hold) if reason == "hold" else BECAUSE.get(reason, reason)
+            held_by(hold, group.count) if reason == "hold" else BECAUSE.get(reason, reason)
             for reason in because.split(", ")
         )
         yield Note(
@@ -669,6 +671,8 @@ def _limit_value(name: str, value: float) -> str:
 
 
 def _limit(limit: LimitState) -> str:
+    if limit.name == "empty":
+        return f"emptying of {limit.scope.replace(':', ' ')}"
     return f"{limit.name} of {limit.scope.replace(':', ' ')}"
 
 

@@ -15,13 +15,17 @@ _ALIKE = 5
 """So many troubles of one kind are told together."""
 
 
-def run_page(done: Summary, path: str, held_back: Sequence[str] = (), until: str = "") -> Document:
-    """`held_back`: why no delete of this plan could run, and `until` when that may stay so."""
+def run_page(
+    done: Summary, path: str, deletes: int, held_back: Sequence[str] = (), until: str = ""
+) -> Document:
+    """`deletes`: the plan's own count; `held_back`: why none of them could run, and `until` when
+    that may stay so."""
     done, path = shown(done), printable(path)
     told = [*_done(done), *_went_wrong(done)]
     if not told:
         told = [Note("=", "plain", "There was nothing to do.")]
-    return Document("Applied", tuple(told), tuple(_next(done, path, held_back, until)), path)
+    left = _next(done, path, deletes, held_back, until)
+    return Document(f"Run of {path}", tuple(told), tuple(left))
 
 
 def _done(done: Summary) -> Iterator[Note]:
@@ -113,7 +117,9 @@ def _troubles(
         )
 
 
-def _next(done: Summary, path: str, held_back: Sequence[str], until: str) -> Iterator[Block]:
+def _next(
+    done: Summary, path: str, deletes: int, held_back: Sequence[str], until: str
+) -> Iterator[Block]:
     unfinished = (
         done.failed
         or done.resting
@@ -132,6 +138,11 @@ def _next(done: Summary, path: str, held_back: Sequence[str], until: str) -> Ite
         yield Prose(
             f"Next: nothing is left to do but {many(done.left_deletes, 'delete')}, held back: "
             f"{'; '.join(held_back)}" + (f"; {until}" if until else "")
+        )
+    elif done.left_deletes and not unfinished:
+        yield Command(
+            f"retainer apply {path} --approve-deletes {deletes}",
+            "once somebody has read which those are: `retainer show` lists them",
         )
     else:
         yield Command(f"retainer apply {path}, which goes on where this run ended")

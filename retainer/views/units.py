@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
-Kind = Literal["text", "id", "place", "count", "bytes", "moment", "since"]
+Kind = Literal["text", "id", "place", "count", "bytes", "moment", "since", "through"]
 """What a cell is: `moment` to the minute; `since`: a moment whose day is meant, where it is the
-start of one."""
+start of one; `through`: the end of something, by its last day."""
 Weight = Literal["bad", "worry", "unsure", "good", "plain"]
 """How much something matters: it goes or failed; a person should look; it is not certain; it is
 well; it is told."""
@@ -30,7 +30,7 @@ def shown_cell(cell: Cell, kind: Kind, zone: tzinfo = UTC) -> str:
     if cell is None:
         return "? B" if kind == "bytes" else ""
     if isinstance(cell, datetime):
-        return (since if kind == "since" else moment)(cell, zone)
+        return {"since": since, "through": through}.get(kind, moment)(cell, zone)
     if isinstance(cell, Weighed):
         return cell.text
     if isinstance(cell, str):

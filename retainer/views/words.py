@@ -52,9 +52,10 @@ DECISIONS: dict[str, tuple[Sign, str]] = {
 }
 
 
-def held_by(hold: str | None) -> str:
+def held_by(hold: str | None, copies: int = 1) -> str:
     """How a hold stops something: it covers it where that is certain, and else it may."""
-    return f"the hold {hold} covers them" if hold else BECAUSE["hold"]
+    what = "it" if copies == 1 else "them"
+    return f"the hold {hold} covers {what}" if hold else f"a hold may cover {what}"
 
 
 def deadline(when: datetime, now: datetime, zone: tzinfo) -> str:
