@@ -324,12 +324,19 @@ def _over_by_now(
     planned = [
         Deletes(*row)
         for row in plan.connection.execute(
-            "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT, "
-            "count(DISTINCT asset_id) FILTER (last_copy AND action->>'$.doubt' IS NULL) "
+            "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT "
             "FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
         ).fetchall()
     ]
+    # What rests on no witness is the last copy, whatever the row says of that.
+    last = dict(
+        plan.connection.execute(
+            "SELECT coalesce(rule, ''), count(DISTINCT asset_id) FROM numbered "
+            f"WHERE {ACTIONS} AND decision = 'delete' AND action->>'$.doubt' IS NULL "
+            "AND coalesce(json_array_length(action, '$.witnesses'), 0) = 0 GROUP BY ALL"
+        ).fetchall()
+    )
     # So many copies lie there at the most: what is to be copied, or was lost, may be there in part.
     held = {
         store: Held(copies, size)
@@ -342,14 +349,15 @@ def _over_by_now(
         (limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached
     }
     return [
-        f"limit {limit.name} of {limit.scope}, with the deletes of other plans"
+        f"limit {limit.name} of {limit.scope}"
+        + (", with the deletes of other plans" if limit.lately else "")
         for limit in evaluate(
             settings.limits,
             planned,
             remembered(recent, *remembers),
             held,
             settings.may_be_emptied,
-            ending,
+            {rule: count for rule, count in last.items() if rule not in ending},
         )
         if limit.breached and (limit.name, limit.scope) not in told
     ]

@@ -218,7 +218,7 @@ def _page(stream: Any = None) -> Page:
     from retainer.views.terminal import Page
 
     stream = stream or sys.stdout
-    forced = bool(os.environ.get("FORCE_COLOR"))
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0", "false")
     refused = bool(os.environ.get("NO_COLOR"))
     if stream is None or not stream.isatty():
         return Page(colour=forced and not refused)
@@ -450,37 +450,66 @@ def init(
     `retainer init --store s3://acme-vault/100ms --ci github`
     """
     from retainer.policy.schema import json_schema
-    from retainer.starter import EXAMPLE, Answers, completed, start
+    from retainer.starter import EXAMPLE, Answers, missing_lines, start
 
-    if not stores and uploads is None and sys.stdin.isatty() and sys.stdout.isatty():
+    exists = os.path.lexists("retainer.yaml")
+    if (stores or uploads) and exists:
+        raise WrongUsage(
+            "retainer.yaml is there already, so no store is written to it",
+            hint="declare it there under `stores:`",
+        )
+    if uploads and not stores:
+        raise WrongUsage("--uploads needs a --store beside it, where copies go")
+    if not stores and not exists and sys.stdin.isatty() and sys.stdout.isatty():
         answers = _asked(timezone, ci)
-    elif not stores:
-        answers = Answers(EXAMPLE.stores, timezone or "UTC", (), ci)
-    else:
+    elif stores:
         answers = _answers(stores, uploads, region, timezone, ci)
+    else:
+        answers = Answers(EXAMPLE.stores, timezone or "UTC", (), ci)
     files = start(answers)
     _would_be_valid(files)
+    if exists or Path("policies").exists():
+        # what is here already is not mixed with rules that nobody asked for
+        files = {name: text for name, text in files.items() if name.startswith(".git")}
     files[".retainer/schema.json"] = json.dumps(json_schema(), indent=2) + "\n"
     for name, content in files.items():
         path = Path(name)
-        if path.exists():
+        if os.path.lexists(path):
             click.echo(f"= {name} is there already")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(content)
         click.echo(f"+ {name}")
     ignored = Path(".gitignore")
-    before = ignored.read_text(encoding="utf-8") if ignored.exists() else ""
-    after = completed(before)
-    if after != before:
-        ignored.write_text(after, encoding="utf-8")
-        click.echo(f"+ .gitignore{' (completed)' if before else ''}")
-    click.echo("Next: edit retainer.yaml and policies/, then `retainer validate && retainer test`")
-    if ci or answers.ci:
-        click.echo(
-            "Then: `retainer iam --for plan` and `--for apply` say which rights the workflow's two "
-            "environments need"
-        )
+    missing = missing_lines(ignored.read_bytes() if ignored.exists() else b"")
+    if missing:
+        with ignored.open("ab") as lines:
+            lines.write(missing)
+        click.echo(f"+ .gitignore: {len(missing.split())} lines")
+    if not stores and answers.stores == EXAMPLE.stores and "retainer.yaml" in files:
+        click.echo("! its stores are placeholders: write your own into retainer.yaml first")
+    click.echo(
+        "Next: edit retainer.yaml and policies/, then `retainer validate && retainer lint && "
+        "retainer test`"
+    )
+    if answers.ci:
+        _tell_of_ci(answers.ci)
+
+
+def _tell_of_ci(system: str) -> None:
+    """What a workflow needs that no file can give it."""
+    from importlib.metadata import version
+
+    from retainer.revision import prefix_of
+
+    if below := prefix_of(Path.cwd()):
+        click.echo(f"! {system} reads the file at the repository's root, not in {below}: move it")
+    click.echo(
+        "Then: `retainer iam --for plan` and `--for apply` say which rights its jobs need; set the "
+        f"variable RETAINER to what pip installs, if that is not retainer=={version('retainer')} "
+        "(such as git+https://…)"
+    )
 
 
 def _answers(
@@ -510,15 +539,24 @@ def _answers(
 
 def _asked(timezone: str | None, ci: str | None) -> Answers:
     """Ask what is to be declared; nothing typed takes what stands in brackets."""
+    from retainer.model.setting import SCHEMES
 
     def ask(question: str, default: str = "") -> str:
         return str(click.prompt(question, default=default, show_default=bool(default))).strip()
 
-    vault = ""
-    while not vault:
-        vault = ask("Where do copies go (s3://bucket/prefix, gs://bucket/prefix, file:///folder)?")
-    second = ask("A second place for what is kept longer (nothing: none)?")
-    uploads = ask("A bucket of yours that 100ms itself uploads to (nothing: none)?")
+    def place(question: str, *, may_be_none: bool = True) -> str:
+        while True:
+            told = ask(question)
+            if told.rpartition("=")[2].startswith(SCHEMES) or (may_be_none and not told):
+                return told
+            click.echo(f"it begins with one of {', '.join(SCHEMES)}")
+
+    vault = place(
+        "Where do copies go (s3://bucket/prefix, gs://bucket/prefix, file:///folder)?",
+        may_be_none=False,
+    )
+    second = place("A second place for what is kept longer (nothing: none)?")
+    uploads = place("A bucket of yours that 100ms itself uploads to (nothing: none)?")
     zone = timezone or ask("In which time zone are days counted?", "UTC")
     system = ci or ask("Which CI gets a workflow (github, gitlab, none)?", "none")
     return _answers(
@@ -635,7 +673,8 @@ def lint(snapshot: Path | None, strict: bool, form: str, out: Path | None) -> No
     if form == "text":
         from retainer.views.mistakes import mistakes_page
 
-        _put(out, _written(mistakes_page(found), "UTC", "text"))
+        told = _written(mistakes_page(found), "UTC", "text") if found else "nothing to warn of\n"
+        _put(out, told)
     else:
         _annotate(found, form, out, root, "lint", checked=["retainer.yaml"])
     if strict and found:
@@ -1186,6 +1225,8 @@ def _put(path: Path | None, text: str) -> None:
     if path is None:
         click.echo(text, nl=False, color=True)
         return
+    if not path.absolute().parent.is_dir():
+        raise WrongUsage(f"there is no folder {path.parent} to write {path.name} to")
     try:
         with whole(path) as half:
             half.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -33,7 +33,7 @@ from retainer.model.rule import (
     metadata_keys,
 )
 from retainer.model.setting import NO_PATH, Settings
-from retainer.plan.decide import decide, items_of
+from retainer.plan.decide import Clause, decide, items_of
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.plan.predicates import metadata_sql
@@ -312,7 +312,7 @@ def weigh(
     items = tuple({id(clause.item): clause.item for clause in clauses}.values())
     return Weighing(
         items,
-        tuple(_limits(connection, settings, policies, making)),
+        tuple(_limits(connection, settings, clauses, making)),
         tuple(
             ClashState(
                 ceiling=items[ceiling - 1].id,
@@ -610,14 +610,23 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
 
 
 def _limits(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    clauses: Sequence[Clause],
+    making: Making,
 ) -> list[LimitState]:
     planned = connection.execute(
-        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT, "
-        "count(DISTINCT asset_no) FILTER (doubt IS NULL "
-        "AND asset_no NOT IN (SELECT asset_no FROM staying)) "
+        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT "
         "FROM acting JOIN names USING (clause_no) WHERE decision = 'delete' "
         "GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    ends = [number for number, clause in enumerate(clauses, 1) if clause.is_end]
+    last = connection.execute(
+        "SELECT rule, count(DISTINCT asset_no) FROM acting JOIN names USING (clause_no) "
+        f"WHERE {ACTIONS} AND decision = 'delete' AND doubt IS NULL "
+        "AND asset_no NOT IN (SELECT asset_no FROM staying) "
+        "AND clause_no NOT IN (SELECT unnest(?::INTEGER[])) GROUP BY rule",
+        [ends],
     ).fetchall()
     held = {
         store: Held(copies, size)
@@ -641,7 +650,7 @@ def _limits(
             _recent(connection, making),
             held,
             settings.may_be_emptied,
-            policies.ending(),
+            dict(last),
         )
     ]
 

@@ -27,29 +27,25 @@ def aws_policy(settings: Settings, purpose: For) -> dict[str, Any] | None:
     if not stores:
         return None
     statements: list[dict[str, Any]] = []
-    for store in stores:
-        statements += _statements(store, purpose)
+    for number, store in enumerate(stores, 1):
+        statements += _statements(store, purpose, number)
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _statements(store: Store, purpose: For) -> Iterator[dict[str, Any]]:
-    name = "".join(part.capitalize() for part in store.name.replace("_", "-").split("-"))
-    bucket = f"arn:aws:s3:::{store.bucket}"
+def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, Any]]:
+    # a statement's id has letters and digits, and must be the only one of its name
+    name = f"{''.join(filter(str.isalnum, store.name)).capitalize()}{number}"
+    region = store.region or ""
+    partition = "-cn" if region[:3] == "cn-" else "-us-gov" if region[:7] == "us-gov-" else ""
+    bucket = f"arn:aws{partition}:s3:::{store.bucket}"
     objects = f"{bucket}/{store.prefix}*"
     own = f"{bucket}/{store.prefix}{OWN_PREFIX}*"
-    listing: dict[str, Any] = {
-        "Sid": f"{name}List",
-        "Effect": "Allow",
-        "Action": ["s3:ListBucket"],
-        "Resource": [bucket],
-    }
-    if store.prefix:
-        listing["Condition"] = {"StringLike": {"s3:prefix": [f"{store.prefix}*"]}}
-    yield listing
+    # Not bound to the prefix: without the right to list, S3 answers 403 and not 404 to whoever asks
+    # for an object that is not there, and such a question names no prefix.
     yield {
         "Sid": f"{name}Bucket",
         "Effect": "Allow",
-        "Action": [action for action in READ_BUCKET if action != "s3:ListBucket"],
+        "Action": list(READ_BUCKET),
         "Resource": [bucket],
     }
     yield {
@@ -58,6 +54,13 @@ def _statements(store: Store, purpose: For) -> Iterator[dict[str, Any]]:
         "Action": list(READ_OBJECT),
         "Resource": [objects],
     }
+    if store.kms_key and store.kms_key.startswith("arn:"):
+        yield {
+            "Sid": f"{name}Key",
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if purpose == "apply" else [])],
+            "Resource": [store.kms_key],
+        }
     if purpose == "plan":
         return
     yield {
@@ -83,13 +86,6 @@ def _statements(store: Store, purpose: For) -> Iterator[dict[str, Any]]:
             "Effect": "Allow",
             "Action": ["s3:RestoreObject"],
             "Resource": [objects],
-        }
-    if store.kms_key and store.kms_key.startswith("arn:"):
-        yield {
-            "Sid": f"{name}Key",
-            "Effect": "Allow",
-            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
-            "Resource": [store.kms_key],
         }
 
 

@@ -16,7 +16,7 @@ import yaml
 from project import Project, make_project, video
 
 from retainer.demo.standin import StandIn
-from retainer.starter import EXAMPLE, IGNORED, Answers, StartStore, completed, named, start
+from retainer.starter import EXAMPLE, IGNORED, Answers, StartStore, missing_lines, named, start
 
 REPOSITORY = Path(__file__).parent.parent
 A, B = "a" * 24, "b" * 24
@@ -133,11 +133,31 @@ def test_the_hooks_run_commands_that_exist(local: Project) -> None:
         assert all(option in told for option in options)
 
 
-def test_a_gitignore_is_completed_and_the_schema_stays_seen() -> None:
-    assert completed("").splitlines() == list(IGNORED)
-    once = completed("node_modules/\n.retainer/\n")
-    assert once.splitlines() == ["node_modules/", *IGNORED]
-    assert completed(once) == once
+def test_a_gitignore_is_completed_and_the_schema_stays_seen(tmp_path: Path) -> None:
+    assert missing_lines(b"").decode().splitlines() == list(IGNORED)
+    before = b"caf\xe9\r\nnode_modules/\n.retainer/"
+    after = before + missing_lines(before)
+    assert after.startswith(before + b"\n!.retainer/\n") and missing_lines(after) == b""
+    (tmp_path / ".gitignore").write_bytes(after)
+    (tmp_path / ".retainer").mkdir()
+    for name in ("schema.json", "journal.jsonl"):
+        (tmp_path / ".retainer" / name).touch()
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    assert git(tmp_path, "ls-files").split() == [".gitignore", ".retainer/schema.json"]
+
+
+def test_init_in_a_project_adds_no_rule_and_follows_no_link(local: Project) -> None:
+    (local.root / ".github" / "workflows").mkdir(parents=True)
+    outside = local.root.parent / "outside.yml"
+    (local.root / ".github" / "workflows" / "retention.yml").symlink_to(outside)
+    before = sorted(path.name for path in (local.root / "policies").iterdir())
+    told = local.run("init", "--ci", "github").stdout
+    assert "= .github/workflows/retention.yml is there already" in told
+    assert not outside.exists()
+    assert sorted(path.name for path in (local.root / "policies").iterdir()) == before
+    assert not (local.root / "tests").exists()
+    assert "no store is written" in local.run("init", "--store", "s3://a/b", expect=64).stderr
 
 
 @pytest.mark.parametrize(
@@ -171,8 +191,9 @@ def test_rights_to_read_are_no_rights_to_write(local: Project, tmp_path: Path) -
     assert not [each for each in actions if re.search("Put|Delete|Restore|Abort", each)]
     told = project.run("iam", "--for", "apply", "--cloud", "aws").stdout
     statements = {part["Sid"]: part for part in json.loads(told)["Statement"]}
-    assert statements["UploadsWrite"]["Resource"] == ["arn:aws:s3:::acme-raw/rec/_retainer/*"]
-    assert statements["VaultDelete"]["Action"] == ["s3:DeleteObject"]
+    assert statements["Uploads2Write"]["Resource"] == ["arn:aws:s3:::acme-raw/rec/_retainer/*"]
+    assert statements["Vault1Delete"]["Action"] == ["s3:DeleteObject"]
+    assert len(statements) == len(json.loads(told)["Statement"])
     assert "DeleteObjectVersion" not in told and '"*"' not in told
     google = json.loads(project.run("iam", "--for", "plan", "--cloud", "google").stdout)
     assert google["buckets"] == ["gs://acme-cold"]
@@ -262,4 +283,4 @@ def test_the_sample_repository_is_what_init_writes() -> None:
     folder = REPOSITORY / "examples" / "one-bucket"
     for name, content in start(replace(ONE, ci="github")).items():
         assert (folder / name).read_text() == content, name
-    assert (folder / ".gitignore").read_text() == completed("")
+    assert (folder / ".gitignore").read_bytes() == missing_lines(b"")

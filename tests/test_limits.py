@@ -317,17 +317,34 @@ def test_more_deletes_of_the_same_kind_never_make_room(planned: list[Deletes]) -
     assert before <= after
 
 
-def test_a_delete_alone_takes_no_last_copy_and_what_ends_a_recording_may() -> None:
-    planned = [Deletes("uploads", "raw", 3, 30, 2), Deletes("vault", "calls", 5, 50, 5)]
+def test_a_delete_alone_takes_no_last_copy() -> None:
+    planned = [Deletes("uploads", "raw", 3, 30), Deletes("vault", "raw", 5, 50)]
     held = {"uploads": Held(90, 900), "vault": Held(90, 900)}
 
-    def last(limits: DeleteLimits, ending: frozenset[str]) -> list[tuple[str, float, bool]]:
-        found = evaluate(limits, planned, [], held, (), ending)
+    def last(limits: DeleteLimits, takes: int) -> list[tuple[str, float, bool]]:
+        found = evaluate(limits, planned, [], held, (), {"raw": takes})
         return [(each.scope, each.used, each.breached) for each in found if "last" in each.name]
 
-    assert last(DeleteLimits(), frozenset({"calls"})) == [("rule:raw", 2, True)]
-    assert last(DeleteLimits(last_copies=2), frozenset({"calls"})) == [("rule:raw", 2, False)]
-    assert last(DeleteLimits(), frozenset()) == [("rule:calls", 5, True), ("rule:raw", 2, True)]
+    assert last(DeleteLimits(), 0) == []
+    assert last(DeleteLimits(), 2) == [("rule:raw", 2, True)]
+    assert last(DeleteLimits(last_copies=2), 2) == [("rule:raw", 2, False)]
+
+
+def test_a_ceiling_far_away_does_not_switch_the_brake_off(local: Project) -> None:
+    rule = {
+        "id": "raw",
+        "match": "all",
+        "delete": [{"in": "uploads", "after": "1d"}],
+        "at_most": "999y",
+    }
+    local.write({"version": 1, "rules": [rule]})
+    local.uploaded("a" * 24, video(1))
+    local.uploaded("b" * 24, video(2), age=timedelta(hours=1))
+    text = local.run("plan", "--out", "p.plan", expect=4).stdout
+    assert "last_copies of rule raw: 1 of 0" in text
+    ending = {"id": "raw", "match": "all", "at_most": "30d"}
+    local.write({"version": 1, "rules": [ending]})
+    assert "last_copies" not in local.run("plan", "--out", "p.plan").stdout
 
 
 def test_a_forgotten_upload_is_held_back_until_a_person_lifts_it(local: Project) -> None:

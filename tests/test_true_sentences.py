@@ -248,12 +248,12 @@ def test_a_certain_hold_says_so_with_its_id(due: Project) -> None:
     hold = {"id": "LIT-1", "why": "w", "match": {"room_id": ROOM}, "in": "vault"}
     due.write(POLICY | {"holds": [hold]})
     text = told(due, "plan")
-    assert "the hold LIT-1 covers them" in text and "may cover" not in text
-    assert "the hold LIT-1 covers them" in told(due, "explain", A)
+    assert "the hold LIT-1 covers it" in text and "may cover" not in text
+    assert "the hold LIT-1 covers it" in told(due, "explain", A)
     due.write(POLICY | {"holds": [hold | {"match": {"user_id": "u"}}]})
-    assert "a hold may cover them" not in told(due, "plan", expect=None)
+    assert "a hold may cover it" not in told(due, "plan", expect=None)
     due.write(POLICY | {"holds": [hold | {"match": {"not": {"user_id": "u"}}}]})
-    assert "a hold may cover them" in told(due, "plan", expect=None)
+    assert "a hold may cover it" in told(due, "plan", expect=None)
 
 
 def test_a_plan_of_the_earlier_format_is_still_read(due: Project) -> None:

@@ -46,6 +46,8 @@ class Clause:
     begins: Period | None = None
     ends: Period | None = None
     legal: bool = False
+    is_end: bool = False
+    """Whether it says itself that a recording is to end, and not only that a place is cleared."""
 
 
 def items_of(policies: Policies, now: datetime) -> list[Item]:
@@ -68,15 +70,15 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
                 for keep in item.keeps:
                     yield Clause(item, "keep", keep.store, keep.after, keep.period, keep.legal)
                     if item.then_delete:
-                        yield Clause(item, "delete", keep.store, None, keep.period)
+                        yield Clause(item, "delete", keep.store, None, keep.period, is_end=True)
                 for delete in item.deletes:
                     yield Clause(item, "delete", delete.store, None, delete.after)
                 if item.at_most:
-                    yield Clause(item, "at_most", None, None, item.at_most)
+                    yield Clause(item, "at_most", None, None, item.at_most, is_end=True)
             case Hold():
                 yield Clause(item, "hold", item.store)
             case Erasure():
-                yield Clause(item, "erasure")
+                yield Clause(item, "erasure", is_end=True)
 
 
 @cache

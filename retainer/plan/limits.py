@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from retainer.model.setting import DeleteLimits
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
 PERCENT_FROM = 20
 """Percentages are judged from this many deletes on: of three recordings, one is a third. `percent:
 0` means none, from the first on."""
@@ -16,14 +18,12 @@ PERCENT_FROM = 20
 
 @dataclass(frozen=True, slots=True)
 class Deletes:
-    """How many deletes of how many bytes one rule asks for in one store; `last_copies`: of so many
-    recordings nothing is left anywhere."""
+    """How many deletes of how many bytes one rule asks for in one store."""
 
     store: str
     rule: str
     count: int
     bytes: int
-    last_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def evaluate(
     recent: Iterable[Deletes],
     held: Mapping[str, Held],
     passing: Collection[str] = (),
-    ending: Collection[str] = (),
+    last: Mapping[str, int] = NOTHING,
 ) -> list[Limit]:
     """Every limit that a delete of the plan counts towards, the breached ones first. `recent`: the
-    last 24 hours of the journal; `passing`: stores that may be emptied; `ending`: rules and
-    erasures that say themselves that a recording is to end, so that its last copy may go."""
+    last 24 hours of the journal; `passing`: stores that may be emptied; `last`: of how many
+    recordings each rule takes the last copy, without saying that they are to end."""
     planned, recent = list(planned), list(recent)
     touched = {f"store:{each.store}" for each in planned} | {
         f"rule:{each.rule}" for each in planned
@@ -119,10 +119,9 @@ def evaluate(
             )
         )
         kind, _, store = scope.partition(":")
-        last = sum(each.last_copies for each in planned if scope == f"rule:{each.rule}")
-        if last and store not in ending:
+        if kind == "rule" and (takes := last.get(store, 0)):
             allowed = limits.last_copies
-            found.append(Limit("last_copies", scope, last, allowed, last > allowed))
+            found.append(Limit("last_copies", scope, takes, allowed, takes > allowed))
         if kind == "store" and store not in passing:
             copies = held[store].copies if store in held else 0
             total = copies + count[scope] - now[store]
@@ -135,6 +134,7 @@ def evaluate(
                     round(percent, 2),
                     limits.percent,
                     judged and percent > limits.percent,
+                    round(100.0 * (count[scope] - now[store]) / total, 2) if total else 0.0,
                 )
             )
             if copies and now[store] >= copies:

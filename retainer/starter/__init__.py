@@ -106,12 +106,14 @@ def _file(name: str) -> str:
     return files("retainer.starter").joinpath(f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def completed(ignored: str) -> str:
-    """A .gitignore with the lines that are missing in it; one that ignores all of `.retainer/`
-    would hide the schema, so that line is replaced."""
-    lines = ignored.splitlines()
-    lines = [
-        line for line in lines if line.strip() not in (".retainer/", ".retainer", "/.retainer/")
-    ]
-    lines += [line for line in IGNORED if line not in lines]
-    return "\n".join(lines) + "\n"
+def missing_lines(ignored: bytes) -> bytes:
+    """What a .gitignore lacks, to be written at its end. One that ignores all of `.retainer/` would
+    hide the schema, so that folder is seen again before its content is not."""
+    told = [line.strip() for line in ignored.decode(errors="replace").splitlines()]
+    lacking = [line for line in IGNORED if line not in told]
+    if lacking and any(line in (".retainer/", ".retainer", "/.retainer/") for line in told):
+        lacking = ["!.retainer/", *lacking]
+    if not lacking:
+        return b""
+    end = b"" if not ignored or ignored.endswith(b"\n") else b"\n"
+    return end + "".join(f"{line}\n" for line in lacking).encode()

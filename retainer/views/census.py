@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from retainer.model.outcome import Census
 from retainer.model.printable import shown
-from retainer.views.page import Block, Command, Document, Note
+from retainer.views.page import Block, Command, Document, Note, Prose
 from retainer.views.units import many, size
 
 
@@ -48,11 +48,11 @@ def _found(census: Census, what: str, store: str) -> Iterator[Note]:
 
 def _next(census: Census, what: str, store: str) -> Iterator[Block]:
     if census.broken or census.missing:
-        yield Command("retainer plan, which repairs them from another copy where there is one")
+        yield Command("retainer plan", "which repairs them from another copy where there is one")
     elif census.replaced:
-        yield Command(
-            "look at them; what somebody else put there is never touched (`retainer catalog "
+        yield Prose(
+            "Next: look at them; what somebody else put there is never touched (`retainer catalog "
             f"rebuild {store}` takes up what is a copy)"
         )
     elif what != "verified":
-        yield Command("retainer plan, to see what they mean")
+        yield Command("retainer plan", "to see what they mean")

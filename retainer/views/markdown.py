@@ -153,7 +153,7 @@ def _block(block: Block, reading: Reading, rows: int | None, level: int) -> Iter
                 yield f"{text_of(block.caption)}\n"
             yield from _rows(columns, [(label, *values) for label, values in block.rows], reading)
         case Fold():
-            yield f"<details><summary>{text_of(block.summary)}</summary>\n"
+            yield f"<details><summary>{_html(block.summary.replace('`', ''))}</summary>\n"
             for part in block.blocks:
                 yield from _block(part, reading, rows, level)
                 yield ""

@@ -133,7 +133,7 @@ def _next(
         and not (done.failed or done.left_deletes or done.resting or done.interrupted)
         and not done.impossible
     ):
-        yield Command("retainer plan, to see what the stores are like now")
+        yield Command("retainer plan", "to see what the stores are like now")
     elif done.left_deletes and held_back and not unfinished:
         yield Prose(
             f"Next: nothing is left to do but {many(done.left_deletes, 'delete')}, held back: "
@@ -145,4 +145,4 @@ def _next(
             "once somebody has read which those are: `retainer show` lists them",
         )
     else:
-        yield Command(f"retainer apply {path}, which goes on where this run ended")
+        yield Command(f"retainer apply {path}", "which goes on where this run ended")
