@@ -30,6 +30,7 @@ from retainer.model.rule import (
     Policies,
     Rule,
     facts_asked,
+    meaning,
     metadata_keys,
 )
 from retainer.model.setting import NO_PATH, Settings
@@ -62,19 +63,9 @@ __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_o
 def item_digest(item: Rule | Hold | Erasure) -> str:
     """What a rule, hold or erasure says, less where it stands: 16 hex digits that change whenever
     its meaning may."""
-    return hashlib.sha256(
-        repr((item.id, type(item).__name__, _meaning(item))).encode()
-    ).hexdigest()[:16]
-
-
-def _meaning(item: Rule | Hold | Erasure) -> object:
-    match item:
-        case Rule():
-            return (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
-        case Hold():
-            return (item.match, item.store, item.released)
-        case Erasure():
-            return (item.match,)
+    return hashlib.sha256(repr((item.id, type(item).__name__, meaning(item))).encode()).hexdigest()[
+        :16
+    ]
 
 
 def policy_digest(policies: Policies, settings: Settings) -> str:

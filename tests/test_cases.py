@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 import yaml
-from project import POLICY, Project, video
+from project import Project, video
 
 A, B = "a" * 24, "b" * 24
 CASE = {
@@ -125,4 +125,3 @@ def test_failed_tests_are_told_in_the_form_of_a_ci(local: Project) -> None:
     told = local.run("test", "--format", "github", expect=10).stdout
     assert told.startswith("::error file=tests/a.yaml,line=") and "is is copy" in told
     assert 'failures="1"' in local.run("test", "--format", "junit", expect=10).stdout
-    assert POLICY["rules"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -174,9 +175,9 @@ def test_the_age_of_facts_is_counted_from_now(local: Project) -> None:
     local.hosted(A, video(1))
     local.plan()
     text = told(local, "explain", A, "--as-of", "2031-01-01")
-    assert "from facts gathered 0 seconds ago" in text or "seconds ago" in text.split("type")[0]
-    assert "from facts that are" in (found := told(local, "plan", "--as-of", "2031-01-01"))
-    assert "days old" not in found.split("Nothing")[0]
+    assert re.search(r"from facts gathered \d+ seconds? ago type", text)
+    text = told(local, "plan", "--as-of", "2031-01-01")
+    assert re.search(r"from facts that are \d+ seconds? old", text)
 
 
 def test_mistakes_in_settings_and_policies_are_told_together(local: Project) -> None:
@@ -237,7 +238,6 @@ def test_recordings_are_counted_as_recordings_and_copies_as_copies(local: Projec
         }
     )
     settings = yaml.safe_load((local.root / "retainer.yaml").read_text())
-    (local.root / "data" / "second").mkdir(parents=True, exist_ok=True)
     settings["stores"]["uploads2"] = {"url": f"file://{local.root}/data2"}
     (local.root / "data2").mkdir()
     (local.root / "retainer.yaml").write_text(yaml.safe_dump(settings))

@@ -215,6 +215,17 @@ class Erasure:
     owner: str = ""
 
 
+def meaning(item: Rule | Hold | Erasure) -> tuple[object, ...]:
+    """What an item says, less what it is called, where it stands, and why and whose it is."""
+    match item:
+        case Rule():
+            return (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
+        case Hold():
+            return (item.match, item.store, item.released)
+        case Erasure():
+            return (item.match,)
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """What a person accepted of one recording: that its partial copy counts as a copy, or that it

@@ -28,6 +28,7 @@ from retainer.model.rule import (
     Policies,
     Rule,
     Thumbnails,
+    meaning,
 )
 from retainer.model.setting import Settings
 
@@ -68,7 +69,7 @@ def _items(
         at = str(item.where)
         earlier = was.get(item.id)
         if earlier is None:
-            renamed = next((each for each in gone if _says(each) == _says(item)), None)
+            renamed = next((each for each in gone if meaning(each) == meaning(item)), None)
             if renamed is not None:
                 gone.remove(renamed)
                 yield Change(item.id, kind, at, "id", renamed.id, item.id, "same")
@@ -84,16 +85,6 @@ def _items(
                 yield Change(item.id, kind, at, name, one, other, "same")
     for item in gone:
         yield from _removed(kind, item)
-
-
-def _says(item: Rule | Hold | Erasure) -> object:
-    match item:
-        case Rule():
-            return (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
-        case Hold():
-            return (item.match, item.store, item.released)
-        case Erasure():
-            return (item.match,)
 
 
 def _added(kind: str, item: Rule | Hold | Erasure) -> Iterator[Change]:

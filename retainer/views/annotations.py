@@ -16,7 +16,6 @@ from retainer.model.outcome import Outcome
 from retainer.model.printable import printable, shown
 from retainer.views.units import many
 
-FORMS = ("github", "gitlab", "sarif", "junit")
 MOST_ERRORS = 10
 """GitHub shows ten errors and ten warnings of a step, and passes over the rest without a word
 (docs.github.com, "Annotation limits")."""
@@ -43,9 +42,12 @@ def annotated(
     passed: Sequence[Outcome] = (),
     checked: Sequence[str] = (),
 ) -> str:
-    """Mistakes in one of FORMS. `titles`: what each code is called; `prefix`: what leads from the
-    repository's root to the project, empty or ending in a slash; `passed`: tests that passed, and
-    `checked`: files without a mistake, which JUnit counts."""
+    """Mistakes as github, gitlab, sarif or junit wants them.
+
+    `titles`: what each code is called; `prefix`: what leads from the repository's root to the
+    project, empty or ending in a slash; `passed`: tests that passed, and `checked`: files without a
+    mistake, which JUnit counts.
+    """
     in_order = sorted(mistakes, key=lambda each: each.order)
     match form:
         case "github":

@@ -7,7 +7,6 @@ like any other: a renderer escapes all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
@@ -144,17 +143,3 @@ class Reading:
 
     zone: tzinfo = UTC
     clock: datetime | None = None
-
-
-def rows_of(blocks: Sequence[Block]) -> Iterator[Table]:
-    """Every table of a page, also those within others."""
-    for block in blocks:
-        match block:
-            case Table():
-                yield block
-            case Note():
-                yield from rows_of(block.parts)
-            case Fold() | Section():
-                yield from rows_of(block.blocks)
-            case Prose() | Facts() | Bars() | Excerpt() | Command():
-                pass
