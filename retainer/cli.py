@@ -405,9 +405,13 @@ _MAX_CHARS = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
 @click.version_option(package_name="retainer")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Keep what 100ms records: which recordings, where, and for how long, as reviewed policies.
 
     A plan shows what they mean today; apply does exactly what the plan says, and never deletes on a
@@ -420,6 +424,13 @@ def cli() -> None:
       retainer plan --out today.plan
       retainer apply today.plan --approve-deletes 12
     """
+    _help_alone(context)
+
+
+def _help_alone(context: click.Context) -> None:
+    """Without a command the help is what was asked for, and 2 would mean that there is work."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()
@@ -1539,9 +1550,11 @@ def adopt(store: str, form: str) -> None:
     _census(store, form, "adopted", act)
 
 
-@cli.group()
-def catalog() -> None:
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def catalog(context: click.Context) -> None:
     """The catalog of what was copied, which lies beside the copies."""
+    _help_alone(context)
 
 
 @catalog.command("rebuild")

@@ -246,3 +246,8 @@ def test_a_plan_is_told_in_every_form(local: Project) -> None:
         "update": 0,
         "delete": 0,
     }
+
+
+@pytest.mark.parametrize("words", [[], ["catalog"]])
+def test_without_a_command_the_help_is_told(words: list[str], local: Project) -> None:
+    assert "Usage:" in local.run(*words).stdout

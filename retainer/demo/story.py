@@ -114,9 +114,10 @@ def tell(folder: Path | None, page: Page) -> None:
         ),
         (f"retainer explain {EXPLAINED} --as-of 2029-01-01", "what will be decided later"),
         (
-            "retainer plan --facts .retainer/facts.duckdb",
-            "change a rule and see what it would do, offline",
+            "git init -q && git add -A && git commit -qm start",
+            "then change a rule, and ask what that does, offline:",
         ),
+        ("retainer impact --base HEAD", "as text, markdown or HTML, as on a pull request"),
         ("retainer init", "in a folder of your own"),
     ):
         click.echo(f"  {command}\n      {meaning}")
@@ -167,6 +168,7 @@ def _furnish(api: StandIn, folder: Path, now: datetime) -> None:
     (folder / "uploads").mkdir()
     (folder / "vault").mkdir()
     (folder / "retainer.yaml").write_text(SETTINGS.format(api=api.url, folder=folder))
+    (folder / ".gitignore").write_text(".retainer/\nuploads/\nvault/\n*.plan\n")
     (folder / "policies" / "calls.yaml").write_text(POLICY.replace("TODAY", now.date().isoformat()))
     for asset, content in _recordings(folder, now):
         path = str(asset["path"])
