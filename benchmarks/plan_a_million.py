@@ -75,7 +75,8 @@ FROM range(1, {assets} + 1) AS _(i);
 INSERT INTO listings (name, kind, complete, can_lock, started_at, finished_at, objects, bytes, strays, stray_bytes)
 VALUES ('vault', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 900000, 0, 0, 0),
        ('cold', 'store', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 400000, 0, 0, 0),
-       ('100ms', 'assets', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 1000000, 0, 0, 0);
+       ('100ms', 'assets', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 1000000, 0, 0, 0),
+       ('100ms rooms', 'rooms', true, false, now()::TIMESTAMP, now()::TIMESTAMP, 20000, 0, 0, 0);
 CREATE TABLE about AS SELECT {format} AS format;
 """
 

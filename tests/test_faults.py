@@ -565,7 +565,7 @@ class Together:
     def fits(self, fault: str, row: Row) -> None:
         name, kind = self.names[fault], self.strikes[fault].kind
         said = re.findall(
-            rf"^(?:failed: copy {name}|[!?] (?:copy )?{name}|    ! 100ms {kind})\b.*(?:\n +[^!?+ "
+            rf"^(?:failed: copy {name}|[!?] (?:copy )?{name}| +! 100ms {kind})\b.*(?:\n +[^!?+ "
             rf"].*)*",
             self.text,
             re.MULTILINE,

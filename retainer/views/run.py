@@ -103,7 +103,7 @@ def _troubles(
         if len(alike) < _ALIKE:
             for each in alike:
                 text = f"{decision} {each.asset_id} in {store} {ended}: {each.cause}"
-                yield Note(sign, weight, text, hint if each is alike[-1] else None)
+                yield Note(sign, weight, text, hint)
             continue
         what = many(len(alike), decision, "copies" if decision == "copy" else f"{decision}s")
         come = f" from {bucket}" if bucket else ""
