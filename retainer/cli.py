@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 
     from retainer.apply.run import Run
     from retainer.cataloguing import Work
+    from retainer.journal.file import Entry
     from retainer.model.change import Impact
     from retainer.model.diagnostic import Diagnostic
     from retainer.model.outcome import Census, Outcome
     from retainer.model.rule import Match, Policies
     from retainer.model.setting import Settings, Store
     from retainer.planfile import PlanFile
+    from retainer.planning import Making
     from retainer.starter import Answers
     from retainer.views.page import Document, Reading
     from retainer.views.terminal import Page
@@ -901,16 +903,9 @@ def plan(
     Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb
     --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
-    from retainer.journal.file import (
-        gone_sources,
-        read_journal,
-        recent_deletes,
-        state_id,
-        weak_stores,
-    )
-    from retainer.plan.limits import Deletes
+    from retainer.journal.file import read_journal
     from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
-    from retainer.planning import Making, make_plan, names_of
+    from retainer.planning import make_plan, names_of
     from retainer.private import private_file
     from retainer.whole import whole
 
@@ -931,21 +926,7 @@ def plan(
             facts = private_file(".duckdb")
             _gathered(root, settings, policies, facts)
         moment = as_of or now()
-        recent = tuple(
-            Deletes(store, rule, count, size)
-            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
-        )
-        making = Making(
-            moment,
-            match,
-            only,
-            frozenset(lift),
-            recent,
-            bool(journal),
-            tuple(weak_stores(journal).items()),
-            state_id(state),
-            tuple(gone_sources(journal).items()),
-        )
+        making = _making(journal, state, moment, only=match, scope=only, lifts=frozenset(lift))
         made_at = private_file(".plan")
         make_plan(facts, settings, policies, root, making, made_at)
         if snapshot is None:
@@ -1001,6 +982,26 @@ def _only_limits(lifts: tuple[str, ...], settings: Settings, policies: Policies)
                 if close
                 else "a plan names what it breaches, such as count:store:vault",
             )
+
+
+def _making(journal: list[Entry], state: Path, moment: datetime, **more: Any) -> Making:
+    """What a decision is made with: its moment, and what this machine's journal says."""
+    from retainer.journal.file import gone_sources, recent_deletes, state_id, weak_stores
+    from retainer.plan.limits import Deletes
+    from retainer.planning import Making
+
+    return Making(
+        moment,
+        recent=tuple(
+            Deletes(store, rule, count, size)
+            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
+        ),
+        has_journal=bool(journal),
+        weak=tuple(weak_stores(journal).items()),
+        state=state_id(state),
+        gone=tuple(gone_sources(journal).items()),
+        **more,
+    )
 
 
 def _texts_in(path: Path) -> list[str]:
@@ -1170,9 +1171,7 @@ def impact(
     """
     from retainer.impact import Side
     from retainer.impact import impact as decided
-    from retainer.journal.file import gone_sources, read_journal, recent_deletes, state_id
-    from retainer.plan.limits import Deletes
-    from retainer.planning import Making
+    from retainer.journal.file import read_journal
     from retainer.revision import commit_of, project_at
     from retainer.views.impact import impact_page
     from retainer.views.machine import impact_json
@@ -1184,17 +1183,7 @@ def impact(
         snapshot = state / "facts.duckdb"
         if not snapshot.is_file():
             _gathered(root, settings, policies, snapshot, for_any_policies=True)
-    journal, moment = read_journal(state), as_of or now()
-    making = Making(
-        moment,
-        recent=tuple(
-            Deletes(store, rule, count, size)
-            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
-        ),
-        has_journal=bool(journal),
-        state=state_id(state),
-        gone=tuple(gone_sources(journal).items()),
-    )
+    making = _making(read_journal(state), state, as_of or now())
     told = decided(
         snapshot,
         Side(before, was, base, commit),

@@ -12,6 +12,7 @@ import duckdb
 from retainer.errors import RetainerError
 from retainer.inventory.facts import open_facts, whole_facts
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
+from retainer.model.moment import moment_at
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.plan.decide import decide, items_of
@@ -97,10 +98,6 @@ def _explained(
     )
 
 
-def _utc(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
 def _finite(column: str) -> str:
     return f"CASE WHEN isfinite({column}) THEN epoch({column}) END"
 
@@ -127,10 +124,10 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             decision,
             tuple(because),
             names.get(clause),
-            _utc(until),
-            _utc(deadline),
-            _utc(keep),
-            _utc(delete),
+            moment_at(until),
+            moment_at(deadline),
+            moment_at(keep),
+            moment_at(delete),
             there,
             complete,
             partial,
@@ -188,7 +185,7 @@ def _stages(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Stage
         [asset_id],
     ).fetchall()
     return tuple(
-        Stage(rule, kind, store, _utc(begins), _utc(ends), runs)
+        Stage(rule, kind, store, moment_at(begins), moment_at(ends), runs)
         for rule, kind, store, begins, ends, runs in rows
     )
 

@@ -27,6 +27,7 @@ from retainer.model.change import (
     Month,
     Standing,
 )
+from retainer.model.moment import moment_at
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.planfile import ACTIONS
@@ -302,7 +303,16 @@ def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
         asset_id, kind, store, size, was, comes_to, before, after, rule, last = row
         shown.setdefault((item, becomes), []).append(
             Affected(
-                asset_id, kind, store, size, was, comes_to, _utc(before), _utc(after), rule, last
+                asset_id,
+                kind,
+                store,
+                size,
+                was,
+                comes_to,
+                moment_at(before),
+                moment_at(after),
+                rule,
+                last,
             )
         )
     for item, becomes, assets, copies, size, last, first in groups:
@@ -313,7 +323,7 @@ def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
             copies,
             size,
             last,
-            _utc(first),
+            moment_at(first),
             tuple(shown.get((item, becomes), ())),
         )
 
@@ -343,7 +353,7 @@ def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
         lost=lost,
         lost_bytes=lost_bytes,
         at_risk=at_risk,
-        first_leaves_at=_utc(first),
+        first_leaves_at=moment_at(first),
         lapsing=lapsing,
         pairs=pairs,
     )
@@ -406,7 +416,3 @@ def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
     row = connection.execute(sql).fetchone()
     assert row is not None
     return row
-
-
-def _utc(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

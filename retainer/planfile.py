@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from retainer.database import ALWAYS, NEVER, connect, exactly, literal, write_parquet
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
-from retainer.model.moment import read_moment
+from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
 from retainer.private import private_file
 from retainer.whole import whole
@@ -793,8 +793,8 @@ def actions(
                 rule or "",
                 at or "",
                 kind,
-                _moment(created),
-                _moment(deadline),
+                moment_at(created),
+                moment_at(deadline),
                 size,
                 last,
                 source,
@@ -834,10 +834,6 @@ def named_twice(plan: PlanFile) -> list[tuple[str, str, list[int]]]:
             FROM numbered WHERE decision = 'delete' AND action IS NOT NULL
         ) GROUP BY store, key HAVING count(DISTINCT n) > 1 ORDER BY store, key
     """).fetchall()
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def moment_of(text: str) -> datetime:
@@ -941,7 +937,7 @@ _LINE = (
 def _line(*values: Any) -> Line:
     row = dict(zip((each.name for each in fields(Line)), values, strict=True))
     moments = {
-        name: _moment(row[name])
+        name: moment_at(row[name])
         for name in ("until", "deadline", "delete_from", "leaves_at", "lock_until", "created")
     }
     return Line(
@@ -1031,7 +1027,7 @@ def overview(
         deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
         at_risk=lines("leaves_at IS NOT NULL", shown, "leaves_at, n"),
         at_risk_count=risk[0],
-        first_leaves_at=_moment(risk[1]),
+        first_leaves_at=moment_at(risk[1]),
         copies=groups(
             f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store", "doubtful::VARCHAR"
         ),
@@ -1039,7 +1035,7 @@ def overview(
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),
         out_of_scope=aside[0],
-        lapsing=(lapsing[0], lapsing[1], _moment(lapsing[2])),
+        lapsing=(lapsing[0], lapsing[1], moment_at(lapsing[2])),
         others=groups(
             "decision IN ('lost', 'uncatalogued', 'unknown', 'waiting')",
             "decision",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 Turn = Literal[
     "longer",
@@ -59,23 +59,7 @@ Becomes = Literal[
     "otherwise",
 ]
 """What a pair of a recording and a place comes to by a change, the gravest first."""
-BECOMES: tuple[Becomes, ...] = (
-    "due now",
-    "lapses",
-    "sooner",
-    "shorter",
-    "blocked",
-    "held",
-    "lost",
-    "not copied",
-    "not missed",
-    "spared",
-    "released",
-    "copied",
-    "later",
-    "longer",
-    "otherwise",
-)
+BECOMES: tuple[Becomes, ...] = get_args(Becomes)
 GOES: frozenset[Becomes] = frozenset({"due now", "lapses", "blocked"})
 """What goes: now, when 100ms drops it, or once nothing blocks it any more."""
 SHORTENS: frozenset[Becomes] = GOES | {"sooner", "shorter", "not copied"}

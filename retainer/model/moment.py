@@ -43,3 +43,8 @@ def read_http_date(text: object) -> datetime | None:
 def write_moment(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC, to the second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment_at(seconds: float | None) -> datetime | None:
+    """Seconds since 1970, as DuckDB's `epoch` gives them, as a moment in UTC; None stays None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
