@@ -16,6 +16,7 @@ it, see pyproject.toml).
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
     explaining.py   why one asset is treated as it is
+    forecasting.py  what daily plans will do, what lies where, and about what it costs
     impact.py       two policies and one snapshot -> what the second treats otherwise
     revision.py     settings and policies as they were in a commit
     rights.py       the least rights that a plan, or an apply, needs
@@ -44,7 +45,7 @@ it, see pyproject.toml).
     inventory/      what exists: collect (listings), locate (path -> key, key -> asset),
                     shapes (what a path tells), facts (tables)
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
-                    limits
+                    ahead.sql (later days), limits
     apply/          THE EFFECTS: job (what a run works with), run (the order of things), copies,
                     deletes, places (which honour what, which refuse), outcomes (journal, summary,
                     catalogs); settle (what was announced), identify, delete, record (the catalog);
@@ -59,8 +60,9 @@ it, see pyproject.toml).
                     reads and writes (what every call means), proofs (what a server honours), s3 and
                     gcs (what differs), local (folders)
     views/          page (what a page says, as a value); a module for each thing told: plan, impact,
-                    changes, run, explanation, census, mistakes, outcomes (words: what they share);
-                    a renderer for each form: terminal, markdown, html    ◀ a new form: one file;
-                    machine (JSON, CSV) and annotations (CI systems) tell the values themselves
+                    changes, forecast, run, explanation, census, mistakes, outcomes (words: what
+                    they share); a renderer for each form: terminal, markdown, html
+                                                        ◀ a new form: one file
+                    machine (JSON, CSV), calendar and annotations (CI systems) tell the values
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from retainer.apply.run import Run
     from retainer.cataloguing import Work
     from retainer.journal.file import Entry
-    from retainer.model.change import Impact
+    from retainer.model.change import Impact, Tested
     from retainer.model.diagnostic import Diagnostic
     from retainer.model.outcome import Census, Outcome
     from retainer.model.rule import Match, Policies
@@ -395,7 +395,10 @@ def _form(*more: str) -> Callable[[Any], Any]:
         default="text",
         help="Of the answer on stdout."
         if not more
-        else "Of the answer; jsonl and csv: its rows; gitlab: its widget on a merge request.",
+        else "Of the answer; jsonl and csv: its rows"
+        + (
+            "; gitlab: its widget on a merge request." if "gitlab" in more else "; ics: a calendar."
+        ),
     )
 
 
@@ -694,7 +697,7 @@ def lint(snapshot: Path | None, strict: bool, form: str, out: Path | None) -> No
         raise Exit(PoliciesWrong.exit_code)
 
 
-ANSWERS = ("plan", "row", "apply", "explain", "impact", "policy-diff", "verify")
+ANSWERS = ("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "verify")
 
 
 @cli.command()
@@ -1109,6 +1112,8 @@ def _show(
     click.echo(_written(page, timezone, form, max_chars), nl=False, color=True)
 
 
+MOST_IN_REPORT = 500
+"""So many recordings of each effect a report of an impact tells."""
 MOST_SHOWN = {"text": 10, "markdown": 100, "html": 5_000}
 """So many recordings of each group a page tells."""
 
@@ -1169,6 +1174,8 @@ def impact(
       retainer impact --base origin/main --facts facts.duckdb --format markdown --out comment.md
       retainer impact --base ../main --fail-on deletes --fail-on breach
     """
+    from dataclasses import replace
+
     from retainer.impact import Side
     from retainer.impact import impact as decided
     from retainer.journal.file import read_journal
@@ -1179,10 +1186,7 @@ def impact(
     root, settings, policies = _project()
     state = _state(root, settings)
     before, was, commit = project_at(base, root)
-    if snapshot is None:
-        snapshot = state / "facts.duckdb"
-        if not snapshot.is_file():
-            _gathered(root, settings, policies, snapshot, for_any_policies=True)
+    snapshot = snapshot or _last_facts(root, settings, policies)
     making = _making(read_journal(state), state, as_of or now())
     told = decided(
         snapshot,
@@ -1190,20 +1194,89 @@ def impact(
         Side(settings, policies, "this change", commit_of(root)),
         root.name,
         making,
+        MOST_IN_REPORT if report or form == "html" else 20,
     )
+    told = replace(told, tests=_tested(root, policies))
     code = _impact_exit(told, fail_on)
-    page = impact_page(told, _reading(settings.timezone), code)
-    text = (
-        impact_json(told) if form == "json" else _written(page, settings.timezone, form, max_chars)
+    reading = _reading(settings.timezone)
+    whole = impact_page(
+        told, reading, code, max(20, MOST_SHOWN["html"] // (len(told.effects) or 1))
     )
-    _put(out, text)
+    if form == "json":
+        _put(out, impact_json(told))
+    else:
+        page = whole if form == "html" else impact_page(told, reading, code)
+        _put(out, _written(page, settings.timezone, form, max_chars))
     if report is not None:
-        _put(report, _written(page, settings.timezone, "html"))
+        _put(report, _written(whole, settings.timezone, "html"))
     raise Exit(code)
 
 
+@cli.command()
+@click.option(
+    "--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="So far ahead."
+)
+@click.option(
+    "--facts",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Facts to look ahead from. Default: those of the last plan, else they are gathered.",
+)
+@_form("jsonl", "csv", "ics")
+@_MAX_CHARS
+@_OUT
+def forecast(
+    days: int, snapshot: Path | None, form: str, max_chars: int | None, out: Path | None
+) -> None:
+    """Say what the plans of the next days will delete and copy, what will leave 100ms, what will
+    lie where, and about what it costs.
+
+    It is today's decision, looked at for later days: of what is recorded from now on it knows
+    nothing. Exit 8 where the facts are incomplete.
+
+    \b
+    Examples:
+      retainer forecast
+      retainer forecast --days 365 --facts facts.duckdb --format html --out year.html
+      retainer forecast --format ics --out retention.ics
+    """
+    from retainer.forecasting import forecast as foreseen
+    from retainer.journal.file import read_journal
+    from retainer.views.forecast import forecast_page
+    from retainer.views.machine import forecast_csv, forecast_json, forecast_lines
+
+    root, settings, policies = _project()
+    facts = snapshot or _last_facts(root, settings, policies)
+    making = _making(read_journal(_state(root, settings)), _state(root, settings), now())
+    told = foreseen(facts, settings, policies, root.name, making, days)
+    if form == "ics":
+        from retainer.views.calendar import calendar
+
+        text = calendar(told)
+    elif form in ("json", "jsonl", "csv"):
+        rows = {"jsonl": forecast_lines, "csv": forecast_csv}
+        text = forecast_json(told) if form == "json" else "".join(rows[form](told))
+    else:
+        page = forecast_page(told, _reading(settings.timezone))
+        text = _written(page, settings.timezone, form, max_chars)
+    _put(out, text)
+    if told.incomplete:
+        raise Exit(EXIT["incomplete"])
+
+
+def _last_facts(root: Path, settings: Settings, policies: Policies) -> Path:
+    """The facts of the last plan; they are gathered where there are none."""
+    snapshot = _state(root, settings) / "facts.duckdb"
+    if not snapshot.is_file():
+        _gathered(root, settings, policies, snapshot, for_any_policies=True)
+    return snapshot
+
+
 def _impact_exit(told: Impact, fail_on: tuple[str, ...]) -> int:
-    """The exit code of an impact; where several apply: 8 > 4 > 3 > 2. `fail_on`: only for these."""
+    """The exit code of an impact; where several apply: 10 > 8 > 4 > 3 > 2. `fail_on`: only for the
+    last three of them."""
+    if told.tests and not told.tests.is_well:
+        return PoliciesWrong.exit_code
     if told.incomplete:
         return EXIT["incomplete"]
     fails = set(fail_on) or {"shortens", "deletes", "breach", "effects"}
@@ -1656,10 +1729,7 @@ def explain(
     from retainer.views.machine import explanation_json
 
     root, settings, policies = _project()
-    if snapshot is None:
-        snapshot = _state(root, settings) / "facts.duckdb"
-        if not snapshot.is_file():
-            _gathered(root, settings, policies, snapshot)
+    snapshot = snapshot or _last_facts(root, settings, policies)
     gone = gone_sources(read_journal(_state(root, settings)))
     told = explained(snapshot, settings, policies, asset_id, as_of or now(), gone)
     if not (names or sys.stdout.isatty()):
@@ -1753,17 +1823,41 @@ def test(
         raise Exit(PoliciesWrong.exit_code)
 
 
-def _test_files(root: Path | None) -> tuple[Path, ...]:
+def _tested(root: Path, own: Policies) -> Tested | None:
+    """How the project's own tests go with its policies; None where it has none."""
+    from retainer.cases import Decider, run_file
+    from retainer.model.change import Tested
+
+    passed, failed, unread, decider = 0, [], [], None
+    for path in _found_tests(root):
+        decider = decider or Decider()
+        name = _named_from(path, root)
+        outcomes, mistakes = run_file(path, name, own, decider)
+        passed += sum(not outcome.failures for outcome in outcomes)
+        failed += [f"{each.name} ({each.place})" for each in outcomes if each.failures]
+        unread += [name] if any(not mistake.is_warning for mistake in mistakes) else []
+    return Tested(passed, tuple(failed), tuple(unread)) if decider else None
+
+
+def _found_tests(root: Path | None) -> tuple[Path, ...]:
     folder = (root or Path.cwd()) / "tests"
-    found = tuple(
-        Path(os.path.relpath(path)) for end in ("yaml", "yml") for path in folder.glob(f"*.{end}")
+    return tuple(
+        sorted(
+            Path(os.path.relpath(path))
+            for end in ("yaml", "yml")
+            for path in folder.glob(f"*.{end}")
+        )
     )
+
+
+def _test_files(root: Path | None) -> tuple[Path, ...]:
+    found = _found_tests(root)
     if not found:
         raise WrongUsage(
-            f"there are no tests in {os.path.relpath(folder)}",
+            f"there are no tests in {os.path.relpath((root or Path.cwd()) / 'tests')}",
             hint="write tests/*.yaml, or name files: `retainer test FILE`",
         )
-    return tuple(sorted(found))
+    return found
 
 
 def _named_from(path: Path, root: Path | None) -> str:

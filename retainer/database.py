@@ -72,6 +72,13 @@ def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConn
     return connection
 
 
+def only_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The row of a query that always has one."""
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return row
+
+
 def literal(text: str) -> str:
     """Text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -3,18 +3,17 @@ twice at the same moment, and one join."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from retainer.database import literal, write_parquet
-from retainer.inventory.facts import open_facts, whole_facts
+from retainer.database import literal, only_row, write_parquet
+from retainer.forecasting import outlook
+from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
 from retainer.model.change import (
     BECOMES,
     Affected,
@@ -27,16 +26,15 @@ from retainer.model.change import (
     Month,
     Standing,
 )
+from retainer.model.forecast import Lying
 from retainer.model.moment import moment_at
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
+from retainer.plan.ahead import look_ahead
 from retainer.planfile import ACTIONS
-from retainer.planning import Making, Weighing, weigh
+from retainer.planning import Making, Weighing, matches, undeclared, weigh
 from retainer.policy.changes import changes
 from retainer.private import private_file
-
-SHOWN = 20
-"""So many recordings of each effect are told, the largest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +47,25 @@ class Side:
     commit: str
 
 
-def impact(facts: Path, old: Side, new: Side, project: str, making: Making) -> Impact:
-    """What `new` treats otherwise than `old` at `making.now`. Raises RetainerError for facts that
-    cannot be read."""
-    before, was = _side(facts, old, making)
+def impact(
+    facts: Path, old: Side, new: Side, project: str, making: Making, shown: int = 20
+) -> Impact:
+    """What `new` treats otherwise than `old` at `making.now`; of each effect the `shown` largest
+    copies one by one. Raises RetainerError for facts that cannot be read."""
+    before, was, lay = _side(facts, old, making)
     connection = open_facts(facts, new.settings, dict(making.gone))
     try:
         with whole_facts(facts):
-            after, now = _decided(connection, new, making)
+            after, now, lies = _decided(connection, new, making)
             told = changes(old.policies, new.policies, old.settings, new.settings)
             _compare(connection, before, after, told, [hold.id for hold in new.policies.holds])
-            return _impact(connection, old, new, project, making, (was, now), told)
+            found = _impact(connection, old, new, project, making, (was, now), told, shown)
+            return replace(found, lying_before=lay, lying_after=lies)
     finally:
         connection.close()
 
 
-def _side(facts: Path, side: Side, making: Making) -> tuple[Path, Weighing]:
+def _side(facts: Path, side: Side, making: Making) -> Decided:
     connection = open_facts(facts, side.settings, dict(making.gone))
     try:
         with whole_facts(facts):
@@ -79,10 +80,12 @@ _PAIR = (
 )
 
 
-def _decided(
-    connection: duckdb.DuckDBPyConnection, side: Side, making: Making
-) -> tuple[Path, Weighing]:
-    """Every pair of one side, as a Parquet file in the private folder, and its limits."""
+Decided = tuple[Path, Weighing, tuple[Lying, ...]]
+
+
+def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) -> Decided:
+    """Every pair of one side, as a Parquet file in the private folder, its limits, and what will
+    lie where."""
     weighing = weigh(connection, side.settings, side.policies, making)
     # of the recording, whatever the pair: until when holds may freeze it, and whether it is erased
     connection.execute("""
@@ -100,7 +103,8 @@ def _decided(
         f"SELECT {_PAIR}, false, NULL FROM quiet_lines) AS pair LEFT JOIN bound USING (asset_id)",
         path,
     )
-    return path, weighing
+    look_ahead(connection, making.now)
+    return path, weighing, tuple(outlook(connection, side.settings))
 
 
 def _compare(
@@ -190,10 +194,11 @@ def _impact(
     making: Making,
     weighed: tuple[Weighing, Weighing],
     told: Sequence[Change],
+    shown: int,
 ) -> Impact:
     was, now = weighed
-    assets, pairs = _row(connection, "SELECT count(DISTINCT asset_id), count(*) FROM changed")
-    both = _row(
+    assets, pairs = only_row(connection, "SELECT count(DISTINCT asset_id), count(*) FROM changed")
+    both = only_row(
         connection,
         "SELECT count(*) FILTER (o.goes AND n.goes), "
         "coalesce(sum(n.bytes) FILTER (o.goes AND n.goes), 0)::BIGINT, "
@@ -201,12 +206,7 @@ def _impact(
         "coalesce(sum(n.bytes) FILTER (o.decision = 'copy' AND n.decision = 'copy'), 0)::BIGINT "
         "FROM before AS o JOIN after AS n ON o.asset_id = n.asset_id AND o.store = n.store",
     )
-    gathered, incomplete, kept = _row(
-        connection,
-        "SELECT epoch(max(finished_at)), "
-        "list(name ORDER BY name) FILTER (NOT complete), "
-        "list(name ORDER BY name) FILTER (keeps_deleted IS NOT NULL) FROM listings",
-    )
+    snapshot = snapshot_of(connection)
     standing = _standing(connection, "after")
     touched = {change.item for change in told}
     owners = {
@@ -215,7 +215,7 @@ def _impact(
         for item in side.policies.items()
         if item.id in touched and item.owner
     }
-    held = _row(
+    held = only_row(
         connection,
         "SELECT count(DISTINCT asset_id) FROM changed WHERE contains(coalesce(has, ''), 'hold') "
         "OR new_rule IN (FROM holding)",
@@ -230,11 +230,11 @@ def _impact(
         head=new.name,
         head_commit=new.commit,
         project=project,
-        facts_id=_facts_id(connection),
-        gathered=datetime.fromtimestamp(gathered, UTC) if gathered else None,
-        incomplete=(*(incomplete or ()), *_not_told(connection, old, new)),
+        facts_id=snapshot.id,
+        gathered=snapshot.gathered,
+        incomplete=(*snapshot.incomplete, *_not_told(connection, old, new)),
         changes=tuple(told),
-        effects=tuple(_effects(connection)),
+        effects=tuple(_effects(connection, shown)),
         assets=assets,
         same=standing.pairs - pairs if standing.pairs > pairs else 0,
         old=_standing(connection, "before"),
@@ -249,9 +249,15 @@ def _impact(
         freed=_freed(was, now, standing),
         owners=tuple(sorted(owners)),
         months=tuple(_months(connection, making.now)),
-        recoverable=tuple(kept or ()),
+        recoverable=snapshot.keep_deleted,
         tool=version("retainer"),
         remembered=now.remembered,
+        uncertain=tuple(
+            (item.id, maybe)
+            for item, (_, maybe) in zip(now.items, matches(connection, len(now.items)), strict=True)
+            if maybe
+        ),
+        undeclared=tuple((each.bucket, each.assets) for each in undeclared(connection)),
     )
 
 
@@ -276,7 +282,7 @@ def _not_told(connection: duckdb.DuckDBPyConnection, old: Side, new: Side) -> It
             yield f"{store.name} (its place or layout is another one)"
 
 
-def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
+def _effects(connection: duckdb.DuckDBPyConnection, shown: int) -> Iterable[Effect]:
     # the first moment that matters: when it goes now, or till when it was promised
     finite = "CASE WHEN isfinite({0}) THEN epoch({0}) END"
     groups = connection.execute(f"""
@@ -295,13 +301,13 @@ def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
             coalesce(new_rule, old_rule), goes AND last_copy
         FROM changed LEFT JOIN (SELECT asset_id, type FROM assets) AS kinds USING (asset_id)
         QUALIFY row_number() OVER (PARTITION BY item, becomes
-            ORDER BY bytes DESC NULLS LAST, changed.asset_id, store) <= {SHOWN}
+            ORDER BY bytes DESC NULLS LAST, changed.asset_id, store) <= {shown}
         ORDER BY bytes DESC NULLS LAST, changed.asset_id, store
     """).fetchall()
-    shown: dict[tuple[str, str], list[Affected]] = {}
+    rows_of: dict[tuple[str, str], list[Affected]] = {}
     for item, becomes, *row in rows:
         asset_id, kind, store, size, was, comes_to, before, after, rule, last = row
-        shown.setdefault((item, becomes), []).append(
+        rows_of.setdefault((item, becomes), []).append(
             Affected(
                 asset_id,
                 kind,
@@ -324,12 +330,12 @@ def _effects(connection: duckdb.DuckDBPyConnection) -> Iterable[Effect]:
             size,
             last,
             moment_at(first),
-            tuple(shown.get((item, becomes), ())),
+            tuple(rows_of.get((item, becomes), ())),
         )
 
 
 def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
-    row = _row(
+    row = only_row(
         connection,
         f"""SELECT count(*) FILTER (goes), coalesce(sum(bytes) FILTER (goes), 0)::BIGINT,
             count(*) FILTER (decision = 'copy'),
@@ -402,17 +408,3 @@ def _clashes(was: Weighing, now: Weighing) -> Iterable[Clashing]:
     for clash in now.clashes:
         is_new = (clash.ceiling, clash.keep) not in before
         yield Clashing(clash.ceiling, clash.keep, clash.assets, is_new)
-
-
-def _facts_id(connection: duckdb.DuckDBPyConnection) -> str:
-    """A short name of a snapshot: the same for the same listings."""
-    rows = connection.execute(
-        "SELECT name, kind, objects, bytes, started_at::VARCHAR FROM listings ORDER BY ALL"
-    ).fetchall()
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:8]
-
-
-def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    row = connection.execute(sql).fetchone()
-    assert row is not None
-    return row

@@ -28,7 +28,7 @@ from retainer.model.printable import shown
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.2"
+FORMAT = "4.3"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -281,6 +281,11 @@ class Header(BaseModel):
     remembered: str = ""
     """Whence the deletes of the last 24 hours are known: `journal`, `stores` (what they remember),
     or `nothing`; empty in plans of older formats."""
+    monthly: float | None = None
+    """About so many dollars a month more (or less) is stored once it is applied, as far as prices
+    are known; None where none is."""
+    unpriced: list[str] = []
+    """The stores whose price is not known, and that something is copied to or deleted from."""
     accepted: list[Accepted] = []
     unseen_keys: list[UnseenKey] = []
 

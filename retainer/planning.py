@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill
+from retainer.database import connect, fill, only_row
 from retainer.errors import RetainerError
 from retainer.inventory.collect import ONE_STORE, Judge, Listing, Progress, collect, locked_text
 from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
@@ -326,7 +326,7 @@ def matches_of(
         with whole_facts(facts):
             decide(connection, policies, now, settings.timezone)
             items = items_of(policies, now.replace(microsecond=0))
-            found = _matches(connection, len(items))
+            found = matches(connection, len(items))
     finally:
         connection.close()
     return {item.id: sure + maybe for item, (sure, maybe) in zip(items, found, strict=True)}
@@ -341,7 +341,7 @@ def _header(
     making: Making,
 ) -> Header:
     items = weighing.items
-    copies, copy_bytes, deletes, delete_bytes, last = _one(
+    copies, copy_bytes, deletes, delete_bytes, last = only_row(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
             coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
@@ -351,16 +351,17 @@ def _header(
                 AND asset_no NOT IN (SELECT asset_no FROM staying))
             FROM acting WHERE {ACTIONS}""",
     )
-    oldest, newest, incomplete = _one(
+    oldest, newest, incomplete = only_row(
         connection,
         "SELECT epoch(min(started_at)), epoch(max(finished_at)), NOT coalesce(bool_and(complete), "
         "true) FROM listings",
     )
     began = _utc(oldest) if oldest is not None else making.now
-    uncovered, uncovered_bytes = _one(
+    uncovered, uncovered_bytes = only_row(
         connection,
         "SELECT count(*), coalesce(sum(size), 0) FROM member ANTI JOIN matched USING (cohort_no)",
     )
+    monthly, unpriced = _monthly(connection, settings)
     return Header(
         as_of=write_moment(making.now),
         created=write_moment(_utc(newest) if newest is not None else making.now),
@@ -390,12 +391,14 @@ def _header(
                 if isinstance(item, Erasure) and item.requested
                 else None,
             )
-            for item, (sure, maybe) in zip(items, _matches(connection, len(items)), strict=True)
+            for item, (sure, maybe) in zip(items, matches(connection, len(items)), strict=True)
         ],
         sources=_sources(connection, making),
+        monthly=monthly,
+        unpriced=unpriced,
         limits=list(weighing.limits),
         clashes=list(weighing.clashes),
-        undeclared=_undeclared(connection),
+        undeclared=undeclared(connection),
         targets=_targets(connection, settings),
         renamed=_renamed(connection, policies),
         superseded=[
@@ -421,7 +424,7 @@ def _header(
     )
 
 
-def _matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:
+def matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:
     """Of how many recordings each rule, hold and erasure is certain, and of how many not."""
     rows = connection.execute(f"""
         WITH sizes AS (SELECT cohort_no, count(*) AS size FROM member GROUP BY cohort_no)
@@ -506,12 +509,6 @@ def _customer(connection: duckdb.DuckDBPyConnection) -> str | None:
         "SELECT any_value(customer) FROM listings WHERE kind = 'assets'"
     ).fetchone()
     return row[0] if row else None
-
-
-def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[int, ...]:
-    row = connection.execute(sql).fetchone()
-    assert row is not None
-    return row
 
 
 def _utc(seconds: float) -> datetime:
@@ -646,6 +643,26 @@ def _limits(
     ]
 
 
+def _monthly(
+    connection: duckdb.DuckDBPyConnection, settings: Settings
+) -> tuple[float | None, list[str]]:
+    """About what the plan changes a month, in dollars, and the stores whose price is not known."""
+    found: list[float] = []
+    unpriced: list[str] = []
+    for name, size in connection.execute(
+        "SELECT store::VARCHAR, coalesce(sum(CASE decision WHEN 'copy' THEN bytes ELSE -bytes END),"
+        f" 0)::BIGINT FROM acting WHERE {ACTIONS} AND decision IN ('copy', 'delete') "
+        "GROUP BY store ORDER BY store"
+    ).fetchall():
+        store = settings.store(name)
+        price = settings.price(store) if store else None
+        if price:
+            found.append(price.monthly(size))
+        else:
+            unpriced.append(name)
+    return (sum(found) if found else None), unpriced
+
+
 def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
     """What was deleted in the last 24 hours, by the own journal and by what the stores remember of
     it and of others."""
@@ -703,7 +720,8 @@ def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[
     return found
 
 
-def _undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
+def undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
+    """Where recordings are said to lie that no settings name, and how many."""
     rows = connection.execute("""
         SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
             count(*) FILTER (asset_no IN (SELECT asset_no FROM acting WHERE decision = 'copy'

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from retainer.errors import PoliciesWrong
 from retainer.model.calendar import zone_named, zone_names
 from retainer.model.period import Period
+from retainer.model.price import Price
 from retainer.model.printable import printable
 from retainer.model.rule import Policies
 from retainer.model.setting import (
@@ -124,6 +125,10 @@ def _settings(
         ),
         plan_age_hours=_hours(file.limits.plan_age),
         state=file.state,
+        prices=tuple(
+            (name, Price(each.storage, each.put, each.retrieval, each.egress, each.least_days))
+            for name, each in file.prices.items()
+        ),
     )
     if file.limits.plan_age.forever:
         wrong.append(
@@ -240,6 +245,17 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 ("source", "media_hosts", number),
                 f"`{host}` is no host, so it would never match",
                 "write the host alone, such as cdn.example.com or *.example.com",
+            )
+    names = [store.name for store in settings.stores]
+    for name, _ in settings.prices:
+        if name not in names:
+            close = nearest(name, names)
+            yield document.complain(
+                "S312",
+                ("prices", name),
+                f"`{name}` is not a declared store",
+                f"did you mean `{close}`?" if close else "prices are written by a store's name",
+                key=True,
             )
     sound = []
     for store in settings.stores:

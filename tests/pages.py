@@ -14,9 +14,11 @@ from retainer.model.change import (
     Impact,
     Month,
     Standing,
+    Tested,
 )
 from retainer.model.diagnostic import Diagnostic, Span
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
+from retainer.model.forecast import Coming, Dearer, Forecast, Lying, Once
 from retainer.model.outcome import Census, Outcome, Resting, Summary, Trouble, Turn
 from retainer.planfile import (
     Charts,
@@ -32,6 +34,7 @@ from retainer.planfile import (
 from retainer.views.census import census_page
 from retainer.views.changes import changes_page
 from retainer.views.explanation import explanation_page
+from retainer.views.forecast import forecast_page
 from retainer.views.impact import impact_page
 from retainer.views.mistakes import mistakes_page
 from retainer.views.outcomes import outcomes_page
@@ -302,8 +305,66 @@ def impact() -> Document:
         recoverable=(),
         tool="0.1.0",
         remembered="stores",
+        lying_before=LYING,
+        lying_after=(
+            Lying("cold", "", "chat", (10**12, 10**12, 10**12, 10**12, 2 * 10**12), None),
+            Lying(
+                "vault",
+                "GLACIER_IR",
+                "chat",
+                (57_900 * 10**9, 56_300 * 10**9, 55 * 10**12, 50 * 10**12, 41 * 10**12),
+                (215.7, 209.7, 204.9, 186.3, 152.7),
+            ),
+        ),
+        tests=Tested(14, ("a chat is kept a year (tests/sales.yaml:31)",)),
     )
     return impact_page(told, READING, 4)
+
+
+LYING = (
+    Lying("cold", "", "chat", (10**12, 10**12, 10**12, 10**12, 10**12), None),
+    Lying(
+        "vault",
+        "GLACIER_IR",
+        "chat",
+        (57_900 * 10**9, 57_900 * 10**9, 58 * 10**12, 60 * 10**12, 66 * 10**12),
+        (215.7, 215.7, 216.1, 223.5, 245.9),
+    ),
+)
+
+
+def forecast() -> Document:
+    def on(day: int, what: str, rule: str, store: str, copies: int, last: int = 0) -> Coming:
+        when = (NOW + day * DAY).astimezone(READING.zone).date()
+        return Coming(when, what, rule, store, copies, copies, copies * 10**9, last)  # type: ignore[arg-type]
+
+    told = Forecast(
+        now=NOW,
+        days=90,
+        project="prod",
+        timezone="Asia/Kolkata",
+        facts_id="7c1e42d9",
+        gathered=NOW - timedelta(minutes=7),
+        incomplete=("cold",),
+        coming=(
+            on(0, "copy", "calls", "vault", 26),
+            on(0, "delete", "chats", "vault", 32, 16),
+            on(3, "leaves", "", "hosted", 5),
+            on(9, "delete", "chats", "vault", 7, 7),
+            on(60, "copy", "calls", "cold", 4),
+        ),
+        lying=LYING,
+        once=(Once("vault", 12.5, 0.0, 91.2, 0.004), Once("uploads", 0.0, 3.0, 0.0, 0.0)),
+        dearer=(
+            Dearer("vault", "GLACIER_IR", 7, 26, 1.25, 61),
+            Dearer("x", "ARCHIVE", 1, 1, 2, -1),
+        ),
+        unpriced=("cold",),
+        unforeseen=3,
+        prices_of="2026-11",
+        tool="0.1.0",
+    )
+    return forecast_page(told, READING)
 
 
 def run() -> Document:
@@ -448,6 +509,7 @@ def changes() -> Document:
 
 
 PAGES = {
+    "forecast": forecast,
     "plan": plan,
     "impact": impact,
     "run": run,

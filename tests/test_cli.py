@@ -114,12 +114,12 @@ def test_every_command_has_an_example_that_it_understands(
         typed = next(each for each in typed if each.startswith(f"retainer {' '.join(words)}"))
         _, *arguments = shlex.split(typed)
         with cli.make_context("retainer", arguments) as context:
-            inner, left = context, [*context.protected_args, *context.args]
+            inner, left = context, [*getattr(context, "_protected_args", ()), *context.args]
             while isinstance(inner.command, click.Group):
                 _, command, left = inner.command.resolve_command(inner, left)
                 assert command is not None
                 inner = command.make_context(command.name, left, parent=inner)
-                left = [*getattr(inner, "protected_args", ()), *inner.args]
+                left = [*getattr(inner, "_protected_args", ()), *inner.args]
 
 
 @pytest.mark.parametrize(

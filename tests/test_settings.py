@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retainer.errors import PoliciesWrong
+from retainer.model.price import Price
 from retainer.model.setting import DEFAULT_LAYOUT, DeleteLimits, Settings, Store
 from retainer.policy.codes import CODES
 from retainer.settings import find_root, load_project, load_settings
@@ -137,6 +138,18 @@ def test_the_api_is_asked_over_tls_or_on_this_machine(
     assert [
         mistake.code for mistake in read(f"version: 1\nsource: {{ url: '{url}' }}\n").wrong
     ] == ([] if allowed else ["S310"])
+
+
+def test_a_price_of_no_store_is_a_mistake(read: Reader) -> None:
+    found = read(
+        "version: 1\nstores: { vault: { url: 's3://vault' } }\nprices: { valt: { storage: 1 } }\n"
+    )
+    assert [(each.code, each.hint) for each in found.wrong] == [("S312", "did you mean `vault`?")]
+    priced = read(
+        "version: 1\nstores: { vault: { url: 's3://vault' } }\n"
+        "prices: { vault: { storage: 0.004, put: 0.02, least_days: 90 } }\n"
+    ).sound
+    assert priced.price(priced.stores[0]) == Price(0.004, 0.02, least_days=90)
 
 
 @pytest.mark.parametrize("state", ["policies", "./policies/x", "", '"a\\0b"'])
@@ -789,7 +802,7 @@ def test_a_plan_has_an_age_that_a_date_can_be_made_of(read: Reader, written: str
         (
             "version: 1\n«rules»: []\n",
             "P101",
-            "known here: version, timezone, source, stores, limits, state",
+            "known here: version, timezone, source, stores, limits, prices, state",
         ),
         ("«stores: {}\n", "P106", "make it the first line of the file"),
         ("version: «2»\n", "P106", "write `version: 1`"),

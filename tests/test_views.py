@@ -286,3 +286,45 @@ def test_a_browser_without_scripts_shows_the_whole_page(width: int, tmp_path: Pa
         timeout=120,
     ).stdout
     assert "Delete 3 copies" in told and f"{HEX}02" in told
+
+
+def long_list() -> Document:
+    rows = tuple(
+        (f"{HEX}{number:02x}", ("chat", "track")[number % 2], number) for number in range(30)
+    )
+    columns = (Column("recording", "id"), Column("type"), Column("copies", "count"))
+    return Document("a list", (), (Table("", columns, rows, is_list=True),))
+
+
+def test_the_rows_of_a_long_list_can_be_picked_by_their_few_values() -> None:
+    page = html(long_list(), READING)
+    (name,) = set(re.findall(r'name="(p[0-9a-f]{8}-1)"', page))
+    assert page.count(f'<tr class="{name}-0">') == page.count(f'<tr class="{name}-1">') == 15
+    assert f".{name}:has(#{name}-1:checked) tbody tr:not(.{name}-1)" in page
+    assert "<script" not in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on this machine")
+def test_picking_a_type_hides_the_other_rows_without_a_script(tmp_path: Path) -> None:
+    page = html(long_list(), READING)
+    name = re.findall(r'name="(p[0-9a-f]{8}-1)"', page)[0]
+    picked = page.replace(f'id="{name}-1"', f'id="{name}-1" checked')
+    assert picked != page
+    heights = []
+    for number, text in enumerate((page, picked)):
+        path = tmp_path / f"{number}.html"
+        # how high the table is, told in the title by a script of the test's own
+        ask = "<script>document.title=document.querySelector('table').offsetHeight</script>"
+        path.write_text(
+            re.sub("<meta http-equiv[^>]*>", "", text).replace("</main>", f"</main>{ask}")
+        )
+        flags = ("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom")
+        told = subprocess.run(
+            [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+        heights.append(int(re.findall("<title>([0-9]+)</title>", told)[0]))
+    assert heights[1] < 0.6 * heights[0]

@@ -3,17 +3,20 @@ and snapshots of those."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill, literal, make_room
+from retainer.database import connect, fill, literal, make_room, only_row
 from retainer.errors import RetainerError
 from retainer.inventory.locate import (
     ANOTHER_RECORDING,
@@ -25,7 +28,7 @@ from retainer.inventory.locate import (
     place_sql,
 )
 from retainer.model.catalog import CATALOG, RECORD
-from retainer.model.moment import read_moment
+from retainer.model.moment import moment_at, read_moment
 from retainer.model.setting import Settings, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 
@@ -717,6 +720,36 @@ def earlier_names(path: Path) -> list[tuple[str, str, str]]:
         raise RetainerError(
             f"{path} is damaged ({_first_line(error)}), and it holds the names of rooms", hint=hint
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of facts: a short name (the same for the same listings), when the newest of them
+    ended, which did not finish, and which stores keep what is deleted for a while."""
+
+    id: str
+    gathered: datetime | None
+    incomplete: tuple[str, ...]
+    keep_deleted: tuple[str, ...]
+
+
+def snapshot_of(connection: duckdb.DuckDBPyConnection) -> Snapshot:
+    """What the facts that were opened are."""
+    rows = connection.execute(
+        "SELECT name, kind, objects, bytes, started_at::VARCHAR FROM listings ORDER BY ALL"
+    ).fetchall()
+    gathered, incomplete, kept = only_row(
+        connection,
+        "SELECT epoch(max(finished_at)), "
+        "list(name ORDER BY name) FILTER (NOT complete), "
+        "list(name ORDER BY name) FILTER (keeps_deleted IS NOT NULL) FROM listings",
+    )
+    return Snapshot(
+        hashlib.sha256(repr(rows).encode()).hexdigest()[:8],
+        moment_at(gathered),
+        tuple(incomplete or ()),
+        tuple(kept or ()),
+    )
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from retainer.model.forecast import Lying
+
 Turn = Literal[
     "longer",
     "shorter",
@@ -157,6 +159,20 @@ class Month:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested:
+    """How the project's policy tests went: so many passed, and those that failed by name and
+    place. `unread`: files with mistakes of their own."""
+
+    passed: int
+    failed: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def is_well(self) -> bool:
+        return not (self.failed or self.unread)
+
+
+@dataclass(frozen=True, slots=True)
 class Impact:
     """What a change of policies does on the facts of a day, apart from what is due anyway."""
 
@@ -193,6 +209,15 @@ class Impact:
     """Stores of which what is deleted can still be read for a while."""
     tool: str
     remembered: str
+    lying_before: tuple[Lying, ...] = ()
+    lying_after: tuple[Lying, ...] = ()
+    """What lies where, now and later, on both sides."""
+    uncertain: tuple[tuple[str, int], ...] = ()
+    """Rules, holds and erasures that match so many recordings, or do not: that is not certain."""
+    undeclared: tuple[tuple[str, int], ...] = ()
+    """Buckets that nobody declared, and how many recordings are said to lie there."""
+    tests: Tested | None = None
+    """Of the changed policies; None where there are no tests."""
 
     @property
     def deletes_more(self) -> bool:

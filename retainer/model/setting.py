@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from retainer.model.price import PRICES, STANDARD, Price
+
 HOSTED = "hosted"
 ELSEWHERE = "elsewhere"
 RESERVED_STORES = (HOSTED, ELSEWHERE)
@@ -160,6 +162,8 @@ class Settings:
     limits: DeleteLimits = field(default_factory=DeleteLimits)
     plan_age_hours: float = 24.0
     state: str = ".retainer"
+    prices: tuple[tuple[str, Price], ...] = ()
+    """What people wrote of a store, by its name."""
 
     @property
     def places(self) -> dict[str, str]:
@@ -174,6 +178,15 @@ class Settings:
     def identities(self, known: Mapping[str, str]) -> dict[str, str]:
         """The identity of each store whose place has one; `known`: by places."""
         return {name: known[place] for name, place in self.places.items() if place in known}
+
+    def price(self, store: Store, storage_class: str | None = None) -> Price | None:
+        """What a store costs, as people wrote it, else by the list for a class (its own, without
+        one); None where no list says: a folder, or a server with an `endpoint`."""
+        own = dict(self.prices).get(store.name)
+        if own or store.endpoint:
+            return own
+        wanted = storage_class or store.storage_class or STANDARD
+        return PRICES.get(store.scheme, {}).get(wanted)
 
     def store(self, name: str) -> Store | None:
         return next((store for store in self.stores if store.name == name), None)

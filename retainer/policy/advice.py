@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from retainer.model.diagnostic import Diagnostic, Span
 from retainer.model.period import Period
+from retainer.model.price import MONTH_DAYS, PRICES, PRICES_OF, STANDARD
 from retainer.model.rule import (
     AllOf,
     AnyOf,
@@ -25,29 +26,6 @@ from retainer.model.rule import (
 )
 from retainer.model.setting import Settings, Store
 from retainer.policy.diagnostics import nearest
-
-PRICES_OF = "2026-11"
-_S3 = {
-    "STANDARD": (0.023, 0),
-    "STANDARD_IA": (0.0125, 30),
-    "ONEZONE_IA": (0.01, 30),
-    "INTELLIGENT_TIERING": (0.023, 0),
-    "GLACIER_IR": (0.004, 90),
-    "GLACIER": (0.0036, 90),
-    "DEEP_ARCHIVE": (0.00099, 180),
-    "REDUCED_REDUNDANCY": (0.024, 0),
-    "EXPRESS_ONEZONE": (0.11, 0),
-}
-_GCS = {
-    "STANDARD": (0.020, 0),
-    "NEARLINE": (0.010, 30),
-    "COLDLINE": (0.004, 90),
-    "ARCHIVE": (0.0012, 365),
-}
-"""Storage classes: dollars for a GB and month, by the list of PRICES_OF (us-east-1 of AWS, and
-us-east1 of Google; other regions have other prices in nearly the same proportions), and for how
-many days at least each object is billed."""
-_CLASSES = {"s3": _S3, "gs": _GCS}
 
 
 def advise(
@@ -252,7 +230,7 @@ def _places(settings: Settings, regions: Collection[str]) -> Iterator[Diagnostic
                 f"AWS has no region `{store.region}` (store `{store.name}`)",
                 f"did you mean `{close}`?" if close else None,
             )
-        known = _CLASSES.get(store.scheme)
+        known = PRICES.get(store.scheme)
         wanted = store.storage_class
         if known and wanted and wanted not in known and store.endpoint is None:
             close = nearest(wanted.upper(), known)
@@ -268,7 +246,7 @@ def _days(period: Period) -> float:
     """About how many days a period has."""
     if period.forever:
         return float("inf")
-    return period.months * 30.44 + period.days + period.seconds / 86400
+    return period.months * MONTH_DAYS + period.days + period.seconds / 86400
 
 
 def _classes(policies: Policies, settings: Settings) -> Iterator[Diagnostic]:
@@ -276,17 +254,17 @@ def _classes(policies: Policies, settings: Settings) -> Iterator[Diagnostic]:
     for rule in policies.rules:
         for keep in rule.keeps:
             store = stores.get(keep.store)
-            known = _CLASSES.get(store.scheme, {}) if store and store.endpoint is None else {}
-            if store is None or store.storage_class not in known or not rule.then_delete:
+            known = PRICES.get(store.scheme, {}) if store and store.endpoint is None else {}
+            price = known.get(store.storage_class or "") if store else None
+            if store is None or price is None or not rule.then_delete:
                 continue
-            price, least = known[store.storage_class]
             lies = _days(keep.period) - (_days(keep.after) if keep.after else 0)
-            if lies >= least:
+            if lies >= price.least_days:
                 continue
-            standard = known["STANDARD"][0] * lies
-            dearer = price * least > standard
+            standard, billed = known[STANDARD].storage * lies, price.storage * price.least_days
+            dearer = billed > standard
             than = (
-                f"that is {price * least / standard:.1f} times what the standard class would cost "
+                f"that is {billed / standard:.1f} times what the standard class would cost "
                 f"for that time (list prices of {PRICES_OF})"
                 if dearer
                 else "cheaper than the standard class all the same"
@@ -295,7 +273,7 @@ def _classes(policies: Policies, settings: Settings) -> Iterator[Diagnostic]:
                 "L509" if dearer else "L508",
                 rule.where,
                 f"`{rule.id}` keeps for {keep.period.text} in `{store.name}`, whose class "
-                f"{store.storage_class} is billed for {least} days at least: {than}",
+                f"{store.storage_class} is billed for {price.least_days} days at least: {than}",
                 "use a store in the standard class for what is kept so briefly" if dearer else None,
             )
 

@@ -207,6 +207,12 @@ CODES: dict[str, tuple[str, str]] = {
         "`state:` names the folder in which retainer keeps its record. It cannot be under "
         "`policies/`, where everything is read as a policy.",
     ),
+    "S312": (
+        "a price of no store",
+        "`prices:` says what a declared store costs, by its name: dollars for a GB and month "
+        "(`storage`), for 1,000 objects written (`put`), for a GB read (`retrieval`) or taken out "
+        "of the cloud (`egress`), and for how many days an object is billed at the least.",
+    ),
     "T401": (
         "a test that names nothing",
         "A test names an asset or a rule that does not exist in it, or a file has no tests. It "

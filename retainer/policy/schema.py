@@ -392,12 +392,25 @@ class LimitsItem(Strict):
     )
 
 
+class PriceItem(Strict):
+    storage: Number = Field(description="dollars for a GB (2^30 bytes) and month")
+    put: Number = Field(0, description="dollars for 1,000 objects written")
+    retrieval: Number = Field(0, description="dollars for a GB read")
+    egress: Number = Field(0, description="dollars for a GB that leaves the cloud")
+    least_days: WholeNumber = Field(
+        0, description="for so many days an object is billed at the least"
+    )
+
+
 class SettingsFile(Strict):
     version: Version
     timezone: Text = "UTC"
     source: SourceItem = Field(default_factory=lambda: SourceItem.model_validate({}))
     stores: dict[Id, StoreItem] = {}
     limits: LimitsItem = Field(default_factory=lambda: LimitsItem.model_validate({}))
+    prices: dict[Id, PriceItem] = Field(
+        {}, description="what a store costs, by its name; else the clouds' own lists count"
+    )
     state: Text = ".retainer"
 
 
@@ -423,7 +436,8 @@ def json_schema() -> dict[str, Any]:
         "title": "retainer",
         "if": {
             "anyOf": [
-                {"required": [key]} for key in ("stores", "source", "limits", "state", "timezone")
+                {"required": [key]}
+                for key in ("stores", "source", "limits", "prices", "state", "timezone")
             ]
         },
         "then": settings,

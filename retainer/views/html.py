@@ -3,6 +3,9 @@ is escaped by the template engine."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -10,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from retainer.views.page import Bars, Block, Document, Reading
+from retainer.views.page import Bars, Block, Document, Reading, Table
 from retainer.views.units import Cell, Kind, Weighed, shown_cell
 
 MOST_ROWS = 5_000
@@ -37,6 +40,8 @@ def _template() -> Template:
     environment.filters |= {
         "prose": _prose,
         "kind": _kind,
+        "pickers": _pickers,
+        "picked": _picked,
         "highest": _highest,
         "cell": _cell,
         "svg": _svg,
@@ -65,12 +70,52 @@ def _kind(block: Block) -> str:
     return type(block).__name__
 
 
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """Buttons that show only the rows with one value of a column; `name`: of the group."""
+
+    name: str
+    title: str
+    column: int
+    values: tuple[str, ...]
+
+
+_FEW_ROWS, _MANY_VALUES = 12, 12
+
+
+@pass_context
+def _pickers(context: Context, table: Table) -> list[Picker]:
+    """By which columns the rows of a long list can be picked: those of a few texts or places. It
+    takes style sheets alone; where a browser does not know `:has`, all rows stay."""
+    rows = table.rows[:MOST_ROWS]
+    if not table.is_list or len(rows) < _FEW_ROWS:
+        return []
+    mark = hashlib.sha256(repr((table.columns, rows)).encode()).hexdigest()[:8]
+    found = []
+    for number, column in enumerate(table.columns):
+        if column.kind not in ("text", "place"):
+            continue
+        texts = {shown_cell(row[number], column.kind, context["zone"]) for row in rows}
+        if 1 < len(texts) <= _MANY_VALUES:
+            found.append(Picker(f"p{mark}-{number}", column.title, number, tuple(sorted(texts))))
+    return found
+
+
+@pass_context
+def _picked(context: Context, row: Sequence[Cell], pickers: Sequence[Picker]) -> str:
+    """The classes of a row, by which it is picked."""
+    return " ".join(
+        f"{each.name}-{each.values.index(shown_cell(row[each.column], 'text', context['zone']))}"
+        for each in pickers
+    )
+
+
 def _highest(bars: Bars) -> float:
     return max((value for _, values in bars.rows for value in values), default=0) or 1
 
 
-_COLOURS = ["#7d8790", "#3b8ede"]
-"""Seen on a light page and on a dark one; the bars of two series also stand one below the other."""
+_COLOURS = ["#7d8790", "#3b8ede", "#c77a2b"]
+"""Seen on a light page and on a dark one; the bars of one label stand one below another."""
 _FAINT = {
     "labelColor": "currentColor",
     "tickColor": "currentColor",

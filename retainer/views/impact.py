@@ -4,9 +4,12 @@ anyway, and the first recordings. No name of a room or person is in it."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from retainer.model.change import Becomes, Change, Effect, Impact
+from retainer.model.change import Becomes, Change, Effect, Impact, Tested
+from retainer.model.price import PRICES_OF
 from retainer.model.printable import shown
+from retainer.views.forecast import MOMENTS, bill, called
 from retainer.views.page import (
     Bars,
     Block,
@@ -20,8 +23,8 @@ from retainer.views.page import (
     Section,
     Table,
 )
-from retainer.views.units import Weighed, Weight, many, moment, relative, since, size, span
-from retainer.views.words import listed
+from retainer.views.units import Cell, Weighed, Weight, many, moment, relative, since, size, span
+from retainer.views.words import cost_of, listed
 
 WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
@@ -43,9 +46,13 @@ WORDS: dict[Becomes, tuple[Weight, str]] = {
 """What each effect is called, and how much it matters."""
 
 
-def impact_page(told: Impact, reading: Reading, code: int) -> Document:
-    """`code`: with what the command ends, which the last line tells."""
+def impact_page(told: Impact, reading: Reading, code: int, most: int = 20) -> Document:
+    """`code`: with what the command ends, which the last line tells; `most`: so many recordings of
+    each effect are told."""
     told = shown(told)
+    told = replace(
+        told, effects=tuple(replace(each, rows=each.rows[:most]) for each in told.effects)
+    )
     name = f" · {told.project}" if told.project else ""
     return Document(
         title=f"retainer{name}: {_headline(told)}",
@@ -56,7 +63,9 @@ def impact_page(told: Impact, reading: Reading, code: int) -> Document:
             *_in_words(told),
             *_anyway(told, reading),
             *_rows(told, reading),
+            *_storage(told),
             *_brakes(told),
+            *_unknown(told),
             *_notes(told),
         ),
         mark=f"retainer:impact key={_key(told.project)} base={_key(told.base_commit or told.base)} "
@@ -83,6 +92,7 @@ def _charts(told: Impact) -> Iterator[Section]:
         caption = "Bytes of copies whose time is over, by month"
         bars = Bars(caption, "bytes", (told.base, "this change"), ends)
         yield Section("What ends when (24 months)", (bars,))
+    yield from _by_type(told)
 
 
 def _key(project: str) -> str:
@@ -202,6 +212,14 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
                 f"({_setting(change)}): these facts are of what it was, so that this page cannot "
                 "tell what lies there.",
             )
+    if told.tests and not told.tests.is_well:
+        wrong = len(told.tests.failed) + len(told.tests.unread)
+        yield Note(
+            "!",
+            "worry",
+            f"{many(wrong, 'policy test')} of {wrong + told.tests.passed:,} "
+            f"{'fails' if wrong == 1 else 'fail'} with this change.",
+        )
     if told.incomplete:
         yield Note(
             "!",
@@ -433,6 +451,71 @@ def _rows(told: Impact, reading: Reading) -> Iterator[Block]:
         )
 
 
+def _storage(told: Impact) -> Iterator[Block]:
+    """What both sides come to in bytes and dollars, where that is not the same."""
+    before, after = told.lying_before, told.lying_after
+    if before == after:
+        return
+    sides = ((told.base, before), (told.head, after))
+    rows: list[tuple[Cell, ...]] = []
+    for name, lying in sides:
+        sums = (sum(each.bytes[at] for each in lying) for at in range(len(MOMENTS)))
+        rows.append((name, *sums, bill(lying, 0), bill(lying, -1)))
+    costs = (Column("a month now", "dollars"), Column("in 12 months", "dollars"))
+    columns = (Column(""), *(Column(each, "bytes") for each in MOMENTS), *costs)
+    unpriced = sorted({each.store for each in (*before, *after) if each.monthly is None})
+    without = (
+        f" What {', '.join(unpriced)} costs is not known: `prices:` in retainer.yaml says it."
+        if unpriced
+        else ""
+    )
+    soon, later = (bill(after, at) - bill(before, at) for at in (1, -1))
+    about = (
+        f"Storage {cost_of(soon)} in a month, and {cost_of(later).removeprefix('costs ')} in 12. "
+        if soon or later
+        else ""
+    )
+    yield Fold(
+        "Storage and cost, next 12 months",
+        (
+            Table("", columns, tuple(rows)),
+            Prose(
+                f"{about}Of what is known today; estimates by list prices of {PRICES_OF} or by "
+                f"`prices:` of retainer.yaml.{without}",
+                is_aside=True,
+            ),
+        ),
+    )
+
+
+def _by_type(told: Impact) -> Iterator[Section]:
+    """Bytes by place, class and type: now, and on both sides in a year."""
+    sides = [
+        {(each.store, each.storage_class, each.type): each for each in lying}
+        for lying in (told.lying_before, told.lying_after)
+    ]
+    if not any(sides):
+        return
+    rows = []
+    for key in sorted(sides[0].keys() | sides[1].keys()):
+        was, comes = (side.get(key) for side in sides)
+        one = was or comes
+        assert one is not None
+        rows.append(
+            (
+                called(one),
+                (
+                    float(one.bytes[0]),
+                    float(was.bytes[-1] if was else 0),
+                    float(comes.bytes[-1] if comes else 0),
+                ),
+            )
+        )
+    series = ("now", f"{told.base} in 12 months", f"{told.head} in 12 months")
+    bars = Bars("Bytes by place, class and type", "bytes", series, tuple(rows))
+    yield Section("What lies where, now and in 12 months", (bars,))
+
+
 def _brakes(told: Impact) -> Iterator[Block]:
     if told.breaches:
         yield Section(
@@ -462,8 +545,26 @@ def _brakes(told: Impact) -> Iterator[Block]:
         )
 
 
+def _unknown(told: Impact) -> Iterator[Block]:
+    """What these facts leave open, for these policies."""
+    notes = [f"{each}: not all of it is in these facts." for each in told.incomplete]
+    notes += [
+        f"Whether `{item}` matches {many(count, 'recording')} is not certain."
+        for item, count in told.uncertain
+    ]
+    notes += [
+        f"{many(count, 'recording is', 'recordings are')} said to lie in {bucket}, which nobody "
+        "declared."
+        for bucket, count in told.undeclared
+    ]
+    if notes:
+        yield Section("What is not known", tuple(Note("?", "unsure", text) for text in notes))
+
+
 def _notes(told: Impact) -> Iterator[Block]:
     rows = []
+    if told.tests:
+        rows.append(("tests", _tests(told.tests)))
     if told.holds.holds:
         held = many(told.holds.affected, "recording")
         rows.append(
@@ -473,6 +574,13 @@ def _notes(told: Impact) -> Iterator[Block]:
         rows.append(("owners", ", ".join(told.owners)))
     if rows:
         yield Facts(tuple(rows))
+
+
+def _tests(tests: Tested) -> str:
+    wrong = [f"{len(tests.failed):,} failed: {'; '.join(tests.failed[:3])}"] if tests.failed else []
+    wrong += [f"{name} cannot be read" for name in tests.unread[:3]]
+    more = len(tests.failed[3:]) + len(tests.unread[3:])
+    return "; ".join([f"{tests.passed:,} passed", *wrong, *([f"{more} more"] if more else [])])
 
 
 def _foot(told: Impact, reading: Reading, code: int) -> str:

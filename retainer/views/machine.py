@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from retainer.model.change import Change, Impact
 from retainer.model.explanation import Explanation
+from retainer.model.forecast import Coming, Forecast
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
@@ -52,8 +53,12 @@ def plan_lines(plan: PlanFile) -> Iterator[str]:
 def plan_csv(plan: PlanFile) -> Iterator[str]:
     """The rows of a plan as CSV (RFC 4180), with a header; what is not there is empty."""
     columns = [name for name in COLUMNS if name != "action"]
+    yield from _csv(columns, _rows(plan))
+
+
+def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield ",".join(columns) + "\r\n"
-    for row in _rows(plan):
+    for row in rows:
         yield ",".join(_field(row.get(name)) for name in columns) + "\r\n"
 
 
@@ -112,6 +117,25 @@ def changes_json(changes: Sequence[Change]) -> str:
     return _dumped({"format_version": FORMAT_VERSION, "changes": told})
 
 
+def forecast_json(told: Forecast) -> str:
+    """What is to come. Moments are RFC 3339, days dates in the policies' zone, sizes bytes, costs
+    dollars."""
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(told)})
+
+
+def forecast_lines(told: Forecast) -> Iterator[str]:
+    """What comes day by day, as JSON Lines."""
+    for each in told.coming:
+        row = dataclasses.asdict(each) | {"day": each.day.isoformat()}
+        yield _ascii_safe(json.dumps(row, ensure_ascii=False)) + "\n"
+
+
+def forecast_csv(told: Forecast) -> Iterator[str]:
+    """What comes day by day, as CSV."""
+    columns = [field.name for field in dataclasses.fields(Coming)]
+    yield from _csv(columns, map(dataclasses.asdict, told.coming))
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -120,6 +144,8 @@ def _dumped(value: Any) -> str:
     def plain(item: Any) -> Any:
         if isinstance(item, datetime):
             return write_moment(item)
+        if isinstance(item, date):
+            return item.isoformat()
         raise TypeError(type(item).__name__)
 
     return _ascii_safe(json.dumps(value, indent=2, default=plain, ensure_ascii=False)) + "\n"
@@ -140,6 +166,7 @@ def schema_of(form: str) -> dict[str, Any]:
     kinds: dict[str, Any] = {
         "apply": Summary,
         "explain": Explanation,
+        "forecast": Forecast,
         "impact": Impact,
         "verify": Census,
     }

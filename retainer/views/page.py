@@ -53,7 +53,7 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        return self.kind in ("count", "bytes")
+        return self.kind in ("count", "bytes", "dollars")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Bars:
     """A chart as data: for each label one number of each series."""
 
     caption: str
-    unit: Literal["count", "bytes"]
+    unit: Literal["count", "bytes", "dollars"]
     series: tuple[str, ...]
     rows: tuple[tuple[str, tuple[float, ...]], ...]
 

@@ -29,6 +29,7 @@ from retainer.views.words import (
     IN_DOUBT,
     ORIGINS,
     OTHERS,
+    cost_of,
     deadline,
     few,
     held_by,
@@ -90,7 +91,7 @@ def plan_page(
         ("Due, but left alone", [*_blocked(view)]),
         ("What to know besides", [*_besides(header)]),
         ("Limits", [*_limits(header)]),
-        ("Totals, in pairs of a recording and a place", [*_totals(view)]),
+        ("Totals, in pairs of a recording and a place", [*_totals(header, view)]),
         ("This plan", [*_itself(header, fingerprint, reading)]),
     ]
     return Document(
@@ -742,7 +743,7 @@ def _limits(header: Header) -> Iterator[Block]:
         yield Prose(f"({known})", is_aside=True)
 
 
-def _totals(view: Overview) -> Iterator[Block]:
+def _totals(header: Header, view: Overview) -> Iterator[Block]:
     rows = [
         ("{} {}".format(*DECISIONS.get(decision, (" ", decision))), count, total)
         for decision, count, total in view.totals
@@ -757,6 +758,9 @@ def _totals(view: Overview) -> Iterator[Block]:
         (Column("decision"), Column("pairs", "count"), Column("size", "bytes")),
         (*rows, everything),
     )
+    if header.monthly is not None:
+        without = f"; {', '.join(header.unpriced)} not counted" if header.unpriced else ""
+        yield Prose(f"storage then {cost_of(header.monthly)} (an estimate{without})", is_aside=True)
     if view.out_of_scope:
         yield Prose(
             f"of these, {many(view.out_of_scope, 'action lies', 'actions lie')} outside "

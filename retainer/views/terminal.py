@@ -32,7 +32,7 @@ from retainer.views.page import (
     Section,
     Table,
 )
-from retainer.views.units import Weight, shown_cell, size
+from retainer.views.units import Kind, Weight, shown_cell, size
 
 _STYLES: dict[Weight, str] = {
     "bad": "bold red",
@@ -185,9 +185,10 @@ def _grid(table: Table, width: int, page: Page, reading: Reading, indent: str) -
             min_width=longest if whole else min(longest, 16),
         )
     if needed + len(indent) > width:
+        kinds = [column.kind for column in table.columns]
         for row in texts:
             cells = zip(table.columns, row, strict=True)
-            told = ", ".join(_by_itself(column, text) for column, text in cells if text)
+            told = ", ".join(_by_itself(column, text, kinds) for column, text in cells if text)
             yield from _wrapped(told, width, indent, indent + "  ")
         return
     for row in texts:
@@ -223,9 +224,11 @@ _PLAIN = (
 """Titles of columns whose cells say by themselves what they are."""
 
 
-def _by_itself(column: Column, text: str) -> str:
-    """A cell that stands in no column."""
-    alone = column.kind in ("id", "bytes") or column.title in _PLAIN
+def _by_itself(column: Column, text: str, kinds: Sequence[Kind]) -> str:
+    """A cell that stands in no column; `kinds`: those of all columns beside it."""
+    alone = column.title in _PLAIN or (
+        column.kind in ("id", "bytes") and kinds.count(column.kind) == 1
+    )
     return text if alone else f"{column.title} {text}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
 
-Kind = Literal["text", "id", "place", "count", "bytes", "moment", "since", "through"]
+Kind = Literal["text", "id", "place", "count", "bytes", "dollars", "moment", "since", "through"]
 """What a cell is: `moment` to the minute; `since`: a moment whose day is meant, where it is the
 start of one; `through`: the end of something, by its last day."""
 Weight = Literal["bad", "worry", "unsure", "good", "plain"]
@@ -37,6 +37,8 @@ def shown_cell(cell: Cell, kind: Kind, zone: tzinfo = UTC) -> str:
         return cell
     if kind == "bytes":
         return size(cell)
+    if kind == "dollars":
+        return dollars(cell)
     return f"{cell:,}" if isinstance(cell, int) else f"{cell:,g}"
 
 
@@ -51,6 +53,14 @@ def size(count: float | None) -> str:
         if count < 999.5 or unit == "PB":
             return f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
     return ""
+
+
+def dollars(amount: float) -> str:
+    """An estimate in US dollars: never more than three digits that mean something."""
+    sign, amount = "−" if amount < 0 else "", abs(amount)
+    if amount >= 100:
+        return f"{sign}${float(f'{amount:.3g}'):,.0f}"
+    return f"{sign}${amount:.2f}" if amount >= 0.01 else "$0" if not amount else f"under {sign}1 ¢"
 
 
 def many(count: int, noun: str, plural: str | None = None) -> str:

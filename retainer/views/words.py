@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from retainer.views.page import Block, Column, Note, Prose, Reading, Sign, Table
-from retainer.views.units import Cell, moment, relative, shown_cell, span
+from retainer.views.units import Cell, dollars, moment, relative, shown_cell, span
 
 BECAUSE = {
     "hold": "a hold may cover them",
@@ -68,6 +68,13 @@ def deadline(when: datetime, now: datetime, zone: tzinfo) -> str:
         else relative(when, now)
     )
     return f"by {moment(when, zone)} ({late})"
+
+
+def cost_of(more: float) -> str:
+    """What changes a month, in dollars."""
+    if abs(more) < 0.01:
+        return "costs as much a month as before"
+    return f"costs about {dollars(abs(more))} a month {'more' if more > 0 else 'less'}"
 
 
 ALL_ROWS = "`retainer show PLAN --format json` lists every one"
