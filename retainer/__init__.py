@@ -9,7 +9,9 @@
 Stages share nouns and never import each other; `cli` strings them together (import-linter holds
 it, see pyproject.toml).
 
-    cli.py          each command, in a few lines; only this file prints, only here errors are caught
+    cli/            each command, in a few lines; only here is anything printed, only here are
+                    errors caught (process): start, check, plans, ahead, applies, copies; what they
+                    share: project, options, printing
     progress.py     how long work goes on, on stderr
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here

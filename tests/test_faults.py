@@ -1247,7 +1247,7 @@ def test_no_room_for_temporary_files(
 
         def strike() -> None:
             patch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-            patch.setattr("retainer.cli.keep_private_in", lambda _state: None)
+            patch.setattr("retainer.cli.project.keep_private_in", lambda _state: None)
             patch.setattr("retainer.private._home", None)
             private._mine.clear()
 

@@ -537,14 +537,13 @@ def test_what_apply_deleted_is_not_missed(due: Project) -> None:
 def test_a_clock_that_100ms_contradicts_deletes_nothing_from_folders(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retainer import cli
+    from retainer.cli import process
 
-    now = cli.now
-    monkeypatch.setattr(cli, "now", lambda: now() + timedelta(days=3000))
+    clock = process._clock
+    monkeypatch.setattr(process, "_clock", lambda: clock() + timedelta(days=3000))
     plan = due.plan("q.plan", expect=4)
     assert "clock: this machine's was 3,000 days off that of 100ms" in plan["header"]["held_back"]
-    monkeypatch.setattr(cli, "now", now)
-    monkeypatch.setattr(cli, "now", lambda: now() + timedelta(minutes=6))
+    monkeypatch.setattr(process, "_clock", lambda: clock() + timedelta(minutes=6))
     done = due.apply("p.plan", "--approve-deletes", "1", expect=7)
     assert done["deleted"] == 0 and "6 minutes off that of 100ms" in done["said"][0]
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from project import ROOM, Project, make_project, video
 
-from retainer import cli
+from retainer.cli import process
 from retainer.demo.standin import StandIn
 
 WORLDS = int(os.environ.get("RETAINER_WORLDS", "40"))
@@ -200,9 +200,9 @@ class World:
                 ):  # nobody waits ten minutes for a dead run of the other machine
                     (self.folder(store) / "_retainer" / "lock").unlink(missing_ok=True)
             case 2:
-                shift, now = timedelta(days=self.draw.choice([-400, 400, 4000])), cli.now
+                shift, now = timedelta(days=self.draw.choice([-400, 400, 4000])), process._clock
                 with pytest.MonkeyPatch.context() as wrong:
-                    wrong.setattr(cli, "now", lambda: now() + shift)
+                    wrong.setattr(process, "_clock", lambda: now() + shift)
                     self.log.append(f"clock {shift.days}")
                     self.plan_and_apply(project)
             case 3:

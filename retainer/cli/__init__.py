@@ -1,0 +1,16 @@
+"""The command line: each command strings the stages together. Only what is here prints, and only
+here errors are caught (process.py)."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from retainer.cli import ahead, applies, check, copies, plans, process, start
+from retainer.cli.group import cli
+
+__all__ = ["ahead", "applies", "check", "cli", "copies", "main", "plans", "process", "start"]
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    process.main(cli)

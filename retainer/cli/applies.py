@@ -1,0 +1,212 @@
+"""Commands that carry a plan out: apply, unlock."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from click.exceptions import Exit
+
+from retainer.cli.group import cli
+from retainer.cli.options import as_fingerprint, form_option
+from retainer.cli.printing import print_page, reading_in
+from retainer.cli.process import EXIT, applying, now, say, stop
+from retainer.cli.project import declared_store, state_of, the_project
+from retainer.errors import CredentialsRefused, Declined, WrongUsage
+from retainer.model.printable import printable
+
+if TYPE_CHECKING:
+    from retainer.model.rule import Policies
+    from retainer.model.setting import Settings
+
+
+@cli.command()
+@click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--approve-deletes",
+    type=int,
+    metavar="N",
+    help="Approve the plan's deletes; N must be the plan's own count, or 0 for copies only.",
+)
+@click.option(
+    "--fingerprint",
+    callback=as_fingerprint,
+    metavar="F",
+    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
+)
+@click.option(
+    "--restore",
+    is_flag=True,
+    help=(
+        "Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money)."
+    ),
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="So many actions at once (32); a store far away takes more, a small machine fewer.",
+)
+@form_option()
+def apply(
+    path: Path,
+    approve_deletes: int | None,
+    fingerprint: str | None,
+    restore: bool,
+    workers: int | None,
+    form: str,
+) -> None:
+    """Do what a plan says: copies by their deadlines, then deletes. What has changed since is
+    skipped.
+
+    On a terminal it asks for the number of deletes; without one and without --approve-deletes it
+    only copies. A run that was interrupted goes on when it is given the same plan again.
+
+    Examples: `retainer apply today.plan`, `retainer apply today.plan --approve-deletes 12`
+    """
+    from retainer import wiring
+    from retainer.applying import World, carry_out, prepare
+    from retainer.journal.file import read_journal
+    from retainer.progress import Applying
+    from retainer.views.machine import summary_json
+    from retainer.views.plan import until_when
+    from retainer.views.run import run_page
+
+    root, settings, policies = the_project()
+    state = state_of(root, settings)
+    prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
+    approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
+    header = prepared.plan.header
+    needed = prepared.copied_to | prepared.deleted_in.keys()
+    stores = wiring.open_stores(settings, needed, stop())
+    with Applying(prepared.copied, header.copy_bytes, prepared.deleted if approved else 0) as shown:
+        world = World(
+            settings,
+            state,
+            stores,
+            *wiring.open_downloads(settings, shown.waiting, stop()),
+            now,
+            wiring.clock_of_100ms(settings),
+            lambda: _today(root),
+            stop(),
+        )
+        done = carry_out(
+            prepared,
+            world,
+            watcher=shown,
+            approved=approved,
+            restore=restore,
+            on_run=applying.append,
+            workers=workers,
+        )
+    applying.clear()
+    if form == "json":
+        click.echo(summary_json(done), nl=False)
+    else:
+        reading = reading_in(header.timezone)
+        until = until_when(header.limits, now(), reading) or ""
+        page = run_page(done, str(path), prepared.deleted, prepared.held_back, until)
+        print_page(page, header.timezone, form)
+    if done.interrupted:
+        raise Exit(EXIT["interrupted"])
+    if any(resting.credentials for resting in done.resting.values()):
+        raise Exit(CredentialsRefused.exit_code)
+    if not done.finished:
+        raise Exit(
+            EXIT["held back"]
+            if done.left_deletes and prepared.held_back and not done.failed
+            else EXIT["partly"]
+        )
+
+
+def _today(root: Path) -> tuple[Settings, Policies] | None:
+    """The project as it is by now; None when it is wrong."""
+    from retainer.settings import load_project
+
+    settings, policies, mistakes = load_project(root)
+    return None if any(not mistake.is_warning for mistake in mistakes) else (settings, policies)
+
+
+def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
+    """Whether a person has approved the deletes, by their number. Nothing else is a yes."""
+    if count == 0:
+        return False
+    if held_back:
+        say(f"the plan's {count} deletes are held back: {', '.join(held_back)}. Its copies run.")
+        return False
+    if approve is not None:
+        if approve == 0:
+            say(f"none of the plan's {count} deletes is approved: only its copies run")
+            return False
+        if approve != count:
+            raise WrongUsage(
+                f"--approve-deletes {approve}, but the plan has {count} deletes",
+                hint="show the plan again and read them",
+            )
+        return True
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        say(
+            f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its "
+            "copies run"
+        )
+        return False
+    typed = click.prompt(
+        f"This plan deletes {count} copies. Type that number to approve, or nothing for copies "
+        "only",
+        default="",
+        show_default=False,
+    )
+    if typed.strip() == str(count):
+        return True
+    if typed.strip():
+        raise Declined("that is not the number of deletes: nothing was done")
+    return False
+
+
+@cli.command()
+@click.argument("store")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    help=(
+        "The run that holds it, where it is known to be over and its lock is younger than 10 "
+        "minutes."
+    ),
+)
+def unlock(store: str, run_id: str | None) -> None:
+    """Take away the lock that a dead run left in a store. Never one that a living run renews.
+
+    A lock that nobody renewed for 10 minutes, by the store's clock, is dead. A younger one stays,
+    unless its run is named: look first that it is really over, on its host. Examples: `retainer
+    unlock vault`, `retainer unlock vault --run 6f1c2a9b03d4`
+    """
+    from retainer import wiring
+    from retainer.errors import Locked
+    from retainer.journal.lock import LOCK_KEY, lock_in
+    from retainer.ports import Deletion
+
+    _, settings, _ = the_project()
+    writer = wiring.open_writer(declared_store(settings, store), stop())
+    held = lock_in(writer)
+    if held is None:
+        click.echo(f"nobody holds {store}")
+        return
+    named = run_id is not None and held.owner is not None and held.owner.run == run_id
+    if not held.is_dead and not named:
+        whose = (
+            f"--run {printable(held.owner.run)} takes it, if that run is known to be over"
+            if held.owner
+            else "wait until it is 10 minutes old"
+        )
+        raise Locked(held.words(store), hint=f"it may be alive; {whose}")
+    if writer.delete(held.look.seen) is Deletion.CHANGED:
+        raise Locked(
+            f"the lock of {store} was renewed at this moment: its run is alive", hint="wait for it"
+        )
+    click.echo(
+        f"{LOCK_KEY} is gone from {store}: "
+        + printable(held.words(store).removeprefix("another apply holds "))
+    )

@@ -1,0 +1,158 @@
+"""Commands about what lies in a store: adopt, catalog, verify, accept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from click.exceptions import Exit
+
+from retainer.cli.group import cli, help_alone
+from retainer.cli.options import form_option
+from retainer.cli.printing import print_page
+from retainer.cli.process import EXIT, now, stop
+from retainer.cli.project import declared_store, gathered, state_of, the_project
+from retainer.errors import RetainerError, WrongUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retainer.cataloguing import Work
+    from retainer.model.outcome import Census
+
+
+def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> None:
+    """Look at every object of a store, and show what was found."""
+    from retainer import wiring
+    from retainer.cataloguing import Work
+    from retainer.progress import Gathering
+    from retainer.views.census import census_page
+    from retainer.views.machine import census_json
+
+    root, settings, _ = the_project()
+    declared = declared_store(settings, store)
+    with Gathering(f"looking at the objects of {store}…") as shown:
+        census = act(
+            Work(
+                declared,
+                wiring.open_writer(declared, stop()),
+                state_of(root, settings),
+                now,
+                shown.rows,
+                stop(),
+            )
+        )
+    if form == "json":
+        click.echo(census_json(census), nl=False)
+    else:
+        print_page(census_page(census, what, store), settings.timezone, form)
+    if census.failed or census.broken or census.missing or census.replaced:
+        raise Exit(EXIT["partly"] if census.failed else 1)
+
+
+@cli.command()
+@click.argument("store")
+@form_option()
+def adopt(store: str, form: str) -> None:
+    """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred.
+    No object is changed.
+
+    By the metadata of copies and by the documented shapes of paths. What is known by its path alone
+    has no date: it is kept, held and erased like anything else, but never deleted for its age.
+    Example: `retainer adopt uploads`
+    """
+    from retainer.cataloguing import adopt as adopted
+
+    root, settings, policies = the_project()
+
+    def act(work: Work) -> Census:
+        facts = state_of(root, settings) / "facts.duckdb"
+        gathered(root, settings, policies, facts)
+        return adopted(work, facts, settings)
+
+    _census(store, form, "adopted", act)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def catalog(context: click.Context) -> None:
+    """The catalog of what was copied, which lies beside the copies."""
+    help_alone(context)
+
+
+@catalog.command("rebuild")
+@click.argument("store")
+@form_option()
+def catalog_rebuild(store: str, form: str) -> None:
+    """Make the catalog of a store again from its objects alone: their metadata, their manifests and
+    their checksums.
+
+    Damaged parts of the old one are removed, whole ones stay. Example: `retainer catalog rebuild
+    vault`
+    """
+    from retainer.cataloguing import rebuild
+
+    _census(store, form, "catalogued anew", rebuild)
+
+
+@cli.command()
+@click.argument("store")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=100.0,
+    metavar="P",
+    help="Only P percent of the objects, drawn anew.",
+)
+@form_option()
+def verify(store: str, sample: float, form: str) -> None:
+    """Read copies back and compare them with their checksums. What is broken is partial from then
+    on, and the next plan repairs it.
+
+    Exit 1 when something is broken, 7 when something could not be read.
+    Examples: `retainer verify vault`, `retainer verify vault --sample 2` every night
+    """
+    from retainer.cataloguing import scrub
+
+    _census(store, form, "verified", lambda work: scrub(work, sample))
+
+
+@cli.command()
+@click.argument("asset_id")
+@click.option("--reason", required=True, metavar="WHY", help="Why it is good enough.")
+@click.option("--owner", metavar="WHO", help="Who answers for it, such as @acme/legal.")
+def accept(asset_id: str, reason: str, owner: str | None) -> None:
+    """Write down that the partial copy of a recording counts from now on, as an entry in
+    policies/accepted.yaml, which is reviewed like any rule.
+
+    Example: `retainer accept 6544d1e2f3a4b5c6d7e8f901 --reason "plays to its last minute"`
+    """
+    from retainer.inventory.facts import is_text, partial_copies
+    from retainer.policy.accepting import ACCEPTED, with_acceptance
+    from retainer.whole import whole
+
+    if not is_text(reason + (owner or "")):
+        raise WrongUsage("the reason is no text that can be written down", hint="write it in UTF-8")
+    root, settings, policies = the_project()
+    if told := next((each for each in policies.accepts if each.asset_id == asset_id), None):
+        raise WrongUsage(f"{told.where} accepts {asset_id} already")
+    snapshot = state_of(root, settings) / "facts.duckdb"
+    found = partial_copies(snapshot, settings, asset_id) if snapshot.is_file() else None
+    if found == []:
+        raise WrongUsage(
+            f"no partial copy of {asset_id} is known by the last plan",
+            hint=f"`retainer plan` looks again, and `retainer explain {asset_id}` says what it saw",
+        )
+    path = root / ACCEPTED
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        text = with_acceptance(before, asset_id, reason, owner)
+        with whole(path) as half:
+            half.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise RetainerError(f"{path} cannot be written: {reason}") from None
+    for store, why in found or ():
+        click.echo(f"{store}: {why}")
+    click.echo(f"{asset_id} is accepted in {ACCEPTED}")
+    click.echo("Next: have that reviewed, and `retainer plan`")

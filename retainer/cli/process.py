@@ -1,0 +1,199 @@
+"""One run of the program: its clock, how it is stopped, and how it ends. Every error ends here, as
+a sentence on stderr and its exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import rich_click as click
+from click.exceptions import Exit
+
+from retainer.errors import RetainerError, WrongUsage
+from retainer.model.printable import printable
+from retainer.private import forget_private_folder
+from retainer.stop import Stop, Stopped
+
+if TYPE_CHECKING:
+    from retainer.apply.run import Run
+
+
+EXIT = {
+    "only copies": 2,
+    "deletes": 3,
+    "held back": 4,
+    "partly": 7,
+    "incomplete": 8,
+    "at risk": 12,
+    "interrupted": 130,
+}
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def now() -> datetime:
+    """The clock of this command, read once and passed on."""
+    return _clock()
+
+
+_STOP = Stop()
+
+
+def stop() -> Stop:
+    """What this command is asked to stop by; made anew with each."""
+    return _STOP
+
+
+_GRACE_SECONDS = 8.0
+"""So long a command that was asked to stop may take to end by itself; then it ends as a kill would
+end it, which loses nothing."""
+
+
+def main(command: click.Group) -> NoReturn:
+    """Run a command line; every error ends here, as a sentence on stderr and its exit code."""
+    global _STOP
+    _STOP = Stop()
+    applying.clear()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # whoever started it has closed it
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    warnings.simplefilter("ignore")  # what libraries think of keys and versions is nothing for here
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale cannot write
+    before = [
+        (number, signal.signal(number, _interrupted))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
+    ]
+    try:
+        code = _run(command)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _run(command: click.Group) -> object:
+    try:
+        return command.main(standalone_mode=False)
+    except Exit as leave:
+        return leave.exit_code
+    except (click.Abort, KeyboardInterrupt, Stopped):
+        say("interrupted: what had not ended is left as it was; run the command again")
+        return EXIT["interrupted"]
+    except click.ClickException as error:
+        error.show()
+        return WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
+    except RetainerError as error:
+        say(f"error: {error.message}")
+        if error.hint:
+            say(f"hint: {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _unforeseen(error)
+
+
+def say(sentence: str) -> None:
+    """A sentence on stderr, on one line. A stderr that was closed, or a full disk below it, stops
+    nothing."""
+    with suppress(OSError, ValueError):
+        click.echo(printable(sentence), err=True)
+
+
+def _unforeseen(error: Exception) -> int:
+    """Tell an error that nobody foresaw: what and where, and where the rest of it was written. Its
+    words may hold anything, so they are not told."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    named = (
+        f" ({error.filename})"
+        if isinstance(error, OSError) and isinstance(error.filename, str)
+        else ""
+    )
+    text = "".join(traceback.format_exception(error))
+    say(
+        f"error: `retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in "
+        f"{Path(last.filename).name}:{last.lineno}"
+    )
+    for folder in _error_folders():
+        path = folder / f"error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600, exist_ok=False)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        say(
+            f"hint: run it again; if it stays so, report it with {path} (read that first: it may "
+            "name recordings)"
+        )
+        return 1
+    say("hint: run it again; if it stays so, report it")
+    return 1
+
+
+def _error_folders() -> list[Path]:
+    """Where a traceback may be written: the state folder, else the folder for temporary files."""
+    from retainer.settings import find_root, load_settings
+
+    folders = [Path(tempfile.gettempdir())]
+    try:
+        if (root := find_root(Path.cwd())) and (settings := load_settings(root)[0]):
+            folders.insert(0, root / settings.state)
+    except Exception:
+        return folders  # what went wrong may be these very settings
+    return folders
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """The first Ctrl-C, SIGTERM or SIGHUP asks for an end, and a second one ends at once, as a kill
+    would."""
+    if _STOP.is_asked:
+        _exit_now()
+    _STOP.ask()
+    late = threading.Timer(_GRACE_SECONDS, _exit_now)
+    late.daemon = True
+    late.start()
+    if not applying:
+        raise KeyboardInterrupt
+    say(
+        "stopping: what is under way is given up, and the journal is written (once more to end at "
+        "once)"
+    )
+
+
+applying: list[Run] = []
+"""The run that is under way: it ends by itself once it is asked to."""
+
+
+def _exit_now() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    forget_private_folder()
+    os._exit(EXIT["interrupted"])
+
+
+def _leave(code: int) -> NoReturn:
+    """End. Threads that were given up may still wait for an answer, and are not waited for."""
+    if _STOP.is_asked:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        _exit_now()
+    sys.exit(code)

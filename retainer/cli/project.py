@@ -1,0 +1,147 @@
+"""The project that a command works on: its settings, policies and facts."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retainer.cli.printing import fail_on
+from retainer.cli.process import now, stop
+from retainer.errors import PoliciesWrong, WrongUsage
+from retainer.private import keep_private_in
+
+if TYPE_CHECKING:
+    from retainer.journal.file import Entry
+    from retainer.model.rule import Policies
+    from retainer.model.setting import Settings, Store
+    from retainer.planning import Making
+
+
+def project_root() -> Path:
+    from retainer.settings import find_root
+
+    root = find_root(Path.cwd())
+    if root is None:
+        raise PoliciesWrong(
+            "there is no retainer.yaml here or in any folder above",
+            hint="`retainer init` writes one",
+        )
+    return root
+
+
+def the_project() -> tuple[Path, Settings, Policies]:
+    """The project's settings and policies; mistakes are shown, all of them, and end the command."""
+    from retainer.settings import load_project
+
+    root = project_root()
+    settings, policies, mistakes = load_project(root)
+    fail_on(mistakes)
+    keep_private_in(state_of(root, settings))
+    return root, settings, policies
+
+
+def state_of(root: Path, settings: Settings) -> Path:
+    return root / settings.state
+
+
+def gathered(
+    root: Path, settings: Settings, policies: Policies, out: Path, *, for_any_policies: bool = False
+) -> None:
+    """Ask 100ms and every store, and leave a snapshot of the facts at `out`."""
+    from retainer import wiring
+    from retainer.journal.anchors import lost_record
+    from retainer.journal.file import read_journal, state_id
+    from retainer.journal.stores import known_stores, remember_stores
+    from retainer.planning import gather
+    from retainer.progress import Gathering
+
+    state = state_of(root, settings)
+    journal, own, known = read_journal(state), state_id(state), known_stores(state)
+    with Gathering() as shown:
+        api = wiring.open_api(settings, shown.waiting, stop())
+        readers = [wiring.open_reader(store, stop()) for store in settings.stores]
+        listings = gather(
+            settings,
+            policies,
+            api,
+            readers,
+            out=out,
+            cache=state / "catalog",
+            clock=now,
+            known=settings.identities(known),
+            judge=lambda anchors: lost_record(anchors, own, journal),
+            before=sorted({state / "facts.duckdb", out}),
+            progress=shown.rows,
+            for_any_policies=for_any_policies,
+        )
+    places = settings.places
+    seen = {
+        places[each.name]: each.identity
+        for each in listings
+        if each.kind == "store" and each.identity and each.complete
+    }
+    remember_stores(state, known, seen)
+
+
+def last_facts(root: Path, settings: Settings, policies: Policies) -> Path:
+    """The facts of the last plan; they are gathered where there are none."""
+    snapshot = state_of(root, settings) / "facts.duckdb"
+    if not snapshot.is_file():
+        gathered(root, settings, policies, snapshot, for_any_policies=True)
+    return snapshot
+
+
+def making_at(journal: list[Entry], state: Path, moment: datetime, **more: Any) -> Making:
+    """What a decision is made with: its moment, and what this machine's journal says."""
+    from retainer.journal.file import gone_sources, recent_deletes, state_id, weak_stores
+    from retainer.plan.limits import Deletes
+    from retainer.planning import Making
+
+    return Making(
+        moment,
+        recent=tuple(
+            Deletes(store, rule, count, size)
+            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
+        ),
+        has_journal=bool(journal),
+        weak=tuple(weak_stores(journal).items()),
+        state=state_id(state),
+        gone=tuple(gone_sources(journal).items()),
+        **more,
+    )
+
+
+def declared_store(settings: Settings, store: str) -> Store:
+    from retainer.policy.diagnostics import nearest
+
+    declared = settings.store(store)
+    if declared is None:
+        close = nearest(store, [each.name for each in settings.stores])
+        raise WrongUsage(
+            f"there is no store `{store}`",
+            hint=f"did you mean `{close}`?"
+            if close
+            else "retainer.yaml declares them under `stores:`",
+        )
+    return declared
+
+
+def not_in_the_way(out: Path, root: Path, settings: Settings, end: str) -> None:
+    """Raises WrongUsage for a place where policies, or retainer's own record, are looked for."""
+    from retainer.policy.files import POLICY_FOLDER
+
+    place = Path(os.path.realpath(out))
+    if place.is_relative_to(os.path.realpath(root / POLICY_FOLDER)):
+        raise WrongUsage(
+            f"{out} lies under policies/, where everything is read as a policy",
+            hint="name another folder",
+        )
+    if place.is_relative_to(os.path.realpath(state_of(root, settings))) and not place.name.endswith(
+        end
+    ):
+        raise WrongUsage(
+            f"{out} lies in the state folder, where retainer keeps its record",
+            hint=f"name it so that it ends in {end}",
+        )

@@ -1,0 +1,276 @@
+"""Commands for who begins: init, iam, schema, help, demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from retainer.cli.group import cli
+from retainer.cli.printing import terminal_page
+from retainer.cli.project import the_project
+from retainer.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retainer.starter import Answers
+
+
+@cli.command()
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="[NAME=]URL",
+    help="Where copies go, the first one first: s3://bucket/prefix, gs://bucket/prefix, file:///dir.",
+)
+@click.option(
+    "--uploads", metavar="[NAME=]URL", help="A bucket of yours that 100ms itself uploads to."
+)
+@click.option("--region", metavar="R", help="Of the stores on S3.")
+@click.option("--timezone", metavar="ZONE", help="The calendar of your policies (UTC).")
+@click.option("--ci", type=click.Choice(["github", "gitlab"]), help="Also write its workflow.")
+def init(
+    stores: tuple[str, ...],
+    uploads: str | None,
+    region: str | None,
+    timezone: str | None,
+    ci: str | None,
+) -> None:
+    """Write a careful start: retainer.yaml, policies/ with their tests, the editor's schema.
+
+    One bucket is enough. On a terminal it asks what no option says, five questions at most. Nothing
+    that exists is changed, but that lines are added to a .gitignore. Examples: `retainer init`,
+    `retainer init --store s3://acme-vault/100ms --ci github`
+    """
+    from retainer.policy.schema import json_schema
+    from retainer.starter import EXAMPLE, Answers, missing_lines, start
+
+    exists = os.path.lexists("retainer.yaml")
+    if (stores or uploads) and exists:
+        raise WrongUsage(
+            "retainer.yaml is there already, so no store is written to it",
+            hint="declare it there under `stores:`",
+        )
+    if uploads and not stores:
+        raise WrongUsage("--uploads needs a --store beside it, where copies go")
+    if not stores and not exists and sys.stdin.isatty() and sys.stdout.isatty():
+        answers = _asked(timezone, ci)
+    elif stores:
+        answers = _answers(stores, uploads, region, timezone, ci)
+    else:
+        answers = Answers(EXAMPLE.stores, timezone or "UTC", (), ci)
+    files = start(answers)
+    _would_be_valid(files)
+    if exists or Path("policies").exists():
+        # what is here already is not mixed with rules that nobody asked for
+        files = {name: text for name, text in files.items() if name.startswith(".git")}
+    files[".retainer/schema.json"] = json.dumps(json_schema(), indent=2) + "\n"
+    for name, content in files.items():
+        path = Path(name)
+        if os.path.lexists(path):
+            click.echo(f"= {name} is there already")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(content)
+        click.echo(f"+ {name}")
+    ignored = Path(".gitignore")
+    missing = missing_lines(ignored.read_bytes() if ignored.exists() else b"")
+    if missing:
+        with ignored.open("ab") as lines:
+            lines.write(missing)
+        click.echo(f"+ .gitignore: {len(missing.split())} lines")
+    if not stores and answers.stores == EXAMPLE.stores and "retainer.yaml" in files:
+        click.echo("! its stores are placeholders: write your own into retainer.yaml first")
+    click.echo(
+        "Next: edit retainer.yaml and policies/, then `retainer validate && retainer lint && "
+        "retainer test`"
+    )
+    if answers.ci:
+        _tell_of_ci(answers.ci)
+
+
+def _tell_of_ci(system: str) -> None:
+    """What a workflow needs that no file can give it."""
+    from importlib.metadata import version
+
+    from retainer.revision import prefix_of
+
+    if below := prefix_of(Path.cwd()):
+        click.echo(f"! {system} reads the file at the repository's root, not in {below}: move it")
+    click.echo(
+        "Then: `retainer iam --for plan` and `--for apply` say which rights its jobs need; set the "
+        f"variable RETAINER to what pip installs, if that is not retainer=={version('retainer')} "
+        "(such as git+https://…)"
+    )
+
+
+def _answers(
+    stores: tuple[str, ...],
+    uploads: str | None,
+    region: str | None,
+    timezone: str | None,
+    ci: str | None,
+) -> Answers:
+    from dataclasses import replace
+
+    from retainer.starter import Answers, StartStore, named
+
+    found: list[StartStore] = []
+    for url in stores:
+        found.append(named(url, tuple(store.name for store in found)))
+    if uploads:
+        taken = tuple(store.name for store in found)
+        found.append(named(uploads, taken, is_upload=True))
+    if region:
+        found = [
+            replace(store, region=region) if store.url.startswith("s3:") else store
+            for store in found
+        ]
+    return Answers(tuple(found), timezone or "UTC", (), ci)
+
+
+def _asked(timezone: str | None, ci: str | None) -> Answers:
+    """Ask what is to be declared; nothing typed takes what stands in brackets."""
+    from retainer.model.setting import SCHEMES
+
+    def ask(question: str, default: str = "") -> str:
+        return str(click.prompt(question, default=default, show_default=bool(default))).strip()
+
+    def place(question: str, *, may_be_none: bool = True) -> str:
+        while True:
+            told = ask(question)
+            if told.rpartition("=")[2].startswith(SCHEMES) or (may_be_none and not told):
+                return told
+            click.echo(f"it begins with one of {', '.join(SCHEMES)}")
+
+    vault = place(
+        "Where do copies go (s3://bucket/prefix, gs://bucket/prefix, file:///folder)?",
+        may_be_none=False,
+    )
+    second = place("A second place for what is kept longer (nothing: none)?")
+    uploads = place("A bucket of yours that 100ms itself uploads to (nothing: none)?")
+    zone = timezone or ask("In which time zone are days counted?", "UTC")
+    system = ci or ask("Which CI gets a workflow (github, gitlab, none)?", "none")
+    return _answers(
+        tuple(filter(None, (vault, second))),
+        uploads or None,
+        None,
+        zone,
+        system if system in ("github", "gitlab") else None,
+    )
+
+
+def _would_be_valid(files: Mapping[str, str]) -> None:
+    """Raises WrongUsage where what was answered makes no valid project; nothing was written yet."""
+    from retainer.private import private_file
+    from retainer.settings import load_project
+
+    folder = private_file("-start")
+    for name in ("retainer.yaml", "policies/recordings.yaml", "policies/holds-and-erasures.yaml"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[name], encoding="utf-8")
+    _, _, mistakes = load_project(folder)
+    for mistake in mistakes:
+        if not mistake.is_warning:
+            raise WrongUsage(
+                f"{mistake.message} ({mistake.file}:{mistake.span.line})", hint=mistake.hint
+            )
+
+
+@cli.command()
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["plan", "apply"]),
+    required=True,
+    help="What is to be allowed: to read alone, or also to copy and delete.",
+)
+@click.option(
+    "--cloud",
+    type=click.Choice(["aws", "google"]),
+    help="Only the policy of this cloud, as it takes it.",
+)
+def iam(purpose: str, cloud: str | None) -> None:
+    """Print the least rights that the stores of retainer.yaml need, for S3 and Google Cloud.
+
+    No version is ever deleted, so no right to that is asked for. Examples: `retainer iam --for
+    plan`, `retainer iam --for apply --cloud aws > policy.json`
+    """
+    from retainer.rights import rights_text
+
+    _, settings, _ = the_project()
+    clouds = (cloud,) if cloud else ()
+    click.echo(rights_text(settings, "plan" if purpose == "plan" else "apply", clouds), nl=False)
+
+
+ANSWERS = ("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "verify")
+
+
+@cli.command()
+@click.option(
+    "--of",
+    "form",
+    type=click.Choice(["policies", *ANSWERS]),
+    default="policies",
+    help="Of what a command answers with `--format json` (row: a line of jsonl).",
+)
+def schema(form: str) -> None:
+    """Print the JSON Schema of policies and of retainer.yaml, for editors, or of an answer.
+
+    Examples: `retainer schema > .retainer/schema.json`, `retainer schema --of plan`
+    """
+    from retainer.policy.schema import json_schema
+    from retainer.views.machine import schema_of
+
+    told = json_schema() if form == "policies" else schema_of(form)
+    click.echo(json.dumps(told, indent=2))
+
+
+@cli.command("help")
+@click.argument("code", required=False)
+def help_(code: str | None) -> None:
+    """Explain a diagnostic code. Without one, list them all.
+
+    Example: `retainer help P208`
+    """
+    from retainer.policy.codes import CODES
+    from retainer.policy.diagnostics import nearest
+    from retainer.views.terminal import aligned
+
+    if code is None:
+        click.echo(aligned((key, title) for key, (title, _) in CODES.items()))
+        return
+    if code.upper() not in CODES:
+        close = nearest(code.upper(), CODES)
+        raise WrongUsage(
+            f"there is no code {code}",
+            hint=f"did you mean {close}?" if close else "`retainer help` lists them",
+        )
+    title, text = CODES[code.upper()]
+    click.echo(
+        terminal_page().wrapped(f"{code.upper()}: {title}") + "\n\n" + terminal_page().wrapped(text)
+    )
+
+
+@cli.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="A new folder to play in. Default: a temporary one.",
+)
+def demo(folder: Path | None) -> None:
+    """Show all of it in under half a minute: no network, no account, nothing outside a new folder.
+
+    The real code runs against a local stand-in for the 100ms API and stores that are folders.
+    """
+    from retainer.demo.story import tell
+
+    tell(folder, terminal_page())
