@@ -31,6 +31,7 @@ it, see pyproject.toml).
     wire.py         connections, through proxies and with certificates, and an end for every answer
     own.py          what retainer keeps in a store of itself: its identity, its record
     whole.py        files that are there whole or not at all
+    git.py          what git says of a folder
     private.py      files that only this user may look into, and that go with the process
     ports.py        what stages need from the outside
     errors.py       every error, its exit code beside its class

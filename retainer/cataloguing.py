@@ -229,7 +229,7 @@ def rebuild(work: Work) -> Census:
             ).fetchall()
         }
         row = connection.execute("SELECT count(*) FROM objects").fetchone()
-        census.looked = row[0] if row else 0
+        census.looked, census.known = row[0] if row else 0, len(known)
         work.writer.conditions().find_out("checksum")  # only what is proven is believed
         explained = set(known)
 

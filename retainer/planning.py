@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ import duckdb
 
 from retainer.database import connect, fill, only_row
 from retainer.errors import RetainerError
+from retainer.git import git
 from retainer.inventory.collect import ONE_STORE, Judge, Listing, Progress, collect, locked_text
 from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
 from retainer.inventory.locate import key_sql
@@ -361,6 +361,8 @@ def _header(
         connection,
         "SELECT count(*), coalesce(sum(size), 0) FROM member ANTI JOIN matched USING (cohort_no)",
     )
+    head = git(project, "rev-parse", "HEAD")
+    status = git(project, "status", "--porcelain", "--", ".")
     monthly, unpriced = _monthly(connection, settings)
     return Header(
         as_of=write_moment(making.now),
@@ -369,10 +371,8 @@ def _header(
         tool=version("retainer"),
         duckdb=duckdb.__version__,
         policy_digest=policy_digest(policies, settings),
-        git_commit=_git(project, "rev-parse", "HEAD"),
-        git_dirty=(lambda told: None if told is None else bool(told))(
-            _git(project, "status", "--porcelain", "--", ".")
-        ),
+        git_commit=head.decode().strip() if head else None,
+        git_dirty=None if status is None else bool(status),
         scope="a match on names"
         if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"}
         else making.scope,
@@ -733,18 +733,3 @@ def undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
         Undeclared(bucket=bucket or NO_PATH, assets=assets, at_risk=risk)
         for bucket, assets, risk in rows
     ]
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

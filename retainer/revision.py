@@ -4,10 +4,10 @@ tree is not touched."""
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path, PurePosixPath
 
 from retainer.errors import PoliciesWrong, WrongUsage
+from retainer.git import git
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.policy.files import POLICY_FOLDER
@@ -25,9 +25,7 @@ def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
     Raises WrongUsage where it is neither, and PoliciesWrong where they are wrong there.
     """
     folder = Path(base)
-    commit = _git(
-        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"
-    )
+    commit = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
     if base and (folder / SETTINGS_FILE).is_file():
         if commit is not None:
             raise WrongUsage(
@@ -37,9 +35,6 @@ def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
             raise WrongUsage(f"`{base}` is the project itself: nothing could differ from it")
         settings, policies = _loaded(folder, base)
         return settings, policies, commit_of(folder)
-    commit = _git(
-        root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}"
-    )
     if commit is None:
         raise WrongUsage(
             f"`{base}` is no folder with a {SETTINGS_FILE}, and no commit of a git repository here",
@@ -53,17 +48,17 @@ def project_at(base: str, root: Path) -> tuple[Settings, Policies, str]:
 def commit_of(root: Path) -> str:
     """The commit that a folder is at, and `-dirty` where its settings or policies differ from it;
     empty where it is in no repository."""
-    told = _git(root, "rev-parse", "HEAD")
+    told = git(root, "rev-parse", "HEAD")
     if told is None:
         return ""
-    dirty = _git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
+    dirty = git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
     return told.decode().strip()[:12] + ("-dirty" if dirty else "")
 
 
 def prefix_of(root: Path) -> str:
     """What leads from the root of a repository to the project in it, such as `ops/retention/`;
     empty where they are one, or there is no repository."""
-    told = _git(root, "rev-parse", "--show-prefix")
+    told = git(root, "rev-parse", "--show-prefix")
     return os.fsdecode(told).strip("\n") if told else ""
 
 
@@ -84,7 +79,7 @@ def _loaded(folder: Path, base: str) -> tuple[Settings, Policies]:
 def _written(root: Path, commit: str) -> Path:
     """The settings and policies of a commit as files in the private folder. Raises PoliciesWrong
     for what a commit may hold and no policy may be: links, and submodules."""
-    listed = _git(root, "ls-tree", "-r", "-z", commit, "--", SETTINGS_FILE, POLICY_FOLDER) or b""
+    listed = git(root, "ls-tree", "-r", "-z", commit, "--", SETTINGS_FILE, POLICY_FOLDER) or b""
     folder = private_file("-base")
     folder.mkdir()
     (folder / POLICY_FOLDER).mkdir()
@@ -98,7 +93,7 @@ def _written(root: Path, commit: str) -> Path:
                 f"{path} is no plain file in {commit[:12]}, so it cannot be read from there",
                 hint="check that commit out beside this folder, and name it: --base DIR",
             )
-        content = _git(root, "cat-file", "blob", digest.decode()) or b""
+        content = git(root, "cat-file", "blob", digest.decode()) or b""
         total += len(content)
         if total > LARGEST_BYTES:
             raise PoliciesWrong(
@@ -108,19 +103,3 @@ def _written(root: Path, commit: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return folder
-
-
-def _git(folder: Path, *words: str) -> bytes | None:
-    """What git says in a folder; None where it fails, or is not there."""
-    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            capture_output=True,
-            timeout=60,
-            check=False,
-            env=environment,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None

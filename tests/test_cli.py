@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +100,37 @@ def examples(words: tuple[str, ...]) -> list[str]:
     told = [*listed, *(each for each in quoted if each.startswith(("retainer ", "mkdir ")))]
     called = f"retainer {' '.join(words)}"
     return [each for each in told if called in each]
+
+
+def test_the_demos_stand_in_answers_on_until_it_is_told_to_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retainer", "demo", "--folder", "new", "--serve"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        lines: list[str] = []
+        while not (lines and "retainer plan --out fourth.plan" in lines[-1]):
+            lines.append(demo.stdout.readline())
+            assert lines[-1], lines
+        keys = dict(re.findall(r"(HMS_\w+)=(\S+)", "".join(lines)))
+        told = subprocess.run(
+            [sys.executable, "-m", "retainer", "plan", "--out", "fourth.plan"],
+            cwd=tmp_path / "new",
+            env=os.environ | keys,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(20) == 130
+    assert told.returncode == 0 and "Next: nothing" in told.stdout, told.stderr
+
+
+def test_a_pipe_that_is_closed_early_ends_the_demo_without_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retainer", "demo", "--folder", "new"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as demo:  # type: ignore[call-overload]
+        demo.stdout.readline()
+        demo.stdout.close()
+        assert "error:" not in demo.stderr.read()
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -103,12 +103,18 @@ def unmarked(text: str) -> tuple[str, tuple[int, ...]]:
 # underlined; without », only the
 # start is certain. One mistake brings one complaint.
 MISTAKES: dict[str, tuple[str, str, str | None, str]] = {
+    "a colon in a text": (
+        "version: 1\nrules:\n  - id: a\n    why: Acme«: the case\n",
+        "Y001",
+        'a text that has `: ` in it is put in quotes, such as "Acme: the second case"',
+        "a `:` stands where none can",
+    ),
     "a tab as indentation": ("version: 1\nrules:\n«\t- id: a\n", "Y001", None, "tab"),
     "a colon without a space": (
         "version: 1\nrules:\n  - id:a\n    match«: all\n",
         "Y001",
-        None,
-        "mapping values are not allowed",
+        "is a blank missing behind a `:` above?",
+        "a `:` stands where none can",
     ),
     "indentation that fits nothing": (
         "version: 1\nrules:\n  - id: a\n   «match: all\n",

@@ -288,3 +288,50 @@ def test_duckdb_reads_a_plan_as_the_docs_say(due: Project) -> None:
     )
     assert found.stdout.strip() in (A, B)
     assert json.loads(due.run("show", "p.plan", "--format", "jsonl").stdout.splitlines()[0])
+
+
+def test_a_plan_that_was_applied_is_not_said_to_be_applied_next(due: Project) -> None:
+    deletes = due.plan("p.plan")["header"]["deletes"]
+    assert "Next: retainer apply p.plan" in told(due, "show", "p.plan")
+    due.apply("p.plan", "--approve-deletes", str(deletes))
+    text = told(due, "show", "p.plan")
+    assert (
+        "Next: nothing: this plan was applied, to its end." in text and "Next: retainer" not in text
+    )
+
+
+def test_a_commit_is_that_of_the_project_whatever_git_is_told_of_another(
+    due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        subprocess.run(["git", *who, "-C", str(due.root), *words], check=True)
+    head = subprocess.run(
+        ["git", "-C", str(due.root), "rev-parse", "HEAD"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    monkeypatch.setenv("GIT_DIR", str(due.root.parent))  # as a hook of another repository has it
+    assert due.plan("p.plan")["header"]["git_commit"] == head
+
+
+def test_what_is_explained_has_its_units(due: Project) -> None:
+    text = told(due, "explain", A)
+    assert "size 3.02 kB (3,024 B)" in text and " UTC (" in text.split("created ", 1)[1][:40]
+
+
+def test_a_catalog_that_is_whole_already_is_said_to_be(due: Project) -> None:
+    text = told(due, "catalog", "rebuild", "vault")
+    assert "0 objects in vault (2 objects are in the catalog already)" in text
+
+
+def test_the_age_of_facts_that_an_impact_rests_on_is_said(due: Project) -> None:
+    base = due.root.parent / "base"
+    shutil.copytree(due.root, base, ignore=shutil.ignore_patterns(".retainer"))
+    due.run("plan", expect=None)
+    facts = due.root / ".retainer" / "facts.duckdb"
+    assert "days old" not in told(due, "impact", "--base", "../base").split("retainer 0.")[0]
+    with duckdb.connect(str(facts)) as connection:
+        connection.execute("UPDATE listings SET finished_at = finished_at - INTERVAL 5 DAY")
+    assert "These facts are 5 days old" in told(due, "impact", "--base", "../base")

@@ -57,16 +57,16 @@ def as_fingerprint(
 def as_span(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> timedelta | None:
-    from retainer.model.period import parse_period
+    from retainer.model.period import Period, parse_period
 
     if value is None:
         return None
     try:
         period = parse_period(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+    except ValueError:
+        period = Period(forever=True)
     if period.forever or period.months:
-        raise click.BadParameter("write hours, days or weeks, such as 72h")
+        raise click.BadParameter(f"`{value}` is no length of time; write 72h, 3d or 2w")
     return timedelta(days=period.days, seconds=period.seconds)
 
 

@@ -20,7 +20,7 @@ from retainer.cli.options import MAX_CHARS, as_moment, as_span, form_option, onl
 from retainer.cli.printing import reading_in, written
 from retainer.cli.process import EXIT, now, say
 from retainer.cli.project import gathered, making_at, not_in_the_way, state_of, the_project
-from retainer.errors import CredentialsRefused, FactsIncomplete, WrongUsage
+from retainer.errors import CredentialsRefused, FactsIncomplete, RetainerError, WrongUsage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -292,6 +292,8 @@ def _show(
     names: Mapping[tuple[str, str], list[str]] | None = None,
     told_losses: frozenset[str] = frozenset(),
     max_chars: int | None = None,
+    *,
+    applied: bool = False,
 ) -> None:
     from retainer.planfile import overview
     from retainer.views.machine import plan_csv, plan_json, plan_lines, plan_widget
@@ -312,6 +314,7 @@ def _show(
         made.fingerprint,
         os.path.relpath(path),
         names or {},
+        applied=applied,
     )
     click.echo(written(page, timezone, form, max_chars), nl=False, color=True)
 
@@ -332,4 +335,20 @@ def show(path: Path, form: str, max_chars: int | None) -> None:
     """
     from retainer.planfile import read_plan
 
-    _show(read_plan(path), path, form, max_chars=max_chars)
+    made = read_plan(path)
+    _show(made, path, form, max_chars=max_chars, applied=_is_applied(made))
+
+
+def _is_applied(made: PlanFile) -> bool:
+    """Whether the journal of the project here, if there is one, has this plan's end."""
+    from retainer.journal.file import done_before, read_journal
+    from retainer.settings import find_root, load_settings
+
+    try:
+        root = find_root(Path.cwd())
+        settings = load_settings(root)[0] if root else None
+        if root is None or settings is None:
+            return False
+        return done_before(read_journal(state_of(root, settings)), made.fingerprint).finished
+    except RetainerError:
+        return False

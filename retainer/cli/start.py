@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ import rich_click as click
 
 from retainer.cli.group import cli
 from retainer.cli.printing import terminal_page
+from retainer.cli.process import stop
 from retainer.cli.project import the_project
 from retainer.errors import WrongUsage
+from retainer.stop import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,9 +183,7 @@ def _would_be_valid(files: Mapping[str, str]) -> None:
     _, _, mistakes = load_project(folder)
     for mistake in mistakes:
         if not mistake.is_warning:
-            raise WrongUsage(
-                f"{mistake.message} ({mistake.file}:{mistake.span.line})", hint=mistake.hint
-            )
+            raise WrongUsage(mistake.message, hint=mistake.hint)
 
 
 @cli.command()
@@ -266,11 +267,22 @@ def help_(code: str | None) -> None:
     type=click.Path(path_type=Path),
     help="A new folder to play in. Default: a temporary one.",
 )
-def demo(folder: Path | None) -> None:
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Then let the stand-in for 100ms answer on, until Ctrl-C, to change a rule and apply.",
+)
+def demo(folder: Path | None, serve: bool) -> None:
     """Show all of it in under half a minute: no network, no account, nothing outside a new folder.
 
     The real code runs against a local stand-in for the 100ms API and stores that are folders.
+    Examples: `retainer demo`, `retainer demo --folder play --serve`
     """
     from retainer.demo.story import tell
 
-    tell(folder, terminal_page())
+    def wait() -> None:
+        with suppress(KeyboardInterrupt, Stopped):
+            while True:
+                stop().wait(3600)
+
+    tell(folder, terminal_page(), wait if serve else None)

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,9 +62,11 @@ erasures:
 """
 
 
-def tell(folder: Path | None, page: Page) -> None:
-    """Run the story. Raises RetainerError when the folder is not empty, or when a step does not end
-    as it must."""
+def tell(folder: Path | None, page: Page, wait: Callable[[], None] | None = None) -> None:
+    """Run the story. `wait`: what is done while the stand-in still answers, once all is told.
+
+    Raises RetainerError when the folder is not empty, or when a step does not end as it must.
+    """
     folder = (folder or Path(tempfile.mkdtemp(prefix="retainer-demo-"))).resolve()
     if folder.exists() and any(folder.iterdir()):
         raise RetainerError(f"{folder} is not empty", hint="name a folder that does not exist yet")
@@ -105,6 +107,19 @@ def tell(folder: Path | None, page: Page) -> None:
                 "the third plan of the demo is not empty: this is a mistake in retainer",
                 hint=f"look into {folder}",
             )
+        _next(folder, page)
+        if wait:
+            click.echo(
+                f"\nThe stand-in for 100ms answers at {api.url} until Ctrl-C. In another terminal:"
+                f"\n  cd {folder}"
+                f"\n  export HMS_ACCESS_KEY={api.access_key} HMS_SECRET={api.secret}"
+                "\n  retainer plan --out fourth.plan      # change a rule before it"
+            )
+            sys.stdout.flush()
+            wait()
+
+
+def _next(folder: Path, page: Page) -> None:
     click.echo(page.paint("\nTry next", "bold"))
     for command, meaning in (
         (f"cd {folder}", "look at policies/, retainer.yaml, and what lies in vault/"),
@@ -140,15 +155,20 @@ class _Steps:
     def run(self, expected: int, *words: str) -> None:
         click.echo(self._page.paint("$ retainer " + " ".join(words), "bold"))
         sys.stdout.flush()
-        code = subprocess.run(
+        # through a pipe it is told by this process, which knows when nobody reads on
+        done = subprocess.run(
             [sys.executable, "-m", "retainer", *words],
             cwd=self._folder,
             env=self._environment,
             check=False,
-        ).returncode
-        if code != expected:
+            text=True,
+            encoding="utf-8",
+            stdout=None if sys.stdout.isatty() else subprocess.PIPE,
+        )
+        click.echo(done.stdout or "", nl=False, color=True)
+        if done.returncode != expected:
             raise RetainerError(
-                f"`retainer {' '.join(words)}` ended with {code} instead of {expected}",
+                f"`retainer {' '.join(words)}` ended with {done.returncode} instead of {expected}",
                 hint=f"look into {self._folder}",
             )
 

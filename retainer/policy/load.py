@@ -285,9 +285,20 @@ def load_text(text: str, file: str) -> tuple[Document, list[Diagnostic]]:
         problem = error.problem or "cannot be read"
         if line <= len(document.lines) and document.lines[line - 1][column - 1 : column] == "\t":
             problem = "found a tab, which cannot indent anything: use spaces"
+        hint = None
+        if "mapping values are not allowed" in problem:
+            problem = "a `:` stands where none can"
+            before = document.lines[line - 1][: column - 1] if line <= len(document.lines) else ""
+            hint = (
+                'a text that has `: ` in it is put in quotes, such as "Acme: the second case"'
+                if ": " in before
+                else "is a blank missing behind a `:` above?"
+            )
         if line > len(document.lines) and document.lines:
             line, column = len(document.lines), len(document.lines[-1]) + 1
-        reader.wrong.append(document.at("Y001", Span(line, column, line, column + 1), problem))
+        reader.wrong.append(
+            document.at("Y001", Span(line, column, line, column + 1), problem, hint)
+        )
         document.data = None
     except yaml.YAMLError as error:
         reader.wrong.append(document.at("Y007", Span(1, 1, 1, 2), str(error).splitlines()[0]))

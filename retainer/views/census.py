@@ -25,7 +25,12 @@ def _found(census: Census, what: str, store: str) -> Iterator[Note]:
         else census.recorded
     )
     read = f", {size(census.bytes)} read" if census.bytes else ""
-    yield Note("=", "good", f"{what}: {many(counted, 'object')} in {store}{read}")
+    before = (
+        f" ({many(census.known, 'object is', 'objects are')} in the catalog already)"
+        if what != "verified" and census.known
+        else ""
+    )
+    yield Note("=", "good", f"{what}: {many(counted, 'object')} in {store}{before}{read}")
     if census.unknown:
         left = many(census.unknown, "object", "objects")
         yield Note("?", "unsure", f"{left} left alone: nothing says what they are")

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
+from retainer.model.moment import read_moment
 from retainer.model.printable import shown
 from retainer.views.page import Block, Document, Facts, Note, Prose, Reading, Section, Sign
-from retainer.views.units import Weight, moment, relative, since, through
+from retainer.views.units import Weight, moment, relative, since, size, through
 from retainer.views.words import BECAUSE, DECISIONS, IN_DOUBT, ORIGINS, OTHERS, deadline, held_by
 
 _MATCHES: dict[str, tuple[Sign, Weight]] = {
@@ -31,7 +32,7 @@ def explanation_page(told: Explanation, reading: Reading) -> Document:
         told.asset_id,
         (),
         (
-            Facts(told.facts),
+            Facts(tuple((name, _fact(name, value, reading)) for name, value in told.facts)),
             Section(
                 "Every rule that was considered",
                 tuple(_considered(item, told, reading) for item in told.considered),
@@ -45,6 +46,16 @@ def explanation_page(told: Explanation, reading: Reading) -> Document:
         ),
         about=about,
     )
+
+
+def _fact(name: str, value: str, reading: Reading) -> str:
+    """A fact with its unit, and a date in the reader's zone beside what 100ms wrote."""
+    if name == "size" and value.isdigit():
+        return size(int(value)) + (f" ({int(value):,} B)" if int(value) >= 1000 else "")
+    if name == "duration":
+        return f"{value} s"
+    created = read_moment(value) if name == "created" else None
+    return f"{moment(created, reading.zone)} ({value})" if created else value
 
 
 def _considered(item: Considered, told: Explanation, reading: Reading) -> Note:

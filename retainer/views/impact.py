@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from retainer.model.change import Becomes, Change, Effect, Impact, Tested
 from retainer.model.price import PRICES_OF
@@ -44,6 +45,10 @@ WORDS: dict[Becomes, tuple[Weight, str]] = {
     "otherwise": ("plain", "treated otherwise"),
 }
 """What each effect is called, and how much it matters."""
+
+
+OLD = timedelta(hours=48)
+"""Facts of a night are a day old at most, and two after one that failed."""
 
 
 def impact_page(told: Impact, reading: Reading, code: int, most: int = 20) -> Document:
@@ -212,6 +217,13 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
                 f"({_setting(change)}): these facts are of what it was, so that this page cannot "
                 "tell what lies there.",
             )
+    if told.gathered and reading.clock and reading.clock - told.gathered > OLD:
+        yield Note(
+            "?",
+            "unsure",
+            f"These facts are {span(reading.clock - told.gathered)} old: what came or went since "
+            "then is not in them.",
+        )
     if told.tests and not told.tests.is_well:
         wrong = len(told.tests.failed) + len(told.tests.unread)
         yield Note(

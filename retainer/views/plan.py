@@ -62,8 +62,11 @@ def plan_page(
     fingerprint: str,
     path: str,
     names: Names | None = None,
+    *,
+    applied: bool = False,
 ) -> Document:
-    """`reading.clock` decides whether the plan can still be applied, and how old its facts are."""
+    """`reading.clock` decides whether the plan can still be applied, and how old its facts are;
+    `applied`: whether it was, to its end."""
     header, view, path, names = (
         header.shown(),
         shown(view),
@@ -100,7 +103,7 @@ def plan_page(
         verdict=tuple(_verdict(header, view, now, reading)),
         blocks=(
             *(Section(title, tuple(blocks)) for title, blocks in sections if blocks),
-            *_next(header, view, path, now, reading),
+            *_next(header, view, path, now, reading, applied),
         ),
         charts=tuple(_charts(view)),
     )
@@ -796,8 +799,11 @@ _WORRIES = {
 
 
 def _next(
-    header: Header, view: Overview, path: str, now: datetime, reading: Reading
+    header: Header, view: Overview, path: str, now: datetime, reading: Reading, applied: bool
 ) -> Iterator[Block]:
+    if applied:
+        yield Prose("Next: nothing: this plan was applied, to its end.")
+        return
     if unusable := not_applicable(header, now, reading):
         yield Prose(f"Next: nothing can be done with this plan: {unusable}.")
         return
