@@ -106,6 +106,8 @@ def test_a_large_create_never_overwrites(lab: Lab) -> None:
 
 
 def test_of_many_creates_at_once_one_wins(lab: Lab) -> None:
+    lab.needs("creates in one step")
+
     def attempt(number: int) -> bool:
         try:
             put(lab, "raced", f"{number}".encode())
