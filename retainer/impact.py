@@ -31,7 +31,8 @@ from retainer.model.moment import moment_at
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.plan.ahead import look_ahead
-from retainer.planfile import ACTIONS
+from retainer.plan.decide import timestamp
+from retainer.planfile import ACTIONS, cliff_of
 from retainer.planning import Making, Weighing, matches, undeclared, weigh
 from retainer.policy.changes import changes
 from retainer.private import private_file
@@ -249,6 +250,7 @@ def _impact(
         freed=_freed(was, now, standing),
         owners=tuple(sorted(owners)),
         months=tuple(_months(connection, making.now)),
+        cliff=tuple(connection.execute(cliff_of("after", timestamp(making.now))).fetchall()),
         recoverable=snapshot.keep_deleted,
         tool=version("retainer"),
         remembered=now.remembered,

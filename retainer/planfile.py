@@ -957,12 +957,7 @@ def _charts(plan: PlanFile) -> Charts:
         "SELECT strftime(until, '%Y-%m'), count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan "
         f"WHERE decision = 'keep' AND until < {now} + INTERVAL 24 MONTH GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    cliff = ask(
-        f"SELECT date_diff('day', {now}, until) AS days, "
-        "count(*) FILTER (because IS NULL), count(*) FILTER (because = 'not-kept') FROM plan "
-        f"WHERE decision = 'lapses' AND until BETWEEN {now} AND {now} + INTERVAL 15 DAY "
-        "GROUP BY days ORDER BY days"
-    ).fetchall()
+    cliff = ask(cliff_of("plan", now)).fetchall()
     stores = ask(
         "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT, "
         f"coalesce(sum(bytes) FILTER (decision = 'delete' AND {ACTIONS}), 0)::BIGINT FROM plan "
@@ -970,6 +965,16 @@ def _charts(plan: PlanFile) -> Charts:
         "AND store NOT IN ('hosted', 'elsewhere') GROUP BY store ORDER BY store"
     ).fetchall()
     return Charts(tuple(months), tuple(cliff), tuple(stores))
+
+
+def cliff_of(rows: str, now: str) -> str:
+    """SQL: by the days that 100ms still has it, how many recordings a rule keeps, and none."""
+    return (
+        f"SELECT date_diff('day', {now}, until) AS days, "
+        "count(*) FILTER (because IS NULL), count(*) FILTER (because = 'not-kept') "
+        f"FROM {rows} WHERE decision = 'lapses' "
+        f"AND until BETWEEN {now} AND {now} + INTERVAL 15 DAY GROUP BY days ORDER BY days"
+    )
 
 
 def overview(

@@ -302,6 +302,7 @@ def impact() -> Document:
         freed=0,
         owners=("@acme/compliance", "@acme/privacy"),
         months=(Month("2026-12", 10**10, 4 * 10**10), Month("2027-01", 2 * 10**10, 10**9)),
+        cliff=((0, 3, 1), (1, 0, 2), (14, 9, 0)),
         recoverable=(),
         tool="0.1.0",
         remembered="stores",

@@ -205,6 +205,9 @@ class Impact:
     """So many deletes were held back by a limit or a clash, and are not any more."""
     owners: tuple[str, ...]
     months: tuple[Month, ...]
+    cliff: tuple[tuple[int, int, int], ...]
+    """By the days that 100ms still has it: how many recordings a rule keeps after the change, and
+    none."""
     recoverable: tuple[str, ...]
     """Stores of which what is deleted can still be read for a while."""
     tool: str

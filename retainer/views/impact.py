@@ -25,7 +25,7 @@ from retainer.views.page import (
     Table,
 )
 from retainer.views.units import Cell, Weighed, Weight, many, moment, relative, since, size, span
-from retainer.views.words import cost_of, listed
+from retainer.views.words import cliff_section, cost_of, listed
 
 WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
@@ -97,6 +97,8 @@ def _charts(told: Impact) -> Iterator[Section]:
         caption = "Bytes of copies whose time is over, by month"
         bars = Bars(caption, "bytes", (told.base, "this change"), ends)
         yield Section("What ends when (24 months)", (bars,))
+    if told.cliff:
+        yield cliff_section(told.cliff)
     yield from _by_type(told)
 
 

@@ -29,6 +29,7 @@ from retainer.views.words import (
     IN_DOUBT,
     ORIGINS,
     OTHERS,
+    cliff_section,
     cost_of,
     deadline,
     few,
@@ -115,12 +116,7 @@ def _charts(view: Overview) -> Iterator[Section]:
     if charts is None:
         return
     if charts.cliff:
-        days = tuple(
-            (many(day, "day"), (float(kept), float(none))) for day, kept, none in charts.cliff
-        )
-        caption = "Recordings at 100ms, by the days until it drops them"
-        bars = Bars(caption, "count", ("a rule keeps it", "no rule keeps it"), days)
-        yield Section("The cliff: what leaves 100ms", (bars,))
+        yield cliff_section(charts.cliff)
     if charts.months:
         ends = tuple((month, (float(size),)) for month, _, size in charts.months)
         bars = Bars("Bytes of copies whose time is over, by month", "bytes", ("bytes",), ends)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
-from retainer.views.page import Block, Column, Note, Prose, Reading, Sign, Table
-from retainer.views.units import Cell, dollars, moment, relative, shown_cell, span
+from retainer.views.page import Bars, Block, Column, Note, Prose, Reading, Section, Sign, Table
+from retainer.views.units import Cell, dollars, many, moment, relative, shown_cell, span
 
 BECAUSE = {
     "hold": "a hold may cover them",
@@ -75,6 +75,14 @@ def cost_of(more: float) -> str:
     if abs(more) < 0.01:
         return "costs as much a month as before"
     return f"costs about {dollars(abs(more))} a month {'more' if more > 0 else 'less'}"
+
+
+def cliff_section(cliff: Sequence[tuple[int, int, int]]) -> Section:
+    """What leaves 100ms by itself, by the days until then."""
+    days = tuple((many(day, "day"), (float(kept), float(none))) for day, kept, none in cliff)
+    caption = "Recordings at 100ms, by the days until it drops them"
+    bars = Bars(caption, "count", ("a rule keeps it", "no rule keeps it"), days)
+    return Section("The cliff: what leaves 100ms", (bars,))
 
 
 ALL_ROWS = "`retainer show PLAN --format json` lists every one"
