@@ -12,6 +12,7 @@ it, see pyproject.toml).
     cli/            each command, in a few lines; only here is anything printed, only here are
                     errors caught (process): start, check, plans, ahead, applies, copies; what they
                     share: project, options, printing
+    voice.py        what goes on, on stderr: sentences, or JSON lines
     progress.py     how long work goes on, on stderr
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here

@@ -139,9 +139,7 @@ def prepare(
     if moment_of(header.expires) <= now:
         raise PlanRefused(f"the plan expired at {header.expires}", hint=again)
     if header.policy_digest != policy_digest(policies, settings):
-        raise PlanRefused(
-            "rules, erasures, stores or the time zone have changed since the plan", hint=again
-        )
+        raise PlanRefused(f"{_changed(header, policies)} since the plan was made", hint=again)
     held_back = [
         *header.held_back,
         *_over_by_now(plan, settings, policies.ending(), journal, ((), ()), now),
@@ -574,6 +572,21 @@ class World:
     stop: Stop
 
 
+def _changed(header: Header, policies: Policies) -> str:
+    """Which rules and erasures are others than a plan was made with."""
+    then = {item.id: item.digest for item in header.items if item.kind != "hold"}
+    now = {item.id: item_digest(item) for item in policies.items() if not isinstance(item, Hold)}
+    found = [
+        *(f"{name} has changed" for name in now if then.get(name, now[name]) != now[name]),
+        *(f"{name} is new" for name in now if name not in then),
+        *(f"{name} is gone" for name in then if name not in now),
+    ]
+    if not found:
+        return "stores, the time zone, accepted copies or hosted buckets have changed"
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"{', '.join(found[:5])}{more}"
+
+
 def carry_out(
     prepared: Prepared,
     world: World,
@@ -839,9 +852,8 @@ def _job(
         if moment_of(plan.header.expires) <= now:
             return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
-            return Recheck(
-                "rules, erasures, stores or the time zone have changed while it was copying", {}
-            )
+            what = _changed(plan.header, current[1]) if current else "the policies became wrong"
+            return Recheck(f"{what} while it was copying", {})
         if current[0].limits != world.settings.limits and (
             over := _over_by_now(
                 plan, current[0], prepared.ending, journal.before, ground.remembers, now

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ from retainer.database import ALWAYS, NEVER, connect, exactly, literal, write_pa
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
+from retainer.model.setting import LAPSE_DAYS
 from retainer.private import private_file
 from retainer.whole import whole
 
@@ -721,6 +722,13 @@ class Action:
     partial: str | None = None
     """Of a copy: why what it is read from is no more than a part, which a person accepted."""
 
+    @property
+    def leaves_at(self) -> datetime | None:
+        """Of a copy of what 100ms alone has: when it leaves; None where that is not known."""
+        if self.deadline is None or self.created is None:
+            return None
+        return self.created + timedelta(days=LAPSE_DAYS)
+
 
 def _said(text: str) -> _Said:
     try:
@@ -1054,8 +1062,8 @@ def overview(
         ),
         totals=tuple(
             connection.execute(
-                "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan GROUP BY "
-                "decision ORDER BY decision"
+                "SELECT decision, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan "
+                "WHERE because IS DISTINCT FROM 'out-of-scope' GROUP BY decision ORDER BY decision"
             ).fetchall()
         ),
         assets_deleted=acted[0],

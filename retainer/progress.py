@@ -3,14 +3,14 @@ need not wait for rich to load)."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retainer.model.printable import printable
 from retainer.views.units import many, size
+from retainer.voice import is_for_people, loudness, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from retainer.planfile import Action
 
 _EVERY_SECONDS = 10.0
+_WAITS_SECONDS = 60.0
+"""Waiting is told at once, and then so often."""
+
+
+class _Waits:
+    """Tells that something waits, a line a minute."""
+
+    def __init__(self) -> None:
+        self._told: float | None = None
+        self._guard = threading.Lock()
+
+    def tell(self, live: Progress | None, sentence: str) -> None:
+        with self._guard:
+            now = time.monotonic()
+            if self._told is not None and now - self._told < _WAITS_SECONDS:
+                return
+            self._told = now
+        _say(live, sentence)
 
 
 class Gathering:
@@ -25,15 +43,16 @@ class Gathering:
 
     def __init__(self, headline: str = "gathering facts…") -> None:
         self._headline = headline
-        self._live = _counters() if sys.stderr.isatty() else None
+        self._live = _counters() if is_for_people() else None
         self._tasks: dict[str, TaskID] = {}
+        self._waits = _Waits()
         self._guard = threading.Lock()
 
     def __enter__(self) -> Gathering:
         if self._live:
             self._live.start()
         else:
-            print(self._headline, file=sys.stderr)  # noqa: T201
+            tell(self._headline)
         return self
 
     def __exit__(
@@ -56,14 +75,16 @@ class Gathering:
         self._live.advance(task, count)
 
     def waiting(self, sentence: str) -> None:
-        _say(self._live, sentence, "dim")
+        self._waits.tell(self._live, sentence)
 
 
 class Applying:
     """Shows a run: bytes, rate, time left, failures. `Watcher` of apply/run.py."""
 
     def __init__(self, copies: int, copy_bytes: int, deletes: int) -> None:
-        self._live = _bar() if sys.stderr.isatty() else None
+        self._live = _bar() if is_for_people() else None
+        self._causes: set[tuple[str, str, str, str]] = set()
+        self._waits = _Waits()
         self._total = copies + deletes
         self._bytes = 0
         self._expected = copy_bytes
@@ -95,7 +116,7 @@ class Applying:
         return
 
     def waiting(self, sentence: str) -> None:
-        _say(self._live, sentence, "dim")
+        self._waits.tell(self._live, sentence)
 
     def bytes(self, count: int) -> None:
         with self._guard:
@@ -114,11 +135,24 @@ class Applying:
             self._live.update(self._task, state=f"{self._ended:,}/{self._total:,}{failures}")
         else:
             self._line()
-        if outcome in ("failed", "skipped"):
+        if outcome in ("failed", "skipped") and self._is_news(action, outcome, sentence or ""):
             _say(
                 self._live,
                 f"{outcome}: {action.decision} {action.asset_id} in {action.store}: {sentence}",
+                level="warning",
+                act=action.decision,
+                asset=action.asset_id,
+                store=action.store,
             )
+
+    def _is_news(self, action: Action, outcome: str, sentence: str) -> bool:
+        """Whether a failure is told when it happens: the first of each cause; the summary has how
+        many there were."""
+        kind = (outcome, action.decision, action.store, sentence.replace(action.asset_id, "…"))
+        with self._guard:
+            is_first = kind not in self._causes
+            self._causes.add(kind)
+        return is_first or loudness() == "verbose"
 
     def _line(self) -> None:
         """Without a terminal, a line every ten seconds."""
@@ -133,20 +167,23 @@ class Applying:
             if rate and self._expected > self._bytes
             else ""
         )
-        print(  # noqa: T201
+        tell(
             f"{self._ended:,}/{self._total:,} done, {size(self._bytes)} of {size(self._expected)}, "
             f"{size(rate)}/s{left}, "
             f"{many(self._failed, 'failure')}",
-            file=sys.stderr,
+            done=self._ended,
+            of=self._total,
+            bytes=self._bytes,
+            failures=self._failed,
         )
 
 
-def _say(live: Progress | None, sentence: str, style: str | None = None) -> None:
-    sentence = printable(sentence)
+def _say(live: Progress | None, sentence: str, **fields: Any) -> None:
+    """Beside a live display as one of its lines, else as any other sentence."""
     if live:
-        live.console.print(sentence, style=style, highlight=False, markup=False)
+        live.console.print(printable(sentence), style="dim", highlight=False, markup=False)
     else:
-        print(sentence, file=sys.stderr)  # noqa: T201
+        tell(sentence, **fields)
 
 
 def _counters() -> Progress:

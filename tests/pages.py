@@ -373,21 +373,25 @@ def run() -> Document:
         copied=25, copied_bytes=5 * 10**8, deleted=3, deleted_bytes=10**8, left_deletes=1
     )
     done.failed = [
-        Trouble("copy", name(n), "cold", f"{name(n)}: 404", "ask 100ms", "s3://hms-eu")
+        Trouble(
+            *("copy", name(n), "cold", f"{name(n)}: 404", "ask 100ms", "s3://hms-eu"),
+            NOW + n * DAY if n < 3 else None,
+        )
         for n in range(7)
     ]
     done.skipped = [Trouble("delete", name(9), "vault", "its object has changed since the plan")]
     done.resting = {
-        "hosted": Resting("100ms answered 503 eight times", "see their status page", False, 4)
+        "hosted": Resting(
+            "100ms answered 503 eight times", "see their status page", False, 4, 1, NOW + DAY
+        )
     }
-    return run_page(done, "tonight.plan", 4)
+    return run_page(done, "tonight.plan", 4, READING)
 
 
 def held_run() -> Document:
     done = Summary(copied=25, copied_bytes=5 * 10**8, left_deletes=4)
-    return run_page(
-        done, "tonight.plan", 4, ["limit count of rule:raw"], "a person lifts it, or it stays so"
-    )
+    held = ["limit count of rule:raw"]
+    return run_page(done, "tonight.plan", 4, READING, held, "a person lifts it, or it stays so")
 
 
 def explanation() -> Document:

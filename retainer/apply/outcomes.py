@@ -54,11 +54,7 @@ class Outcomes:
         `more`: what later runs read of it."""
         self._not_done("failed", action, cause, unknown=unknown, **more)
         with self._guard:
-            self.summary.failed.append(
-                Trouble(
-                    action.decision, action.asset_id, action.store, cause, hint, _bucket_of(action)
-                )
-            )
+            self.summary.failed.append(_trouble(action, cause, hint))
         self.watcher.ended(action, "failed", cause)
 
     def gone(self, action: Action, cause: str) -> None:
@@ -72,11 +68,7 @@ class Outcomes:
     def skipped(self, action: Action, cause: str) -> None:
         self._not_done("skipped", action, cause)
         with self._guard:
-            self.summary.skipped.append(
-                Trouble(
-                    action.decision, action.asset_id, action.store, cause, None, _bucket_of(action)
-                )
-            )
+            self.summary.skipped.append(_trouble(action, cause, None))
         self.watcher.ended(action, "skipped", cause)
 
     def source_changed(self, action: Action, cause: str) -> None:
@@ -264,6 +256,18 @@ class Outcomes:
             self._job.journal.write(
                 "catalogued", store=store, part=part, rows=sorted({row for row, _ in rows})
             )
+
+
+def _trouble(action: Action, cause: str, hint: str | None) -> Trouble:
+    return Trouble(
+        action.decision,
+        action.asset_id,
+        action.store,
+        cause,
+        hint,
+        _bucket_of(action),
+        action.leaves_at,
+    )
 
 
 def _bucket_of(action: Action) -> str:

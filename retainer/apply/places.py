@@ -152,7 +152,7 @@ class Places:
         with self._guard:
             found = next((place for place in places if place in self._summary.resting), None)
             if found is not None:
-                self._summary.resting[found].actions += 1
+                self._summary.resting[found].count(action.leaves_at)
         if found is not None:
             self._outcomes.watcher.ended(action, "resting", None)
         return found is not None
@@ -177,7 +177,7 @@ class Places:
             told = self._summary.impossible.setdefault(
                 action.store, Resting(cause, hint, credentials=False)
             )
-            told.actions += 1
+            told.count(action.leaves_at)
         self._outcomes.impossible(action, cause)
 
     def answered(self, *places: str) -> None:

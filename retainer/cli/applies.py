@@ -12,10 +12,11 @@ from click.exceptions import Exit
 from retainer.cli.group import cli
 from retainer.cli.options import as_fingerprint, form_option
 from retainer.cli.printing import print_page, reading_in
-from retainer.cli.process import EXIT, applying, now, say, stop
+from retainer.cli.process import EXIT, applying, now, stop
 from retainer.cli.project import declared_store, state_of, the_project
 from retainer.errors import CredentialsRefused, Declined, WrongUsage
 from retainer.model.printable import printable
+from retainer.voice import say, tell
 
 if TYPE_CHECKING:
     from retainer.model.rule import Policies
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option(
     "--approve-deletes",
+    allow_from_autoenv=False,
     type=int,
     metavar="N",
     help="Approve the plan's deletes; N must be the plan's own count, or 0 for copies only.",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--restore",
+    allow_from_autoenv=False,
     is_flag=True,
     help=(
         "Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money)."
@@ -72,16 +75,23 @@ def apply(
     from retainer.progress import Applying
     from retainer.views.machine import summary_json
     from retainer.views.plan import until_when
-    from retainer.views.run import run_page
+    from retainer.views.run import beginning, run_page
 
     root, settings, policies = the_project()
     state = state_of(root, settings)
     prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
-    approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
     header = prepared.plan.header
+    reading = reading_in(header.timezone)
+    tell(
+        beginning(
+            header, prepared.plan.fingerprint, prepared.copied_to, prepared.deleted_in, reading
+        )
+    )
+    approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
     needed = prepared.copied_to | prepared.deleted_in.keys()
     stores = wiring.open_stores(settings, needed, stop())
-    with Applying(prepared.copied, header.copy_bytes, prepared.deleted if approved else 0) as shown:
+    deletes = prepared.deleted if approved else 0
+    with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
         world = World(
             settings,
             state,
@@ -105,9 +115,8 @@ def apply(
     if form == "json":
         click.echo(summary_json(done), nl=False)
     else:
-        reading = reading_in(header.timezone)
         until = until_when(header.limits, now(), reading) or ""
-        page = run_page(done, str(path), prepared.deleted, prepared.held_back, until)
+        page = run_page(done, str(path), prepared.deleted, reading, prepared.held_back, until)
         print_page(page, header.timezone, form)
     if done.interrupted:
         raise Exit(EXIT["interrupted"])
@@ -170,6 +179,7 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
 @click.option(
     "--run",
     "run_id",
+    allow_from_autoenv=False,
     metavar="ID",
     help=(
         "The run that holds it, where it is known to be over and its lock is younger than 10 "

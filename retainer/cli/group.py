@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import rich_click as click
+
+from retainer.errors import WrongUsage
+from retainer.voice import speak
 
 click.rich_click.TEXT_MARKUP = "ansi"
 click.rich_click.MAX_WIDTH = 100
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "RETAINER",
+    },
     invoke_without_command=True,
 )
 @click.version_option(package_name="retainer")
+@click.option(
+    "-C",
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Work as if started in this folder.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress; results and errors alone.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell every single failure as it happens.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Of what goes on, on stderr: sentences, or a JSON object a line.",
+)
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(
+    context: click.Context, directory: Path | None, quiet: bool, verbose: bool, log_format: str
+) -> None:
     """Keep what 100ms records: which recordings, where, and for how long, as reviewed policies.
 
     A plan shows what they mean today; apply does exactly what the plan says, and never deletes on a
@@ -26,7 +53,18 @@ def cli(context: click.Context) -> None:
       retainer init; retainer validate    a careful start
       retainer plan --out today.plan
       retainer apply today.plan --approve-deletes 12
+
+    Each option of a command can be given as RETAINER_COMMAND_OPTION too (RETAINER_PLAN_OUT), but
+    for what approves or lifts something.
     """
+    if quiet and verbose:
+        raise WrongUsage("-q and -v do not go together")
+    speak(
+        "quiet" if quiet else "verbose" if verbose else "normal",
+        "json" if log_format == "json" else "text",
+    )
+    if directory is not None:
+        os.chdir(directory)
     help_alone(context)
 
 

@@ -18,9 +18,10 @@ from click.exceptions import Exit
 from retainer.cli.group import cli
 from retainer.cli.options import MAX_CHARS, as_moment, as_span, form_option, only_match
 from retainer.cli.printing import reading_in, written
-from retainer.cli.process import EXIT, now, say
+from retainer.cli.process import EXIT, now
 from retainer.cli.project import gathered, making_at, not_in_the_way, state_of, the_project
 from retainer.errors import CredentialsRefused, FactsIncomplete, RetainerError, WrongUsage
+from retainer.voice import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,23 +48,30 @@ def facts(out: Path) -> None:
     import duckdb
 
     from retainer.inventory.facts import is_snapshot
-    from retainer.planfile import may_be_written, put_in_place
+    from retainer.planfile import may_be_written
     from retainer.private import private_file
 
     root, settings, policies = the_project()
     not_in_the_way(out, root, settings, ".duckdb")
     may_be_written(out, is_snapshot, "a snapshot of facts")
-    gathered(root, settings, policies, out, for_any_policies=True)
-    if out.resolve() != (kept := state_of(root, settings) / "facts.duckdb").resolve():
-        copy = private_file(".duckdb")
-        shutil.copyfile(out, copy)
-        put_in_place(copy, kept)  # the next facts remember by it what rooms were called
-    with duckdb.connect(str(out), read_only=True) as connection:
+    made = private_file(".duckdb")
+    gathered(root, settings, policies, made, for_any_policies=True, before=(out,))
+    for_the_next, copy = state_of(root, settings) / "facts.duckdb", private_file(".duckdb")
+    shutil.copyfile(made, copy)
+    with duckdb.connect(str(made), read_only=True) as connection:
         rows = connection.execute(
             "SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies), "
             "bool_and(complete) FROM listings"
         ).fetchone()
     assert rows is not None
+    is_news = _keep_facts(made, out)
+    if out.resolve() != for_the_next.resolve():
+        _keep_facts(copy, for_the_next)  # the next facts remember by it what rooms were called
+    if not is_news:
+        raise FactsIncomplete(
+            f"a listing did not finish: {out} stays as it was, since all of its listings had",
+            hint="run it again, or remove that file to have what could be read",
+        )
     click.echo(
         f"{rows[0]:,} assets and {rows[1]:,} copies in {out}, with the names of rooms and templates"
     )
@@ -119,6 +127,7 @@ def facts(out: Path) -> None:
 )
 @click.option(
     "--lift",
+    allow_from_autoenv=False,
     multiple=True,
     metavar="LIMIT",
     help="Lift one breached limit or clash, as the plan names it, such as count:store:vault.",
@@ -175,8 +184,10 @@ def plan(
         making = making_at(journal, state, moment, only=match, scope=only, lifts=frozenset(lift))
         made_at = private_file(".plan")
         make_plan(facts, settings, policies, root, making, made_at)
+        # what a plan of its own was made of; nothing else may replace it until its end
+        names = names_of(facts) if with_names or sys.stdout.isatty() else None
         if snapshot is None:
-            put_in_place(facts, state / "facts.duckdb")
+            _keep_facts(facts, state / "facts.duckdb")
     finally:
         if snapshot is None and facts is not None:
             facts.unlink(missing_ok=True)
@@ -190,13 +201,15 @@ def plan(
     else:
         may_be_written(out, is_plan, "a plan")
         put_in_place(made_at, out)
-    names = (
-        names_of(snapshot or state / "facts.duckdb")
-        if made.header.renamed and (with_names or sys.stdout.isatty())
-        else None
-    )
     told = state / "told-losses.json"
-    _show(made, out, form, names, frozenset(_texts_in(told)), max_chars)
+    _show(
+        made,
+        out,
+        form,
+        names if made.header.renamed else None,
+        frozenset(_texts_in(told)),
+        max_chars,
+    )
     if form == "text" and as_of is None and snapshot is None:
         rows = made.connection.execute("SELECT asset_id FROM plan WHERE decision = 'lost'")
         with suppress(OSError), whole(told) as half:
@@ -207,6 +220,18 @@ def plan(
         for which, horizon in ends.items()
     )
     raise Exit(_plan_exit(made, detailed_exitcode, leaves=leaves))
+
+
+def _keep_facts(made: Path, place: Path) -> bool:
+    """Let a new snapshot take the place of the last one, unless a listing of it did not finish and
+    the last one is whole. Says whether it did."""
+    from retainer.inventory.facts import is_complete
+    from retainer.planfile import put_in_place
+
+    if not is_complete(made) and is_complete(place):
+        return False
+    put_in_place(made, place)
+    return True
 
 
 def _only_limits(lifts: tuple[str, ...], settings: Settings, policies: Policies) -> None:

@@ -21,9 +21,9 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.errors import RetainerError, WrongUsage
-from retainer.model.printable import printable
 from retainer.private import forget_private_folder
 from retainer.stop import Stop, Stopped
+from retainer.voice import say, speak
 
 if TYPE_CHECKING:
     from retainer.apply.run import Run
@@ -66,6 +66,7 @@ def main(command: click.Group) -> NoReturn:
     """Run a command line; every error ends here, as a sentence on stderr and its exit code."""
     global _STOP
     _STOP = Stop()
+    speak()
     applying.clear()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # whoever started it has closed it
@@ -99,22 +100,13 @@ def _run(command: click.Group) -> object:
         error.show()
         return WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
     except RetainerError as error:
-        say(f"error: {error.message}")
-        if error.hint:
-            say(f"hint: {error.hint}")
+        say(error.message, "error", error.hint, exit_code=error.exit_code)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         return _unforeseen(error)
-
-
-def say(sentence: str) -> None:
-    """A sentence on stderr, on one line. A stderr that was closed, or a full disk below it, stops
-    nothing."""
-    with suppress(OSError, ValueError):
-        click.echo(printable(sentence), err=True)
 
 
 def _unforeseen(error: Exception) -> int:
@@ -129,9 +121,16 @@ def _unforeseen(error: Exception) -> int:
     )
     text = "".join(traceback.format_exception(error))
     say(
-        f"error: `retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in "
-        f"{Path(last.filename).name}:{last.lineno}"
+        f"`retainer {' '.join(sys.argv[1:2])}` could not go on: {what}{named}, in "
+        f"{Path(last.filename).name}:{last.lineno}",
+        "error",
+        f"run it again; if it stays so, report it{_kept(text)}",
     )
+    return 1
+
+
+def _kept(text: str) -> str:
+    """Write a traceback down, and say where."""
     for folder in _error_folders():
         path = folder / f"error-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.txt"
         try:
@@ -140,13 +139,8 @@ def _unforeseen(error: Exception) -> int:
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
-        say(
-            f"hint: run it again; if it stays so, report it with {path} (read that first: it may "
-            "name recordings)"
-        )
-        return 1
-    say("hint: run it again; if it stays so, report it")
-    return 1
+        return f" with {path} (read that first: it may name recordings)"
+    return ""
 
 
 def _error_folders() -> list[Path]:

@@ -13,6 +13,8 @@ from retainer.errors import PoliciesWrong, WrongUsage
 from retainer.private import keep_private_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from retainer.journal.file import Entry
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
@@ -47,9 +49,16 @@ def state_of(root: Path, settings: Settings) -> Path:
 
 
 def gathered(
-    root: Path, settings: Settings, policies: Policies, out: Path, *, for_any_policies: bool = False
+    root: Path,
+    settings: Settings,
+    policies: Policies,
+    out: Path,
+    *,
+    for_any_policies: bool = False,
+    before: Sequence[Path] = (),
 ) -> None:
-    """Ask 100ms and every store, and leave a snapshot of the facts at `out`."""
+    """Ask 100ms and every store, and leave a snapshot of the facts at `out`. `before`: older ones,
+    besides the last, whose names of rooms are kept."""
     from retainer import wiring
     from retainer.journal.anchors import lost_record
     from retainer.journal.file import read_journal, state_id
@@ -72,7 +81,7 @@ def gathered(
             clock=now,
             known=settings.identities(known),
             judge=lambda anchors: lost_record(anchors, own, journal),
-            before=sorted({state / "facts.duckdb", out}),
+            before=sorted({state / "facts.duckdb", out, *before}),
             progress=shown.rows,
             for_any_policies=for_any_policies,
         )

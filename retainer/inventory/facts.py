@@ -700,6 +700,18 @@ def partial_copies(path: Path, settings: Settings, asset_id: str) -> list[tuple[
         connection.close()
 
 
+def is_complete(path: Path) -> bool:
+    """Whether a snapshot of this format is there in which every listing finished."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            found = connection.execute(
+                "SELECT (SELECT format FROM about), (SELECT bool_and(complete) FROM listings)"
+            ).fetchone()
+    except duckdb.Error:
+        return False
+    return found == (SNAPSHOT_FORMAT, True)
+
+
 def earlier_names(path: Path) -> list[tuple[str, str, str]]:
     """The names of rooms that an older snapshot holds: room id, room or template, name. Raises
     RetainerError when it is damaged."""

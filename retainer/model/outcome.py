@@ -46,6 +46,8 @@ class Trouble:
     hint: str | None = None
     bucket: str = ""
     """Of a copy from 100ms: where its path lies, such as `s3://acme-rec`."""
+    leaves_at: datetime | None = None
+    """When 100ms drops what it alone has."""
 
     @property
     def kind(self) -> tuple[str, str, str, str]:
@@ -137,3 +139,13 @@ class Resting:
     credentials: bool
     """Whether its credentials were refused."""
     actions: int = 0
+    leaving: int = 0
+    """So many of them are copies of what 100ms alone has, and drops."""
+    first_leaves_at: datetime | None = None
+
+    def count(self, leaves_at: datetime | None) -> None:
+        """One more action that was not tried."""
+        self.actions += 1
+        if leaves_at is not None:
+            self.leaving += 1
+            self.first_leaves_at = min(self.first_leaves_at or leaves_at, leaves_at)

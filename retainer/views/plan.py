@@ -762,8 +762,8 @@ def _totals(header: Header, view: Overview) -> Iterator[Block]:
         yield Prose(f"storage then {cost_of(header.monthly)} (an estimate{without})", is_aside=True)
     if view.out_of_scope:
         yield Prose(
-            f"of these, {many(view.out_of_scope, 'action lies', 'actions lie')} outside "
-            "--only, and not in the plan"
+            f"besides, {many(view.out_of_scope, 'action lies', 'actions lie')} outside --only, "
+            "and not in the plan"
         )
 
 

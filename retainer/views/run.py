@@ -3,25 +3,73 @@ step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from retainer.model.outcome import Resting, Summary, Trouble
 from retainer.model.printable import printable, shown
-from retainer.views.page import Block, Command, Document, Note, Prose, Sign
-from retainer.views.units import Weight, many, size
+from retainer.views.page import Block, Command, Document, Note, Prose, Reading, Sign
+from retainer.views.plan import moment_of
+from retainer.views.units import Weight, many, moment, relative, size, span
 from retainer.views.words import few
 
-_ALIKE = 5
-"""So many troubles of one kind are told together."""
+if TYPE_CHECKING:
+    from retainer.planfile import Header
+
+
+def beginning(
+    header: Header,
+    fingerprint: str,
+    copied_to: Collection[str],
+    deleted_in: Mapping[str, int],
+    reading: Reading,
+) -> str:
+    """What an apply is about to do, in a sentence or two: which plan, of which policies and facts,
+    what goes and whether that can be brought back, and what is copied first."""
+    header = header.shown()
+    policies = f"policies {header.git_commit[:7]}" if header.git_commit else "policies"
+    policies += ", with changes that are not committed" * bool(header.git_dirty)
+    gathered = moment_of(header.created)
+    age = f", {span(reading.clock - gathered)} old" if reading.clock else ""
+    facts = f"facts of {moment(gathered, reading.zone)}{age}"
+    copies = (
+        f"{many(header.copies, 'copy', 'copies')} to {_and(sorted(copied_to))} "
+        f"({size(header.copy_bytes)})"
+        if header.copies
+        else "no copies"
+    )
+    if not header.deletes:
+        return f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies}, and no deletes."
+    back = {source.name: source.keeps_deleted for source in header.sources}
+    forever = sorted(store for store in deleted_in if not back.get(store))
+    hidden = [f"{store} {back[store]}" for store in sorted(deleted_in) if back.get(store)]
+    fate = [f"for ever in {_and(forever)}"] if forever else []
+    fate += [f"recoverable in {each}" for each in hidden]
+    last = f", {header.last_copies:,} of them the last copy of a recording"
+    return (
+        f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies} first, then "
+        f"{many(header.deletes, 'delete')} in {_and(sorted(deleted_in))} "
+        f"({size(header.delete_bytes)}{last if header.last_copies else ''}; {'; '.join(fate)})."
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), *names[-1:]] if len(names) > 1 else names)
 
 
 def run_page(
-    done: Summary, path: str, deletes: int, held_back: Sequence[str] = (), until: str = ""
+    done: Summary,
+    path: str,
+    deletes: int,
+    reading: Reading,
+    held_back: Sequence[str] = (),
+    until: str = "",
 ) -> Document:
     """`deletes`: the plan's own count; `held_back`: why none of them could run, and `until` when
     that may stay so."""
     done, path = shown(done), printable(path)
-    told = [*_done(done), *_went_wrong(done)]
+    told = [*_done(done), *_went_wrong(done, reading)]
     if not told:
         told = [Note("=", "plain", "There was nothing to do.")]
     left = _next(done, path, deletes, held_back, until)
@@ -53,19 +101,31 @@ def _done(done: Summary) -> Iterator[Note]:
         yield Note("=", "plain", had)
 
 
-def _went_wrong(done: Summary) -> Iterator[Note]:
+def _leaving(count: int, first: datetime | None, of: int, reading: Reading) -> str:
+    """How many of these leave 100ms, and when the first does."""
+    if not count or first is None:
+        return ""
+    which = "it leaves" if of == 1 else f"{count:,} of them {'leaves' if count == 1 else 'leave'}"
+    when = f"on {moment(first, reading.zone)}"
+    if reading.clock:
+        when += f" ({relative(first, reading.clock)})"
+    return f"; {which} 100ms{', the first' if count > 1 else ''} {when}"
+
+
+def _went_wrong(done: Summary, reading: Reading) -> Iterator[Note]:
     for place, resting in done.resting.items():
         whose = "100ms" if place == "hosted" else place
         yield _resting(
             resting,
             f"{whose} was left alone after it refused, and {many(resting.actions, 'action')} "
-            f"with it: {resting.cause}",
+            f"with it: {resting.cause}{_of_resting(resting, reading)}",
         )
     for lacking in done.impossible.values():
         copies = many(lacking.actions, "copy", "copies")
-        yield _resting(lacking, f"{lacking.cause}: {copies} not possible there")
-    yield from _troubles(done.skipped, "?", "unsure", "was skipped", "were skipped")
-    yield from _troubles(done.failed, "!", "bad", "failed", "failed")
+        leave = _of_resting(lacking, reading)
+        yield _resting(lacking, f"{lacking.cause}: {copies} not possible there{leave}")
+    yield from _troubles(done.skipped, "?", "unsure", "was skipped", "were skipped", reading)
+    yield from _troubles(done.failed, "!", "bad", "failed", "failed", reading)
     for sentence in done.said:
         yield Note("?", "unsure", sentence)
     for store, cause in done.catalog_failures.items():
@@ -86,24 +146,34 @@ def _went_wrong(done: Summary) -> Iterator[Note]:
         )
 
 
+def _of_resting(resting: Resting, reading: Reading) -> str:
+    return _leaving(resting.leaving, resting.first_leaves_at, resting.actions, reading)
+
+
 def _resting(resting: Resting, text: str) -> Note:
     return Note("!", "bad", text, resting.hint)
 
 
 def _troubles(
-    troubles: Sequence[Trouble], sign: Sign, weight: Weight, ended: str, together: str
+    troubles: Sequence[Trouble],
+    sign: Sign,
+    weight: Weight,
+    ended: str,
+    together: str,
+    reading: Reading,
 ) -> Iterator[Note]:
-    """What was not done, each kind of trouble in one place: one cause may concern a whole
-    bucket."""
+    """What was not done, each cause once: how many, the first few, and how many of them leave 100ms
+    before when."""
     kinds: dict[tuple[str, str, str, str], list[Trouble]] = {}
     for each in troubles:
         kinds.setdefault(each.kind, []).append(each)
     for (decision, store, bucket, cause), alike in kinds.items():
-        hint = alike[0].hint
-        if len(alike) < _ALIKE:
-            for each in alike:
-                text = f"{decision} {each.asset_id} in {store} {ended}: {each.cause}"
-                yield Note(sign, weight, text, hint)
+        ends = [each.leaves_at for each in alike if each.leaves_at]
+        leave = _leaving(len(ends), min(ends, default=None), len(alike), reading)
+        if len(alike) == 1:
+            (each,) = alike
+            text = f"{decision} {each.asset_id} in {store} {ended}: {each.cause}{leave}"
+            yield Note(sign, weight, text, each.hint)
             continue
         what = many(len(alike), decision, "copies" if decision == "copy" else f"{decision}s")
         come = f" from {bucket}" if bucket else ""
@@ -111,8 +181,8 @@ def _troubles(
         yield Note(
             sign,
             weight,
-            f"{what}{come} in {store} {together}: {cause}",
-            hint,
+            f"{what}{come} in {store} {together}: {cause}{leave}",
+            alike[0].hint,
             (few(first, len(alike)),),
         )
 
