@@ -14,6 +14,7 @@ it, see pyproject.toml).
                     share: project, options, printing
     voice.py        what goes on, on stderr: sentences, or JSON lines
     progress.py     how long work goes on, on stderr
+    webhook.py      a message to a chat, or to another program
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file
@@ -67,6 +68,7 @@ it, see pyproject.toml).
                     changes, forecast, run, explanation, census, mistakes, outcomes (words: what
                     they share); a renderer for each form: terminal, markdown, html
                                                         ◀ a new form: one file
-                    machine (JSON, CSV), calendar and annotations (CI systems) tell the values
+                    notice (a chat); machine (JSON, CSV), calendar, metrics and annotations (CI)
+                    tell the values themselves
     demo/           a strict stand-in for the 100ms API, and the story that `retainer demo` tells
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,18 @@ def open_stores(
 
 
 def open_api(
-    settings: Settings, on_wait: Callable[[str], None] = lambda _: None, stop: Stop | None = None
+    settings: Settings,
+    on_wait: Callable[[str], None] = lambda _: None,
+    stop: Stop | None = None,
+    patience: timedelta | None = None,
 ) -> HmsApi:
-    """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
-    are none."""
+    """The 100ms API with the credentials of the environment. `patience`: so long one call is tried
+    again at most. Raises CredentialsRefused when there are none."""
     source = settings.source
     return HmsApi(
         source.url,
         credentials(),
-        retry_budget=BUDGET_SECONDS,
+        retry_budget=patience.total_seconds() if patience else BUDGET_SECONDS,
         on_wait=on_wait,
         stop=stop,
         media_hosts=source.media_hosts,
@@ -85,12 +88,15 @@ def open_api(
 
 
 def open_downloads(
-    settings: Settings, on_wait: Callable[[str], None], stop: Stop
+    settings: Settings,
+    on_wait: Callable[[str], None],
+    stop: Stop,
+    patience: timedelta | None = None,
 ) -> tuple[Downloads, Downloads]:
     """The bytes of what 100ms lists; without credentials each of them is refused, and what is
     copied from stores is not. And the same, which give up soon on what fails."""
     try:
-        api = open_api(settings, on_wait, stop)
+        api = open_api(settings, on_wait, stop, patience)
         return api, api.hasty(HASTY_SECONDS)
     except RetainerError as error:
         return NoDownloads(error), NoDownloads(error)

@@ -576,10 +576,17 @@ def test_more_patience_than_the_budget_is_not_given(lab: Lab) -> None:
 
 def test_the_budget_can_be_smaller(lab: Lab) -> None:
     lab.faults.rate_429 = 1.0
-    lab.faults.retry_after = 10
+    lab.faults.retry_after = 20
     with fails(ListingBroken):
         list(lab.client(retry_budget=5.0).assets("chat"))
     assert lab.slept == []
+
+
+def test_where_nobody_is_there_it_is_given_up_in_15_seconds(lab: Lab) -> None:
+    with fails(ListingBroken) as told:
+        list(lab.client(url="http://127.0.0.1:9/v2").assets("chat"))
+    assert "the connection failed (ConnectError), and went on so for 15 s" in str(told[0])
+    assert max(lab.slept) <= 15  # nobody really waits here, so that only single pauses count
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

@@ -10,8 +10,15 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli
-from retainer.cli.options import as_fingerprint, form_option
-from retainer.cli.printing import print_page, reading_in
+from retainer.cli.options import (
+    COMPLETE_STORE,
+    METRICS,
+    PATIENCE,
+    WEBHOOK,
+    as_fingerprint,
+    form_option,
+)
+from retainer.cli.printing import notify, print_page, put, reading_in, told_to
 from retainer.cli.process import EXIT, applying, now, stop
 from retainer.cli.project import declared_store, state_of, the_project
 from retainer.errors import CredentialsRefused, Declined, WrongUsage
@@ -19,6 +26,9 @@ from retainer.model.printable import printable
 from retainer.voice import say, tell
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from retainer.model.outcome import Summary
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings
 
@@ -52,6 +62,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="So many actions at once (32); a store far away takes more, a small machine fewer.",
 )
+@PATIENCE
+@METRICS
+@WEBHOOK
 @form_option()
 def apply(
     path: Path,
@@ -59,6 +72,9 @@ def apply(
     fingerprint: str | None,
     restore: bool,
     workers: int | None,
+    patience: timedelta | None,
+    metrics: Path | None,
+    webhook: str | None,
     form: str,
 ) -> None:
     """Do what a plan says: copies by their deadlines, then deletes. What has changed since is
@@ -74,60 +90,73 @@ def apply(
     from retainer.journal.file import read_journal
     from retainer.progress import Applying
     from retainer.views.machine import summary_json
+    from retainer.views.notice import notice
     from retainer.views.plan import until_when
     from retainer.views.run import beginning, run_page
 
     root, settings, policies = the_project()
-    state = state_of(root, settings)
-    prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
-    header = prepared.plan.header
-    reading = reading_in(header.timezone)
-    tell(
-        beginning(
-            header, prepared.plan.fingerprint, prepared.copied_to, prepared.deleted_in, reading
+    with told_to(webhook, "apply"):
+        state = state_of(root, settings)
+        prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
+        header = prepared.plan.header
+        reading = reading_in(header.timezone)
+        tell(
+            beginning(
+                header, prepared.plan.fingerprint, prepared.copied_to, prepared.deleted_in, reading
+            )
         )
-    )
-    approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
-    needed = prepared.copied_to | prepared.deleted_in.keys()
-    stores = wiring.open_stores(settings, needed, stop())
-    deletes = prepared.deleted if approved else 0
-    with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
-        world = World(
-            settings,
-            state,
-            stores,
-            *wiring.open_downloads(settings, shown.waiting, stop()),
-            now,
-            wiring.clock_of_100ms(settings),
-            lambda: _today(root),
-            stop(),
-        )
-        done = carry_out(
-            prepared,
-            world,
-            watcher=shown,
-            approved=approved,
-            restore=restore,
-            on_run=applying.append,
-            workers=workers,
-        )
+        approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
+        needed = prepared.copied_to | prepared.deleted_in.keys()
+        stores = wiring.open_stores(settings, needed, stop())
+        deletes = prepared.deleted if approved else 0
+        with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
+            world = World(
+                settings,
+                state,
+                stores,
+                *wiring.open_downloads(settings, shown.waiting, stop(), patience),
+                now,
+                wiring.clock_of_100ms(settings),
+                lambda: _today(root),
+                stop(),
+            )
+            done = carry_out(
+                prepared,
+                world,
+                watcher=shown,
+                approved=approved,
+                restore=restore,
+                on_run=applying.append,
+                workers=workers,
+            )
     applying.clear()
+    code = _run_exit(done, held_back=bool(prepared.held_back))
+    until = until_when(header.limits, now(), reading) or ""
+    page = run_page(done, str(path), prepared.deleted, reading, prepared.held_back, until)
     if form == "json":
         click.echo(summary_json(done), nl=False)
     else:
-        until = until_when(header.limits, now(), reading) or ""
-        page = run_page(done, str(path), prepared.deleted, reading, prepared.held_back, until)
         print_page(page, header.timezone, form)
+    if metrics is not None:
+        from retainer.views.metrics import run_metrics
+
+        put(metrics, run_metrics(done, code, now().timestamp()))
+    counts = {"copied": done.copied, "deleted": done.deleted, "failed": len(done.failed)}
+    plan_id = prepared.plan.fingerprint[:12]
+    notify(webhook, notice(page), event="run", exit_code=code, plan=plan_id, **counts)
+    raise Exit(code)
+
+
+def _run_exit(done: Summary, *, held_back: bool) -> int:
+    """The exit code of a run; where several apply: 130 > 11 > 7 > 4."""
     if done.interrupted:
-        raise Exit(EXIT["interrupted"])
+        return EXIT["interrupted"]
     if any(resting.credentials for resting in done.resting.values()):
-        raise Exit(CredentialsRefused.exit_code)
-    if not done.finished:
-        raise Exit(
-            EXIT["held back"]
-            if done.left_deletes and prepared.held_back and not done.failed
-            else EXIT["partly"]
-        )
+        return CredentialsRefused.exit_code
+    if done.finished:
+        return 0
+    only_held = done.left_deletes and held_back and not done.failed
+    return EXIT["held back"] if only_held else EXIT["partly"]
 
 
 def _today(root: Path) -> tuple[Settings, Policies] | None:
@@ -140,30 +169,31 @@ def _today(root: Path) -> tuple[Settings, Policies] | None:
 
 def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
     """Whether a person has approved the deletes, by their number. Nothing else is a yes."""
+    from retainer.views.units import many
+
     if count == 0:
         return False
+    are = "is" if count == 1 else "are"
+    deletes = f"{many(count, 'delete')} of the plan {are}"
     if held_back:
-        say(f"the plan's {count} deletes are held back: {', '.join(held_back)}. Its copies run.")
+        say(f"{deletes} held back: {', '.join(held_back)}. Its copies run.")
         return False
     if approve is not None:
         if approve == 0:
-            say(f"none of the plan's {count} deletes is approved: only its copies run")
+            say(f"{deletes} not approved: only its copies run")
             return False
         if approve != count:
             raise WrongUsage(
-                f"--approve-deletes {approve}, but the plan has {count} deletes",
+                f"--approve-deletes {approve}, but the plan has {many(count, 'delete')}",
                 hint="show the plan again and read them",
             )
         return True
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        say(
-            f"the plan's {count} deletes are not approved (--approve-deletes {count}): only its "
-            "copies run"
-        )
+        say(f"{deletes} not approved (--approve-deletes {count}): only its copies run")
         return False
     typed = click.prompt(
-        f"This plan deletes {count} copies. Type that number to approve, or nothing for copies "
-        "only",
+        f"This plan deletes {many(count, 'copy', 'copies')}. Type that number to approve, or "
+        "nothing for copies only",
         default="",
         show_default=False,
     )
@@ -175,7 +205,7 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
 
 
 @cli.command()
-@click.argument("store")
+@click.argument("store", shell_complete=COMPLETE_STORE)
 @click.option(
     "--run",
     "run_id",

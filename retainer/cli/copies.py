@@ -8,7 +8,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli, help_alone
-from retainer.cli.options import form_option
+from retainer.cli.options import COMPLETE_STORE, form_option
 from retainer.cli.printing import print_page
 from retainer.cli.process import EXIT, now, stop
 from retainer.cli.project import declared_store, gathered, state_of, the_project
@@ -51,7 +51,7 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
 
 
 @cli.command()
-@click.argument("store")
+@click.argument("store", shell_complete=COMPLETE_STORE)
 @form_option()
 def adopt(store: str, form: str) -> None:
     """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred.
@@ -81,7 +81,7 @@ def catalog(context: click.Context) -> None:
 
 
 @catalog.command("rebuild")
-@click.argument("store")
+@click.argument("store", shell_complete=COMPLETE_STORE)
 @form_option()
 def catalog_rebuild(store: str, form: str) -> None:
     """Make the catalog of a store again from its objects alone: their metadata, their manifests and
@@ -96,7 +96,7 @@ def catalog_rebuild(store: str, form: str) -> None:
 
 
 @cli.command()
-@click.argument("store")
+@click.argument("store", shell_complete=COMPLETE_STORE)
 @click.option(
     "--sample",
     type=click.FloatRange(0, 100, min_open=True),

@@ -9,12 +9,56 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from retainer.errors import WrongUsage
+from retainer.errors import RetainerError, WrongUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from retainer.model.rule import Match
+    from retainer.model.rule import Match, Policies
+    from retainer.model.setting import Settings
+
+
+def _as_wait(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> timedelta | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,3})(s|m|min|h)", value)
+    if found is None:
+        raise click.BadParameter(f"`{value}` is no time to wait; write 90s, 10m or 1h")
+    unit = {"s": "seconds", "h": "hours"}.get(found[2], "minutes")
+    return timedelta(**{unit: int(found[1])})
+
+
+PATIENCE = click.option(
+    "--patience",
+    callback=_as_wait,
+    metavar="D",
+    help="So long a call to 100ms that fails is tried again (2m); 15 s where nobody is there.",
+)
+METRICS = click.option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write metrics for Prometheus there, as node_exporter's textfile collector reads them.",
+)
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    from retainer.webhook import check_address
+
+    if value:
+        check_address(value)
+    return value or None
+
+
+WEBHOOK = click.option(
+    "--webhook",
+    envvar="RETAINER_WEBHOOK",
+    callback=_checked,
+    metavar="URL",
+    help="Tell a webhook how it ended; better as RETAINER_WEBHOOK, since the address is a secret.",
+)
 
 
 ANNOTATED = click.option(
@@ -115,3 +159,47 @@ MAX_CHARS = click.option(
     metavar="N",
     help="Markdown is at most so long (60000): lists are cut first, counts and totals stay.",
 )
+
+
+def _completing(names: Callable[[Settings, Policies], Iterable[str]]) -> Callable[..., list[str]]:
+    """Completes what a project declares; nothing where it cannot be read."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+        from retainer.settings import find_root, load_project
+
+        try:
+            root = find_root(Path.cwd())
+            if root is None:
+                return []
+            settings, policies, _ = load_project(root)
+            return sorted(name for name in names(settings, policies) if name.startswith(begun))
+        except RetainerError:
+            return []
+
+    return complete
+
+
+COMPLETE_STORE = _completing(lambda settings, _: (store.name for store in settings.stores))
+
+
+def limits_of(settings: Settings, policies: Policies) -> list[str]:
+    """What `--lift` can be given in a project."""
+    from retainer.plan.limits import liftable
+
+    return sorted(
+        liftable(
+            (store.name for store in settings.stores),
+            [*(rule.id for rule in policies.rules), *(each.id for each in policies.erasures)],
+            (rule.id for rule in policies.rules if rule.at_most),
+        )
+    )
+
+
+COMPLETE_LIMIT = _completing(limits_of)
+
+
+def complete_code(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Completes a diagnostic code."""
+    from retainer.policy.codes import CODES
+
+    return [code for code in CODES if code.startswith(begun.upper())]

@@ -10,14 +10,25 @@ import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli
-from retainer.cli.options import MAX_CHARS, as_moment, as_span, form_option, only_match
-from retainer.cli.printing import reading_in, written
+from retainer.cli.options import (
+    COMPLETE_LIMIT,
+    MAX_CHARS,
+    METRICS,
+    PATIENCE,
+    WEBHOOK,
+    as_moment,
+    as_span,
+    form_option,
+    limits_of,
+    only_match,
+)
+from retainer.cli.printing import notify, put, reading_in, told_to, written
 from retainer.cli.process import EXIT, now
 from retainer.cli.project import gathered, making_at, not_in_the_way, state_of, the_project
 from retainer.errors import CredentialsRefused, FactsIncomplete, RetainerError, WrongUsage
@@ -38,7 +49,8 @@ if TYPE_CHECKING:
     required=True,
     help="The snapshot to write (one DuckDB file).",
 )
-def facts(out: Path) -> None:
+@PATIENCE
+def facts(out: Path, patience: timedelta | None) -> None:
     """Gather what exists into a snapshot, so that a plan elsewhere needs no credentials and no
     connection.
 
@@ -55,7 +67,9 @@ def facts(out: Path) -> None:
     not_in_the_way(out, root, settings, ".duckdb")
     may_be_written(out, is_snapshot, "a snapshot of facts")
     made = private_file(".duckdb")
-    gathered(root, settings, policies, made, for_any_policies=True, before=(out,))
+    gathered(
+        root, settings, policies, made, for_any_policies=True, before=(out,), patience=patience
+    )
     for_the_next, copy = state_of(root, settings) / "facts.duckdb", private_file(".duckdb")
     shutil.copyfile(made, copy)
     with duckdb.connect(str(made), read_only=True) as connection:
@@ -128,6 +142,7 @@ def facts(out: Path) -> None:
 @click.option(
     "--lift",
     allow_from_autoenv=False,
+    shell_complete=COMPLETE_LIMIT,
     multiple=True,
     metavar="LIMIT",
     help="Lift one breached limit or clash, as the plan names it, such as count:store:vault.",
@@ -138,6 +153,9 @@ def facts(out: Path) -> None:
     is_flag=True,
     help="Tell the names of rooms that were renamed, also without a terminal.",
 )
+@PATIENCE
+@METRICS
+@WEBHOOK
 @form_option("jsonl", "csv", "gitlab")
 @MAX_CHARS
 def plan(
@@ -150,6 +168,9 @@ def plan(
     fail_if_lapsing: timedelta | None,
     lift: tuple[str, ...],
     with_names: bool,
+    patience: timedelta | None,
+    metrics: Path | None,
+    webhook: str | None,
     form: str,
     max_chars: int | None,
 ) -> None:
@@ -158,10 +179,9 @@ def plan(
     Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb
     --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
-    from retainer.journal.file import read_journal
-    from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
-    from retainer.planning import make_plan, names_of
-    from retainer.private import private_file
+    from retainer.planfile import is_plan, may_be_written, overview, put_in_place, read_plan
+    from retainer.views.notice import notice
+    from retainer.views.plan import moment_of, plan_page
     from retainer.whole import whole
 
     root, settings, policies = the_project()
@@ -172,25 +192,17 @@ def plan(
     if out is not None:
         not_in_the_way(out, root, settings, ".plan")
         may_be_written(out, is_plan, "a plan")
-    journal = read_journal(state)
-    facts = snapshot
-    try:
-        if facts is None:
-            # Of its own until the plan is made of it: another plan in this project may be gathering
-            # too.
-            facts = private_file(".duckdb")
-            gathered(root, settings, policies, facts)
-        moment = as_of or now()
-        making = making_at(journal, state, moment, only=match, scope=only, lifts=frozenset(lift))
-        made_at = private_file(".plan")
-        make_plan(facts, settings, policies, root, making, made_at)
-        # what a plan of its own was made of; nothing else may replace it until its end
-        names = names_of(facts) if with_names or sys.stdout.isatty() else None
-        if snapshot is None:
-            _keep_facts(facts, state / "facts.duckdb")
-    finally:
-        if snapshot is None and facts is not None:
-            facts.unlink(missing_ok=True)
+    with told_to(webhook, "plan"):
+        made_at, names = _made(
+            (root, settings, policies),
+            snapshot,
+            as_of,
+            wants_names=with_names or sys.stdout.isatty(),
+            patience=patience,
+            only=match,
+            scope=only,
+            lifts=frozenset(lift),
+        )
     made = read_plan(made_at)
     if out is None:
         # A name of its own, so that a plan which is being applied is never written over; the link
@@ -216,10 +228,68 @@ def plan(
             half.write_text(json.dumps(sorted({asset_id for (asset_id,) in rows.fetchall()})))
     ends = {"leaves_at IS NOT NULL": fail_if_at_risk, "because = 'not-kept'": fail_if_lapsing}
     leaves = any(
-        horizon is not None and _leaves(made, which, moment + horizon)
+        horizon is not None and _leaves(made, which, moment_of(made.header.as_of) + horizon)
         for which, horizon in ends.items()
     )
-    raise Exit(_plan_exit(made, detailed_exitcode, leaves=leaves))
+    code = _plan_exit(made, detailed_exitcode, leaves=leaves)
+    if metrics is not None:
+        from retainer.views.metrics import plan_metrics
+
+        put(metrics, plan_metrics(made.header, overview(made, 1)))
+    if webhook is not None and code in _WORRYING:
+        page = plan_page(
+            made.header,
+            overview(made, 1),
+            reading_in(settings.timezone),
+            made.fingerprint,
+            str(out),
+        )
+        facts_of = {"plan": made.fingerprint[:12], "copies": made.header.copies}
+        facts_of["deletes"] = made.header.deletes
+        notify(webhook, notice(page), event="plan", exit_code=code, **facts_of)
+    raise Exit(code)
+
+
+def _made(
+    project: tuple[Path, Settings, Policies],
+    snapshot: Path | None,
+    as_of: datetime | None,
+    *,
+    wants_names: bool,
+    patience: timedelta | None,
+    **making: Any,
+) -> tuple[Path, Mapping[tuple[str, str], list[str]] | None]:
+    """Make a plan from a snapshot, or from facts that are gathered for it; where it lies, and the
+    names of rooms where somebody wants them."""
+    from retainer.journal.file import read_journal
+    from retainer.planning import make_plan, names_of
+    from retainer.private import private_file
+
+    root, settings, policies = project
+    state = state_of(root, settings)
+    journal = read_journal(state)
+    facts = snapshot
+    try:
+        if facts is None:
+            # Of its own until the plan is made of it: another plan in this project may be
+            # gathering too.
+            facts = private_file(".duckdb")
+            gathered(root, settings, policies, facts, patience=patience)
+        made_at = private_file(".plan")
+        # the clock is read once all is gathered, so that nothing of it is of the future
+        making_now = making_at(journal, state, as_of or now(), **making)
+        make_plan(facts, settings, policies, root, making_now, made_at)
+        names = names_of(facts) if wants_names else None
+        if snapshot is None:
+            _keep_facts(facts, state / "facts.duckdb")
+        return made_at, names
+    finally:
+        if snapshot is None and facts is not None:
+            facts.unlink(missing_ok=True)
+
+
+_WORRYING = (4, 8, 11, 12)
+"""The exit codes of a plan that somebody should hear of."""
 
 
 def _keep_facts(made: Path, place: Path) -> bool:
@@ -236,14 +306,9 @@ def _keep_facts(made: Path, place: Path) -> bool:
 
 def _only_limits(lifts: tuple[str, ...], settings: Settings, policies: Policies) -> None:
     """Raises WrongUsage for what no limit is called: it would lift nothing, without a word."""
-    from retainer.plan.limits import liftable
     from retainer.policy.diagnostics import nearest
 
-    known = liftable(
-        (store.name for store in settings.stores),
-        [*(rule.id for rule in policies.rules), *(each.id for each in policies.erasures)],
-        (rule.id for rule in policies.rules if rule.at_most),
-    )
+    known = limits_of(settings, policies)
     for lift in lifts:
         if lift not in known:
             close = nearest(lift, known)

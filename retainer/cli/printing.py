@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from click.exceptions import Exit
 
 from retainer.cli.process import now
 from retainer.errors import PoliciesWrong, RetainerError, WrongUsage
+from retainer.model.printable import printable
+from retainer.voice import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,3 +113,26 @@ def fail_on(mistakes: list[Diagnostic]) -> None:
         print_page(mistakes_page(mistakes), "UTC", err=True)
     if any(not mistake.is_warning for mistake in mistakes):
         raise Exit(PoliciesWrong.exit_code)
+
+
+@contextmanager
+def told_to(webhook: str | None, command: str) -> Iterator[None]:
+    """An error that ends a command is told to a webhook too: nobody may look at the night's log."""
+    try:
+        yield
+    except RetainerError as error:
+        text = printable(f"retainer {command}: {error.told}")
+        notify(webhook, text, event="error", exit_code=error.exit_code)
+        raise
+
+
+def notify(webhook: str | None, text: str, **facts: Any) -> None:
+    """Tell a webhook, where there is one. That it cannot be told is said, and changes nothing."""
+    from retainer.webhook import send
+
+    if webhook is None:
+        return
+    try:
+        send(webhook, text, facts)
+    except RetainerError as error:
+        say(error.message, "warning")

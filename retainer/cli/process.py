@@ -90,7 +90,7 @@ def main(command: click.Group) -> NoReturn:
 
 def _run(command: click.Group) -> object:
     try:
-        return command.main(standalone_mode=False)
+        return command.main(prog_name="retainer", standalone_mode=False)
     except Exit as leave:
         return leave.exit_code
     except (click.Abort, KeyboardInterrupt, Stopped):

@@ -14,6 +14,7 @@ from retainer.private import keep_private_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from retainer.journal.file import Entry
     from retainer.model.rule import Policies
@@ -56,6 +57,7 @@ def gathered(
     *,
     for_any_policies: bool = False,
     before: Sequence[Path] = (),
+    patience: timedelta | None = None,
 ) -> None:
     """Ask 100ms and every store, and leave a snapshot of the facts at `out`. `before`: older ones,
     besides the last, whose names of rooms are kept."""
@@ -69,7 +71,7 @@ def gathered(
     state = state_of(root, settings)
     journal, own, known = read_journal(state), state_id(state), known_stores(state)
     with Gathering() as shown:
-        api = wiring.open_api(settings, shown.waiting, stop())
+        api = wiring.open_api(settings, shown.waiting, stop(), patience)
         readers = [wiring.open_reader(store, stop()) for store in settings.stores]
         listings = gather(
             settings,

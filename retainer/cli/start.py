@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from retainer.cli.group import cli
+from retainer.cli.options import complete_code
 from retainer.cli.printing import terminal_page
 from retainer.cli.process import stop
 from retainer.cli.project import the_project
@@ -236,7 +237,7 @@ def schema(form: str) -> None:
 
 
 @cli.command("help")
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=complete_code)
 def help_(code: str | None) -> None:
     """Explain a diagnostic code. Without one, list them all.
 
@@ -259,6 +260,21 @@ def help_(code: str | None) -> None:
     click.echo(
         terminal_page().wrapped(f"{code.upper()}: {title}") + "\n\n" + terminal_page().wrapped(text)
     )
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete commands, options, stores, limits and codes.
+
+    Examples: `retainer completion bash > ~/.local/share/bash-completion/completions/retainer`,
+    `retainer completion zsh > ~/.zfunc/_retainer`
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None  # click has these three
+    click.echo(found(cli, {}, "retainer", "_RETAINER_COMPLETE").source())
 
 
 @cli.command()

@@ -100,7 +100,7 @@ class Listing:
             "bytes": self.bytes,
             "strays": self.strays,
             "stray_bytes": 0,
-            "note": "; ".join(self.notes) or None,
+            "note": "; ".join(dict.fromkeys(self.notes)) or None,
             "identity": self.identity,
             "customer": self.customer,
             "skew_seconds": self.skew,

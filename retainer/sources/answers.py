@@ -28,7 +28,11 @@ class Spent(Exception):
 
 
 class Unanswered(Exception):
-    """No whole answer came; its text is the kind of failure."""
+    """No whole answer came; its text is the kind of failure. `nobody`: no server was there."""
+
+    def __init__(self, kind: str, *, nobody: bool = False) -> None:
+        super().__init__(kind)
+        self.nobody = nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Answers:
         except (httpx.HTTPError, httpx.StreamError) as error:
             if time.monotonic() >= _deadline.at:
                 raise Spent(f"an answer did not end within {WHOLE_SECONDS:.0f} s") from None
-            raise Unanswered(type(error).__name__) from None
+            nobody = isinstance(error, httpx.ConnectError)
+            raise Unanswered(type(error).__name__, nobody=nobody) from None
         finally:
             _deadline.at = float("inf")
 

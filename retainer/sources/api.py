@@ -29,7 +29,14 @@ from retainer.ports import Body
 from retainer.sources.answers import Answers, Spent, Unanswered
 from retainer.sources.connections import Connections, is_local
 from retainer.sources.media import Media
-from retainer.sources.patience import BUDGET_SECONDS, Again, Patience, asked_patience, may_pass
+from retainer.sources.patience import (
+    ASKED_TIMES,
+    BUDGET_SECONDS,
+    Again,
+    Patience,
+    asked_patience,
+    may_pass,
+)
 from retainer.sources.words import said_in
 from retainer.stop import Stop
 
@@ -176,7 +183,8 @@ class HmsApi:
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
-        self._patience = Patience(retry_budget, retry_budget, sleep or self._stop.wait, on_wait)
+        asked = retry_budget * ASKED_TIMES
+        self._patience = Patience(retry_budget, asked, sleep or self._stop.wait, on_wait)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)
@@ -303,7 +311,7 @@ class HmsApi:
                     f"100ms {path}: its `url` in retainer.yaml is no address of a server"
                 ) from None
             except Unanswered as error:
-                raise Again(f"the connection failed ({error})") from None
+                raise Again(f"the connection failed ({error})", nobody=error.nobody) from None
             if answer.status == 401 and not fresh and not self._token.ready_made:
                 self._token.drop(token, read_http_date(answer.headers.get("Date")))
                 continue

@@ -14,23 +14,30 @@ import tenacity
 
 from retainer.errors import SourceFailed
 
-BUDGET_SECONDS = 300.0
+BUDGET_SECONDS = 120.0
 """One call is tried again for at most this long; a server that asks for more patience than is left
 gets none."""
 HASTY_SECONDS = 10.0
 """The same, while others are waiting."""
+ASKED_TIMES = 2.5
+"""So many times as long, where the server itself says when to come again."""
+NOBODY_SECONDS = 15.0
+"""The same, where nobody is there to answer: an unknown host, a refused connection."""
 TRIES = 12
 
 Answer = TypeVar("Answer")
 
 
 class Again(Exception):
-    """This call may go through later; `patience` is how long the server asked to wait, in
-    seconds."""
+    """This call may go through later; `patience` is how long the server asked to wait, in seconds;
+    `nobody`: no server was there."""
 
-    def __init__(self, message: str, patience: float | None = None) -> None:
+    def __init__(
+        self, message: str, patience: float | None = None, *, nobody: bool = False
+    ) -> None:
         super().__init__(message)
         self.patience = patience
+        self.nobody = nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Patience:
     all calls; `on_wait` is told in a sentence of every wait."""
 
     budget: float = BUDGET_SECONDS
-    asked_budget: float = BUDGET_SECONDS
+    asked_budget: float = BUDGET_SECONDS * ASKED_TIMES
     sleep: Callable[[float], None] = time.sleep
     on_wait: Callable[[str], None] = lambda _: None
 
@@ -48,6 +55,8 @@ class Patience:
         budget or 12 tries."""
 
         def budget_of(error: BaseException | None) -> float:
+            if isinstance(error, Again) and error.nobody:
+                return min(NOBODY_SECONDS, self.budget)
             asked = isinstance(error, Again) and error.patience is not None
             return self.asked_budget if asked else self.budget
 

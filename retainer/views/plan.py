@@ -654,14 +654,22 @@ def _weakness(source: SourceState) -> str:
 
 
 def _unfinished(header: Header) -> Iterator[Note]:
+    """The listings that did not finish, each cause once."""
+    causes: dict[str, list[SourceState]] = {}
     for source in header.sources:
         if not source.complete:
-            yield Note(
-                "!",
-                "worry",
-                f"{source.name} did not finish after {source.objects:,}: "
-                f"{source.note or 'no reason was given'}",
-            )
+            causes.setdefault(source.note or "no reason was given", []).append(source)
+    for cause, sources in causes.items():
+        names = [source.name for source in sources]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        which = (
+            f"{names[0]} did not finish"
+            if len(names) == 1
+            else f"{len(names)} listings did not finish ({', '.join(names[:5])}{more})"
+        )
+        yield Note(
+            "!", "worry", f"{which} after {sum(each.objects for each in sources):,}: {cause}"
+        )
 
 
 def _limit_value(name: str, value: float) -> str:
