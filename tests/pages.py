@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from datetime import UTC, datetime, timedelta, timezone
 
+import click
+
+from retainer.cli import cli
 from retainer.model.change import (
     Affected,
     Breach,
@@ -525,3 +530,24 @@ PAGES = {
     "outcomes": outcomes,
     "changes": changes,
 }
+
+
+def only_commands(text: str) -> int:
+    """Every command of a page of docs is one that there is, with options that it has; how many
+    there are."""
+    typed = re.findall(r"(?:^|`|&& |\$ )(retainer [^`\n&|#>]+)", text, re.MULTILINE)
+    for line in typed:
+        arguments = shlex.split(line.split("   ")[0])[1:]
+        with cli.make_context("retainer", arguments, resilient_parsing=True) as context:
+            inner, left = context, [*getattr(context, "_protected_args", ()), *context.args]
+            while isinstance(inner.command, click.Group) and left:
+                _, command, left = inner.command.resolve_command(inner, left)
+                assert command is not None, line
+                options = {name for each in command.params for name in each.opts} | {"--help"}
+                told = {word.partition("=")[0] for word in left if word.startswith("--")}
+                assert isinstance(command, click.Group) or told <= options, line
+                inner = command.make_context(
+                    command.name, left, parent=inner, resilient_parsing=True
+                )
+                left = [*getattr(inner, "_protected_args", ()), *inner.args]
+    return len(typed)

@@ -190,9 +190,17 @@ def test_a_truncated_plan_is_refused(due: Project, part: float) -> None:
 
 
 def test_a_plan_is_refused_when_rules_erasures_or_stores_have_changed(due: Project) -> None:
-    for policy in (POLICY | {"rules": POLICY["rules"][:1]}, POLICY | ERASED):
+    for policy, said in (
+        (POLICY | {"rules": POLICY["rules"][:1]}, "raw is gone"),
+        (POLICY | ERASED, "is new"),
+    ):
         due.write(policy)
-        assert "have changed since the plan" in due.run("apply", "p.plan", expect=5).stderr
+        assert f"{said} since the plan was made" in due.run("apply", "p.plan", expect=5).stderr
+    due.write()
+    settings = due.root / "retainer.yaml"
+    settings.write_text(settings.read_text() + "timezone: Asia/Kolkata\n")
+    told = due.run("apply", "p.plan", expect=5).stderr
+    assert "stores, the time zone, accepted copies or hosted buckets have changed since" in told
     due.write()
     assert due.apply("p.plan", "--approve-deletes", "1")["deleted"] == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import click
 import duckdb
 import pytest
 import yaml
+from pages import only_commands
 from project import POLICY, Project, video
 from prometheus_client.parser import text_string_to_metric_families
 
-from retainer.cli import cli
 from retainer.views.metrics import OF_A_PLAN, OF_A_RUN
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
@@ -397,19 +395,4 @@ def test_a_night_with_recordings_at_risk(tonight: Project) -> None:
 
 
 def test_every_command_of_a_runbook_is_one_that_there_is() -> None:
-    typed = re.findall(r"(?:^|`)(retainer [^`\n]+)", RUNBOOKS, re.MULTILINE)
-    assert len(typed) > 12
-    for line in typed:
-        arguments = shlex.split(line)[1:]
-        with cli.make_context("retainer", arguments, resilient_parsing=True) as context:
-            inner, left = context, [*getattr(context, "_protected_args", ()), *context.args]
-            while isinstance(inner.command, click.Group) and left:
-                _, command, left = inner.command.resolve_command(inner, left)
-                assert command is not None, line
-                options = {name for each in command.params for name in each.opts}
-                told = {word.partition("=")[0] for word in left if word.startswith("--")}
-                assert isinstance(command, click.Group) or told <= options | {"--help"}, line
-                inner = command.make_context(
-                    command.name, left, parent=inner, resilient_parsing=True
-                )
-                left = [*getattr(inner, "_protected_args", ()), *inner.args]
+    assert only_commands(RUNBOOKS) > 12
