@@ -21,7 +21,7 @@ from retainer.views.page import (
     Sign,
     Table,
 )
-from retainer.views.units import Cell, Weight, dollars, many, moment, size, span
+from retainer.views.units import Cell, Weight, about, many, moment, size, span
 from retainer.views.words import listed
 
 WHAT: dict[str, tuple[Sign, Weight, str]] = {
@@ -105,9 +105,7 @@ def _verdict(told: Forecast) -> Iterator[Note]:
     now, later = bill(told.lying, 0), bill(told.lying, -1)
     if now or later:
         yield Note(
-            "=",
-            "plain",
-            f"Storage costs about {dollars(now)} a month, and {dollars(later)} in 12 months.",
+            "=", "plain", f"Storage costs {about(now)} a month, and {about(later)} in 12 months."
         )
 
 
@@ -256,7 +254,7 @@ def _dearer(told: Forecast) -> Iterator[Block]:
         yield Note(
             "!",
             "unsure",
-            f"{each.storage_class} in {each.store} costs about {dollars(each.dollars)} more than "
+            f"{each.storage_class} in {each.store} costs {about(each.dollars)} more than "
             f"the standard class for {each.copies:,} of {many(each.of, 'copy', 'copies')}: {when}.",
         )
 

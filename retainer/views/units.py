@@ -63,6 +63,14 @@ def dollars(amount: float) -> str:
     return f"{sign}${amount:.2f}" if amount >= 0.01 else "$0" if not amount else f"under {sign}1 ¢"
 
 
+def about(amount: float) -> str:
+    """The same in a sentence: `about $37`, `under 1 ¢`, `nothing`."""
+    if not amount:
+        return "nothing"
+    told = dollars(amount)
+    return told if told.startswith("under") else f"about {told}"
+
+
 def many(count: int, noun: str, plural: str | None = None) -> str:
     """`1 copy`, `1,200 copies`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

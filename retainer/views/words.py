@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from retainer.views.page import Bars, Block, Column, Note, Prose, Reading, Section, Sign, Table
-from retainer.views.units import Cell, dollars, many, moment, relative, shown_cell, span
+from retainer.views.units import Cell, about, many, moment, relative, shown_cell, span
 
 BECAUSE = {
     "hold": "a hold may cover them",
@@ -74,7 +74,7 @@ def cost_of(more: float) -> str:
     """What changes a month, in dollars."""
     if abs(more) < 0.01:
         return "costs as much a month as before"
-    return f"costs about {dollars(abs(more))} a month {'more' if more > 0 else 'less'}"
+    return f"costs {about(abs(more))} a month {'more' if more > 0 else 'less'}"
 
 
 def cliff_section(cliff: Sequence[tuple[int, int, int]]) -> Section:
