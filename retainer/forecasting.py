@@ -47,9 +47,14 @@ def _forecast(
     snapshot = snapshot_of(connection)
     (unforeseen,) = only_row(
         connection,
-        "SELECT count(DISTINCT asset_no) FROM expected WHERE verdict = 'unknown' "
-        "OR (there AND created IS NULL AND erasure IS NULL) "
-        "OR (verdict = 'due' AND list_has_any(because, ['unknown', 'lock']) AND free_on > 0)",
+        """
+        SELECT count(*) FROM (
+            SELECT asset_no FROM expected WHERE verdict = 'unknown'
+                OR (there AND created IS NULL AND erasure IS NULL)
+                OR (verdict = 'due' AND list_has_any(because, ['unknown', 'lock']) AND free_on > 0)
+            UNION SELECT asset_no FROM member JOIN matched USING (cohort_no) WHERE NOT certain
+        )
+        """,
     )
     lying = tuple(outlook(connection, settings))
     return Forecast(
@@ -82,7 +87,7 @@ def _coming(
     rows = connection.execute(f"""
         SELECT plan, what, coalesce(rule::VARCHAR, ''), store, count(DISTINCT asset_no), count(*),
             coalesce(sum(bytes), 0)::BIGINT, count(DISTINCT asset_no) FILTER (is_last)
-        FROM coming LEFT JOIN names USING (clause_no) WHERE plan <= {days}
+        FROM coming LEFT JOIN names USING (clause_no) WHERE plan < {days}
         GROUP BY ALL ORDER BY ALL
     """).fetchall()
     for plan, what, rule, store, *counts in rows:
@@ -145,7 +150,7 @@ def _once(
     copies = connection.execute(f"""
         SELECT store::VARCHAR, {_is_small(settings)} AS small, source, sum(objects)::BIGINT,
             coalesce(sum(bytes), 0)::BIGINT
-        FROM prospect WHERE copied_on <= {days} GROUP BY ALL
+        FROM prospect WHERE copied_on < {days} GROUP BY ALL
     """).fetchall()
     for name, small, source, objects, size in copies:
         if price := _price(settings, name, small):
@@ -164,7 +169,7 @@ def _once(
                 connection,
                 f"SELECT coalesce(sum(bytes * greatest(0, {price.least_days} - (deleted_on - "
                 f"coalesce(copied_on, -date_diff('day', created, {moment}), 0)))), 0)::DOUBLE "
-                f"FROM prospect WHERE deleted_on <= {days} AND store::VARCHAR = "
+                f"FROM prospect WHERE deleted_on < {days} AND store::VARCHAR = "
                 f"{literal(store.name)} AND {_is_small(settings)} = {small}",
             )
             spend(store.name, 3, price.monthly(early) / MONTH_DAYS)
@@ -198,7 +203,7 @@ def _dearer(
             f"SELECT count(*) FILTER ({dear} > {plain}), count(*), "
             f"coalesce(sum({dear} - {plain}) FILTER ({dear} > {plain}), 0)::DOUBLE, "
             "coalesce(avg(bytes), 0)::DOUBLE, coalesce(avg(objects), 1)::DOUBLE "
-            f"FROM prospect WHERE copied_on <= {days} AND bytes > 0 AND store::VARCHAR = "
+            f"FROM prospect WHERE copied_on < {days} AND bytes > 0 AND store::VARCHAR = "
             f"{literal(store.name)} AND NOT {_is_small(settings)}",
         )
         if copies:

@@ -29,6 +29,10 @@ def loudness() -> Loudness:
     return _loudness
 
 
+def is_json() -> bool:
+    return _form == "json"
+
+
 def is_for_people() -> bool:
     """Whether a live display makes sense on a terminal."""
     return _form == "text" and _loudness != "quiet" and sys.stderr.isatty()

@@ -4,9 +4,9 @@ no sentence has it."""
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from retainer.errors import RetainerError, WrongUsage
 
@@ -17,14 +17,15 @@ _SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
 
 def check_address(url: str) -> None:
     """Raises WrongUsage for what no message should be sent to: no https, but on this machine."""
+    import httpx
+
     try:
-        parts = urlsplit(_bare(url))
-        host = parts.hostname or ""
-    except ValueError:
+        told = httpx.URL(_bare(url))
+    except Exception:  # whatever it stumbles over may hold the address
         raise WrongUsage("the webhook is no address", hint=_HINT) from None
-    if parts.scheme == "https" and host:
+    if told.scheme == "https" and told.host:
         return
-    if parts.scheme == "http" and _is_this_machine(host):
+    if told.scheme == "http" and _is_this_machine(told.host):
         return
     raise WrongUsage("the webhook is no https address", hint=_HINT)
 
@@ -56,11 +57,23 @@ def send(url: str, text: str, facts: Mapping[str, Any]) -> None:
     import httpx
 
     check_address(url)
-    is_slack = url.startswith("slack+") or urlsplit(url).hostname in _SLACK_HOSTS
+    is_slack = url.startswith("slack+") or httpx.URL(url).host in _SLACK_HOSTS
     body = {"text": _for_slack(text)} if is_slack else {"text": text, **facts}
-    try:
-        answer = httpx.post(_bare(url), json=body, timeout=SECONDS, follow_redirects=False)
-    except httpx.HTTPError as error:
-        raise RetainerError(f"the webhook could not be told: {type(error).__name__}") from None
-    if not answer.is_success:
-        raise RetainerError(f"the webhook was told, and answered {answer.status_code}")
+    answered: list[int | str] = []
+
+    def post() -> None:
+        try:
+            with httpx.stream("POST", _bare(url), json=body, timeout=SECONDS) as answer:
+                answered.append(answer.status_code)
+        except Exception as error:  # its words may hold the address
+            answered.append(type(error).__name__)
+
+    # one that drips its answer is given up too: a timeout of httpx's is for each read
+    sender = threading.Thread(target=post, daemon=True)
+    sender.start()
+    sender.join(SECONDS)
+    told = answered[0] if answered else f"no answer within {SECONDS:.0f} s"
+    if isinstance(told, str):
+        raise RetainerError(f"the webhook could not be told: {told}")
+    if not 200 <= told < 300:
+        raise RetainerError(f"the webhook was told, and answered {told}")

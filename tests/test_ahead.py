@@ -139,7 +139,7 @@ def test_the_forms_tell_the_same_days(kept: Project) -> None:
     again = Calendar.from_ical(kept.run("forecast", "--format", "ics").stdout)
     assert [e["uid"] for e in again.walk("VEVENT")] == [e["uid"] for e in events]
     text = " ".join(kept.run("forecast").stdout.split())
-    assert "3 copies (9.07 kB) will be deleted" in text and "deleted raw uploads 3" in text
+    assert "3 copies (9.07 kB) will be due for deletion" in text and "deleted raw uploads 3" in text
     told_of = kept.run("forecast", "--format", "html", "--out", "f.html").stdout
     assert told_of == "" and "What lies where" in (kept.root / "f.html").read_text()
 

@@ -92,7 +92,7 @@ def test_an_apply_begins_by_saying_what_it_will_do(due: Project) -> None:
     done = due.run("apply", "p.plan", "--approve-deletes", str(plan["header"]["deletes"]))
     first = words(done.stderr)
     assert first.startswith(f"Plan {plan['fingerprint'][:12]} (policies; facts of ")
-    assert "no copies first, then 1 delete in uploads (3.02 kB; for ever in uploads)." in first
+    assert ": 1 delete in uploads (3.02 kB; for ever in uploads)." in first
     assert "Plan " not in due.run("-q", "apply", "p.plan", expect=5).stderr
 
 
@@ -176,6 +176,33 @@ def test_a_webhook_that_fails_changes_nothing_and_is_said(due: Project, chat: Ch
     due.plan("q.plan")
     done = due.run("apply", "q.plan", "--webhook", "http://127.0.0.1:9/x")
     assert "the webhook could not be told: ConnectError" in done.stderr
+    due.run("plan", "--out", "r.plan")
+    done = due.run("apply", "r.plan", "--webhook", "https://a..b/secret-token")
+    assert "the webhook could not be told" in done.stderr and "secret-token" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["\n", " "])
+def test_a_secret_that_ends_with_its_line_is_that_address(
+    due: Project, chat: Chat, end: str
+) -> None:
+    due.run("apply", "nothing.plan", "--webhook", chat.url + end, expect=5)
+    assert len(chat.told) == 1
+
+
+def test_wrong_policies_are_told_too(due: Project, chat: Chat) -> None:
+    (due.root / "policies" / "rules.yaml").write_text("version: 1\nrules: []\nrulez: []\n")
+    due.run("plan", "--webhook", chat.url, expect=10)
+    assert (chat.told[0]["event"], chat.told[0]["exit_code"]) == ("error", 10)
+
+
+def test_metrics_that_cannot_be_written_change_nothing_of_how_a_run_ends(
+    due: Project, chat: Chat
+) -> None:
+    due.plan("p.plan")
+    words_of = ("--approve-deletes", "1", "--metrics", "nowhere/r.prom", "--webhook", chat.url)
+    done = due.run("apply", "p.plan", *words_of)
+    assert "the metrics: there is no folder nowhere" in done.stderr
+    assert chat.told[0]["deleted"] == 1
 
 
 @pytest.mark.parametrize("url", ["http://example.com/x", "ftp://x", "https://", "http://[::1"])
@@ -234,7 +261,9 @@ def test_a_folder_and_options_can_be_given_otherwise(due: Project) -> None:
     due.run("-C", str(root), "plan")
     assert (root / "named.plan").exists()
     due.root = root
-    due.environment["RETAINER_APPLY_APPROVE_DELETES"] = "1"
+    due.environment |= dict.fromkeys(
+        ("RETAINER_APPLY_APPROVE_DELETES", "RETAINER_VERSION", "RETAINER_HELP"), "1"
+    ) | {"RETAINER_DIRECTORY": str(other), "RETAINER_APPLY_HELP": "1"}
     done = due.run("apply", "named.plan", "--format", "json", expect=7)
     assert json.loads(done.stdout)["deleted"] == 0  # what approves is never taken from there
 

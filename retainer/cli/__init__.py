@@ -6,9 +6,11 @@ from __future__ import annotations
 from typing import NoReturn
 
 from retainer.cli import ahead, applies, check, copies, plans, process, start
-from retainer.cli.group import cli
+from retainer.cli.group import cli, take_from_environment
 
 __all__ = ["ahead", "applies", "check", "cli", "copies", "main", "plans", "process", "start"]
+
+take_from_environment(cli)
 
 
 def main() -> NoReturn:

@@ -18,7 +18,7 @@ from retainer.cli.options import (
     as_fingerprint,
     form_option,
 )
-from retainer.cli.printing import notify, print_page, put, reading_in, told_to
+from retainer.cli.printing import measure, notify, print_page, reading_in, told_to
 from retainer.cli.process import EXIT, applying, now, stop
 from retainer.cli.project import declared_store, state_of, the_project
 from retainer.errors import CredentialsRefused, Declined, WrongUsage
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
 @click.option(
     "--approve-deletes",
-    allow_from_autoenv=False,
     type=int,
     metavar="N",
     help="Approve the plan's deletes; N must be the plan's own count, or 0 for copies only.",
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--restore",
-    allow_from_autoenv=False,
     is_flag=True,
     help=(
         "Ask for archived sources to be restored for a week (bulk tier; takes hours, costs money)."
@@ -94,7 +92,8 @@ def apply(
     from retainer.views.plan import until_when
     from retainer.views.run import beginning, run_page
 
-    root, settings, policies = the_project()
+    with told_to(webhook, "apply"):
+        root, settings, policies = the_project()
     with told_to(webhook, "apply"):
         state = state_of(root, settings)
         prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
@@ -102,7 +101,12 @@ def apply(
         reading = reading_in(header.timezone)
         tell(
             beginning(
-                header, prepared.plan.fingerprint, prepared.copied_to, prepared.deleted_in, reading
+                header,
+                prepared.plan.fingerprint,
+                prepared.copied_to,
+                prepared.deleted_in,
+                reading,
+                held_back=bool(prepared.held_back) or approve_deletes == 0,
             )
         )
         approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
@@ -140,7 +144,7 @@ def apply(
     if metrics is not None:
         from retainer.views.metrics import run_metrics
 
-        put(metrics, run_metrics(done, code, now().timestamp()))
+        measure(metrics, lambda: run_metrics(done, code, now().timestamp()))
     counts = {"copied": done.copied, "deleted": done.deleted, "failed": len(done.failed)}
     plan_id = prepared.plan.fingerprint[:12]
     notify(webhook, notice(page), event="run", exit_code=code, plan=plan_id, **counts)
@@ -209,7 +213,6 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
 @click.option(
     "--run",
     "run_id",
-    allow_from_autoenv=False,
     metavar="ID",
     help=(
         "The run that holds it, where it is known to be over and its lock is younger than 10 "

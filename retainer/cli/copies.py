@@ -11,7 +11,7 @@ from retainer.cli.group import cli, help_alone
 from retainer.cli.options import COMPLETE_STORE, form_option
 from retainer.cli.printing import print_page
 from retainer.cli.process import EXIT, now, stop
-from retainer.cli.project import declared_store, gathered, state_of, the_project
+from retainer.cli.project import declared_store, gathered, keep_facts, state_of, the_project
 from retainer.errors import RetainerError, WrongUsage
 
 if TYPE_CHECKING:
@@ -62,13 +62,16 @@ def adopt(store: str, form: str) -> None:
     Example: `retainer adopt uploads`
     """
     from retainer.cataloguing import adopt as adopted
+    from retainer.private import private_file
 
     root, settings, policies = the_project()
 
     def act(work: Work) -> Census:
-        facts = state_of(root, settings) / "facts.duckdb"
+        facts = private_file(".duckdb")
         gathered(root, settings, policies, facts)
-        return adopted(work, facts, settings)
+        found = adopted(work, facts, settings)
+        keep_facts(facts, state_of(root, settings) / "facts.duckdb")
+        return found
 
     _census(store, form, "adopted", act)
 

@@ -15,11 +15,7 @@ click.rich_click.MAX_WIDTH = 100
 
 
 @click.group(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 100,
-        "auto_envvar_prefix": "RETAINER",
-    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
 @click.version_option(package_name="retainer")
@@ -54,8 +50,8 @@ def cli(
       retainer plan --out today.plan
       retainer apply today.plan --approve-deletes 12
 
-    Each option of a command can be given as RETAINER_COMMAND_OPTION too (RETAINER_PLAN_OUT), but
-    for what approves or lifts something.
+    Most options of a command can be given as RETAINER_COMMAND_OPTION too (RETAINER_PLAN_OUT); not
+    what approves, lifts, shows names, or changes what is worked on.
     """
     if quiet and verbose:
         raise WrongUsage("-q and -v do not go together")
@@ -66,6 +62,30 @@ def cli(
     if directory is not None:
         os.chdir(directory)
     help_alone(context)
+
+
+NOT_FROM_THE_ENVIRONMENT = frozenset(
+    {
+        # what approves, lifts or costs something: a variable outlives what it was meant for
+        *("--approve-deletes", "--lift", "--restore", "--run", "--reason", "--owner"),
+        # what shows names, or changes unseen what is worked on
+        *("--names", "--only", "--facts", "--as-of", "--directory"),
+        *("--help", "--version"),
+    }
+)
+
+
+def take_from_environment(group: click.Group, prefix: str = "RETAINER") -> None:
+    """Let every option of every command be given as RETAINER_COMMAND_OPTION too, by its long name,
+    but for those that must be typed."""
+    for name, command in group.commands.items():
+        called = f"{prefix}_{name.upper().replace('-', '_')}"
+        if isinstance(command, click.Group):
+            take_from_environment(command, called)
+        for option in command.params:
+            long = next((each for each in option.opts if each.startswith("--")), None)
+            if long and long not in NOT_FROM_THE_ENVIRONMENT and option.envvar is None:
+                option.envvar = f"{called}_{long[2:].upper().replace('-', '_')}"
 
 
 def help_alone(context: click.Context) -> None:

@@ -47,6 +47,7 @@ METRICS = click.option(
 def _checked(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     from retainer.webhook import check_address
 
+    value = value.strip() if value else None  # a secret may end with its line
     if value:
         check_address(value)
     return value or None

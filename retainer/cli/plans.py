@@ -28,11 +28,18 @@ from retainer.cli.options import (
     limits_of,
     only_match,
 )
-from retainer.cli.printing import notify, put, reading_in, told_to, written
+from retainer.cli.printing import measure, notify, reading_in, told_to, written
 from retainer.cli.process import EXIT, now
-from retainer.cli.project import gathered, making_at, not_in_the_way, state_of, the_project
+from retainer.cli.project import (
+    gathered,
+    keep_facts,
+    making_at,
+    not_in_the_way,
+    state_of,
+    the_project,
+)
 from retainer.errors import CredentialsRefused, FactsIncomplete, RetainerError, WrongUsage
-from retainer.voice import say
+from retainer.voice import say, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,9 +85,9 @@ def facts(out: Path, patience: timedelta | None) -> None:
             "bool_and(complete) FROM listings"
         ).fetchone()
     assert rows is not None
-    is_news = _keep_facts(made, out)
+    is_news = keep_facts(made, out)
     if out.resolve() != for_the_next.resolve():
-        _keep_facts(copy, for_the_next)  # the next facts remember by it what rooms were called
+        keep_facts(copy, for_the_next)  # the next facts remember by it what rooms were called
     if not is_news:
         raise FactsIncomplete(
             f"a listing did not finish: {out} stays as it was, since all of its listings had",
@@ -141,7 +148,6 @@ def facts(out: Path, patience: timedelta | None) -> None:
 )
 @click.option(
     "--lift",
-    allow_from_autoenv=False,
     shell_complete=COMPLETE_LIMIT,
     multiple=True,
     metavar="LIMIT",
@@ -184,7 +190,8 @@ def plan(
     from retainer.views.plan import moment_of, plan_page
     from retainer.whole import whole
 
-    root, settings, policies = the_project()
+    with told_to(webhook, "plan"):
+        root, settings, policies = the_project()
     _only_limits(lift, settings, policies)
     match = only_match(only)
     state = state_of(root, settings)
@@ -235,7 +242,7 @@ def plan(
     if metrics is not None:
         from retainer.views.metrics import plan_metrics
 
-        put(metrics, plan_metrics(made.header, overview(made, 1)))
+        measure(metrics, lambda: plan_metrics(made.header, overview(made, 1)))
     if webhook is not None and code in _WORRYING:
         page = plan_page(
             made.header,
@@ -280,8 +287,11 @@ def _made(
         making_now = making_at(journal, state, as_of or now(), **making)
         make_plan(facts, settings, policies, root, making_now, made_at)
         names = names_of(facts) if wants_names else None
-        if snapshot is None:
-            _keep_facts(facts, state / "facts.duckdb")
+        if snapshot is None and not keep_facts(facts, state / "facts.duckdb"):
+            tell(
+                "a listing did not finish: explain, impact and forecast go on with the last whole "
+                "facts"
+            )
         return made_at, names
     finally:
         if snapshot is None and facts is not None:
@@ -290,18 +300,6 @@ def _made(
 
 _WORRYING = (4, 8, 11, 12)
 """The exit codes of a plan that somebody should hear of."""
-
-
-def _keep_facts(made: Path, place: Path) -> bool:
-    """Let a new snapshot take the place of the last one, unless a listing of it did not finish and
-    the last one is whole. Says whether it did."""
-    from retainer.inventory.facts import is_complete
-    from retainer.planfile import put_in_place
-
-    if not is_complete(made) and is_complete(place):
-        return False
-    put_in_place(made, place)
-    return True
 
 
 def _only_limits(lifts: tuple[str, ...], settings: Settings, policies: Policies) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from click.exceptions import Exit
 from retainer.cli.process import now
 from retainer.errors import PoliciesWrong, RetainerError, WrongUsage
 from retainer.model.printable import printable
-from retainer.voice import say
+from retainer.voice import Level, is_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,12 @@ def annotate(
 def fail_on(mistakes: list[Diagnostic]) -> None:
     from retainer.views.mistakes import mistakes_page
 
-    if mistakes:
+    if mistakes and is_json():
+        for each in mistakes:
+            level: Level = "warning" if each.is_warning else "error"
+            at = f"{each.file}:{each.span.line}:{each.span.column}"
+            say(each.message, level, each.hint, code=each.code, at_line=at)
+    elif mistakes:
         print_page(mistakes_page(mistakes), "UTC", err=True)
     if any(not mistake.is_warning for mistake in mistakes):
         raise Exit(PoliciesWrong.exit_code)
@@ -124,6 +129,26 @@ def told_to(webhook: str | None, command: str) -> Iterator[None]:
         text = printable(f"retainer {command}: {error.told}")
         notify(webhook, text, event="error", exit_code=error.exit_code)
         raise
+    except Exit as ended:
+        if ended.exit_code == PoliciesWrong.exit_code:
+            text = f"retainer {command}: the policies are wrong, so that nothing was done"
+            notify(webhook, text, event="error", exit_code=ended.exit_code)
+        raise
+    except Exception as error:
+        text = f"retainer {command} could not go on: {type(error).__name__}"
+        notify(webhook, text, event="error", exit_code=1)
+        raise
+
+
+def measure(path: Path | None, text: Callable[[], str]) -> None:
+    """Leave metrics at a path, where one is asked for. That they cannot be is said, and changes
+    nothing of how the command ends."""
+    if path is None:
+        return
+    try:
+        put(path, text())
+    except RetainerError as error:
+        say(f"the metrics: {error.message}", "warning")
 
 
 def notify(webhook: str | None, text: str, **facts: Any) -> None:

@@ -23,7 +23,7 @@ from click.exceptions import Exit
 from retainer.errors import RetainerError, WrongUsage
 from retainer.private import forget_private_folder
 from retainer.stop import Stop, Stopped
-from retainer.voice import say, speak
+from retainer.voice import is_json, say, speak
 
 if TYPE_CHECKING:
     from retainer.apply.run import Run
@@ -97,8 +97,12 @@ def _run(command: click.Group) -> object:
         say("interrupted: what had not ended is left as it was; run the command again")
         return EXIT["interrupted"]
     except click.ClickException as error:
-        error.show()
-        return WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
+        code = WrongUsage.exit_code if isinstance(error, click.UsageError) else 1
+        if is_json():
+            say(error.format_message(), "error", exit_code=code)
+        else:
+            error.show()
+        return code
     except RetainerError as error:
         say(error.message, "error", error.hint, exit_code=error.exit_code)
         return error.exit_code

@@ -156,3 +156,15 @@ def not_in_the_way(out: Path, root: Path, settings: Settings, end: str) -> None:
             f"{out} lies in the state folder, where retainer keeps its record",
             hint=f"name it so that it ends in {end}",
         )
+
+
+def keep_facts(made: Path, place: Path) -> bool:
+    """Let a new snapshot take the place of the last one, unless a listing of it did not finish and
+    the last one is whole. Says whether it did."""
+    from retainer.inventory.facts import is_complete
+    from retainer.planfile import put_in_place
+
+    if not is_complete(made) and is_complete(place):
+        return False
+    put_in_place(made, place)
+    return True

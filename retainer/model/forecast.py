@@ -92,6 +92,7 @@ class Forecast:
     unpriced: tuple[str, ...]
     """Stores whose price is not known."""
     unforeseen: int
-    """Of so many recordings nothing can be said: a date, a lock or a listing is not certain."""
+    """Of so many recordings not all can be said: a date, a lock, a listing, or whether a rule
+    matches is not certain."""
     prices_of: str
     tool: str

@@ -21,6 +21,7 @@ def calendar(told: Forecast) -> str:
     found = Calendar()
     found.add("prodid", f"-//retainer//{told.tool}//EN")
     found.add("version", "2.0")
+    found.add("x-wr-caldesc", "Due by the policies; a limit or a clash may hold deletes back.")
     found.add("x-wr-calname", f"retainer {told.project}".strip())
     for (day, what), group in groupby(
         sorted(told.coming, key=lambda each: (each.day, each.what)),

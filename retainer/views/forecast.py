@@ -30,9 +30,9 @@ WHAT: dict[str, tuple[Sign, Weight, str]] = {
     "leaves": (".", "worry", "leaves 100ms, and no rule keeps it"),
 }
 ASSUMED = (
-    "Assumed: a plan is applied every day and all of it succeeds, no rule changes, and nothing new "
-    "is recorded. Costs are estimates by list prices of {0} or by `prices:` of retainer.yaml; "
-    "regions, discounts and what else a cloud bills are not in them."
+    "Assumed: a plan is applied every day and all of it succeeds, no limit or clash holds a delete "
+    "back, no rule changes, and nothing new is recorded. Costs are estimates by list prices of {0} "
+    "or by `prices:` of retainer.yaml; regions, discounts and what else a cloud bills are not in them."
 )
 SHOWN = 200
 """So many lines of what comes a page has."""
@@ -81,8 +81,8 @@ def _verdict(told: Forecast) -> Iterator[Note]:
         yield Note(
             "-",
             "bad" if last else "plain",
-            f"{many(count, 'copy', 'copies')} ({size(total)}) will be deleted, the first on "
-            f"{first['delete']}{which if last else ''}.",
+            f"{many(count, 'copy', 'copies')} ({size(total)}) will be due for deletion, the first "
+            f"on {first['delete']}{which if last else ''}.",
         )
     count, total, _ = _sum(told, "leaves")
     if count:
@@ -101,7 +101,12 @@ def _verdict(told: Forecast) -> Iterator[Note]:
             f"{first['copy']}.",
         )
     if not told.coming:
-        yield Note("=", "good", f"Nothing will be copied or deleted in {many(told.days, 'day')}.")
+        what = f"copied or deleted in {many(told.days, 'day')}"
+        if told.incomplete or told.unforeseen:
+            text = f"Nothing is known to be {what}, and not all is known."
+            yield Note("?", "unsure", text)
+        else:
+            yield Note("=", "good", f"Nothing will be {what}.")
     now, later = bill(told.lying, 0), bill(told.lying, -1)
     if now or later:
         yield Note(
@@ -266,8 +271,8 @@ def _unknown(told: Forecast) -> Iterator[Block]:
         notes.append(Note("?", "unsure", text))
     if told.unforeseen:
         text = (
-            f"Nothing is foreseen of {many(told.unforeseen, 'recording')} whose date, lock or "
-            "listing is not certain."
+            f"Not all is foreseen of {many(told.unforeseen, 'recording')}: a date, a lock, a "
+            "listing, or whether a rule matches is not certain."
         )
         notes.append(Note("?", "unsure", text))
     if told.unpriced:

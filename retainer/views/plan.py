@@ -665,7 +665,7 @@ def _unfinished(header: Header) -> Iterator[Note]:
         which = (
             f"{names[0]} did not finish"
             if len(names) == 1
-            else f"{len(names)} listings did not finish ({', '.join(names[:5])}{more})"
+            else f"{', '.join(names[:5])}{more}: {len(names)} listings did not finish"
         )
         yield Note(
             "!", "worry", f"{which} after {sum(each.objects for each in sources):,}: {cause}"

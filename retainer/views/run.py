@@ -24,9 +24,12 @@ def beginning(
     copied_to: Collection[str],
     deleted_in: Mapping[str, int],
     reading: Reading,
+    *,
+    held_back: bool = False,
 ) -> str:
     """What an apply is about to do, in a sentence or two: which plan, of which policies and facts,
-    what goes and whether that can be brought back, and what is copied first."""
+    what goes (unless it is held back) and whether that can be brought back, and what is copied
+    first."""
     header = header.shown()
     policies = f"policies {header.git_commit[:7]}" if header.git_commit else "policies"
     policies += ", with changes that are not committed" * bool(header.git_dirty)
@@ -41,14 +44,18 @@ def beginning(
     )
     if not header.deletes:
         return f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies}, and no deletes."
+    if held_back:
+        deletes = many(header.deletes, "delete that is", "deletes that are")
+        return f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies}, and {deletes} held back."
     back = {source.name: source.keeps_deleted for source in header.sources}
     forever = sorted(store for store in deleted_in if not back.get(store))
     hidden = [f"{store} {back[store]}" for store in sorted(deleted_in) if back.get(store)]
     fate = [f"for ever in {_and(forever)}"] if forever else []
     fate += [f"recoverable in {each}" for each in hidden]
     last = f", {header.last_copies:,} of them the last copy of a recording"
+    first = f"{copies} first, then " if header.copies else ""
     return (
-        f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies} first, then "
+        f"Plan {fingerprint[:12]} ({policies}; {facts}): {first}"
         f"{many(header.deletes, 'delete')} in {_and(sorted(deleted_in))} "
         f"({size(header.delete_bytes)}{last if header.last_copies else ''}; {'; '.join(fate)})."
     )
