@@ -34,11 +34,11 @@ def story(tmp_path: Path, api: StandIn) -> tuple[str, str]:
     project = make_project(tmp_path / "acme", api, "local", "")
     api.add_room({"id": ROOM, "name": "sales-weekly"})
     (project.root / "policies" / "rules.yaml").write_text(POLICY)
-    for number, days in enumerate((41, 38, 21)):
+    for number, days in enumerate((41.3, 38.3, 21.3)):
         record(project, f"6544d1e2f3a4b5c6d7e8f91{number}", days, own=True)
     project.run("plan", "--out", "old.plan")
     project.run("apply", "old.plan")
-    for number, days in enumerate((13.4, 4, 2)):
+    for number, days in enumerate((13.4, 4.3, 2.3)):
         record(project, f"6544d1e2f3a4b5c6d7e8f90{number}", days, own=False)
     plan = project.run("plan", "--out", "tonight.plan").stdout
     as_base(project)

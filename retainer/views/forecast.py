@@ -32,7 +32,8 @@ WHAT: dict[str, tuple[Sign, Weight, str]] = {
 ASSUMED = (
     "Assumed: a plan is applied every day and all of it succeeds, no limit or clash holds a delete "
     "back, no rule changes, and nothing new is recorded. Costs are estimates by list prices of {0} "
-    "or by `prices:` of retainer.yaml; regions, discounts and what else a cloud bills are not in them."
+    "or by `prices:` of retainer.yaml; regions, discounts and what else a cloud bills are not in "
+    "them."
 )
 SHOWN = 200
 """So many lines of what comes a page has."""
