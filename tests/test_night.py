@@ -349,7 +349,7 @@ def in_the_runbook(heading: str, *sentences: str) -> None:
 @pytest.fixture
 def tonight(local: Project) -> Project:
     """Two recordings at 100ms, of which one leaves tomorrow, and a plan to copy them."""
-    local.hosted(A, video(1), age=timedelta(days=14))
+    local.hosted(A, video(1), age=timedelta(days=14, minutes=20))
     local.hosted(B, video(2), age=timedelta(days=3))
     local.plan("p.plan")
     return local
