@@ -18,7 +18,7 @@ from retainer.model.price import GIB, MONTH_DAYS, PRICES_OF, STANDARD, Price
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings, Store
 from retainer.plan.ahead import look_ahead
-from retainer.plan.decide import decide
+from retainer.plan.decide import decide, timestamp
 from retainer.planning import Making
 
 
@@ -113,10 +113,9 @@ def outlook(connection: duckdb.DuckDBPyConnection, settings: Settings) -> Iterat
     rows += [(name, False, "", *[size] * (1 + len(PLANS))) for name, size in strays]
     for name, small, kind, *sizes in rows:
         if store := settings.store(name):
-            storage_class = _class(store, small)
-            price = settings.price(store, storage_class or STANDARD)
+            price = _price(settings, name, small)
             monthly = tuple(price.monthly(size) for size in sizes) if price else None
-            yield Lying(name, storage_class, kind, tuple(sizes), monthly)
+            yield Lying(name, _class(store, small), kind, tuple(sizes), monthly)
 
 
 def _class(store: Store, small: bool) -> str:
@@ -159,7 +158,6 @@ def _once(
             spend(source, 1, read.retrieval * size / GIB)
             if not _same_cloud(settings.store(source), settings.store(name)):
                 spend(source, 2, read.egress * size / GIB)
-    moment = f"TIMESTAMP '{now:%Y-%m-%d %H:%M:%S}'"
     for store in settings.stores:
         for small in (False, True):
             price = _price(settings, store.name, small)
@@ -168,7 +166,8 @@ def _once(
             (early,) = only_row(
                 connection,
                 f"SELECT coalesce(sum(bytes * greatest(0, {price.least_days} - (deleted_on - "
-                f"coalesce(copied_on, -date_diff('day', created, {moment}), 0)))), 0)::DOUBLE "
+                f"coalesce(copied_on, -date_diff('day', created, {timestamp(now)}), 0)))), "
+                "0)::DOUBLE "
                 f"FROM prospect WHERE deleted_on < {days} AND store::VARCHAR = "
                 f"{literal(store.name)} AND {_is_small(settings)} = {small}",
             )

@@ -4,7 +4,7 @@ twice at the same moment, and one join."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -53,15 +53,15 @@ def impact(
 ) -> Impact:
     """What `new` treats otherwise than `old` at `making.now`; of each effect the `shown` largest
     copies one by one. Raises RetainerError for facts that cannot be read."""
-    before, was, lay = _side(facts, old, making)
+    before = _side(facts, old, making)
     connection = open_facts(facts, new.settings, dict(making.gone))
     try:
         with whole_facts(facts):
-            after, now, lies = _decided(connection, new, making)
+            after = _decided(connection, new, making)
             told = changes(old.policies, new.policies, old.settings, new.settings)
-            _compare(connection, before, after, told, [hold.id for hold in new.policies.holds])
-            found = _impact(connection, old, new, project, making, (was, now), told, shown)
-            return replace(found, lying_before=lay, lying_after=lies)
+            holds = [hold.id for hold in new.policies.holds]
+            _compare(connection, before.pairs, after.pairs, told, holds)
+            return _impact(connection, old, new, project, making, (before, after), told, shown)
     finally:
         connection.close()
 
@@ -81,12 +81,17 @@ _PAIR = (
 )
 
 
-Decided = tuple[Path, Weighing, tuple[Lying, ...]]
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Every pair of one side, as a Parquet file in the private folder, its limits, and what will
+    lie where."""
+
+    pairs: Path
+    weighing: Weighing
+    lying: tuple[Lying, ...]
 
 
 def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) -> Decided:
-    """Every pair of one side, as a Parquet file in the private folder, its limits, and what will
-    lie where."""
     weighing = weigh(connection, side.settings, side.policies, making)
     # of the recording, whatever the pair: until when holds may freeze it, and whether it is erased
     connection.execute("""
@@ -105,7 +110,7 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
         path,
     )
     look_ahead(connection, making.now)
-    return path, weighing, tuple(outlook(connection, side.settings))
+    return Decided(path, weighing, tuple(outlook(connection, side.settings)))
 
 
 def _compare(
@@ -193,11 +198,11 @@ def _impact(
     new: Side,
     project: str,
     making: Making,
-    weighed: tuple[Weighing, Weighing],
+    decided: tuple[Decided, Decided],
     told: Sequence[Change],
     shown: int,
 ) -> Impact:
-    was, now = weighed
+    was, now = (side.weighing for side in decided)
     assets, pairs = only_row(connection, "SELECT count(DISTINCT asset_id), count(*) FROM changed")
     both = only_row(
         connection,
@@ -254,6 +259,8 @@ def _impact(
         recoverable=snapshot.keep_deleted,
         tool=version("retainer"),
         remembered=now.remembered,
+        lying_before=decided[0].lying,
+        lying_after=decided[1].lying,
         uncertain=tuple(
             (item.id, maybe)
             for item, (_, maybe) in zip(now.items, matches(connection, len(now.items)), strict=True)
@@ -379,7 +386,7 @@ def _freed(was: Weighing, now: Weighing, standing: Standing) -> int:
 
 def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:
     """What ends in each of the next 24 months, on both sides."""
-    until = f"TIMESTAMP '{now:%Y-%m-%d %H:%M:%S}' + INTERVAL 24 MONTH"
+    until = f"{timestamp(now)} + INTERVAL 24 MONTH"
     rows = connection.execute(f"""
         SELECT strftime(until, '%Y-%m') AS month, coalesce(sum(bytes) FILTER (side = 0), 0)::BIGINT,
             coalesce(sum(bytes) FILTER (side = 1), 0)::BIGINT

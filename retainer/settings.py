@@ -73,6 +73,14 @@ def load_settings(root: Path) -> tuple[Settings | None, list[Diagnostic]]:
     return _settings(document, wrong)
 
 
+def state_above(start: Path) -> Path | None:
+    """The state folder of the project that a folder lies in; None where there is none, or where its
+    settings cannot be read. Raises PoliciesWrong, as `find_root`."""
+    root = find_root(start)
+    settings = load_settings(root)[0] if root else None
+    return root / settings.state if root and settings else None
+
+
 def _settings(
     document: Document, wrong: list[Diagnostic]
 ) -> tuple[Settings | None, list[Diagnostic]]:

@@ -452,7 +452,7 @@ def compared(case: generate.Case, other: generate.Case) -> Compared:
         for each in (case, other)
     ]
     decider().decide(case, sides[0].policies, now, case["timezone"])
-    files = [_decided(connection, side, Making(now))[0] for side in sides]
+    files = [_decided(connection, side, Making(now)).pairs for side in sides]
     _compare(connection, *files, changes(sides[0].policies, sides[1].policies))
     called: dict[str, set[tuple[str, str]]] = {}
     rows = connection.execute("SELECT becomes::VARCHAR, asset_id, store FROM changed").fetchall()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from pages import only_commands
@@ -35,11 +35,13 @@ def story(tmp_path: Path, api: StandIn) -> tuple[str, str]:
     api.add_room({"id": ROOM, "name": "sales-weekly"})
     (project.root / "policies" / "rules.yaml").write_text(POLICY)
     for number, days in enumerate((41.3, 38.3, 21.3)):
-        record(project, f"6544d1e2f3a4b5c6d7e8f91{number}", days, own=True)
+        name, content = f"6544d1e2f3a4b5c6d7e8f91{number}", video(number, 5000)
+        project.uploaded(name, content, age=timedelta(days=days))
     project.run("plan", "--out", "old.plan")
     project.run("apply", "old.plan")
     for number, days in enumerate((13.4, 4.3, 2.3)):
-        record(project, f"6544d1e2f3a4b5c6d7e8f90{number}", days, own=False)
+        name, content = f"6544d1e2f3a4b5c6d7e8f90{number}", video(number + 3, 5000)
+        project.hosted(name, content, age=timedelta(days=days))
     plan = project.run("plan", "--out", "tonight.plan").stdout
     as_base(project)
     changed = POLICY.replace("after: 30d", "after: 20d")
@@ -53,30 +55,6 @@ def as_base(project: Project) -> None:
     (base / "policies").mkdir(parents=True)
     for name in ("retainer.yaml", "policies/rules.yaml"):
         (base / name).write_text((project.root / name).read_text())
-
-
-def record(project: Project, name: str, days: float, *, own: bool) -> None:
-    created = datetime.now(UTC) - timedelta(days=days)
-    key = f"beam/{ROOM}/{created:%Y%m%d}/Rec-{name}.mp4"
-    base = project.stores["uploads"].base if own else "s3://hms-prod-eu/5f00/"
-    content = video(int(days), 5000)
-    if own:
-        project.writer("uploads").create(key, iter([content]), len(content), {}, "video/mp4")
-    project.api.add_asset(
-        {
-            "id": name,
-            "room_id": ROOM,
-            "session_id": "5e" + name[2:],
-            "type": "room-composite",
-            "status": "completed",
-            "path": f"{base}{key}",
-            "size": len(content),
-            "duration": 1800,
-            "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
-        },
-        content,
-        hosted=not own,
-    )
 
 
 VARYING = re.compile(

@@ -12,7 +12,7 @@ from click.exceptions import Exit
 
 from retainer.cli.check import tested
 from retainer.cli.group import cli
-from retainer.cli.options import MAX_CHARS, OUT, as_moment, form_option
+from retainer.cli.options import MAX_CHARS, OUT, as_moment, facts_option, form_option
 from retainer.cli.plans import MOST_SHOWN
 from retainer.cli.printing import print_page, put, reading_in, written
 from retainer.cli.process import EXIT, now
@@ -33,12 +33,7 @@ MOST_IN_REPORT = 500
     metavar="REF|DIR",
     help="What to compare with: a commit (origin/main), or a folder with a retainer.yaml.",
 )
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Facts to decide on. Default: those of the last plan, else they are gathered.",
-)
+@facts_option("Facts to decide on. Default: those of the last plan, else they are gathered.")
 @click.option("--as-of", callback=as_moment, metavar="T", help="Decide for this moment.")
 @click.option(
     "--fail-on",
@@ -143,12 +138,7 @@ def _impact_exit(told: Impact, fail_on: tuple[str, ...]) -> int:
 @click.option(
     "--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="So far ahead."
 )
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Facts to look ahead from. Default: those of the last plan, else they are gathered.",
-)
+@facts_option("Facts to look ahead from. Default: those of the last plan, else they are gathered.")
 @form_option("jsonl", "csv", "ics")
 @MAX_CHARS
 @OUT
@@ -174,7 +164,8 @@ def forecast(
 
     root, settings, policies = the_project()
     facts = snapshot or last_facts(root, settings, policies)
-    making = making_at(read_journal(state_of(root, settings)), state_of(root, settings), now())
+    state = state_of(root, settings)
+    making = making_at(read_journal(state), state, now())
     told = foreseen(facts, settings, policies, root.name, making, days)
     if form == "ics":
         from retainer.views.calendar import calendar
@@ -227,12 +218,7 @@ def policy_diff(old: str, new: str | None, form: str) -> None:
 @cli.command()
 @click.argument("asset_id")
 @click.option("--as-of", callback=as_moment, metavar="T", help="Explain it for this moment.")
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Facts to explain from.",
-)
+@facts_option("Facts to explain from.")
 @click.option(
     "--names",
     is_flag=True,

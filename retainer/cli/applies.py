@@ -94,7 +94,6 @@ def apply(
 
     with told_to(webhook, "apply"):
         root, settings, policies = the_project()
-    with told_to(webhook, "apply"):
         state = state_of(root, settings)
         prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
         header = prepared.plan.header
@@ -144,7 +143,7 @@ def apply(
     if metrics is not None:
         from retainer.views.metrics import run_metrics
 
-        measure(metrics, lambda: run_metrics(done, code, now().timestamp()))
+        measure(metrics, run_metrics(done, code, now().timestamp()))
     counts = {"copied": done.copied, "deleted": done.deleted, "failed": len(done.failed)}
     plan_id = prepared.plan.fingerprint[:12]
     notify(webhook, notice(page), event="run", exit_code=code, plan=plan_id, **counts)

@@ -10,7 +10,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli
-from retainer.cli.options import ANNOTATED, OUT
+from retainer.cli.options import ANNOTATED, OUT, facts_option
 from retainer.cli.printing import annotate, fail_on, put, written
 from retainer.cli.process import now
 from retainer.cli.project import project_root, the_project
@@ -58,12 +58,7 @@ def validate(form: str, out: Path | None) -> None:
 
 
 @cli.command()
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Also tell what matches no recording of this snapshot.",
-)
+@facts_option("Also tell what matches no recording of this snapshot.")
 @click.option("--strict", is_flag=True, help="Exit 10 where there is any warning.")
 @ANNOTATED
 @OUT
@@ -105,12 +100,7 @@ def lint(snapshot: Path | None, strict: bool, form: str, out: Path | None) -> No
     is_flag=True,
     help="Also decide each case on both sides of each date of each rule, and say what changes.",
 )
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Answer the files' `assertions:` about the real recordings of this snapshot.",
-)
+@facts_option("Answer the files' `assertions:` about the real recordings of this snapshot.")
 @ANNOTATED
 @OUT
 def test(

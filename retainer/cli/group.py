@@ -69,8 +69,7 @@ NOT_FROM_THE_ENVIRONMENT = frozenset(
         # what approves, lifts or costs something: a variable outlives what it was meant for
         *("--approve-deletes", "--lift", "--restore", "--run", "--reason", "--owner"),
         # what shows names, or changes unseen what is worked on
-        *("--names", "--only", "--facts", "--as-of", "--directory"),
-        *("--help", "--version"),
+        *("--names", "--only", "--facts", "--as-of"),
     }
 )
 

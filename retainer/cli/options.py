@@ -62,6 +62,16 @@ WEBHOOK = click.option(
 )
 
 
+def facts_option(what: str) -> Callable[[Any], Any]:
+    """The option that names a snapshot of facts; `what` is done with it."""
+    return click.option(
+        "--facts",
+        "snapshot",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help=what,
+    )
+
+
 ANNOTATED = click.option(
     "--format",
     "form",

@@ -24,6 +24,7 @@ from retainer.cli.options import (
     WEBHOOK,
     as_moment,
     as_span,
+    facts_option,
     form_option,
     limits_of,
     only_match,
@@ -123,12 +124,7 @@ def facts(out: Path, patience: timedelta | None) -> None:
         "Only actions on what matches, such as '{type: chat}'; the decision still sees everything."
     ),
 )
-@click.option(
-    "--facts",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Plan from a snapshot, offline.",
-)
+@facts_option("Plan from a snapshot, offline.")
 @click.option(
     "--detailed-exitcode",
     is_flag=True,
@@ -185,9 +181,8 @@ def plan(
     Examples: `retainer plan --out today.plan`, `retainer plan --facts facts.duckdb
     --detailed-exitcode`, `retainer plan --fail-if-at-risk 72h`
     """
-    from retainer.planfile import is_plan, may_be_written, overview, put_in_place, read_plan
-    from retainer.views.notice import notice
-    from retainer.views.plan import moment_of, plan_page
+    from retainer.planfile import is_plan, may_be_written, put_in_place, read_plan
+    from retainer.views.plan import moment_of
     from retainer.whole import whole
 
     with told_to(webhook, "plan"):
@@ -239,22 +234,30 @@ def plan(
         for which, horizon in ends.items()
     )
     code = _plan_exit(made, detailed_exitcode, leaves=leaves)
-    if metrics is not None:
-        from retainer.views.metrics import plan_metrics
-
-        measure(metrics, lambda: plan_metrics(made.header, overview(made, 1)))
-    if webhook is not None and code in _WORRYING:
-        page = plan_page(
-            made.header,
-            overview(made, 1),
-            reading_in(settings.timezone),
-            made.fingerprint,
-            str(out),
-        )
-        facts_of = {"plan": made.fingerprint[:12], "copies": made.header.copies}
-        facts_of["deletes"] = made.header.deletes
-        notify(webhook, notice(page), event="plan", exit_code=code, **facts_of)
+    _tell_others(made, out, code, metrics, webhook)
     raise Exit(code)
+
+
+def _tell_others(
+    made: PlanFile, path: Path, code: int, metrics: Path | None, webhook: str | None
+) -> None:
+    """Metrics of a plan, and a message where somebody should hear of it."""
+    from retainer.planfile import overview
+    from retainer.views.metrics import plan_metrics
+    from retainer.views.notice import notice
+    from retainer.views.plan import plan_page
+
+    worrying = webhook is not None and code in _WORRYING
+    if metrics is None and not worrying:
+        return
+    header, brief = made.header, overview(made, 1)
+    if metrics is not None:
+        measure(metrics, plan_metrics(header, brief))
+    if worrying:
+        page = plan_page(header, brief, reading_in(header.timezone), made.fingerprint, str(path))
+        counts = {"copies": header.copies, "deletes": header.deletes}
+        plan_id = made.fingerprint[:12]
+        notify(webhook, notice(page), event="plan", exit_code=code, plan=plan_id, **counts)
 
 
 def _made(
@@ -430,13 +433,10 @@ def show(path: Path, form: str, max_chars: int | None) -> None:
 def _is_applied(made: PlanFile) -> bool:
     """Whether the journal of the project here, if there is one, has this plan's end."""
     from retainer.journal.file import done_before, read_journal
-    from retainer.settings import find_root, load_settings
+    from retainer.settings import state_above
 
     try:
-        root = find_root(Path.cwd())
-        settings = load_settings(root)[0] if root else None
-        if root is None or settings is None:
-            return False
-        return done_before(read_journal(state_of(root, settings)), made.fingerprint).finished
+        state = state_above(Path.cwd())
+        return state is not None and done_before(read_journal(state), made.fingerprint).finished
     except RetainerError:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,13 +140,11 @@ def told_to(webhook: str | None, command: str) -> Iterator[None]:
         raise
 
 
-def measure(path: Path | None, text: Callable[[], str]) -> None:
-    """Leave metrics at a path, where one is asked for. That they cannot be is said, and changes
-    nothing of how the command ends."""
-    if path is None:
-        return
+def measure(path: Path, text: str) -> None:
+    """Leave metrics at a path. That they cannot be is said, and changes nothing of how the command
+    ends."""
     try:
-        put(path, text())
+        put(path, text)
     except RetainerError as error:
         say(f"the metrics: {error.message}", "warning")
 

@@ -41,6 +41,7 @@ EXIT = {
 
 
 def _clock() -> datetime:
+    """Apart from `now`, which commands import by its name, so that a test can set it for all."""
     return datetime.now(UTC)
 
 
@@ -149,12 +150,12 @@ def _kept(text: str) -> str:
 
 def _error_folders() -> list[Path]:
     """Where a traceback may be written: the state folder, else the folder for temporary files."""
-    from retainer.settings import find_root, load_settings
+    from retainer.settings import state_above
 
     folders = [Path(tempfile.gettempdir())]
     try:
-        if (root := find_root(Path.cwd())) and (settings := load_settings(root)[0]):
-            folders.insert(0, root / settings.state)
+        if state := state_above(Path.cwd()):
+            folders.insert(0, state)
     except Exception:
         return folders  # what went wrong may be these very settings
     return folders

@@ -212,8 +212,8 @@ class Impact:
     """Stores of which what is deleted can still be read for a while."""
     tool: str
     remembered: str
-    lying_before: tuple[Lying, ...] = ()
-    lying_after: tuple[Lying, ...] = ()
+    lying_before: tuple[Lying, ...]
+    lying_after: tuple[Lying, ...]
     """What lies where, now and later, on both sides."""
     uncertain: tuple[tuple[str, int], ...] = ()
     """Rules, holds and erasures that match so many recordings, or do not: that is not certain."""

@@ -3,6 +3,7 @@ where and about what it costs. No name of a room or person is in it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from itertools import groupby
@@ -288,33 +289,21 @@ def _unknown(told: Forecast) -> Iterator[Block]:
 
 def _charts(told: Forecast) -> Iterator[Section]:
     if told.coming:
-        periods = sorted({_period(each.day, told.days) for each in told.coming})
-        sums = {
-            (period, what): sum(
-                each.bytes
-                for each in told.coming
-                if each.what == what and _period(each.day, told.days) == period
-            )
-            for period in periods
-            for what in ("copy", "delete")
-        }
+        sums: dict[str, Counter[str]] = {}
+        for each in told.coming:
+            sums.setdefault(_period(each.day, told.days), Counter())[each.what] += each.bytes
         rows = tuple(
-            (period, (float(sums[period, "copy"]), float(sums[period, "delete"])))
-            for period in periods
+            (period, (float(found["copy"]), float(found["delete"])))
+            for period, found in sorted(sums.items())
         )
-        yield Section(
-            "What comes, in bytes",
-            (
-                Bars(
-                    "Bytes of copies that are made and deleted", "bytes", ("made", "deleted"), rows
-                ),
-            ),
-        )
+        caption = "Bytes of copies that are made and deleted"
+        bars = Bars(caption, "bytes", ("made", "deleted"), rows)
+        yield Section("What comes, in bytes", (bars,))
     if told.lying:
-        yield Section("What lies where, by type", (by_type(told.lying),))
+        yield Section("What lies where, by type", (_by_type(told.lying),))
 
 
-def by_type(lying: Sequence[Lying]) -> Bars:
+def _by_type(lying: Sequence[Lying]) -> Bars:
     """Bytes now and in a year, by place, class and type."""
     rows = tuple((called(each), (float(each.bytes[0]), float(each.bytes[-1]))) for each in lying)
     return Bars("Bytes by place, class and type", "bytes", ("now", "in 12 months"), rows)
