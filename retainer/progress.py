@@ -35,7 +35,7 @@ class _Waits:
             if self._told is not None and now - self._told < _WAITS_SECONDS:
                 return
             self._told = now
-        _say(live, sentence)
+        _say(live, sentence, "dim")
 
 
 class Gathering:
@@ -178,10 +178,10 @@ class Applying:
         )
 
 
-def _say(live: Progress | None, sentence: str, **fields: Any) -> None:
+def _say(live: Progress | None, sentence: str, style: str | None = None, **fields: Any) -> None:
     """Beside a live display as one of its lines, else as any other sentence."""
     if live:
-        live.console.print(printable(sentence), style="dim", highlight=False, markup=False)
+        live.console.print(printable(sentence), style=style, highlight=False, markup=False)
     else:
         tell(sentence, **fields)
 

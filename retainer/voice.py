@@ -26,10 +26,12 @@ def speak(loudness: Loudness = "normal", form: Form = "text") -> None:
 
 
 def loudness() -> Loudness:
+    """How much is told."""
     return _loudness
 
 
 def is_json() -> bool:
+    """Whether machines read what goes on."""
     return _form == "json"
 
 
