@@ -156,11 +156,14 @@ def kill_in_the_middle(project: Project, plan: str, copies: int) -> None:
     assert child.wait() == -signal.SIGKILL
 
 
-def apply_until_nothing_changes(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last plan and what its apply said."""
+def apply_until_only(hopeless: set[str], project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last plan and what its apply said: it copied nothing, and failed only on those.
+
+    Three requests in ten fail by chance, and whatever a run had left can fail in the next one too.
+    """
     for name in (f"{number}.plan" for number in range(2, 9)):
         plan, done = run(project, "plan", "--out", name), run(project, "apply", name)
-        if not done["copied"]:
+        if not done["copied"] and {each["asset_id"] for each in done["failed"]} <= hopeless:
             return plan, done
     raise AssertionError("seven plans, and there is still something to copy")
 
@@ -180,7 +183,8 @@ def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(
     kill_in_the_middle(project, "1.plan", copies // 2)
     assert run(project, "apply", "1.plan")["already"] >= copies // 2
     run(project, "apply", "1.plan")
-    plan, done = apply_until_nothing_changes(project)
+    whole = {each.id for each in recordings if each.why is None}
+    plan, done = apply_until_only({each.id for each in recordings} - whole, project)
 
     # Every fault has struck, and yet each recording is copied whole, once, or it is said why it
     # cannot be.
@@ -188,7 +192,6 @@ def test_a_thousand_recordings_under_faults_end_with_every_byte_accounted_for(
     decided = {
         name: decision for (name, store), decision in pairs(plan).items() if store == "vault"
     }
-    whole = {each.id for each in recordings if each.why is None}
     assert {name for name, decision in decided.items() if decision == "keep"} == whole
     said = (
         dict.fromkeys((each.id for each in recordings), "none")
