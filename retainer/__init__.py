@@ -27,6 +27,7 @@ it, see pyproject.toml).
     cases.py        policy tests -> what came out otherwise
     cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
     holding.py      the locks of stores, once they are the stores that they should be
+    patience.py     how a call is tried again, and how long that may take
     stop.py         the one token that ends every wait
     settings.py     retainer.yaml -> Settings
     planfile.py     the plan file, its rows and its header

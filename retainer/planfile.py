@@ -1,5 +1,5 @@
 """The plan file: one Parquet file whose rows are the decisions, with a header in its metadata
-(format: docs/plan-file.md)."""
+(format: docs/reference/plan-file.md)."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ class TargetState:
 
 
 class Header(BaseModel):
-    """What a plan says of itself. `digest` is over the whole file (docs/plan-file.md); the
-    fingerprint is the file's SHA-256."""
+    """What a plan says of itself. `digest` is over the whole file (docs/reference/plan-file.md);
+    the fingerprint is the file's SHA-256."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -658,7 +658,7 @@ class _SaidFacts(BaseModel):
 
 
 class _Said(BaseModel):
-    """The column `action`, as JSON (docs/plan-file.md)."""
+    """The column `action`, as JSON (docs/reference/plan-file.md)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
 
 from retainer.errors import SourceFailed
 
@@ -84,6 +85,11 @@ class Pools:
 
     def goes_through_a_proxy(self, address: str) -> bool:
         return self._pool_for(address) is not self._pool
+
+
+def is_nobody_there(error: Exception) -> bool:
+    """Whether no answer came since no server is there: an unknown host, a refused connection."""
+    return isinstance(error, NewConnectionError)
 
 
 class _Watch:

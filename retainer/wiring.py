@@ -11,48 +11,60 @@ from typing import Any
 
 from retainer.errors import CredentialsRefused, RetainerError
 from retainer.model.setting import Settings, Store
+from retainer.patience import BUDGET_SECONDS, Patience
 from retainer.ports import Body, Downloads, StoreReader, StoreWriter
 from retainer.sources.api import Credentials, HmsApi, server_time
-from retainer.sources.patience import BUDGET_SECONDS, HASTY_SECONDS
 from retainer.stop import Stop
 
 
-def open_reader(store: Store, stop: Stop | None = None) -> StoreReader:
+def patience_of(
+    how_long: timedelta | None, stop: Stop, on_wait: Callable[[str], None] = lambda _: None
+) -> Patience:
+    """How long one call to 100ms or to a store is tried again at most (None: two minutes)."""
+    seconds = how_long.total_seconds() if how_long else BUDGET_SECONDS
+    return Patience(seconds, sleep=stop.pause, on_wait=on_wait)
+
+
+def open_reader(
+    store: Store, stop: Stop | None = None, patience: Patience | None = None
+) -> StoreReader:
     """A store that can be looked at. The SDKs are imported late: `--help` needs none of them."""
     match store.scheme:
         case "s3" | "oss":
             from retainer.stores.s3 import S3Reader
 
-            return S3Reader(store, stop)
+            return S3Reader(store, stop, patience)
         case "gs":
             from retainer.stores.gcs import GcsReader
 
-            return GcsReader(store, stop)
+            return GcsReader(store, stop, patience)
         case _:
             from retainer.stores.local import LocalReader
 
-            return LocalReader(store, stop)
+            return LocalReader(store, stop, patience)
 
 
-def open_writer(store: Store, stop: Stop | None = None) -> StoreWriter:
+def open_writer(
+    store: Store, stop: Stop | None = None, patience: Patience | None = None
+) -> StoreWriter:
     """A store that can be changed; only `apply` asks for one."""
     match store.scheme:
         case "s3" | "oss":
             from retainer.stores.s3 import S3Writer
 
-            return S3Writer(store, stop)
+            return S3Writer(store, stop, patience)
         case "gs":
             from retainer.stores.gcs import GcsWriter
 
-            return GcsWriter(store, stop)
+            return GcsWriter(store, stop, patience)
         case _:
             from retainer.stores.local import LocalWriter
 
-            return LocalWriter(store, stop)
+            return LocalWriter(store, stop, patience)
 
 
 def open_stores(
-    settings: Settings, needed: Set[str], stop: Stop | None = None
+    settings: Settings, needed: Set[str], stop: Stop, patience: Patience
 ) -> dict[str, StoreWriter]:
     """Every declared store that can be opened. One that cannot fails only its own actions, unless
     nothing at all can be done."""
@@ -60,7 +72,7 @@ def open_stores(
     failure: RetainerError | None = None
     for store in settings.stores:
         try:
-            opened[store.name] = open_writer(store, stop)
+            opened[store.name] = open_writer(store, stop, patience)
         except RetainerError as error:
             failure = error if store.name in needed else failure
     if failure is not None and not needed & opened.keys():
@@ -69,35 +81,24 @@ def open_stores(
 
 
 def open_api(
-    settings: Settings,
-    on_wait: Callable[[str], None] = lambda _: None,
-    stop: Stop | None = None,
-    patience: timedelta | None = None,
+    settings: Settings, stop: Stop | None = None, patience: Patience | None = None
 ) -> HmsApi:
-    """The 100ms API with the credentials of the environment. `patience`: so long one call is tried
-    again at most. Raises CredentialsRefused when there are none."""
+    """The 100ms API with the credentials of the environment. Raises CredentialsRefused when there
+    are none."""
     source = settings.source
     return HmsApi(
-        source.url,
-        credentials(),
-        retry_budget=patience.total_seconds() if patience else BUDGET_SECONDS,
-        on_wait=on_wait,
-        stop=stop,
-        media_hosts=source.media_hosts,
+        source.url, credentials(), patience=patience, stop=stop, media_hosts=source.media_hosts
     )
 
 
 def open_downloads(
-    settings: Settings,
-    on_wait: Callable[[str], None],
-    stop: Stop,
-    patience: timedelta | None = None,
+    settings: Settings, stop: Stop, patience: Patience
 ) -> tuple[Downloads, Downloads]:
     """The bytes of what 100ms lists; without credentials each of them is refused, and what is
     copied from stores is not. And the same, which give up soon on what fails."""
     try:
-        api = open_api(settings, on_wait, stop, patience)
-        return api, api.hasty(HASTY_SECONDS)
+        api = open_api(settings, stop, patience)
+        return api, api.hasty()
     except RetainerError as error:
         return NoDownloads(error), NoDownloads(error)
 

@@ -56,6 +56,12 @@ for name in (
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(autouse=True)
+def no_project_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in this process: what is kept in their project's state folder ends with them."""
+    monkeypatch.setattr("retainer.private._home", None)
+
+
 @pytest.fixture(scope="session")
 def seaweedfs() -> Iterator[str]:
     with servers.seaweedfs() as endpoint:

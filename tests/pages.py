@@ -535,7 +535,13 @@ PAGES = {
 def only_commands(text: str) -> int:
     """Every command of a page of docs is one that there is, with options that it has; how many
     there are."""
-    typed = re.findall(r"(?:^|`|&& |\$ )(retainer [^`\n&|#>]+)", text, re.MULTILINE)
+    code = re.findall(r"(?ms)^```\w*\n(.*?)^```$", text)
+    code += re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```\w*\n.*?^```$", "", text))
+    typed = [
+        line
+        for each in code
+        for line in re.findall(r"(?m)(?:^|&& |\$ )(retainer [^\n&|#>]+)", each)
+    ]
     for line in typed:
         arguments = shlex.split(line.split("   ")[0])[1:]
         with cli.make_context("retainer", arguments, resilient_parsing=True) as context:

@@ -1,4 +1,4 @@
-"""Real storage servers for the tests, started on free ports of the loopback address (docs/lab.md
+"""Real storage servers for the tests, started on free ports of the loopback address (docs/dev/lab.md
 tells their surprises)."""
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from retainer.errors import (
     SourceRefused,
 )
 from retainer.model.rule import ASSET_TYPES
+from retainer.patience import BUDGET_SECONDS, Patience
 from retainer.ports import Body
 from retainer.sources.api import (
     MINTED_BACK_SECONDS,
@@ -72,15 +73,19 @@ class Lab:
         self.clients: list[HmsApi] = []
 
     def client(
-        self, credentials: Credentials | None = None, *, url: str | None = None, **options: Any
+        self,
+        credentials: Credentials | None = None,
+        *,
+        url: str | None = None,
+        budget: float = BUDGET_SECONDS,
+        **options: Any,
     ) -> HmsApi:
         credentials = credentials or Credentials(access_key=self.server.access_key, secret=SECRET)
         options.setdefault("clock", lambda: self.at.timestamp())
         api = HmsApi(
             url or self.server.url,
             credentials,
-            sleep=self.slept.append,
-            on_wait=self.told.append,
+            patience=Patience(budget, sleep=self.slept.append, on_wait=self.told.append),
             **options,
         )
         self.clients.append(api)
@@ -578,7 +583,7 @@ def test_the_budget_can_be_smaller(lab: Lab) -> None:
     lab.faults.rate_429 = 1.0
     lab.faults.retry_after = 20
     with fails(ListingBroken):
-        list(lab.client(retry_budget=5.0).assets("chat"))
+        list(lab.client(budget=5.0).assets("chat"))
     assert lab.slept == []
 
 
@@ -687,7 +692,7 @@ def test_answers_that_are_always_cut_break_the_list(lab: Lab) -> None:
 )
 def test_an_answer_that_is_no_list_breaks_the_list(lab: Lab, answer: Answer) -> None:
     with scripted(lambda *_: answer) as base, fails(ListingBroken):
-        list(lab.client(url=base, retry_budget=20.0).rooms())
+        list(lab.client(url=base, budget=20.0).rooms())
 
 
 def test_what_came_before_a_list_broke_has_come(lab: Lab) -> None:

@@ -1,5 +1,5 @@
 """Every type of recording with every property that 100ms tells, hosted and in a bucket, all the way
-from the list to the delete. The table that comes out stands in docs/100ms-api.md; with
+from the list to the delete. The table that comes out stands in docs/reference/100ms-api.md; with
 RETAINER_WRITE_DOCS=1 it is written there."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retainer.demo.standin import StandIn
 from retainer.model.rule import ASSET_TYPES
 from retainer.stores.parts import crc32c_of
 
-PAGE = Path(__file__).parents[1] / "docs/100ms-api.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/100ms-api.md"
 BEGIN, END = "<!-- every type: tests/test_every_type.py -->", "<!-- end -->"
 STEPS = ("listed", "matched", "planned", "explained", "copied", "verified", "deleted")
 TEMPLATE = "7e3" + "0" * 21

@@ -1,4 +1,4 @@
-"""The fault matrix: every row of docs/faults.md against the stand-in for 100ms, folders, and
+"""The fault matrix: every row of docs/reference/faults.md against the stand-in for 100ms, folders, and
 SeaweedFS behind a proxy that spoils answers.
 
 The table is the expectation: a test strikes, and its row says what is printed, the exit codes and
@@ -60,7 +60,7 @@ from retainer import private, wiring
 from retainer.apply.copies import Copies
 from retainer.demo.standin import ALWAYS, ERROR_BODY, Faults, StandIn
 from retainer.model.catalog import is_whole
-from retainer.sources.api import HmsApi
+from retainer.patience import Patience
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,7 @@ TLS, LOADER = (
 """What clients read from the disk, for each of them anew: a tenth of a second that no fault is
 about."""
 
-TABLE = Path(__file__).parents[1] / "docs" / "faults.md"
+TABLE = Path(__file__).parents[1] / "docs" / "reference" / "faults.md"
 
 
 # ── the table ─────────────────────────────────────────────────────────────────────────────────────
@@ -98,7 +98,7 @@ TABLE = Path(__file__).parents[1] / "docs" / "faults.md"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of docs/faults.md: fragments of what is printed (`…` stands for anything), exit codes
+    """One row of docs/reference/faults.md: fragments of what is printed (`…` stands for anything), exit codes
     by command, and how many of what."""
 
     says: tuple[str, ...]
@@ -144,7 +144,7 @@ def table() -> dict[str, Row]:
 
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Row:
-    assert request.node.name in table(), "docs/faults.md has no row for it"
+    assert request.node.name in table(), "docs/reference/faults.md has no row for it"
     return table()[request.node.name]
 
 
@@ -483,7 +483,11 @@ def quick() -> Iterator[list[float]]:
     asked: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", resolved)
-        patch.setattr(wiring, "HmsApi", functools.partial(HmsApi, sleep=asked.append))
+        patch.setattr(
+            wiring,
+            "patience_of",
+            lambda _, stop, on_wait: Patience(sleep=asked.append, on_wait=on_wait),
+        )
         patch.setattr(Copies, "_pause", lambda _, attempt: asked.append(attempt))
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
         patch.setattr("ssl.create_default_context", TLS)

@@ -239,7 +239,7 @@ def test_a_database_opens_nothing_that_it_was_not_told_of(tmp_path: Path) -> Non
 def forged(
     due: Project, header: Callable[[dict[str, Any]], dict[str, Any]] | None = None, *statements: str
 ) -> Path:
-    """A plan with another header and other rows, and the digest that docs/plan-file.md asks for: no
+    """A plan with another header and other rows, and the digest that docs/reference/plan-file.md asks for: no
     secret is needed for that."""
     import hashlib
 

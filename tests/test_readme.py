@@ -1,14 +1,14 @@
-"""The README's pictures are what the tool really says. `RETAINER_WRITE_README=1 pytest
+"""The README's pictures are what the tool really says. `RETAINER_WRITE_DOCS=1 pytest
 tests/test_readme.py` writes them anew."""
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import timedelta
 from pathlib import Path
 
 from pages import only_commands
+from pictures import hold
 from project import ROOM, Project, make_project, video
 
 from retainer.demo.standin import StandIn
@@ -87,17 +87,7 @@ def quoted(comment: str) -> str:
 
 
 def test_the_pictures_of_the_readme_are_what_is_said(tmp_path: Path, api: StandIn) -> None:
-    text = README.read_text()
-    for name, picture in pictures(*story(tmp_path, api)).items():
-        begin, end = f"<!-- {name}: written by tests/test_readme.py -->\n", f"\n<!-- /{name} -->"
-        before, _, rest = text.partition(begin)
-        shown, mark, after = rest.partition(end)
-        assert mark, name
-        if os.environ.get("RETAINER_WRITE_README"):
-            text = before + begin + picture + mark + after
-            README.write_text(text)
-        else:
-            assert lasting(shown) == lasting(picture), name
+    hold(README, pictures(*story(tmp_path, api)), "tests/test_readme.py", lasting)
 
 
 def test_every_command_of_the_readme_is_one_that_there_is() -> None:

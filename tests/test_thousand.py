@@ -34,12 +34,12 @@ KEEP_ALL = {
 }
 
 WITHOUT_WAITS = """
-import functools
 from retainer import wiring
 from retainer.apply.copies import Copies
 from retainer.cli import main
+from retainer.patience import Patience
 
-wiring.HmsApi = functools.partial(wiring.HmsApi, sleep=lambda _: None)
+wiring.patience_of = lambda *_: Patience(sleep=lambda _: None)
 Copies._pause = lambda *_: None
 main()
 """
@@ -258,7 +258,7 @@ def sparse() -> Iterator[bytes]:
 
 @pytest.fixture
 def roomy() -> Iterator[str]:
-    """A SeaweedFS with room for big objects (docs/lab.md)."""
+    """A SeaweedFS with room for big objects (docs/dev/lab.md)."""
     with servers.seaweedfs("-master.volumeSizeLimitMB=512", "-volume.max=300") as endpoint:
         servers.s3_client(endpoint).create_bucket(Bucket="lab-plain")
         yield endpoint

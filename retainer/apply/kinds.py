@@ -15,8 +15,8 @@ _OF_TYPES = {
     "chat": "csv",
     "summary": "json",
 }
-"""What each type's file is (docs/100ms-api.md); a transcript is what its name says, and so is a
-`room-vod`, else it is zipped."""
+"""What each type's file is (docs/reference/100ms-api.md); a transcript is what its name says, and
+so is a `room-vod`, else it is zipped."""
 _TEXTS = ("m3u8", "csv", "txt", "srt", "json", "vtt", "xml", "ttml")
 _IMAGES = ("jpg", "jpeg", "png")
 _MEDIA = ("mp4", "m4a", "mov", "m4s", "cmfv", "cmfa", "webm", "mkv", "mp3", "aac", "ogg", "wav")

@@ -1,5 +1,5 @@
 """The manifest of a copy of many objects: written last, so that a copy without one is no copy
-(format: docs/journal.md)."""
+(format: docs/reference/journal.md)."""
 
 from __future__ import annotations
 

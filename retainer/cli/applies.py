@@ -110,14 +110,14 @@ def apply(
         )
         approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
         needed = prepared.copied_to | prepared.deleted_in.keys()
-        stores = wiring.open_stores(settings, needed, stop())
         deletes = prepared.deleted if approved else 0
         with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
+            patient = wiring.patience_of(patience, stop(), shown.waiting)
             world = World(
                 settings,
                 state,
-                stores,
-                *wiring.open_downloads(settings, shown.waiting, stop(), patience),
+                wiring.open_stores(settings, needed, stop(), patient),
+                *wiring.open_downloads(settings, stop(), patient),
                 now,
                 wiring.clock_of_100ms(settings),
                 lambda: _today(root),

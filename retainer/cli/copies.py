@@ -8,7 +8,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli, help_alone
-from retainer.cli.options import COMPLETE_STORE, form_option
+from retainer.cli.options import COMPLETE_STORE, PATIENCE, form_option
 from retainer.cli.printing import print_page
 from retainer.cli.process import EXIT, now, stop
 from retainer.cli.project import declared_store, gathered, keep_facts, state_of, the_project
@@ -16,12 +16,15 @@ from retainer.errors import RetainerError, WrongUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from retainer.cataloguing import Work
     from retainer.model.outcome import Census
 
 
-def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> None:
+def _census(
+    store: str, form: str, patience: timedelta | None, what: str, act: Callable[[Work], Census]
+) -> None:
     """Look at every object of a store, and show what was found."""
     from retainer import wiring
     from retainer.cataloguing import Work
@@ -35,7 +38,9 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
         census = act(
             Work(
                 declared,
-                wiring.open_writer(declared, stop()),
+                wiring.open_writer(
+                    declared, stop(), wiring.patience_of(patience, stop(), shown.waiting)
+                ),
                 state_of(root, settings),
                 now,
                 shown.rows,
@@ -52,8 +57,9 @@ def _census(store: str, form: str, what: str, act: Callable[[Work], Census]) -> 
 
 @cli.command()
 @click.argument("store", shell_complete=COMPLETE_STORE)
+@PATIENCE
 @form_option()
-def adopt(store: str, form: str) -> None:
+def adopt(store: str, patience: timedelta | None, form: str) -> None:
     """Recognise recordings that 100ms or a person put into a store, and catalog them as inferred.
     No object is changed.
 
@@ -68,12 +74,12 @@ def adopt(store: str, form: str) -> None:
 
     def act(work: Work) -> Census:
         facts = private_file(".duckdb")
-        gathered(root, settings, policies, facts)
+        gathered(root, settings, policies, facts, patience=patience)
         found = adopted(work, facts, settings)
         keep_facts(facts, state_of(root, settings) / "facts.duckdb")
         return found
 
-    _census(store, form, "adopted", act)
+    _census(store, form, patience, "adopted", act)
 
 
 @cli.group(invoke_without_command=True)
@@ -85,8 +91,9 @@ def catalog(context: click.Context) -> None:
 
 @catalog.command("rebuild")
 @click.argument("store", shell_complete=COMPLETE_STORE)
+@PATIENCE
 @form_option()
-def catalog_rebuild(store: str, form: str) -> None:
+def catalog_rebuild(store: str, patience: timedelta | None, form: str) -> None:
     """Make the catalog of a store again from its objects alone: their metadata, their manifests and
     their checksums.
 
@@ -95,7 +102,7 @@ def catalog_rebuild(store: str, form: str) -> None:
     """
     from retainer.cataloguing import rebuild
 
-    _census(store, form, "catalogued anew", rebuild)
+    _census(store, form, patience, "catalogued anew", rebuild)
 
 
 @cli.command()
@@ -107,8 +114,9 @@ def catalog_rebuild(store: str, form: str) -> None:
     metavar="P",
     help="Only P percent of the objects, drawn anew.",
 )
+@PATIENCE
 @form_option()
-def verify(store: str, sample: float, form: str) -> None:
+def verify(store: str, sample: float, patience: timedelta | None, form: str) -> None:
     """Read copies back and compare them with their checksums. What is broken is partial from then
     on, and the next plan repairs it.
 
@@ -117,7 +125,7 @@ def verify(store: str, sample: float, form: str) -> None:
     """
     from retainer.cataloguing import scrub
 
-    _census(store, form, "verified", lambda work: scrub(work, sample))
+    _census(store, form, patience, "verified", lambda work: scrub(work, sample))
 
 
 @cli.command()

@@ -34,7 +34,10 @@ PATIENCE = click.option(
     "--patience",
     callback=_as_wait,
     metavar="D",
-    help="So long a call to 100ms that fails is tried again (2m); 15 s where nobody is there.",
+    help=(
+        "So long a call to 100ms or a store that fails is tried again (2m); 15 s where nobody is "
+        "there."
+    ),
 )
 METRICS = click.option(
     "--metrics",

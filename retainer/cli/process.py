@@ -40,6 +40,32 @@ EXIT = {
 }
 
 
+MEANINGS = {
+    0: "Done; for `plan`: a valid plan.",
+    1: "Failed.",
+    2: "With `--detailed-exitcode`: there are actions, none of them a delete.",
+    3: "With `--detailed-exitcode`: there are deletes among the actions; of `impact`: new ones.",
+    4: (
+        "A limit, a clash, a lost record, a clock or another workspace: the plan is written, its "
+        "deletes are held back, its copies can run."
+    ),
+    5: "The plan was refused: stale, expired, edited, truncated, applied already. Make a new one.",
+    6: "Another run holds the lock of a store or of the state folder. Wait for it.",
+    7: "Partly done, or deletes not approved. Run it again to go on.",
+    8: "Facts incomplete: no delete that could be concerned is in the plan. Its copies can run.",
+    9: "A person said no.",
+    10: "Policies, settings or their tests are wrong, also in an `impact`.",
+    11: "Credentials are missing or refused; where it is one store's, the rest was done.",
+    12: (
+        "With `--fail-if-at-risk D`, `--fail-if-lapsing D`: something that is to be kept, or that "
+        "no rule keeps, leaves 100ms within D without a copy."
+    ),
+    64: "Wrong usage.",
+    130: "Interrupted; the journal is written, and the same plan goes on.",
+}
+"""What each exit code means."""
+
+
 def _clock() -> datetime:
     """Apart from `now`, which commands import by its name, so that a test can set it for all."""
     return datetime.now(UTC)

@@ -71,8 +71,9 @@ def gathered(
     state = state_of(root, settings)
     journal, own, known = read_journal(state), state_id(state), known_stores(state)
     with Gathering() as shown:
-        api = wiring.open_api(settings, shown.waiting, stop(), patience)
-        readers = [wiring.open_reader(store, stop()) for store in settings.stores]
+        patient = wiring.patience_of(patience, stop(), shown.waiting)
+        api = wiring.open_api(settings, stop(), patient)
+        readers = [wiring.open_reader(store, stop(), patient) for store in settings.stores]
         listings = gather(
             settings,
             policies,

@@ -14,7 +14,7 @@ import rich_click as click
 from retainer.cli.group import cli
 from retainer.cli.options import complete_code
 from retainer.cli.printing import terminal_page
-from retainer.cli.process import stop
+from retainer.cli.process import MEANINGS, stop
 from retainer.cli.project import the_project
 from retainer.errors import WrongUsage
 from retainer.stop import Stopped
@@ -239,9 +239,9 @@ def schema(form: str) -> None:
 @cli.command("help")
 @click.argument("code", required=False, shell_complete=complete_code)
 def help_(code: str | None) -> None:
-    """Explain a diagnostic code. Without one, list them all.
+    """Explain an exit code, or the code of a diagnostic. Without one, list them all.
 
-    Example: `retainer help P208`
+    Examples: `retainer help P208`, `retainer help 7`
     """
     from retainer.policy.codes import CODES
     from retainer.policy.diagnostics import nearest
@@ -249,6 +249,10 @@ def help_(code: str | None) -> None:
 
     if code is None:
         click.echo(aligned((key, title) for key, (title, _) in CODES.items()))
+        click.echo("\nAn exit code too: `retainer help 7`")
+        return
+    if code.isdecimal() and int(code) in MEANINGS:
+        click.echo(terminal_page().wrapped(f"exit {int(code)}: {MEANINGS[int(code)]}"))
         return
     if code.upper() not in CODES:
         close = nearest(code.upper(), CODES)

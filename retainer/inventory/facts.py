@@ -49,7 +49,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 LONGEST_METADATA = 256 << 10
 """Longer metadata is not read: it is then not known."""
 TIMELESS = ("chat", "transcript", "summary")
-"""What has no duration, and says that it is 0 (docs/100ms-api.md)."""
+"""What has no duration, and says that it is 0 (docs/reference/100ms-api.md)."""
 _TEXTS = ("type", "status", "room_id", "session_id", "job_id", "path")
 
 

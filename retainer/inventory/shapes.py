@@ -1,5 +1,5 @@
-"""What the path of a recording says of it where nothing else does (docs/100ms-api.md, "Documented
-path shapes")."""
+"""What the path of a recording says of it where nothing else does (docs/reference/100ms-api.md,
+"Documented path shapes")."""
 
 from __future__ import annotations
 

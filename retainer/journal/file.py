@@ -1,5 +1,5 @@
 """The journal: JSON lines under `state:`, each with the hash of the one before (format:
-docs/journal.md)."""
+docs/reference/journal.md)."""
 
 from __future__ import annotations
 

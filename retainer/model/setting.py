@@ -139,7 +139,7 @@ class DeleteLimits:
 
 
 MEDIA_HOSTS = ("cdn.100ms.live", "media-cdn-in3.100ms.live", "sh-cdn-in3.100ms.live")
-"""From where 100ms was seen to serve VOD (docs/100ms-api.md, "Where the bytes are")."""
+"""From where 100ms was seen to serve VOD (docs/reference/100ms-api.md, "Where the bytes are")."""
 
 
 @dataclass(frozen=True, slots=True)

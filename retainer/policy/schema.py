@@ -143,21 +143,29 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=False, frozen=True, defer_build=True)
 
 
+def _said(description: str, example: object, default: Any = ..., **more: Any) -> Any:
+    """A key as the JSON Schema and docs/reference tell of it: what it says, and one value that it
+    may have, which a test has checked."""
+    return Field(default, description=description, examples=[example], **more)
+
+
 class Range(Strict):
-    min: Number | None = Field(None, description="included")
-    max: Number | None = Field(None, description="included")
+    min: Number | None = _said("included", 60, None)
+    max: Number | None = _said("included", 7200, None)
 
 
 class SizeRange(Range):
-    min: Bytes | None = Field(None, description="included; bytes, or with a unit such as 10GB")
-    max: Bytes | None = Field(None, description="included; bytes, or with a unit such as 10GB")
+    min: Bytes | None = _said("included; bytes, or with a unit such as 10GB", "10MB", None)
+    max: Bytes | None = _said("included; bytes, or with a unit such as 10GB", "10GB", None)
 
 
 class CreatedRange(Strict):
-    after: Text | None = Field(
-        None, description="a date (the start of that day in `timezone`) or RFC 3339; included"
+    after: Text | None = _said(
+        "a date (the start of that day in `timezone`) or RFC 3339; included", "2026-01-01", None
     )
-    before: Text | None = Field(None, description="a date or RFC 3339; not included")
+    before: Text | None = _said(
+        "a date or RFC 3339; not included", "2027-01-01T00:00:00+01:00", None
+    )
 
 
 UNSEEN: Final = "\0"
@@ -185,36 +193,48 @@ def _match(value: Any) -> Any:
 class MatchMap(Strict):
     """Fields side by side mean "and", a list means "one of"."""
 
-    type: Types | None = None
-    status: Statuses | None = None
-    room: Texts | None = Field(None, description="the room's name; shell pattern, with case")
-    room_id: Texts | None = None
-    session_id: Texts | None = None
-    asset_id: Texts | None = None
-    job_id: Texts | None = None
-    template_id: Texts | None = Field(None, description="the id of the room's template")
-    template: Texts | None = Field(
-        None, description="the template's name; shell pattern, with case"
+    type: Types | None = _said(
+        "the asset type, as 100ms names it", ["room-composite", "chat"], None
     )
-    user_id: Texts | None = None
-    peer_id: Texts | None = None
-    size: SizeRange | None = None
-    duration: Range | None = Field(None, description="seconds")
-    created: CreatedRange | None = None
-    path: Texts | None = Field(None, description="shell pattern, with case")
-    metadata: dict[str, RangeOrTexts] | None = Field(
-        None, description="by key, dotted where it is nested: one of these, or {min, max}"
+    status: Statuses | None = _said("the status that 100ms gives", "completed", None)
+    room: Texts | None = _said("the room's name; shell pattern, with case", "sales-*", None)
+    room_id: Texts | None = _said("the room's id", "6544d1e2f3a4b5c6d7e8f900", None)
+    session_id: Texts | None = _said("the session's id", "65f0aa11bb22cc33dd44ee55", None)
+    asset_id: Texts | None = _said("the recording's own id", "6544d1e2f3a4b5c6d7e8f901", None)
+    job_id: Texts | None = _said("the id of the job that made it", "b544d1e2f3a4b5c6d7e8f9", None)
+    template_id: Texts | None = _said(
+        "the id of the room's template", "6544d1e2f3a4b5c6d7e8f9aa", None
     )
-    thumbnails: YesOrTexts | None = Field(
-        None, description="whether it has any, or shell patterns of their paths"
+    template: Texts | None = _said(
+        "the template's name; shell pattern, with case", "webinar-*", None
     )
-    any: Annotated[list[MatchField], Field(min_length=1)] | None = Field(
-        None, description="one of these matches"
+    user_id: Texts | None = _said("the user of a track; other types carry none", "u-4711", None)
+    peer_id: Texts | None = _said("the peer of a track; other types carry none", "p-0815", None)
+    size: SizeRange | None = _said("bytes, by 100ms's record", {"min": "10MB"}, None)
+    duration: Range | None = _said("seconds, by 100ms's record", {"max": 60}, None)
+    created: CreatedRange | None = _said(
+        "when it was recorded", {"after": "2026-01-01", "before": "2027-01-01"}, None
     )
-    all: Annotated[list[MatchField], Field(min_length=1)] | None = Field(
-        None, description="all of these match"
+    path: Texts | None = _said(
+        "where 100ms says that it lies; shell pattern, with case", "s3://acme-raw/*", None
     )
-    not_: MatchField | None = Field(None, alias="not")
+    metadata: dict[str, RangeOrTexts] | None = _said(
+        "by key, dotted where it is nested: one of these, or {min, max}",
+        {"resolution.width": {"min": 1280}},
+        None,
+    )
+    thumbnails: YesOrTexts | None = _said(
+        "whether it has any, or shell patterns of their paths", True, None
+    )
+    any: Annotated[list[MatchField], Field(min_length=1)] | None = _said(
+        "one of these matches", [{"type": "chat"}, {"room": "sales-*"}], None
+    )
+    all: Annotated[list[MatchField], Field(min_length=1)] | None = _said(
+        "all of these match", [{"room": "sales-*"}, {"room": "*-emea"}], None
+    )
+    not_: MatchField | None = _said(
+        "this certainly does not match", {"room": "test-*"}, None, alias="not"
+    )
     everything: bool = Field(False, alias=EVERYTHING)
 
 
@@ -229,189 +249,240 @@ class _MatchSchema:
 MatchField = Annotated[MatchMap, BeforeValidator(_match), _MatchSchema]
 
 
+_WHY = "shown in every plan and in the journal"
+_OWNER = "who answers for it; shown where it decides"
+
+
 class KeepItem(Strict):
-    in_: Text = Field(alias="in", description="the store")
-    for_: PeriodText = Field(alias="for", description="how long, from the recording's creation")
-    after: PeriodText | None = Field(None, description="the copy is due only from then on")
-    basis: Literal["legal"] | None = Field(
-        None, description="a legal duty: it stands against an erasure"
+    in_: Text = _said("the store", "vault", alias="in")
+    for_: PeriodText = _said("how long, from the recording's creation", "7y", alias="for")
+    after: PeriodText | None = _said("the copy is due only from then on", "90d", None)
+    basis: Literal["legal"] | None = _said(
+        "a legal duty: it stands against an erasure", "legal", None
     )
 
 
 class DeleteItem(Strict):
-    in_: Text = Field(alias="in", description="the store")
-    after: PeriodText
+    in_: Text = _said("the store", "uploads", alias="in")
+    after: PeriodText = _said("from then on, counted from the recording's creation", "30d")
 
 
 class RuleItem(Strict):
-    id: Id
-    why: Text | None = Field(None, description="shown in every plan and in the journal")
-    owner: Text | None = None
-    match: MatchField
-    keep: Annotated[list[KeepItem], Field(min_length=1)] | None = None
-    delete: Annotated[list[DeleteItem], Field(min_length=1)] | None = None
-    at_most: PeriodText | None = Field(None, description="gone from every store by then")
-    then: Literal["delete", "leave"] | None = Field(
-        None, description="what happens when a keep is over; left out: leave"
+    id: Id = _said("its name in plans, journal and comments", "sales-calls")
+    why: Text | None = _said(_WHY, "Sales call records, LEGAL-88", None)
+    owner: Text | None = _said(_OWNER, "@acme/compliance", None)
+    match: MatchField = _said(
+        "which recordings; `all` is the way to say everything", {"type": "chat"}
+    )
+    keep: Annotated[list[KeepItem], Field(min_length=1)] | None = _said(
+        "where copies must be, and for how long", [{"in": "vault", "for": "7y"}], None
+    )
+    delete: Annotated[list[DeleteItem], Field(min_length=1)] | None = _said(
+        "where they go, once nothing asks for them there", [{"in": "uploads", "after": "30d"}], None
+    )
+    at_most: PeriodText | None = _said("gone from every store by then", "45d", None)
+    then: Literal["delete", "leave"] | None = _said(
+        "what happens when a keep is over; left out: leave", "delete", None
     )
 
 
 class HoldItem(Strict):
-    id: Id
-    why: Text
-    owner: Text | None = None
-    match: MatchField
-    in_: Text = Field(alias="in", description="the store where a copy must be")
-    released: Text | None = Field(
-        None, description="the hold ends here; a date is the start of that day in `timezone`"
+    id: Id = _said("its name in plans, journal and comments", "LIT-204")
+    why: Text = _said(_WHY, "Acme v. Example")
+    owner: Text | None = _said(_OWNER, "@acme/legal", None)
+    match: MatchField = _said(
+        "which recordings are frozen, in every store", {"room_id": "6544d1e2f3a4b5c6d7e8f900"}
+    )
+    in_: Text = _said("the store where a copy must be", "vault", alias="in")
+    released: Text | None = _said(
+        "the hold ends here; a date is the start of that day in `timezone`", "2026-10-01", None
     )
 
 
 class ErasureItem(Strict):
-    id: Id
-    why: Text
-    owner: Text | None = None
-    match: MatchField
-    requested: Text | None = Field(
-        None, description="starts the request's clock and delays nothing"
+    id: Id = _said("its name in plans, journal and comments", "DSR-17")
+    why: Text = _said(_WHY, "Art. 17 request")
+    owner: Text | None = _said(_OWNER, "@acme/privacy", None)
+    match: MatchField = _said(
+        "which recordings are erased, in every store", {"session_id": "65f0aa11bb22cc33dd44ee55"}
+    )
+    requested: Text | None = _said(
+        "starts the request's clock and delays nothing", "2026-11-01", None
     )
 
 
 class AcceptanceItem(Strict):
-    asset_id: Text
-    why: Text
-    owner: Text | None = None
+    asset_id: Text = _said("the recording", "6544d1e2f3a4b5c6d7e8f901")
+    why: Text = _said("why that is good enough", "plays to its last minute")
+    owner: Text | None = _said("who answers for it", "@acme/legal", None)
 
 
 class PolicyFile(Strict):
-    version: Version
-    rules: list[RuleItem] = []
-    holds: list[HoldItem] = []
-    erasures: list[ErasureItem] = []
-    accept: list[AcceptanceItem] = Field(
-        [], description="recordings whose partial copy counts from now on"
+    version: Version = _said("of the language; stands first", 1)
+    rules: list[RuleItem] = _said(
+        "what is kept, and what is deleted",
+        [{"id": "all", "match": "all", "keep": [{"in": "vault", "for": "1y"}]}],
+        [],
     )
-    losses: list[AcceptanceItem] = Field(
-        [], description="recordings that are lost, which is no alarm any more"
+    holds: list[HoldItem] = _said(
+        "what nothing may delete while it stands",
+        [{"id": "LIT-204", "why": "Acme v. Example", "match": {"room": "acme"}, "in": "vault"}],
+        [],
+    )
+    erasures: list[ErasureItem] = _said(
+        "what must go, unless a hold or a legal keep protects it",
+        [{"id": "DSR-17", "why": "Art. 17 request", "match": {"user_id": "u-4711"}}],
+        [],
+    )
+    accept: list[AcceptanceItem] = _said(
+        "recordings whose partial copy counts from now on",
+        [{"asset_id": "6544d1e2f3a4b5c6d7e8f901", "why": "plays to its last minute"}],
+        [],
+    )
+    losses: list[AcceptanceItem] = _said(
+        "recordings that are lost, which is no alarm any more",
+        [{"asset_id": "6544d1e2f3a4b5c6d7e8f902", "why": "100ms dropped it, INC-12"}],
+        [],
     )
 
 
 class StoreItem(Strict):
-    url: Text = Field(description="s3://bucket/prefix, gs://bucket/prefix or file:///folder")
-    layout: Text = Field(
+    url: Text = _said(
+        "s3://bucket/prefix, gs://bucket/prefix, oss://bucket/prefix or file:///folder",
+        "s3://acme-vault/100ms",
+    )
+    layout: Text = _said(
+        "key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
+        "{type}/{asset_id}/{filename}",
         DEFAULT_LAYOUT,
-        description="key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
     )
-    layouts: list[Text] = Field(
-        [], description="templates of earlier days, so that old copies are still known"
+    layouts: list[Text] = _said(
+        "templates of earlier days, so that old copies are still known",
+        ["{yyyy}/{asset_id}/{filename}"],
+        [],
     )
-    region: Text | None = None
-    endpoint: Text | None = Field(
-        None, description="for S3-compatible or emulated servers, such as http://127.0.0.1:8333"
+    region: Text | None = _said("where the bucket is", "eu-west-1", None)
+    endpoint: Text | None = _said(
+        "for S3-compatible or emulated servers", "http://127.0.0.1:8333", None
     )
-    addressing: Literal["virtual", "path"] | None = Field(
+    addressing: Literal["virtual", "path"] | None = _said(
+        "whether the bucket is in the host's name or in the path; with an endpoint of s3:// it is "
+        "in the path, else in the host",
+        "path",
         None,
-        description=(
-            "whether the bucket is in the host's name or in the path; with an endpoint of s3:// it "
-            "is in the path, else in the host"
-        ),
     )
-    profile: Text | None = Field(
-        None, description="the profile of the AWS configuration whose credentials are used"
+    profile: Text | None = _said(
+        "the profile of the AWS configuration whose credentials are used", "archive", None
     )
-    role_arn: Text | None = Field(
-        None, description="the role that is assumed with these credentials, such as of an account"
-    )
-    impersonate: Text | None = Field(
-        None, description="the service account of Google that is acted as with these credentials"
-    )
-    concurrency: Annotated[WholeNumber, Field(ge=1, le=256)] | None = Field(
+    role_arn: Text | None = _said(
+        "the role that is assumed with these credentials, such as of another account",
+        "arn:aws:iam::123456789012:role/retainer",
         None,
-        description=(
-            "calls at once at most (256); it begins with 32, goes up while all is well, and is "
-            "halved where the server asks for less"
-        ),
     )
-    storage_class: Text | None = Field(None, description="of new copies, such as GLACIER_IR")
-    storage_class_from: Size = Field(
+    impersonate: Text | None = _said(
+        "the service account of Google that is acted as with these credentials",
+        "retainer@acme.iam.gserviceaccount.com",
+        None,
+    )
+    concurrency: Annotated[WholeNumber, Field(ge=1, le=256)] | None = _said(
+        "calls at once at most (256); it begins with 32, goes up while all is well, and is halved "
+        "where the server asks for less",
+        64,
+        None,
+    )
+    storage_class: Text | None = _said("of new copies", "GLACIER_IR", None)
+    storage_class_from: Size = _said(
+        "smaller objects stay in the standard class (0B: none does); AWS bills 128 KiB at least",
+        "128KiB",
         128 << 10,
-        description=(
-            "smaller objects stay in the standard class (0B: none does); AWS bills 128 KiB at least"
-        ),
     )
-    kms_key: Text | None = Field(
-        None, description="encrypt new copies with this key (SSE-KMS, CMEK)"
+    kms_key: Text | None = _said(
+        "encrypt new copies with this key (SSE-KMS, CMEK)", "alias/recordings", None
     )
-    tags: dict[Text, Text] = Field({}, description="object tags of new copies; S3 only")
-    cache_control: Text | None = Field(
-        None, description="the Cache-Control header of new copies, such as `private, no-store`"
+    tags: dict[Text, Text] = _said("object tags of new copies; S3 only", {"team": "legal"}, {})
+    cache_control: Text | None = _said(
+        "the Cache-Control header of new copies", "private, no-store", None
     )
-    may_be_emptied: Annotated[bool, BeforeValidator(resolved)] = Field(
+    may_be_emptied: Annotated[bool, BeforeValidator(resolved)] = _said(
+        "whether a plan may delete all, or any part, of what lies there without a `--lift`, as in "
+        "a bucket that 100ms uploads to; `count` and `bytes` limit it all the same",
+        True,
         False,
-        description=(
-            "whether a plan may delete all, or any part, of what lies there without a `--lift`, as "
-            "in a bucket that 100ms uploads to; `count` and `bytes` limit it all the same"
-        ),
     )
-    lock: Literal["governance", "compliance"] | None = Field(
-        None, description="lock every new copy until its keep is over"
+    lock: Literal["governance", "compliance"] | None = _said(
+        "lock every new copy until its keep is over", "governance", None
     )
 
 
 class SourceItem(Strict):
-    url: Text = "https://api.100ms.live/v2"
-    hosted: list[Text] = Field(
-        [], description="buckets that are 100ms's own, such as s3://hms-prod-*"
+    url: Text = _said("the 100ms API", "https://api.100ms.live/v2", "https://api.100ms.live/v2")
+    hosted: list[Text] = _said(
+        "buckets that are 100ms's own: what lies there lapses after 15 days",
+        ["s3://hms-prod-*"],
+        [],
     )
-    media_hosts: list[Text] = Field(
+    media_hosts: list[Text] = _said(
+        "hosts that the playlists of a hosted recording may lead to, beside its own",
+        ["*.example-cdn.com"],
         list(MEDIA_HOSTS),
-        description="hosts that the playlists of a hosted recording may lead to, beside its own, "
-        "such as *.example-cdn.com",
     )
-    allow_http: Annotated[bool, BeforeValidator(resolved)] = Field(
-        False, description="ask the API without TLS, other than on this machine"
+    allow_http: Annotated[bool, BeforeValidator(resolved)] = _said(
+        "ask the API without TLS, other than on this machine", True, False
     )
 
 
 class DeleteLimitsItem(Strict):
-    count: WholeNumber = 500
-    percent: Annotated[Number, Field(le=100)] = 10
-    bytes: Size = 100_000_000_000
-    last_copies: WholeNumber = Field(
-        default=0,
-        description=(
-            "last copies that one plan may delete by a rule without `then: delete` and `at_most`"
-        ),
+    count: WholeNumber = _said("deletes of every store and every rule", 500, 500)
+    percent: Annotated[Number, Field(le=100)] = _said(
+        "of what lies in a store; counts from 20 deletes up", 10, 10
+    )
+    bytes: Size = _said("bytes of every store and every rule", "100GB", 100_000_000_000)
+    last_copies: WholeNumber = _said(
+        "last copies that one plan may delete by a rule without `then: delete` and `at_most`", 0, 0
     )
 
 
 class LimitsItem(Strict):
-    deletes: DeleteLimitsItem = DeleteLimitsItem()
-    plan_age: PeriodText = Field(
-        Period(seconds=86400, text="24h"), description="a plan is refused after this time"
+    deletes: DeleteLimitsItem = _said(
+        "what may go in any 24 hours; more is held back until a person says so",
+        {"count": 500, "percent": 10, "bytes": "100GB"},
+        DeleteLimitsItem(),
+    )
+    plan_age: PeriodText = _said(
+        "a plan is refused after this time", "24h", Period(seconds=86400, text="24h")
     )
 
 
 class PriceItem(Strict):
-    storage: Number = Field(description="dollars for a GB (2^30 bytes) and month")
-    put: Number = Field(0, description="dollars for 1,000 objects written")
-    retrieval: Number = Field(0, description="dollars for a GB read")
-    egress: Number = Field(0, description="dollars for a GB that leaves the cloud")
-    least_days: WholeNumber = Field(
-        0, description="for so many days an object is billed at the least"
-    )
+    storage: Number = _said("dollars for a GB (2^30 bytes) and month", 0.004)
+    put: Number = _said("dollars for 1,000 objects written", 0.02, 0)
+    retrieval: Number = _said("dollars for a GB read", 0.03, 0)
+    egress: Number = _said("dollars for a GB that leaves the cloud", 0.09, 0)
+    least_days: WholeNumber = _said("for so many days an object is billed at the least", 90, 0)
 
 
 class SettingsFile(Strict):
-    version: Version
-    timezone: Text = "UTC"
-    source: SourceItem = Field(default_factory=lambda: SourceItem.model_validate({}))
-    stores: dict[Id, StoreItem] = {}
-    limits: LimitsItem = Field(default_factory=lambda: LimitsItem.model_validate({}))
-    prices: dict[Id, PriceItem] = Field(
-        {}, description="what a store costs, by its name; else the clouds' own lists count"
+    version: Version = _said("of the language; stands first", 1)
+    timezone: Text = _said("the calendar that periods are counted in", "Europe/Berlin", "UTC")
+    source: SourceItem = Field(
+        default_factory=lambda: SourceItem.model_validate({}),
+        description="100ms, and which buckets are its own",
+        examples=[{"hosted": ["s3://hms-prod-*"]}],
     )
-    state: Text = ".retainer"
+    stores: dict[Id, StoreItem] = _said(
+        "the places, by name", {"vault": {"url": "s3://acme-vault/100ms"}}, {}
+    )
+    limits: LimitsItem = Field(
+        default_factory=lambda: LimitsItem.model_validate({}),
+        description="how much may be deleted, and how old a plan may be",
+        examples=[{"plan_age": "24h"}],
+    )
+    prices: dict[Id, PriceItem] = _said(
+        "what a store costs, by its name; else the clouds' own lists count",
+        {"vault": {"storage": 0.004, "least_days": 90}},
+        {},
+    )
+    state: Text = _said("the folder of the record", ".retainer", ".retainer")
 
 
 MatchMap.model_rebuild()

@@ -1,4 +1,4 @@
-"""The 100ms recording-assets API over HTTP (facts: docs/100ms-api.md)."""
+"""The 100ms recording-assets API over HTTP (facts: docs/reference/100ms-api.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from posixpath import basename
 from typing import Any
@@ -25,19 +25,12 @@ from retainer.errors import (
     SourceRefused,
 )
 from retainer.model.moment import read_http_date
+from retainer.patience import Again, Patience, asked_patience, may_pass
 from retainer.ports import Body
 from retainer.sources.answers import Answers, Spent, Unanswered
 from retainer.sources.connections import Connections, is_local
 from retainer.sources.media import Media
-from retainer.sources.patience import (
-    ASKED_TIMES,
-    BUDGET_SECONDS,
-    Again,
-    Patience,
-    asked_patience,
-    may_pass,
-)
-from retainer.sources.words import said_in
+from retainer.sources.words import insist, said_in
 from retainer.stop import Stop
 
 PAGE = 100
@@ -68,7 +61,8 @@ class Credentials:
 
 
 class _Token:
-    """A management token that is renewed before it ends (HS256; claims as in docs/100ms-api.md)."""
+    """A management token that is renewed before it ends (HS256; claims as in
+    docs/reference/100ms-api.md)."""
 
     def __init__(self, credentials: Credentials, clock: Callable[[], float]) -> None:
         self._credentials = credentials
@@ -161,9 +155,7 @@ class HmsApi:
         credentials: Credentials,
         *,
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] | None = None,
-        retry_budget: float = BUDGET_SECONDS,
-        on_wait: Callable[[str], None] = lambda _: None,
+        patience: Patience | None = None,
         stop: Stop | None = None,
         media_hosts: Sequence[str] = (),
     ) -> None:
@@ -183,18 +175,17 @@ class HmsApi:
         self._base = url.rstrip("/")
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
-        asked = retry_budget * ASKED_TIMES
-        self._patience = Patience(retry_budget, asked, sleep or self._stop.wait, on_wait)
+        self._patience = patience or Patience(sleep=self._stop.pause)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)
         self._date: str | None = None
 
-    def hasty(self, seconds: float) -> HmsApi:
-        """The same, over the same connections, which gives up after so many seconds what fails,
-        unless 100ms asks to wait."""
+    def hasty(self) -> HmsApi:
+        """The same, over the same connections, which soon gives up what fails, unless 100ms asks to
+        wait."""
         other = copy(self)
-        other._patience = replace(self._patience, budget=min(seconds, self._patience.budget))
+        other._patience = self._patience.hasty()
         other._media = self._media.with_patience(other._patience)
         return other
 
@@ -294,7 +285,7 @@ class HmsApi:
     def _get(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
         """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused
         (401, 403), SourceFailed."""
-        return self._patience.try_again(f"100ms {path}", lambda: self._once(path, query))
+        return insist(self._patience, f"100ms {path}", lambda: self._once(path, query))
 
     def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
         address = self._base + path + (f"?{urlencode(query)}" if query else "")

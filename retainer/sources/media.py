@@ -11,11 +11,11 @@ from urllib3.exceptions import HTTPError
 
 from retainer.errors import SourceFailed, SourceGone, TooSlow
 from retainer.model.address import may_lead
+from retainer.patience import Again, Patience, asked_patience, may_pass
 from retainer.ports import Body
 from retainer.sources.connections import Connections, is_local
-from retainer.sources.patience import Again, Patience, asked_patience, backoff, may_pass
-from retainer.sources.words import said_in
-from retainer.wire import cut_after
+from retainer.sources.words import insist, said_in
+from retainer.wire import cut_after, is_nobody_there
 
 RESUMES = 3
 """So often in a row a download is gone on with that brings no new byte; then it is given up."""
@@ -61,8 +61,10 @@ class Media:
         `anywhere`: redirects are followed to any host. Raises SourceGone, SourceFailed."""
 
         def opened(range_asked: Mapping[str, str]) -> Opened:
-            return self._patience.try_again(
-                f"opening {what}", lambda: self._once(what, address, range_asked, anywhere=anywhere)
+            return insist(
+                self._patience,
+                f"opening {what}",
+                lambda: self._once(what, address, range_asked, anywhere=anywhere),
             )
 
         answer, came_from = opened({})
@@ -81,8 +83,10 @@ class Media:
         """Whether more than so many bytes lie there: a range behind them tells. Raises
         SourceFailed."""
         asked = {"Range": f"bytes={length}-"}
-        answer, _ = self._patience.try_again(
-            f"opening {what}", lambda: self._asked(what, address(), asked, anywhere=True)
+        answer, _ = insist(
+            self._patience,
+            f"opening {what}",
+            lambda: self._asked(what, address(), asked, anywhere=True),
         )
         answer.close()
         match answer.status:
@@ -138,7 +142,8 @@ class Media:
             except ValueError:
                 raise SourceFailed(f"{useless} (no http address)") from None
             except HTTPError as error:
-                raise Again(f"the connection failed ({type(error).__name__})") from None
+                said = f"the connection failed ({type(error).__name__})"
+                raise Again(said, nobody=is_nobody_there(error)) from None
             moved = answer.headers.get("Location") if answer.status in _MOVED else None
             if not moved:
                 return answer, address
@@ -216,8 +221,7 @@ class Media:
                 )
             if tries > RESUMES:
                 raise given_up(f"{broke}, {RESUMES} times in a row", hint="run it again later")
-            self._patience.on_wait(f"{broke}; going on from there")
-            self._patience.sleep(backoff(tries))
+            self._patience.pause(f"{broke}; going on from there", tries)
             answer, _ = opened({"Range": f"bytes={came}-", "If-Range": etag})
             if (
                 answer.status != 206

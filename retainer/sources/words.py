@@ -1,11 +1,18 @@
-"""What a server says of an error, in its own words, less what may be nobody's business."""
+"""What a server says of an error, in its own words, less what may be nobody's business; and what is
+said of one that goes on failing."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
+from retainer.errors import SourceFailed
+from retainer.patience import Again, Patience
+
+Answer = TypeVar("Answer")
 LONGEST = 200
 _PRIVATE = re.compile(
     r"(?i)\b(?:https?(?::|&)|arn:|eyJ)\S+|\bBearer\s+\S+|\S+@\S+"
@@ -22,6 +29,15 @@ def said_in(body: str) -> str:
     empty where there is none."""
     told = html.unescape(_found(body))
     return " ".join(_PRIVATE.sub("…", told).split())[:LONGEST].strip()
+
+
+def insist(patience: Patience, what: str, call: Callable[[], Answer]) -> Answer:
+    """Make a call until it does not raise Again. Raises SourceFailed when that takes too long."""
+    try:
+        return patience.try_again(what, call)
+    except Again as error:
+        said = f"{what}: {error}{error.why_no_more}"
+        raise SourceFailed(said, hint="run it again later") from None
 
 
 def _found(body: str) -> str:

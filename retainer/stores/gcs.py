@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from retainer.errors import RetainerError, StoreFailed
 from retainer.model.setting import Store
+from retainer.patience import Patience
 from retainer.ports import Begun, Checksum, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described
@@ -34,6 +35,7 @@ class GcsReader(ObjectReader):
         self,
         store: Store,
         stop: Stop | None = None,
+        patience: Patience | None = None,
         *,
         quick: bool = False,
         account: GcsAccount | None = None,
@@ -41,7 +43,7 @@ class GcsReader(ObjectReader):
         """`quick`: give up on a silent server in seconds, as a lock must. Raises
         CredentialsRefused."""
         self.account = account or GcsAccount(store)
-        super().__init__(store, self.account, self.account.calls, stop, quick=quick)
+        super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
 
 
 class GcsWriter(ObjectWriter, GcsReader):
@@ -51,13 +53,14 @@ class GcsWriter(ObjectWriter, GcsReader):
         self,
         store: Store,
         stop: Stop | None = None,
+        patience: Patience | None = None,
         *,
         quick: bool = False,
         account: GcsAccount | None = None,
         like: GcsAbilities | None = None,
     ) -> None:
         """`like`: what is known of another writer to the same store."""
-        GcsReader.__init__(self, store, stop, quick=quick, account=account)
+        GcsReader.__init__(self, store, stop, patience, quick=quick, account=account)
         self.abilities: GcsAbilities = GcsAbilities(self, like)
 
     def impatient(self) -> Self:

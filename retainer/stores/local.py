@@ -17,6 +17,7 @@ from stat import S_ISREG
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
 from retainer.model.setting import OWN_PREFIX, Store
+from retainer.patience import Patience
 from retainer.ports import (
     Begun,
     Certain,
@@ -44,8 +45,15 @@ def _version(stat: os.stat_result) -> str:
 class LocalReader:
     """Reads one folder. Symbolic links are not followed and are no objects."""
 
-    def __init__(self, store: Store, stop: Stop | None = None, *, quick: bool = False) -> None:
-        """`quick` changes nothing here: a folder answers at once or not at all."""
+    def __init__(
+        self,
+        store: Store,
+        stop: Stop | None = None,
+        patience: Patience | None = None,
+        *,
+        quick: bool = False,
+    ) -> None:
+        """`patience` and `quick` change nothing here: a folder answers at once or not at all."""
         self.name = store.name
         self.store = store
         self.root = Path(store.prefix)

@@ -1,5 +1,5 @@
 """What a server honours, found out when it is first relied on: some ignore a condition in silence,
-and some repeat any checksum that they are sent (docs/stores.md has which)."""
+and some repeat any checksum that they are sent (docs/reference/stores.md has which)."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from retainer.errors import ListingBroken, RetainerError, StoreFailed
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
+from retainer.patience import Patience
 from retainer.ports import Look, Seen, too_long
 from retainer.stop import Stop
 from retainer.stores.calls import Account, Calls, Nonsense, Page
@@ -28,14 +29,29 @@ class ObjectReader:
     """Reads one prefix of one bucket."""
 
     def __init__(
-        self, store: Store, account: Account, calls: Calls, stop: Stop | None, *, quick: bool
+        self,
+        store: Store,
+        account: Account,
+        calls: Calls,
+        stop: Stop | None,
+        patience: Patience | None,
+        *,
+        quick: bool,
     ) -> None:
         """`quick`: give up on a silent server in seconds, as a lock must."""
         self.name = store.name
         self.store, self.calls = store, calls
         self._cloud, self._stop = account, stop or Stop()
         at_once = store.concurrency or MOST_AT_ONCE
-        self.wire = Wire(account, account.host, self._stop, at_once=at_once, quick=quick)
+        self.wire = Wire(
+            account,
+            account.host,
+            self._stop,
+            patience,
+            name=store.name,
+            at_once=at_once,
+            quick=quick,
+        )
         self._tells_restores = self._tells_checksums = True
 
     # ── what an answer means ────────────────────────────────────────────────────────────────────

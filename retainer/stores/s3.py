@@ -1,5 +1,5 @@
 """A store on Amazon S3, and on servers that speak its protocol, each in its dialect
-(docs/stores.md)."""
+(docs/reference/stores.md)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
 from retainer.model.setting import Store
+from retainer.patience import Patience
 from retainer.ports import Begun, Checksum, ChecksumKind, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described
@@ -40,6 +41,7 @@ class S3Reader(ObjectReader):
         self,
         store: Store,
         stop: Stop | None = None,
+        patience: Patience | None = None,
         *,
         quick: bool = False,
         account: S3Account | None = None,
@@ -47,7 +49,7 @@ class S3Reader(ObjectReader):
         """`quick`: give up on a silent server in seconds, as a lock must. Raises
         CredentialsRefused, StoreFailed."""
         self.account = account or S3Account(store)
-        super().__init__(store, self.account, self.account.calls, stop, quick=quick)
+        super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
         self._may_see_locks: bool | None = None
 
     def can_lock(self) -> bool:
@@ -85,13 +87,14 @@ class S3Writer(ObjectWriter, S3Reader):
         self,
         store: Store,
         stop: Stop | None = None,
+        patience: Patience | None = None,
         *,
         quick: bool = False,
         account: S3Account | None = None,
         like: S3Abilities | None = None,
     ) -> None:
         """`like`: what is known of another writer to the same store."""
-        S3Reader.__init__(self, store, stop, quick=quick, account=account)
+        S3Reader.__init__(self, store, stop, patience, quick=quick, account=account)
         self.abilities: S3Abilities = S3Abilities(self, like)
         self.uploads = Uploads(self)
 

@@ -1,7 +1,7 @@
 """What the answers of S3 say. No I/O.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html; what other servers make
-of it is in docs/stores.md.
+of it is in docs/reference/stores.md.
 """
 
 from __future__ import annotations

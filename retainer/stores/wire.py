@@ -3,7 +3,6 @@ them at once than the server takes."""
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +14,10 @@ from typing import Protocol
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from retainer.patience import Again, Patience, asked_patience
 from retainer.stop import Stop
 from retainer.stores.verdict import Refusal, Verdict
-from retainer.wire import Pools, cut_after
+from retainer.wire import Pools, cut_after, is_nobody_there
 
 LONGEST_ANSWER = 64 << 20
 """An answer that is read whole is at most so long."""
@@ -60,6 +60,28 @@ class NoAnswer(Exception):
     """No answer came at all; what was asked may have been done. Its text is the kind of failure."""
 
 
+class _Passing(Again):
+    """What may pass: an answer that says so, or none."""
+
+    def __init__(
+        self,
+        said: str,
+        answer: Answer | None = None,
+        patience: float | None = None,
+        *,
+        nobody: bool = False,
+    ) -> None:
+        self._answer, self._said = answer, said
+        told = f"it answered {said}" if answer else f"the connection failed ({said})"
+        super().__init__(told, patience, nobody=nobody)
+
+    def as_it_ended(self) -> Answer:
+        """Raises NoAnswer where none came."""
+        if self._answer is None:
+            raise NoAnswer(self._said)
+        return self._answer
+
+
 class Dialer(Protocol):
     """How a cloud is spoken to: its server, and what it wants to see before it answers."""
 
@@ -82,16 +104,20 @@ class Wire:
         dialer: Dialer,
         host: str,
         stop: Stop,
+        patience: Patience | None = None,
         *,
+        name: str = "",
         at_once: int = MOST_AT_ONCE,
         quick: bool = False,
     ) -> None:
-        """`at_once`: so many calls at most. `quick`: give up on a silent server in seconds, and
-        never wait for others, as a lock must."""
+        """`name`: what waits are told of. `at_once`: so many calls at most. `quick`: give up on a
+        silent server in seconds, and never wait for others, as a lock must."""
         connect, read = (5.0, 10.0) if quick else (CONNECT_SECONDS, READ_SECONDS)
         self._pools = pools_of(connect, read)
         self._dialer, self._stop = dialer, stop
-        self._tries = 2 if quick else 5
+        self._name = name or host
+        usual = patience or Patience(sleep=stop.pause)
+        self._patience = usual.hasty(tries=2) if quick else usual.anew()
         self._told: tuple[str, float] = ("", 0.0)
         self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host, at_once)
 
@@ -129,31 +155,52 @@ class Wire:
         request: Request,
         take: Callable[[BaseHTTPResponse], tuple[int, Mapping[str, str], bytes]],
     ) -> Answer:
-        most = 1 if request.once else self._tries
-        for tries in range(1, most + 1):
-            began = time.monotonic()
-            with self._lane:
-                try:
-                    answer = Answer(*take(self._send(request)), tries=tries)
-                except (HTTPError, OSError) as error:
-                    failure = type(error).__name__
-                    answer = None
-            if answer is not None:
-                self._told = (answer.headers.get("date", ""), time.monotonic())
-                self._lane.ended(busy=answer.status in BUSY)
-                told = self._dialer.refusal_of(answer)
-                if told is None:
-                    return answer
-                ended = told.verdict is Verdict.CREDENTIALS and tries == 1 < most
-                if ended and self._dialer.renewed(began):
-                    continue
-                if not told.may_pass:
-                    return answer
-            if tries == most or self._stop.pause(_backoff(tries)):
-                break
-        if answer is None:
-            raise NoAnswer(failure)
-        return answer
+        tries = 0
+        last: _Passing | None = None
+
+        def once() -> Answer:
+            nonlocal tries, last
+            if last is not None and self._stop.is_asked:
+                return last.as_it_ended()
+            tries += 1
+            try:
+                return self._once(request, take, tries)
+            except _Passing as error:
+                last = error
+                raise
+
+        try:
+            return once() if request.once else self._patience.try_again(self._name, once)
+        except _Passing as error:
+            return error.as_it_ended()
+
+    def _once(
+        self,
+        request: Request,
+        take: Callable[[BaseHTTPResponse], tuple[int, Mapping[str, str], bytes]],
+        tries: int,
+    ) -> Answer:
+        """Raises _Passing for what may pass."""
+        began = time.monotonic()
+        with self._lane:
+            try:
+                answer = Answer(*take(self._send(request)), tries=tries)
+            except (HTTPError, OSError) as error:
+                nobody = is_nobody_there(error)
+                raise _Passing(type(error).__name__, nobody=nobody) from None
+        self._told = (answer.headers.get("date", ""), time.monotonic())
+        self._lane.ended(busy=answer.status in BUSY)
+        told = self._dialer.refusal_of(answer)
+        if told is None:
+            return answer
+        has_ended = told.verdict is Verdict.CREDENTIALS and tries == 1 and not request.once
+        if has_ended and self._dialer.renewed(began):
+            return self._once(request, take, tries + 1)
+        if not told.may_pass:
+            return answer
+        text = answer.content[:2000].decode(errors="replace")
+        asked = asked_patience(answer.status, answer.headers, lambda: text)
+        raise _Passing(f"{answer.status} {told.code}".strip(), answer, asked)
 
     def _send(self, request: Request) -> BaseHTTPResponse:
         address, headers = self._dialer.address(request)
@@ -230,7 +277,3 @@ def _pieces(response: BaseHTTPResponse) -> Iterator[bytes]:
             yield piece
     except (HTTPError, OSError) as error:
         raise NoAnswer(type(error).__name__) from None
-
-
-def _backoff(tries: int) -> float:
-    return random.uniform(0.5, 1.0) * min(8.0, 0.1 * 4.0**tries)

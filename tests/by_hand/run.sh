@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The contract of every store and the arrow on a server that CI does not start: `tests/by_hand/run.sh ceph` or `… swift` (Debian 12, two minutes
-# each); Swift takes no conditional write, so it is only read from there. What came of it last stands in docs/stores.md, with its date.
+# each); Swift takes no conditional write, so it is only read from there. What came of it last stands in docs/reference/stores.md, with its date.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 server=$1 work=$(mktemp -d)

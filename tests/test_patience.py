@@ -1,0 +1,104 @@
+"""How long a call is tried again: the same for 100ms and for every store, told, and never without
+an end."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fault_proxy import FaultProxy
+from project import Project, make_project, video
+
+from retainer.demo.standin import StandIn
+from retainer.patience import Again, Patience
+
+
+def asked(patience: Patience, *, goes_through_after: int = 99) -> int:
+    """How often a server is asked that goes on failing."""
+    times = 0
+
+    def call() -> None:
+        nonlocal times
+        times += 1
+        if times <= goes_through_after:
+            raise Again("it answered 503")
+
+    with contextlib.suppress(Again):
+        patience.try_again("vault", call)
+    return times
+
+
+def test_a_server_that_is_down_is_waited_for_once_and_not_again_for_each_object() -> None:
+    patience = Patience(sleep=lambda _: None)
+    assert asked(patience) == 12
+    assert asked(patience) < 9
+    assert asked(patience, goes_through_after=1) == 2
+    assert asked(patience) == 12, "it went through, so that it is waited for again"
+
+
+def test_one_server_that_is_down_makes_nobody_hasty_with_another() -> None:
+    patience = Patience(sleep=lambda _: None)
+    asked(patience)
+    assert asked(patience.anew()) == 12
+
+
+def test_what_is_spent_is_no_more_than_was_given() -> None:
+    slept: list[float] = []
+    asked(Patience(20.0, sleep=slept.append))
+    assert max(slept) <= 20 and len(slept) < 11
+
+
+@pytest.fixture
+def cloud(seaweedfs: str, tmp_path: Path, api: StandIn) -> Project:
+    project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
+    project.hosted("a" * 24, video(1))
+    return project
+
+
+CLOSED = "http://127.0.0.1:9"
+
+
+def told_of_waiting(stderr: str) -> list[str]:
+    return re.findall(r"^(.*?): .*; again in [0-9.]+ s$", stderr, re.MULTILINE)
+
+
+def test_waiting_for_a_store_is_told_once_a_minute_and_ends_with_the_patience(
+    cloud: Project,
+) -> None:
+    cloud.stores["vault"] = replace(cloud.stores["vault"], endpoint=CLOSED)
+    cloud.write()
+    done = cloud.run("plan", "--out", "p.plan", "--patience", "2s", expect=8)
+    assert told_of_waiting(done.stderr) == ["vault"]
+
+
+def test_waiting_for_100ms_is_told_in_the_same_words(cloud: Project) -> None:
+    cloud.api.faults.rate_500 = 1.0
+    done = cloud.run("plan", "--out", "p.plan", "--patience", "2s", expect=8)
+    assert {each.split()[0] for each in told_of_waiting(done.stderr)} == {"100ms"}
+    assert len(told_of_waiting(done.stderr)) == 1
+
+
+def test_an_apply_waits_for_a_store_that_is_down_and_names_it(
+    seaweedfs: str, tmp_path: Path, api: StandIn
+) -> None:
+    with FaultProxy(seaweedfs) as proxy:
+        project = make_project(tmp_path / "project", api, "seaweedfs", proxy.url)
+        project.hosted("a" * 24, video(1))
+        project.plan()
+    # A process of its own has no connections left from before.
+    done = subprocess.run(
+        project.command("apply", "p.plan", "--patience", "2s"),
+        cwd=project.root,
+        env=project.env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert told_of_waiting(done.stderr) == ["vault"]
+    assert "vault" in done.stdout
