@@ -14,6 +14,7 @@ it, see pyproject.toml).
                     share: project, options, printing
     voice.py        what goes on, on stderr: sentences, or JSON lines
     progress.py     how long work goes on, on stderr
+    tracing.py      what went on, as OpenTelemetry spans
     webhook.py      a message to a chat, or to another program
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here

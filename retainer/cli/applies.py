@@ -23,6 +23,7 @@ from retainer.cli.process import EXIT, applying, now, stop
 from retainer.cli.project import declared_store, state_of, the_project
 from retainer.errors import CredentialsRefused, Declined, WrongUsage
 from retainer.model.printable import printable
+from retainer.tracing import watching
 from retainer.voice import say, tell
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def apply(
             done = carry_out(
                 prepared,
                 world,
-                watcher=shown,
+                watcher=watching(shown),
                 approved=approved,
                 restore=restore,
                 on_run=applying.append,

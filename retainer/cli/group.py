@@ -8,6 +8,7 @@ from pathlib import Path
 import rich_click as click
 
 from retainer.errors import WrongUsage
+from retainer.tracing import begin
 from retainer.voice import speak
 
 click.rich_click.TEXT_MARKUP = "ansi"
@@ -61,6 +62,7 @@ def cli(
     )
     if directory is not None:
         os.chdir(directory)
+    begin(context.invoked_subcommand or "help")
     help_alone(context)
 
 

@@ -23,6 +23,7 @@ from click.exceptions import Exit
 from retainer.errors import RetainerError, WrongUsage
 from retainer.private import forget_private_folder
 from retainer.stop import Stop, Stopped
+from retainer.tracing import end
 from retainer.voice import is_json, say, speak
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ def main(command: click.Group) -> NoReturn:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
-    _leave(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    end(code)
+    _leave(code)
 
 
 def _run(command: click.Group) -> object:

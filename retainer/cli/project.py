@@ -11,6 +11,7 @@ from retainer.cli.printing import fail_on
 from retainer.cli.process import now, stop
 from retainer.errors import PoliciesWrong, WrongUsage
 from retainer.private import keep_private_in
+from retainer.tracing import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,7 @@ def gathered(
             progress=shown.rows,
             for_any_policies=for_any_policies,
         )
+    listed(listings)
     places = settings.places
     seen = {
         places[each.name]: each.identity
