@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import promql_parser
 import pytest
 import yaml
 from pages import only_commands
@@ -240,6 +241,13 @@ def test_metrics_of_a_plan_and_of_a_run_are_read_by_prometheus(due: Project) -> 
     assert (found[("retainer_run_success",)], found[("retainer_run_exit_code",)]) == (1, 0)
 
 
+def test_a_run_that_is_refused_is_measured_too(due: Project) -> None:
+    due.run("apply", "nothing.plan", "--metrics", "run.prom", expect=5)
+    found = metrics((due.root / "run.prom").read_text())
+    assert (found[("retainer_run_success",)], found[("retainer_run_exit_code",)]) == (0, 5)
+    assert not any(name == "retainer_run_actions" for name, *_ in found)
+
+
 # ── in other forms ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -284,12 +292,15 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are() -> None:
         for title in re.findall(r"^## (.+)$", pages, re.MULTILINE)
     }
     for alert in group["rules"]:
+        promql_parser.parse(alert["expr"])
         assert {"alert", "expr", "labels", "annotations"} <= alert.keys()
         assert asked(alert["expr"]) and asked(alert["expr"]) <= known
         assert asked(alert["annotations"]["summary"]) <= known
         page, _, anchor = alert["annotations"]["runbook"].partition("#")
         assert page == "docs/runbooks.md" and anchor in headings
     board = json.loads((MONITORING / "dashboard.json").read_text())
+    for each in board["panels"]:
+        promql_parser.parse(each["targets"][0]["expr"])
     shown = {name for each in board["panels"] for name in asked(each["targets"][0]["expr"])}
     assert shown <= known and len({each["id"] for each in board["panels"]}) == len(board["panels"])
 

@@ -93,7 +93,7 @@ def apply(
     from retainer.views.plan import until_when
     from retainer.views.run import beginning, run_page
 
-    with told_to(webhook, "apply"):
+    with told_to(webhook, "apply", metrics):
         root, settings, policies = the_project()
         state = state_of(root, settings)
         prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))

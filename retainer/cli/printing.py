@@ -121,22 +121,29 @@ def fail_on(mistakes: list[Diagnostic]) -> None:
 
 
 @contextmanager
-def told_to(webhook: str | None, command: str) -> Iterator[None]:
-    """An error that ends a command is told to a webhook too: nobody may look at the night's log."""
+def told_to(webhook: str | None, command: str, metrics: Path | None = None) -> Iterator[None]:
+    """An error that ends a command is told to a webhook too, and to whoever reads the metrics of a
+    run: nobody may look at the night's log."""
+
+    def tell_others(text: str, code: int) -> None:
+        if metrics is not None:
+            from retainer.views.metrics import refused_metrics
+
+            measure(metrics, refused_metrics(code, now().timestamp()))
+        notify(webhook, text, event="error", exit_code=code)
+
     try:
         yield
     except RetainerError as error:
-        text = printable(f"retainer {command}: {error.told}")
-        notify(webhook, text, event="error", exit_code=error.exit_code)
+        tell_others(printable(f"retainer {command}: {error.told}"), error.exit_code)
         raise
     except Exit as ended:
         if ended.exit_code == PoliciesWrong.exit_code:
-            text = f"retainer {command}: the policies are wrong, so that nothing was done"
-            notify(webhook, text, event="error", exit_code=ended.exit_code)
+            said = "the policies are wrong, so that nothing was done"
+            tell_others(f"retainer {command}: {said}", ended.exit_code)
         raise
     except Exception as error:
-        text = f"retainer {command} could not go on: {type(error).__name__}"
-        notify(webhook, text, event="error", exit_code=1)
+        tell_others(f"retainer {command} could not go on: {type(error).__name__}", 1)
         raise
 
 

@@ -81,12 +81,22 @@ def plan_metrics(header: Header, view: Overview) -> str:
     return told.text()
 
 
-def run_metrics(done: Summary, code: int, ended: float) -> str:
-    """Of the last run, which ended at `ended` (seconds since 1970) with an exit code."""
+def _ended(code: int, ended: float) -> _Told:
     told = _Told(OF_A_RUN)
     told.set("retainer_run_timestamp_seconds", ended)
     told.set("retainer_run_success", code == 0)
     told.set("retainer_run_exit_code", code)
+    return told
+
+
+def refused_metrics(code: int, ended: float) -> str:
+    """Of a run that did nothing, and ended at `ended` (seconds since 1970) with an exit code."""
+    return _ended(code, ended).text()
+
+
+def run_metrics(done: Summary, code: int, ended: float) -> str:
+    """Of the last run, which ended at `ended` (seconds since 1970) with an exit code."""
+    told = _ended(code, ended)
     for outcome, count in {
         "copied": done.copied,
         "deleted": done.deleted,
