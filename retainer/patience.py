@@ -128,9 +128,7 @@ class Patience:
         return f", and went on so for {budget:.0f} s or {self._tries} tries"
 
     def _budget_of(self, error: Again) -> float:
-        if self._is_spent and error.patience is None:
-            return self.budget * SPENT_TIMES
-        return self._whole_budget_of(error)
+        return self.budget * SPENT_TIMES if self._is_spent else self._whole_budget_of(error)
 
     def _whole_budget_of(self, error: Again) -> float:
         if error.patience is not None:

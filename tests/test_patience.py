@@ -6,7 +6,10 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,17 +18,42 @@ from project import Project, make_project, video
 
 from retainer.demo.standin import StandIn
 from retainer.patience import Again, Patience
+from retainer.stop import Stop
+from retainer.stores.verdict import Refusal, Verdict
+from retainer.stores.wire import Answer, Request, Wire
 
 
-def asked(patience: Patience, *, goes_through_after: int = 99) -> int:
-    """How often a server is asked that goes on failing."""
+@contextlib.contextmanager
+def answering(status: int, headers: dict[str, str]) -> Iterator[str]:
+    """A server that says the same to everybody; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def asked(patience: Patience, *, goes_through_after: int = 99, says: float | None = None) -> int:
+    """How often a server is asked that goes on failing; `says`: it asks to wait so long."""
     times = 0
 
     def call() -> None:
         nonlocal times
         times += 1
         if times <= goes_through_after:
-            raise Again("it answered 503")
+            raise Again("it answered 503", says)
 
     with contextlib.suppress(Again):
         patience.try_again("vault", call)
@@ -50,6 +78,36 @@ def test_what_is_spent_is_no_more_than_was_given() -> None:
     slept: list[float] = []
     asked(Patience(20.0, sleep=slept.append))
     assert max(slept) <= 20 and len(slept) < 11
+
+
+def test_a_server_that_asks_for_more_than_is_left_is_not_waited_for() -> None:
+    slept: list[float] = []
+    patience = Patience(20.0, sleep=slept.append)
+    asked(patience, says=90.0)
+    assert slept == []
+    asked(patience, says=40.0)
+    assert slept == [], "all was spent, and it has not answered since"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_lock_never_waits_for_as_long_as_a_server_asks(quick: bool) -> None:
+    """A heartbeat that waits a minute is a lock that others may take for dead."""
+    slept: list[float] = []
+
+    class Busy:
+        def address(self, request: Request) -> tuple[str, dict[str, str]]:
+            return url, {}
+
+        def refusal_of(self, answer: Answer) -> Refusal:
+            return Refusal(Verdict.BUSY, answer.status)
+
+        def renewed(self, since: float) -> bool:
+            return False
+
+    with answering(503, {"Retry-After": "25"}) as url:
+        wire = Wire(Busy(), "busy", Stop(), Patience(sleep=slept.append), quick=quick)
+        assert wire.ask(Request("GET", "/")).status == 503
+    assert (max(slept) < 1) is quick
 
 
 @pytest.fixture

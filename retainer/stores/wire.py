@@ -118,6 +118,7 @@ class Wire:
         self._name = name or host
         usual = patience or Patience(sleep=stop.pause)
         self._patience = usual.hasty(tries=2) if quick else usual.anew()
+        self._heeds = not quick
         self._told: tuple[str, float] = ("", 0.0)
         self._lane = Lane(MOST_AT_ONCE, MOST_AT_ONCE) if quick else lane_of(host, at_once)
 
@@ -200,7 +201,8 @@ class Wire:
             return answer
         text = answer.content[:2000].decode(errors="replace")
         asked = asked_patience(answer.status, answer.headers, lambda: text)
-        raise _Passing(f"{answer.status} {told.code}".strip(), answer, asked)
+        said = f"{answer.status} {told.code}".strip()
+        raise _Passing(said, answer, asked if self._heeds else None)
 
     def _send(self, request: Request) -> BaseHTTPResponse:
         address, headers = self._dialer.address(request)
