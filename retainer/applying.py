@@ -44,7 +44,7 @@ from retainer.journal.file import (
     proven_lately,
     recent_deletes,
 )
-from retainer.journal.lock import Heart, StoreLock
+from retainer.journal.lock import StoreLock
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.anchors import deleted_lately
 from retainer.model.catalog import RECORD
@@ -635,80 +635,79 @@ def carry_out(
         for name, store in stores.items():
             with suppress(RetainerError):  # a folder that is not there is told by its lock
                 store.conditions().recall(proven.get(places[name], {}))
-        with locked(stores, owner, _expected(header, world), open_in) as (locks, unusable):
-            lost: list[str] = []
-            with Heart(list(locks.values()), lost.append) as heart:
+        lost: list[str] = []
+        with locked(stores, owner, _expected(header, world), lost.append, open_in) as held:
 
-                def check() -> None:
-                    world.stop.check()
-                    if lost:
-                        raise Locked(
-                            f"the lock of {lost[0]} was lost before anything was done",
-                            hint="run it again",
-                        )
-
-                ground = _ground(stores, locks, unusable, plan, world, journal)
-                announced = [
-                    each for each in open_intents(journal.before) if each.store in ground.locks
-                ]
-                left = [each for each in left_over(journal.before) if each.store in ground.locks]
-                settled = settle(
-                    announced,
-                    left,
-                    {name: stores[name] for name in ground.locks},
-                    journal,
-                    world.clock(),
-                    check,
-                )
-                entries = journal.entries()
-                over = _over_by_now(
-                    plan, world.settings, prepared.ending, entries, ground.remembers, world.clock()
-                )
-                job = _job(
-                    prepared,
-                    world,
-                    journal,
-                    ground,
-                    approved=approved and not over,
-                    restore=restore,
-                    watcher=watcher,
-                    before=done_before(entries, plan.fingerprint),
-                    settled=settled,
-                    workers=workers,
-                    host=owner.host,
-                )
-                run = Run(job)
-                run.summary.said += [
-                    *settled.said,
-                    *(f"{reason}: no deletes" for reason in over if approved),
-                ]
-                on_run(run)
-                heart.tell(run.lost)
-                with closing(_records(job)) as records:
-                    summary = run.go()
-                if records.nameless:
-                    summary.said.append(
-                        f"{records.nameless:,} copies do not carry the names of their rooms and "
-                        "templates: rules by name are not certain of them until 100ms tells them "
-                        "(give the apply the facts of its plan as .retainer/facts.duckdb)"
+            def check() -> None:
+                world.stop.check()
+                if lost:
+                    raise Locked(
+                        f"the lock of {lost[0]} was lost before anything was done",
+                        hint="run it again",
                     )
-                journal.write(
-                    "end",
-                    finished=summary.finished,
-                    copied=summary.copied,
-                    deleted=summary.deleted,
-                    failed=len(summary.failed),
-                    skipped=len(summary.skipped),
-                    interrupted=summary.interrupted,
+
+            ground = _ground(stores, held.locks, held.unusable, plan, world, journal)
+            announced = [
+                each for each in open_intents(journal.before) if each.store in ground.locks
+            ]
+            left = [each for each in left_over(journal.before) if each.store in ground.locks]
+            settled = settle(
+                announced,
+                left,
+                {name: stores[name] for name in ground.locks},
+                journal,
+                world.clock(),
+                check,
+            )
+            entries = journal.entries()
+            over = _over_by_now(
+                plan, world.settings, prepared.ending, entries, ground.remembers, world.clock()
+            )
+            job = _job(
+                prepared,
+                world,
+                journal,
+                ground,
+                approved=approved and not over,
+                restore=restore,
+                watcher=watcher,
+                before=done_before(entries, plan.fingerprint),
+                settled=settled,
+                workers=workers,
+                host=owner.host,
+            )
+            run = Run(job)
+            run.summary.said += [
+                *settled.said,
+                *(f"{reason}: no deletes" for reason in over if approved),
+            ]
+            on_run(run)
+            held.heart.tell(run.lost)
+            with closing(_records(job)) as records:
+                summary = run.go()
+            if records.nameless:
+                summary.said.append(
+                    f"{records.nameless:,} copies do not carry the names of their rooms and "
+                    "templates: rules by name are not certain of them until 100ms tells them "
+                    "(give the apply the facts of its plan as .retainer/facts.duckdb)"
                 )
-                for name, lock in ground.locks.items():
-                    if lock.holds and name not in ground.lost:
-                        try:
-                            drop_anchor(stores[name], journal, owner.host, world.clock())
-                        except RetainerError as error:
-                            summary.said.append(
-                                f"{name} does not remember this run's end ({error.message})"
-                            )
+            journal.write(
+                "end",
+                finished=summary.finished,
+                copied=summary.copied,
+                deleted=summary.deleted,
+                failed=len(summary.failed),
+                skipped=len(summary.skipped),
+                interrupted=summary.interrupted,
+            )
+            for name, lock in ground.locks.items():
+                if lock.holds and name not in ground.lost:
+                    try:
+                        drop_anchor(stores[name], journal, owner.host, world.clock())
+                    except RetainerError as error:
+                        summary.said.append(
+                            f"{name} does not remember this run's end ({error.message})"
+                        )
             return summary
     finally:
         journal.close()

@@ -35,7 +35,6 @@ from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
 from retainer.journal.anchors import drop_anchor, lost_record
 from retainer.journal.file import Journal, open_intents, read_journal
-from retainer.journal.lock import Heart
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.catalog import OF_THE_COPY, RECORD
 from retainer.model.moment import read_moment, write_moment
@@ -103,40 +102,36 @@ def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
     try:
         owner = owner_of(journal, what)
         known = known_stores(work.state)
-        with locked(
-            {name: work.writer},
-            owner,
-            {name: known[work.store.place]} if work.store.place in known else {},
-        ) as (locks, unusable):
-            if name in unusable:
-                raise unusable[name]
+        expected = {name: known[work.store.place]} if work.store.place in known else {}
+        with locked({name: work.writer}, owner, expected, lambda _: lost.set()) as held:
+            if name in held.unusable:
+                raise held.unusable[name]
+            lock = held.locks[name]
             identity = identified(work.writer, None)
             if identity is not None:
                 remember_stores(work.state, known, {work.store.place: identity.id})
             journal.write("start", what=what, store=name, host=owner.host)
             announced = (
                 [each for each in open_intents(journal.before) if each.store == name]
-                if locks[name].holds
+                if lock.holds
                 else []
             )
-            with Heart([locks[name]], lambda _: lost.set()):
-                settled = settle(
-                    announced,
-                    [],
-                    {name: work.writer} if locks[name].holds else {},
-                    journal,
-                    work.clock(),
-                    work.stop.check,
-                )
-                record("settled", settled.entries)
-                yield record, journal
-                journal.write("end", what=what, finished=not lost.is_set())
-                if (
-                    locks[name].holds
-                    and lost_record(anchors_in(work.writer)[1], journal.state, journal.before)
-                    is None
-                ):
-                    drop_anchor(work.writer, journal, owner.host, work.clock())
+            settled = settle(
+                announced,
+                [],
+                {name: work.writer} if lock.holds else {},
+                journal,
+                work.clock(),
+                work.stop.check,
+            )
+            record("settled", settled.entries)
+            yield record, journal
+            journal.write("end", what=what, finished=not lost.is_set())
+            if (
+                lock.holds
+                and lost_record(anchors_in(work.writer)[1], journal.state, journal.before) is None
+            ):
+                drop_anchor(work.writer, journal, owner.host, work.clock())
     finally:
         journal.close()
 

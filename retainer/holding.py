@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from retainer.errors import Locked, RetainerError
 from retainer.journal.file import Journal
-from retainer.journal.lock import Owner, StoreLock
+from retainer.journal.lock import Heart, Owner, StoreLock
 from retainer.own import identity_in, must_be
 from retainer.ports import StoreWriter
 
@@ -18,40 +19,53 @@ def owner_of(journal: Journal, plan: str) -> Owner:
     return Owner(journal.run, os.uname().nodename, plan, journal.state, journal.place)
 
 
+@dataclass(frozen=True)
+class Held:
+    """The locks that were taken, why some could not be, and what renews them."""
+
+    locks: dict[str, StoreLock]
+    unusable: dict[str, RetainerError]
+    heart: Heart
+
+
 @contextmanager
 def locked(
     stores: Mapping[str, StoreWriter],
     owner: Owner,
     expected: Mapping[str, str],
+    lost: Callable[[str], None],
     optional: Collection[str] = (),
-) -> Iterator[tuple[dict[str, StoreLock], dict[str, RetainerError]]]:
-    """The locks of all these stores, and why some could not be taken; whatever happens, they are
-    given back.
+) -> Iterator[Held]:
+    """The locks of all these stores, each renewed from when it was taken: another store may be
+    waited for meanwhile. Whatever happens, they are given back.
 
     `expected`: the identity that a store must have. A store that cannot be written to, or is
-    another one, fails its own actions alone. `optional`: stores that are nice to have, in which
-    another run may be. Raises Locked when another run holds one of the others.
+    another one, fails its own actions alone. `lost`: told of a lock that was lost. `optional`:
+    stores that are nice to have, in which another run may be. Raises Locked when another run holds
+    one of the others.
     """
     taken: dict[str, StoreLock] = {}
     unusable: dict[str, RetainerError] = {}
     try:
-        for name, store in stores.items():
-            lock = StoreLock(store, owner)
-            try:
-                if name in expected:
-                    found = identity_in(store)
-                    must_be(name, found[1] if found else None, expected[name])
-                lock.take()
-            except Locked as error:
-                if name not in optional:
-                    raise
-                unusable[name] = error
-                continue
-            except RetainerError as error:
-                unusable[name] = error
-                continue
-            taken[name] = lock
-        yield taken, unusable
+        with Heart(lost) as heart:
+            for name, store in stores.items():
+                lock = StoreLock(store, owner)
+                try:
+                    if name in expected:
+                        found = identity_in(store)
+                        must_be(name, found[1] if found else None, expected[name])
+                    lock.take()
+                except Locked as error:
+                    if name not in optional:
+                        raise
+                    unusable[name] = error
+                    continue
+                except RetainerError as error:
+                    unusable[name] = error
+                    continue
+                taken[name] = lock
+                heart.beat_for(lock)
+            yield Held(taken, unusable, heart)
     finally:
         for lock in taken.values():
             lock.give_back()

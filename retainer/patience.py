@@ -88,10 +88,10 @@ class Patience:
             self._on_wait(f"{what}: {_of(state)}; again in {state.upcoming_sleep:.1f} s")
 
         def wait(state: tenacity.RetryCallState) -> float:
-            asked = _of(state).patience
-            if asked is None:
-                return backoff(state.attempt_number)
-            return asked + random.uniform(0.0, min(1.0, asked))
+            asked = _of(state).patience or 0.0
+            # one that says 0 would else be asked 12 times within a moment
+            jitter = random.uniform(0.0, min(1.0, asked))
+            return max(asked + jitter, backoff(state.attempt_number))
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Again),
@@ -128,7 +128,7 @@ class Patience:
         return f", and went on so for {budget:.0f} s or {self._tries} tries"
 
     def _budget_of(self, error: Again) -> float:
-        return self.budget * SPENT_TIMES if self._is_spent else self._whole_budget_of(error)
+        return self._whole_budget_of(error) * (SPENT_TIMES if self._is_spent else 1)
 
     def _whole_budget_of(self, error: Again) -> float:
         if error.patience is not None:

@@ -3,6 +3,7 @@ need not wait for rich to load)."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from types import TracebackType
@@ -23,18 +24,19 @@ _WAITS_SECONDS = 60.0
 
 
 class _Waits:
-    """Tells that something waits, a line a minute."""
+    """Tells that something waits, a line a minute for each place."""
 
     def __init__(self) -> None:
-        self._told: float | None = None
+        self._told: dict[str, float] = {}
         self._guard = threading.Lock()
 
     def tell(self, live: Progress | None, sentence: str) -> None:
+        place = re.split("[ :]", sentence, maxsplit=1)[0]
         with self._guard:
             now = time.monotonic()
-            if self._told is not None and now - self._told < _WAITS_SECONDS:
+            if now - self._told.get(place, float("-inf")) < _WAITS_SECONDS:
                 return
-            self._told = now
+            self._told[place] = now
         _say(live, sentence, "dim")
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """So long the collector is waited for when a command ends."""
+QUEUE = 16_384
+"""So many spans wait for a collector at most; more are dropped, and counted."""
 _NAMED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -40,21 +42,24 @@ class _Trace:
         from opentelemetry.trace import set_span_in_context
 
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # it would name addresses
-        told = {SERVICE_NAME: "retainer", SERVICE_VERSION: version("retainer")}
+        named = os.environ.get("OTEL_SERVICE_NAME") or "retainer"
+        told = {SERVICE_NAME: named, SERVICE_VERSION: version("retainer")}
         self._provider = TracerProvider(resource=Resource.create(told), shutdown_on_exit=False)
-        self._lost = False
         exporter = OTLPSpanExporter(timeout=SECONDS)
         send = exporter.export
 
-        def noted(spans: Sequence[Any]) -> SpanExportResult:
+        def counted(spans: Sequence[Any]) -> SpanExportResult:
             result = send(spans)
-            self._lost |= result is not SpanExportResult.SUCCESS
+            if result is SpanExportResult.SUCCESS:
+                self._taken += len(spans)
             return result
 
-        # a flush does not say whether anything was taken
-        exporter.export = noted  # type: ignore[method-assign]
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        # neither a flush nor a full queue says what was not taken
+        exporter.export = counted  # type: ignore[method-assign]
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=QUEUE))
         self._tracer = self._provider.get_tracer("retainer", version("retainer"))
+        self._made = self._taken = 0
+        self._counting = threading.Lock()
         self._root = self._tracer.start_span(f"retainer {command}")
         self._context = set_span_in_context(self._root)
 
@@ -67,20 +72,25 @@ class _Trace:
             start_time=_nanoseconds(began) if began else None,
         )
 
-    def end(self, code: int) -> bool:
-        """Whether the collector took all of it in time."""
+    def ended(self, span: Any, at: datetime | None = None) -> None:
+        """A span ends, now or then."""
+        span.end(_nanoseconds(at) if at else None)
+        with self._counting:
+            self._made += bool(span.is_recording() or span.get_span_context().trace_flags.sampled)
+
+    def end(self, code: int) -> int:
+        """How many spans the collector did not take in time."""
         self._root.set_attributes(_named({"exit_code": code}))
-        self._root.end()
-        taken: list[bool] = []
+        self.ended(self._root)
 
         def flush() -> None:
             with suppress(Exception):
-                taken.append(bool(self._provider.force_flush(int(SECONDS * 1000))))
+                self._provider.force_flush(int(SECONDS * 1000))
 
         flushing = threading.Thread(target=flush, daemon=True)
         flushing.start()
         flushing.join(SECONDS)
-        return taken == [True] and not self._lost
+        return self._made - self._taken
 
 
 def _nanoseconds(moment: datetime) -> int:
@@ -94,11 +104,16 @@ def _named(facts: dict[str, Any]) -> dict[str, Any]:
 _trace: _Trace | None = None
 
 
+def _is_off() -> bool:
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return off or os.environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none"
+
+
 def begin(command: str) -> None:
     """A command begins, of this name."""
     global _trace
     _trace = None
-    if not any(os.environ.get(name) for name in _NAMED_BY):
+    if not any(os.environ.get(name) for name in _NAMED_BY) or _is_off():
         return
     try:
         _trace = _Trace(command)
@@ -121,7 +136,7 @@ def listed(listings: Iterable[Listing]) -> None:
             rows=each.objects,
             bytes=each.bytes,
         )
-        span.end(_nanoseconds(each.finished_at) if each.finished_at else None)
+        _trace.ended(span, each.finished_at)
 
 
 def watching(watcher: Watcher) -> Watcher:
@@ -133,8 +148,8 @@ def end(code: int) -> None:
     """The command that began has ended so."""
     global _trace
     trace, _trace = _trace, None
-    if trace is not None and not trace.end(code):
-        say("the traces were not taken by their collector", "warning")
+    if trace is not None and (lost := trace.end(code)):
+        say(f"traces: their collector did not take {lost:,} spans", "warning")
 
 
 class _Watching:
@@ -161,5 +176,5 @@ class _Watching:
         span = self._spans.pop(action.n, None)
         if span is not None:
             span.set_attributes(_named({"outcome": outcome}))
-            span.end()
+            self._trace.ended(span)
         self._watcher.ended(action, outcome, sentence)

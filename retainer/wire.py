@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProxyError
 
 from retainer.errors import SourceFailed
 
@@ -89,6 +89,8 @@ class Pools:
 
 def is_nobody_there(error: Exception) -> bool:
     """Whether no answer came since no server is there: an unknown host, a refused connection."""
+    if isinstance(error, ProxyError):
+        error = error.original_error
     return isinstance(error, NewConnectionError)
 
 

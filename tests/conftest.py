@@ -50,16 +50,12 @@ for name in (
     "HMS_MANAGEMENT_TOKEN",
     "AWS_ENDPOINT_URL",
     "STORAGE_EMULATOR_HOST",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
 ):
     os.environ.pop(name, None)
 
 SHARED = Path(__file__).parents[2] / "shared"
-
-
-@pytest.fixture(autouse=True)
-def no_project_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands run in this process: what is kept in their project's state folder ends with them."""
-    monkeypatch.setattr("retainer.private._home", None)
 
 
 @pytest.fixture(scope="session")

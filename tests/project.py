@@ -21,7 +21,7 @@ import servers
 import yaml
 from conftest import make_store, make_writer
 
-from retainer import wiring
+from retainer import private, wiring
 from retainer.cli import main
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
@@ -109,6 +109,7 @@ class Project:
             for name, value in self.env().items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["retainer", *words])
+            patch.setattr(private, "_home", private._home)  # of this project, and ends with it
             patch.setattr(sys, "stdin", io.StringIO())
             if self.impatient:
                 patch.setattr(wiring, "BUDGET_SECONDS", 0.5)

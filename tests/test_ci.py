@@ -4,6 +4,7 @@ story is played in a repository that `retainer init` wrote."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -115,7 +116,7 @@ def test_the_timer_is_one(tmp_path: Path) -> None:
         pytest.skip("systemd-analyze is not on this machine")
     for name in ("retainer.service", "retainer.timer"):
         text = (REPOSITORY / "examples" / "systemd" / name).read_text()
-        (tmp_path / name).write_text(text.replace("/opt/retainer/bin/retainer", sys.executable))
+        (tmp_path / name).write_text(text.replace("/srv/retention/nightly.sh", sys.executable))
     done = subprocess.run(
         [analyze, "verify", str(tmp_path / "retainer.service"), str(tmp_path / "retainer.timer")],
         capture_output=True,
@@ -123,6 +124,27 @@ def test_the_timer_is_one(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0 and "retainer" not in done.stderr, done.stderr
+
+
+def test_the_script_of_the_timer_is_the_one_that_the_page_shows_and_a_test_runs() -> None:
+    script = (REPOSITORY / "examples" / "systemd" / "nightly.sh").read_text()
+    page = (REPOSITORY / "docs" / "how-to" / "cron.md").read_text()
+    assert f"<<'SCRIPT'\n{script}SCRIPT\n" in page
+
+
+def test_a_night_that_could_not_see_a_store_does_not_end_well(local: Project) -> None:
+    """Its copies are made, and yet it ends with 8: nobody would hear of the outage."""
+    local.hosted("a" * 24, video(1))
+    script = local.root / "nightly.sh"
+    shutil.copy(REPOSITORY / "examples" / "systemd" / "nightly.sh", script)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def night() -> int:
+        return subprocess.run([script], env=local.env() | {"PATH": path}, check=False).returncode
+
+    assert night() == 0
+    (local.root / "data").rename(local.root / "unmounted")
+    assert night() == 8
 
 
 def test_the_hooks_run_commands_that_exist(local: Project) -> None:

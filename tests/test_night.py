@@ -92,9 +92,23 @@ def test_an_apply_begins_by_saying_what_it_will_do(due: Project) -> None:
     plan = due.plan("p.plan")
     done = due.run("apply", "p.plan", "--approve-deletes", str(plan["header"]["deletes"]))
     first = words(done.stderr)
-    assert first.startswith(f"Plan {plan['fingerprint'][:12]} (policies; facts of ")
+    assert first.startswith(
+        f"Plan with fingerprint {plan['fingerprint'][:12]} (policies; facts of "
+    )
     assert ": 1 delete in uploads (3.02 kB; for ever in uploads)." in first
     assert "Plan " not in due.run("-q", "apply", "p.plan", expect=5).stderr
+
+
+def test_where_copies_alone_were_asked_for_deletes_that_wait_are_nothing_left_undone(
+    due: Project,
+) -> None:
+    due.plan("p.plan")
+    due.run("apply", "p.plan", expect=7)
+    due.run("apply", "p.plan", "--approve-deletes", "0")
+    due.hosted(C, video(3))
+    due.plan("q.plan")
+    due.api.faults.fail_first = {"presigned-url": [404] * 1000}
+    due.run("apply", "q.plan", "--approve-deletes", "0", expect=7)
 
 
 def test_it_is_said_which_rule_has_changed_since_the_plan(due: Project) -> None:

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 from fault_proxy import FaultProxy
 from project import Project, make_project, video
+from urllib3.exceptions import NewConnectionError, ProxyError, ReadTimeoutError
 
 from retainer.demo.standin import StandIn
 from retainer.patience import Again, Patience
 from retainer.stop import Stop
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer, Request, Wire
+from retainer.wire import is_nobody_there
 
 
 @contextlib.contextmanager
@@ -74,10 +76,22 @@ def test_one_server_that_is_down_makes_nobody_hasty_with_another() -> None:
     assert asked(patience.anew()) == 12
 
 
-def test_what_is_spent_is_no_more_than_was_given() -> None:
+def test_no_single_wait_is_longer_than_all_that_was_given() -> None:
     slept: list[float] = []
     asked(Patience(20.0, sleep=slept.append))
     assert max(slept) <= 20 and len(slept) < 11
+
+
+def test_a_server_that_asks_to_wait_no_time_at_all_is_not_asked_twelve_times_at_once() -> None:
+    slept: list[float] = []
+    asked(Patience(60.0, sleep=slept.append), says=0.0)
+    assert sum(slept) > 10
+
+
+def test_where_nobody_answered_through_a_proxy_nobody_is_there() -> None:
+    refused = NewConnectionError(None, "refused")  # type: ignore[arg-type]
+    assert is_nobody_there(ProxyError("no", refused))
+    assert not is_nobody_there(ProxyError("no", ReadTimeoutError(None, "", "slow")))  # type: ignore[arg-type]
 
 
 def test_a_server_that_asks_for_more_than_is_left_is_not_waited_for() -> None:

@@ -33,7 +33,8 @@ def story(tmp_path: Path, api: StandIn) -> tuple[str, str]:
     """What a plan says of that policy, and what a change of it does."""
     project = make_project(tmp_path / "acme", api, "local", "")
     api.add_room({"id": ROOM, "name": "sales-weekly"})
-    (project.root / "policies" / "rules.yaml").write_text(POLICY)
+    (project.root / "policies" / "rules.yaml").unlink()
+    (project.root / "policies" / "sales.yaml").write_text(POLICY)
     for number, days in enumerate((41.3, 38.3, 21.3)):
         name, content = f"6544d1e2f3a4b5c6d7e8f91{number}", video(number, 5000)
         project.uploaded(name, content, age=timedelta(days=days))
@@ -45,7 +46,7 @@ def story(tmp_path: Path, api: StandIn) -> tuple[str, str]:
     plan = project.run("plan", "--out", "tonight.plan").stdout
     as_base(project)
     changed = POLICY.replace("after: 30d", "after: 20d")
-    (project.root / "policies" / "rules.yaml").write_text(changed)
+    (project.root / "policies" / "sales.yaml").write_text(changed)
     comment = project.run("impact", "--base", "../main", "--format", "markdown", expect=None).stdout
     return plan, comment
 
@@ -53,7 +54,7 @@ def story(tmp_path: Path, api: StandIn) -> tuple[str, str]:
 def as_base(project: Project) -> None:
     base = project.root.parent / "main"
     (base / "policies").mkdir(parents=True)
-    for name in ("retainer.yaml", "policies/rules.yaml"):
+    for name in ("retainer.yaml", "policies/sales.yaml"):
         (base / name).write_text((project.root / name).read_text())
 
 

@@ -4,6 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def test_a_collector_that_takes_nothing_changes_nothing(
     silent.close()
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 30
-    assert "race" in done.stderr and "Traceback" not in done.stderr
+    assert "traces" in done.stderr and "Traceback" not in done.stderr
     assert "secret-token" not in done.stderr
 
 
@@ -156,3 +157,50 @@ def test_where_the_extra_is_not_installed_that_is_said(local: Project) -> None:
         [sys.executable, "-c", looked], env=environment, capture_output=True, text=True, check=True
     )
     assert "`retainer[otel]` is not installed" in done.stderr
+
+
+def test_spans_that_were_not_taken_are_counted(collector: Collector) -> None:
+    looked = (
+        "from retainer import tracing; tracing.QUEUE = 512; tracing.begin('apply')\n"
+        "trace = tracing._trace\n"
+        "for number in range(50_000): trace.ended(trace.span('copy'))\n"
+        "tracing.end(0)"
+    )
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    done = subprocess.run(
+        [sys.executable, "-c", looked], env=environment, capture_output=True, text=True, check=True
+    )
+    lost = 50_001 - len(collector.spans)
+    assert lost > 0
+    assert f"their collector did not take {lost:,} spans" in done.stderr
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_traces_are_off_where_opentelemetry_is(
+    off: dict[str, str], local: Project, collector: Collector
+) -> None:
+    local.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url} | off
+    assert told(local, "plan", "--out", "p.plan").returncode == 0
+    assert collector.bodies == []
+
+
+def test_an_interrupt_while_a_silent_collector_is_waited_for_is_no_traceback(
+    local: Project,
+) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    local.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = address
+    with subprocess.Popen(
+        local.command("validate"),
+        cwd=local.root,
+        env=local.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline().startswith("valid")
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=30)
+    silent.close()
+    assert (child.returncode, "Traceback" in stderr) == (130, False), stderr

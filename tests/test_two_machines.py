@@ -24,6 +24,7 @@ from project import ROOM, Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.errors import Locked, StoreFailed
+from retainer.holding import locked
 from retainer.journal import lock as locks
 from retainer.journal.file import Journal, open_intents, read_journal
 from retainer.journal.lock import LOCK_KEY, Owner, StoreLock, lock_in
@@ -183,7 +184,9 @@ def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(
     asleep, lost = threading.Event(), []
     silent.replace = lambda *_: (asleep.wait(3), None)[1]  # type: ignore[method-assign]
     before = lock_in(sound)
-    with locks.Heart(both, lost.append):
+    with locks.Heart(lost.append) as heart:
+        for lock in both:
+            heart.beat_for(lock)
         time.sleep(0.5)
         after = lock_in(sound)
         assert (
@@ -193,6 +196,34 @@ def test_one_silent_store_does_not_end_the_heartbeats_of_the_others(
         )
         assert lost == []
         asleep.set()
+
+
+def test_a_lock_is_renewed_while_another_store_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "BEAT", timedelta(seconds=0.05))
+    sound, slow = (
+        make_writer(make_store("local", "", tmp_path, name=name)) for name in ("sound", "slow")
+    )
+    take = StoreLock.take
+
+    def slowly(self: StoreLock) -> None:
+        time.sleep(0.5 if self.store_name == "slow" else 0)
+        take(self)
+
+    monkeypatch.setattr(StoreLock, "take", slowly)
+    seen: list[str] = []
+    beaten = StoreLock.beat
+
+    def beat(self: StoreLock) -> bool:
+        seen.append(self.store_name)
+        return beaten(self)
+
+    monkeypatch.setattr(StoreLock, "beat", beat)
+    with locked({"sound": sound, "slow": slow}, OTHER, {}, seen.append) as held:
+        assert seen.count("sound") > 2, "it waited for the other one without a beat"
+        assert all(lock.holds for lock in held.locks.values())
+    assert lock_in(sound) is None and lock_in(slow) is None
 
 
 def test_deletes_that_rest_on_a_lost_lock_end_and_copies_elsewhere_go_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     "--approve-deletes",
     type=int,
     metavar="N",
-    help="Approve the plan's deletes; N must be the plan's own count, or 0 for copies only.",
+    help=(
+        "Approve the plan's deletes; N must be the plan's own count, or 0: copies only, and exit 0 "
+        "when all were made."
+    ),
 )
 @click.option(
     "--fingerprint",
@@ -134,7 +138,9 @@ def apply(
                 workers=workers,
             )
     applying.clear()
-    code = _run_exit(done, held_back=bool(prepared.held_back))
+    code = _run_exit(
+        done, held_back=bool(prepared.held_back), only_copies_asked=approve_deletes == 0
+    )
     until = until_when(header.limits, now(), reading) or ""
     page = run_page(done, str(path), prepared.deleted, reading, prepared.held_back, until)
     if form == "json":
@@ -151,13 +157,14 @@ def apply(
     raise Exit(code)
 
 
-def _run_exit(done: Summary, *, held_back: bool) -> int:
-    """The exit code of a run; where several apply: 130 > 11 > 7 > 4."""
+def _run_exit(done: Summary, *, held_back: bool, only_copies_asked: bool) -> int:
+    """The exit code of a run; where several apply: 130 > 11 > 7 > 4. Deletes that were not asked
+    for are nothing left undone."""
     if done.interrupted:
         return EXIT["interrupted"]
     if any(resting.credentials for resting in done.resting.values()):
         return CredentialsRefused.exit_code
-    if done.finished:
+    if (replace(done, left_deletes=0) if only_copies_asked else done).finished:
         return 0
     only_held = done.left_deletes and held_back and not done.failed
     return EXIT["held back"] if only_held else EXIT["partly"]
@@ -219,7 +226,8 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
         "minutes."
     ),
 )
-def unlock(store: str, run_id: str | None) -> None:
+@PATIENCE
+def unlock(store: str, run_id: str | None, patience: timedelta | None) -> None:
     """Take away the lock that a dead run left in a store. Never one that a living run renews.
 
     A lock that nobody renewed for 10 minutes, by the store's clock, is dead. A younger one stays,
@@ -230,10 +238,14 @@ def unlock(store: str, run_id: str | None) -> None:
     from retainer.errors import Locked
     from retainer.journal.lock import LOCK_KEY, lock_in
     from retainer.ports import Deletion
+    from retainer.progress import Gathering
 
     _, settings, _ = the_project()
-    writer = wiring.open_writer(declared_store(settings, store), stop())
-    held = lock_in(writer)
+    declared = declared_store(settings, store)
+    with Gathering(f"looking at the lock of {store}…") as shown:
+        patient = wiring.patience_of(patience, stop(), shown.waiting)
+        writer = wiring.open_writer(declared, stop(), patient)
+        held = lock_in(writer)
     if held is None:
         click.echo(f"nobody holds {store}")
         return

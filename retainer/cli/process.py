@@ -48,7 +48,7 @@ MEANINGS = {
     3: "With `--detailed-exitcode`: there are deletes among the actions; of `impact`: new ones.",
     4: (
         "A limit, a clash, a lost record, a clock or another workspace: the plan is written, its "
-        "deletes are held back, its copies can run."
+        "deletes are held back, its copies can run. The plan names what a person could lift."
     ),
     5: "The plan was refused: stale, expired, edited, truncated, applied already. Make a new one.",
     6: "Another run holds the lock of a store or of the state folder. Wait for it.",
@@ -109,12 +109,13 @@ def main(command: click.Group) -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN  # as nohup has it
     ]
     try:
-        code = _run(command)
+        ended = _run(command)
+        code = ended if isinstance(ended, int) else 0
+        with suppress(KeyboardInterrupt, Stopped):  # it has ended, whatever is still sent
+            end(code)
     finally:
         for number, handler in before:
             signal.signal(number, handler)
-    code = code if isinstance(code, int) else 0
-    end(code)
     _leave(code)
 
 

@@ -35,19 +35,22 @@ stores:
 limits: {{ deletes: {{ count: 500, percent: 80, bytes: 100GB }}, plan_age: 24h }}
 state: .retainer
 """
-POLICY = f"""\
+POLICY = """\
 version: 1
 rules:
   - id: calls
     why: Every call is kept for two years
     owner: "@demo/platform"
-    match: {{ type: [room-composite, chat, transcript] }}
-    keep: [ {{ in: vault, for: 2y }} ]
+    match: { type: [room-composite, chat, transcript] }
+    keep: [ { in: vault, for: 2y } ]
   - id: uploads-are-raw
     why: The upload bucket is for arriving, not for keeping
     owner: "@demo/platform"
-    match: {{ type: room-composite }}
-    delete: [ {{ in: uploads, after: 30d }} ]      # only once the vault's copy was seen complete
+    match: { type: room-composite }
+    delete: [ { in: uploads, after: 30d } ]      # only once the vault's copy was seen complete
+"""
+HOLDS = f"""\
+version: 1
 holds:
   - id: LIT-204
     why: Demo v. Example
@@ -189,7 +192,9 @@ def _furnish(api: StandIn, folder: Path, now: datetime) -> None:
     (folder / "vault").mkdir()
     (folder / "retainer.yaml").write_text(SETTINGS.format(api=api.url, folder=folder))
     (folder / ".gitignore").write_text(".retainer/\nuploads/\nvault/\n*.plan\n")
-    (folder / "policies" / "calls.yaml").write_text(POLICY.replace("TODAY", now.date().isoformat()))
+    (folder / "policies" / "calls.yaml").write_text(POLICY)
+    holds = HOLDS.replace("TODAY", now.date().isoformat())
+    (folder / "policies" / "holds.yaml").write_text(holds)
     for asset, content in _recordings(folder, now):
         path = str(asset["path"])
         own = path.startswith("file://")

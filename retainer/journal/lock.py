@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -268,22 +268,22 @@ def _ticks() -> tuple[float, float]:
 
 
 class Heart:
-    """Beats for each lock of a run by itself, so that one silent store stops nothing on another;
-    `lost` is told of a lock that was lost."""
+    """Beats for each lock of a run by itself, from the moment that it was taken, so that one silent
+    store stops nothing on another; `lost` is told of a lock that was lost. They are given back at
+    its end."""
 
-    def __init__(self, locks: Sequence[StoreLock], lost: Callable[[str], None]) -> None:
+    def __init__(self, lost: Callable[[str], None]) -> None:
         self._lost = lost
         self._stop = threading.Event()
-        self._locks = [lock for lock in locks if lock.holds]
-        self._threads = [
-            threading.Thread(
-                target=self._run,
-                args=(lock,),
-                name=f"retainer-heart-{lock.store_name}",
-                daemon=True,
-            )
-            for lock in self._locks
-        ]
+        self._beating: list[tuple[StoreLock, threading.Thread]] = []
+
+    def beat_for(self, lock: StoreLock) -> None:
+        """Renew a lock from now on, where it is one that holds."""
+        if lock.holds:
+            name = f"retainer-heart-{lock.store_name}"
+            thread = threading.Thread(target=self._run, args=(lock,), name=name, daemon=True)
+            self._beating.append((lock, thread))
+            thread.start()
 
     def tell(self, lost: Callable[[str], None]) -> None:
         """From now on this is told of a lock that is lost."""
@@ -300,12 +300,10 @@ class Heart:
                 return
 
     def __enter__(self) -> Heart:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for thread, lock in zip(self._threads, self._locks, strict=True):
+        for lock, thread in self._beating:
             thread.join(BEAT.total_seconds() / 2)
             lock.give_back()

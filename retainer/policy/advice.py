@@ -158,7 +158,9 @@ def _covered(policies: Policies) -> Iterator[Diagnostic]:
                     rule.where,
                     f"`{rule.id}` asks for nothing that `{other.id}` ({other.where}) does not ask "
                     "for of the same recordings",
-                    "one of them is enough",
+                    "the longest keep wins: change that one instead, or remove this"
+                    if rule.keeps and rule.keeps != other.keeps
+                    else "one of them is enough",
                 )
                 break
 
@@ -185,7 +187,7 @@ def _asks_no_more(rule: Rule, other: Rule) -> bool:
     ceiling = rule.at_most is None or (
         other.at_most is not None and rule.at_most.reaches(other.at_most)
     )
-    ends = not rule.then_delete or (other.then_delete and other.keeps == rule.keeps)
+    ends = not rule.then_delete or other.then_delete  # not before the longer of the two keeps
     return keeps and deletes and ceiling and ends
 
 

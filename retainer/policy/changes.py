@@ -217,6 +217,11 @@ def _erasure(old: Erasure, new: Erasure) -> Iterator[Change]:
             "others",
             True,
         )
+    if old.requested != new.requested:
+        before, after = (
+            write_moment(each.requested) if each.requested else "" for each in (old, new)
+        )
+        yield Change(new.id, "erasure", str(new.where), "requested", before, after, "same")
 
 
 def _entries(kind: str, old: Sequence[Acceptance], new: Sequence[Acceptance]) -> Iterator[Change]:

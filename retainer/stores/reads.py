@@ -96,7 +96,10 @@ class ObjectReader:
         )
 
     def _unanswered(self, verb: str, key: str, error: NoAnswer) -> StoreFailed:
-        return StoreFailed(f"{self.where(verb, key)}: {error}", hint=TRY_AGAIN)
+        unknown = str(error) == "NameResolutionError"
+        hint = f"there is no {self._cloud.host}: look at its `url` and `endpoint`"
+        said = f"{self.where(verb, key)}: {error}"
+        return StoreFailed(said, hint=hint if unknown else TRY_AGAIN)
 
     def changed(self, verb: str, seen: Seen) -> StoreFailed:
         return StoreFailed(

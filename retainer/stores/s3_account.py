@@ -100,7 +100,7 @@ class S3Account:
     """
 
     cloud = "S3"
-    whose = "see `aws sts get-caller-identity`"
+    whose = "`aws sts get-caller-identity` says whose they are"
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -290,7 +290,7 @@ def failure_of(store: str, verb: str, key: str, error: Exception) -> RetainerErr
     if isinstance(error, _NO_CREDENTIALS):
         return CredentialsRefused(
             f"{where}: S3 refused the credentials, or there are none ({type(error).__name__})",
-            hint="see `aws sts get-caller-identity`",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `profile:` of this store",
             store=store,
         )
     if isinstance(error, _WRONG_REGION):

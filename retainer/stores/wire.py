@@ -199,8 +199,7 @@ class Wire:
             return self._once(request, take, tries + 1)
         if not told.may_pass:
             return answer
-        text = answer.content[:2000].decode(errors="replace")
-        asked = asked_patience(answer.status, answer.headers, lambda: text)
+        asked = asked_patience(answer.status, answer.headers, lambda: "")
         said = f"{answer.status} {told.code}".strip()
         raise _Passing(said, answer, asked if self._heeds else None)
 

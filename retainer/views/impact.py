@@ -139,7 +139,7 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
     gone, gone_bytes = _sum(told, "due now")
     last = sum(effect.last_copies for effect in told.effects if effect.becomes == "due now")
     if gone:
-        which = f"{many(last, 'is', 'are')} the last copy anywhere" if last else ""
+        which = f"{many(last, 'is', 'are')} the last copy of ours" if last else ""
         stores = sorted(
             {row.store for e in told.effects if e.becomes == "due now" for row in e.rows}
         )

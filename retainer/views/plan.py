@@ -93,6 +93,7 @@ def plan_page(
         ("Deletes", [*_deletes(header, view, now, reading)]),
         ("Copies", [*_copies(header, view, now, reading)]),
         ("Due, but left alone", [*_blocked(view)]),
+        ("Holds and erasures", [*_held(header)]),
         ("What to know besides", [*_besides(header)]),
         ("Limits", [*_limits(header)]),
         ("Totals, in pairs of a recording and a place", [*_totals(header, view)]),
@@ -149,7 +150,7 @@ def _verdict(header: Header, view: Overview, now: datetime, reading: Reading) ->
     told = []
     if header.deletes:
         last = (
-            f", {header.last_copies:,} of them the last copy anywhere" if header.last_copies else ""
+            f", {header.last_copies:,} of them the last copy of ours" if header.last_copies else ""
         )
         told.append(
             f"Delete {_of(header.deletes, view.assets_deleted)}, {size(header.delete_bytes)}{last}."
@@ -591,6 +592,25 @@ def _clashes(header: Header) -> Iterator[Note]:
             f"Clash: {clash.keep} keeps {many(clash.assets, 'recording')} longer than "
             f"{clash.ceiling} allows. The keep wins; {lift}",
         )
+
+
+def _held(header: Header) -> Iterator[Block]:
+    """What stands beside the rules: each hold and erasure, and over how many recordings."""
+    rows = [
+        (each.kind, each.id, each.matches, each.may_match or None, each.at, each.why)
+        for each in header.items
+        if each.kind in ("hold", "erasure") and (each.matches or each.may_match)
+    ]
+    if rows:
+        columns = (
+            Column("what"),
+            Column("id"),
+            Column("recordings", "count"),
+            Column("perhaps", "count"),
+            Column("at"),
+            Column("why"),
+        )
+        yield Table("", columns, tuple(rows))
 
 
 def _besides(header: Header) -> Iterator[Note]:

@@ -42,11 +42,12 @@ def beginning(
         if header.copies
         else "no copies"
     )
+    plan = f"Plan with fingerprint {fingerprint[:12]} ({policies}; {facts})"
     if not header.deletes:
-        return f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies}, and no deletes."
+        return f"{plan}: {copies}, and no deletes."
     if held_back:
         deletes = many(header.deletes, "delete that is", "deletes that are")
-        return f"Plan {fingerprint[:12]} ({policies}; {facts}): {copies}, and {deletes} held back."
+        return f"{plan}: {copies}, and {deletes} held back."
     back = {source.name: source.keeps_deleted for source in header.sources}
     forever = sorted(store for store in deleted_in if not back.get(store))
     hidden = [f"{store} {back[store]}" for store in sorted(deleted_in) if back.get(store)]
@@ -55,7 +56,7 @@ def beginning(
     last = f", {header.last_copies:,} of them the last copy of a recording"
     first = f"{copies} first, then " if header.copies else ""
     return (
-        f"Plan {fingerprint[:12]} ({policies}; {facts}): {first}"
+        f"{plan}: {first}"
         f"{many(header.deletes, 'delete')} in {_and(sorted(deleted_in))} "
         f"({size(header.delete_bytes)}{last if header.last_copies else ''}; {'; '.join(fate)})."
     )

@@ -28,7 +28,9 @@ OTHERS = {
         "catalog rebuild STORE` looks at it"
     ),
     "unknown": "whether a copy exists is not known, since a listing did not finish",
-    "waiting": "it is less than 7 days old, and 100ms may still deliver it there",
+    "waiting": (
+        "100ms has no file of it yet; it is less than 7 days old, and may still be delivered"
+    ),
     "doubtful": (
         "what asks for it is not certain, such as by the name of a room that is not known; it is "
         "copied from four days before 100ms drops it"
