@@ -35,7 +35,7 @@ PATIENCE = click.option(
     callback=_as_wait,
     metavar="D",
     help=(
-        "So long a call to 100ms or a store that fails is tried again (2m); 15 s where nobody is "
+        "How long a failing call to 100ms or a store is tried again (2m); 15 s where nobody is "
         "there."
     ),
 )
