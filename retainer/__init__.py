@@ -59,7 +59,7 @@ it, see pyproject.toml).
                     a copy: copy, shared (one download for several), way (how it is made, decided),
                     streams (its bytes), kinds (what they may be), place (done and confirmed),
                     verify; of many objects: many, parts, playlists, uris (one playlist), manifest
-    journal/        THE RECORD: file (hash chain), lock (one apply per store),
+    journal/        THE RECORD: file (hash chain), lock (one apply per store), freeze,
                     anchors (what stores remember of it), stores (which lies where)
     sources/        the 100ms API, answers (its calls), media (bytes), words (its errors)
     stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls, s3_answers,

@@ -44,6 +44,7 @@ from retainer.journal.file import (
     proven_lately,
     recent_deletes,
 )
+from retainer.journal.freeze import Freeze, freeze_in
 from retainer.journal.lock import StoreLock
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.anchors import deleted_lately
@@ -119,9 +120,10 @@ def prepare(
     now: datetime,
     fingerprint: str | None,
     journal: Sequence[Entry] = (),
+    frozen: Freeze | None = None,
 ) -> Prepared:
-    """Read a plan and check it against today. Raises PlanRefused: stale, expired, edited,
-    truncated, for another moment."""
+    """Read a plan and check it against today. `frozen`: the freeze of today. Raises PlanRefused:
+    stale, expired, edited, truncated, for another moment."""
     plan = read_plan(path)
     again = "make a new plan with `retainer plan --out FILE`"
     if fingerprint is not None and not plan.fingerprint.startswith(fingerprint.lower()):
@@ -141,7 +143,8 @@ def prepare(
     if header.policy_digest != policy_digest(policies, settings):
         raise PlanRefused(f"{_changed(header, policies)} since the plan was made", hint=again)
     held_back = [
-        *header.held_back,
+        *(reason for reason in header.held_back if reason != header.frozen),
+        *([frozen.words] if frozen and header.deletes else []),
         *_over_by_now(plan, settings, policies.ending(), journal, ((), ()), now),
     ]
     check_actions(plan)
@@ -859,6 +862,8 @@ def _job(
             )
         ):
             return Recheck(over[0], {})
+        if frozen := freeze_in(world.state, now):
+            return Recheck(frozen.words, {})
         return Recheck(None, _withheld(plan, current[1], now))
 
     def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:

@@ -29,7 +29,7 @@ from retainer.model.setting import LAPSE_DAYS
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.3"
+FORMAT = "4.4"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -289,6 +289,8 @@ class Header(BaseModel):
     """The stores whose price is not known, and that something is copied to or deleted from."""
     accepted: list[Accepted] = []
     unseen_keys: list[UnseenKey] = []
+    frozen: str = ""
+    """The freeze that was in force, in words; empty where there was none."""
 
     @property
     def plan_id(self) -> str:
@@ -317,7 +319,7 @@ class Header(BaseModel):
         doubts = [
             reason for source in self.sources if (reason := self.doubt(source)) and self.deletes
         ]
-        return breaches + clashes + doubts
+        return breaches + clashes + doubts + [self.frozen] * bool(self.frozen and self.deletes)
 
     def doubt(self, source: SourceState) -> str | None:
         """Why no delete may rest on a source: its clock, its record, or whose recordings it holds.

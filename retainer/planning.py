@@ -260,6 +260,8 @@ class Making:
     stores' memory."""
     gone: tuple[tuple[str, str], ...] = ()
     """What the journal has seen end in 404 or 410: an asset's id, and the mark of its path."""
+    frozen: str = ""
+    """The freeze that is in force at `now`, in words."""
 
 
 def make_plan(
@@ -410,6 +412,7 @@ def _header(
         zones=zones_version(),
         timezone=settings.timezone,
         remembered=weighing.remembered,
+        frozen=making.frozen,
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
         unseen_keys=_unseen_keys(connection, policies),

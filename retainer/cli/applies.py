@@ -17,18 +17,20 @@ from retainer.cli.options import (
     PATIENCE,
     WEBHOOK,
     as_fingerprint,
+    as_moment,
     form_option,
 )
 from retainer.cli.printing import measure, notify, print_page, reading_in, told_to
 from retainer.cli.process import EXIT, applying, now, stop
 from retainer.cli.project import declared_store, state_of, the_project
 from retainer.errors import CredentialsRefused, Declined, WrongUsage
+from retainer.model.moment import write_moment
 from retainer.model.printable import printable
 from retainer.tracing import watching
 from retainer.voice import say, tell
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     from retainer.model.outcome import Summary
     from retainer.model.rule import Policies
@@ -91,6 +93,7 @@ def apply(
     from retainer import wiring
     from retainer.applying import World, carry_out, prepare
     from retainer.journal.file import read_journal
+    from retainer.journal.freeze import freeze_in
     from retainer.progress import Applying
     from retainer.views.machine import summary_json
     from retainer.views.notice import notice
@@ -100,7 +103,9 @@ def apply(
     with told_to(webhook, "apply", metrics):
         root, settings, policies = the_project()
         state = state_of(root, settings)
-        prepared = prepare(path, settings, policies, now(), fingerprint, read_journal(state))
+        frozen = freeze_in(state, now())
+        journal = read_journal(state)
+        prepared = prepare(path, settings, policies, now(), fingerprint, journal, frozen)
         header = prepared.plan.header
         reading = reading_in(header.timezone)
         tell(
@@ -213,6 +218,51 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
     if typed.strip():
         raise Declined("that is not the number of deletes: nothing was done")
     return False
+
+
+@cli.command()
+@click.option("--reason", metavar="WHY", help="Why nothing may be deleted, or why it may again.")
+@click.option(
+    "--until",
+    callback=as_moment,
+    metavar="MOMENT",
+    help="When it ends by itself (UTC): 2026-12-24 or 2026-12-24T10:00:00Z. Else a person ends it.",
+)
+@click.option("--end", "ends", is_flag=True, help="End it: deletes may run again.")
+def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
+    """Stop all deletes of all runs on this state, also of one that is on its way. Copies go on.
+
+    A plan says so (exit 4), and an apply deletes nothing; one that is deleting stops within ten
+    seconds. Without an option it tells whether there is one. Examples: `retainer freeze --reason
+    "INC-42: why did these go?"`, `retainer freeze --end --reason "INC-42 is understood"`
+    """
+    from retainer.inventory.facts import is_text
+    from retainer.journal.freeze import LONGEST_REASON, end_freeze, freeze_in
+    from retainer.journal.freeze import freeze as frozen_from
+
+    root, settings, _ = the_project()
+    state, moment = state_of(root, settings), now()
+    if reason is None:
+        if ends or until:
+            raise WrongUsage("say why, with --reason", hint="it is kept with the record")
+        found = freeze_in(state, moment)
+        click.echo(printable(found.words if found else "no freeze: deletes may run"))
+        return
+    if not reason.strip() or len(reason) > LONGEST_REASON or not is_text(reason):
+        said = f"a reason has at most {LONGEST_REASON} letters, and some"
+        raise WrongUsage(said, hint='such as "INC-42: why did these go?"')
+    if ends:
+        if until:
+            raise WrongUsage("--end and --until do not go together")
+        end_freeze(state, reason, moment)
+        click.echo("the freeze is over: deletes may run")
+        return
+    if until is not None and until <= moment:
+        raise WrongUsage("--until is over already", hint="name a moment that is still to come")
+    frozen_from(state, reason, until, moment)
+    ending = f" until {write_moment(until)}" if until else ""
+    click.echo(f"nothing is deleted by any run on {settings.state}{ending}; copies go on")
+    click.echo("Next: retainer freeze --end --reason WHY")
 
 
 @cli.command()

@@ -70,6 +70,7 @@ NOT_FROM_THE_ENVIRONMENT = frozenset(
     {
         # what approves, lifts or costs something: a variable outlives what it was meant for
         *("--approve-deletes", "--lift", "--restore", "--run", "--reason", "--owner"),
+        *("--end", "--until"),
         # what shows names, or changes unseen what is worked on
         *("--names", "--only", "--facts", "--as-of"),
     }

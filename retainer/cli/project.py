@@ -110,11 +110,14 @@ def last_facts(root: Path, settings: Settings, policies: Policies) -> Path:
 def making_at(journal: list[Entry], state: Path, moment: datetime, **more: Any) -> Making:
     """What a decision is made with: its moment, and what this machine's journal says."""
     from retainer.journal.file import gone_sources, recent_deletes, state_id, weak_stores
+    from retainer.journal.freeze import freeze_in
     from retainer.plan.limits import Deletes
     from retainer.planning import Making
 
+    frozen = freeze_in(state, moment)
     return Making(
         moment,
+        frozen=frozen.words if frozen else "",
         recent=tuple(
             Deletes(store, rule, count, size)
             for (store, rule), (count, size) in recent_deletes(journal, moment).items()

@@ -215,8 +215,11 @@ def _lapsing(view: Overview, now: datetime) -> Iterator[Note]:
 
 
 def _doubts(header: Header) -> Iterator[Note]:
-    """Why no delete may rest on a clock, a journal, or what lies in a store, and how a person says
-    that it may."""
+    """Why no delete may rest on a clock, a journal, or what lies in a store, or none may be made at
+    all, and how a person says that it may."""
+    if header.frozen and header.deletes:
+        ends = "`retainer freeze --end --reason WHY` ends it"
+        yield Note("!", "worry", f"No delete may be made: {header.frozen}", ends)
     for source in header.sources:
         reason = header.doubt(source)
         if reason is None:
