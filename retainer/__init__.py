@@ -21,6 +21,7 @@ it, see pyproject.toml).
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
     explaining.py   why one asset is treated as it is
+    standing.py     what each hold and erasure comes to
     forecasting.py  what daily plans will do, what lies where, and about what it costs
     impact.py       two policies and one snapshot -> what the second treats otherwise
     revision.py     settings and policies as they were in a commit
@@ -67,8 +68,8 @@ it, see pyproject.toml).
                     reads and writes (what every call means), proofs (what a server honours), s3 and
                     gcs (what differs), local (folders)
     views/          page (what a page says, as a value); a module for each thing told: plan, impact,
-                    changes, forecast, run, explanation, census, mistakes, outcomes (words: what
-                    they share); a renderer for each form: terminal, markdown, html
+                    changes, forecast, run, explanation, standing, census, mistakes, outcomes
+                    (words: what they share); a renderer for each form: terminal, markdown, html
                                                         ◀ a new form: one file
                     notice (a chat); machine (JSON, CSV), calendar, metrics and annotations (CI)
                     tell the values themselves

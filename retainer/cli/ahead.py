@@ -1,4 +1,5 @@
-"""Commands that say what would be, or why: impact, forecast, policy-diff, explain."""
+"""Commands that say what would be, or why: impact, forecast, policy-diff, explain, hold,
+erasure."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.check import tested
-from retainer.cli.group import cli
+from retainer.cli.group import cli, help_alone
 from retainer.cli.options import MAX_CHARS, OUT, as_moment, facts_option, form_option
 from retainer.cli.plans import MOST_SHOWN
 from retainer.cli.printing import print_page, put, reading_in, written
@@ -21,6 +22,8 @@ from retainer.errors import PoliciesWrong
 
 if TYPE_CHECKING:
     from retainer.model.change import Impact
+    from retainer.model.standing import Standing
+    from retainer.views.page import Reading
 
 MOST_IN_REPORT = 500
 """So many recordings of each effect a report of an impact tells."""
@@ -258,3 +261,94 @@ def explain(
         click.echo(explanation_json(told), nl=False)
     else:
         print_page(explanation_page(told, reading_in(settings.timezone)), settings.timezone, form)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def hold(context: click.Context) -> None:
+    """The holds in force: what each covers, and whether that has its copies."""
+    help_alone(context)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def erasure(context: click.Context) -> None:
+    """The erasures that are asked for: how far each is, and what stands against it."""
+    help_alone(context)
+
+
+def _standing(snapshot: Path | None, form: str, page_of: str) -> tuple[Standing, Reading]:
+    """Show what holds, or erasures, come to by the last facts."""
+    from dataclasses import replace
+
+    from retainer.journal.file import gone_sources, read_journal
+    from retainer.standing import standing
+    from retainer.views.machine import standing_json
+    from retainer.views.standing import erasures_page, holds_page
+
+    root, settings, policies = the_project()
+    facts = snapshot or last_facts(root, settings, policies)
+    gone = gone_sources(read_journal(state_of(root, settings)))
+    told = standing(facts, settings, policies, now(), gone)
+    reading = reading_in(settings.timezone)
+    if page_of == "holds":
+        told, page = replace(told, erasures=()), holds_page(told, reading)
+    else:
+        told, page = replace(told, holds=()), erasures_page(told, reading)
+    if form == "json":
+        click.echo(standing_json(told), nl=False)
+    else:
+        print_page(page, settings.timezone, form)
+    return told, reading
+
+
+@hold.command("list")
+@facts_option("Facts to look in.")
+@form_option()
+def hold_list(snapshot: Path | None, form: str) -> None:
+    """List the holds in force: how many recordings each covers, for certain or perhaps, how many
+    have their copy, and what lies at 100ms alone.
+
+    Works on the facts of the last plan. Example: `retainer hold list`
+    """
+    _standing(snapshot, form, "holds")
+
+
+@hold.command("check")
+@facts_option("Facts to look in.")
+@form_option()
+def hold_check(snapshot: Path | None, form: str) -> None:
+    """The same, and exit 1 where a hold covers nothing, or a recording of it has no complete copy.
+
+    Example: `retainer hold check` each night, after the apply and a new plan
+    """
+    told, _ = _standing(snapshot, form, "holds")
+    if not all(each.is_met for each in told.holds):
+        raise Exit(1)
+
+
+@erasure.command("list")
+@facts_option("Facts to look in.")
+@form_option()
+def erasure_list(snapshot: Path | None, form: str) -> None:
+    """List the erasures: their state (due, blocked by what and until when, lapses at 100ms, done),
+    and until when each must be answered.
+
+    Works on the facts of the last plan. Example: `retainer erasure list`
+    """
+    _standing(snapshot, form, "erasures")
+
+
+@erasure.command("check")
+@facts_option("Facts to look in.")
+@form_option()
+def erasure_check(snapshot: Path | None, form: str) -> None:
+    """The same, and exit 1 where the month of a request is over and it is not done.
+
+    Example: `retainer erasure check` each week
+    """
+    from retainer.views.standing import is_late
+
+    told, reading = _standing(snapshot, form, "erasures")
+    if any(is_late(each, told, reading) for each in told.erasures):
+        raise Exit(1)

@@ -213,7 +213,10 @@ def iam(purpose: str, cloud: str | None) -> None:
     click.echo(rights_text(settings, "plan" if purpose == "plan" else "apply", clouds), nl=False)
 
 
-ANSWERS = ("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "verify")
+ANSWERS = (
+    *("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "standing"),
+    "verify",
+)
 
 
 @cli.command()

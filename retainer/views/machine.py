@@ -17,6 +17,7 @@ from retainer.model.forecast import Coming, Forecast
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
+from retainer.model.standing import Standing
 from retainer.planfile import COLUMNS, Header, action_of
 
 if TYPE_CHECKING:
@@ -136,6 +137,21 @@ def forecast_csv(told: Forecast) -> Iterator[str]:
     yield from _csv(columns, map(dataclasses.asdict, told.coming))
 
 
+def standing_json(told: Standing) -> str:
+    """What holds and erasures come to. Moments are RFC 3339, days dates in the policies' zone."""
+    holds = [dataclasses.asdict(each) | {"is_met": each.is_met} for each in told.holds]
+    erasures = [dataclasses.asdict(each) | {"state": each.state} for each in told.erasures]
+    return _dumped(
+        {
+            "format_version": FORMAT_VERSION,
+            "now": told.now,
+            "gathered": told.gathered,
+            "holds": holds,
+            "erasures": erasures,
+        }
+    )
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -168,6 +184,7 @@ def schema_of(form: str) -> dict[str, Any]:
         "explain": Explanation,
         "forecast": Forecast,
         "impact": Impact,
+        "standing": Standing,
         "verify": Census,
     }
     version = {"format_version": {"type": "string", "const": FORMAT_VERSION}}

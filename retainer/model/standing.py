@@ -1,0 +1,95 @@
+"""What holds and erasures come to now: each with the recordings that it covers, and what becomes of
+them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HoldNow:
+    """A hold. `recordings` it covers for certain, `perhaps` others; `complete` of all those have a
+    complete copy in its store, `to_copy` are about to get one.
+
+    `only_at_100ms`: those of which no store has a complete copy, the first until `first_leaves`.
+    `stops`: copies that would be deleted but for it.
+    """
+
+    id: str
+    at: str
+    why: str
+    owner: str
+    store: str
+    released: datetime | None
+    recordings: int
+    perhaps: int
+    complete: int
+    to_copy: int
+    lost: int
+    only_at_100ms: int
+    first_leaves: datetime | None
+    stops: int
+
+    @property
+    def is_met(self) -> bool:
+        """Whether each recording that it may cover has a complete copy in its store."""
+        return self.complete == self.recordings + self.perhaps > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """Copies that an erasure cannot delete: why, where, and until when, where that is known."""
+
+    because: str
+    store: str
+    copies: int
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureNow:
+    """An erasure. `due` copies are deleted by the next plan; `lapsing` recordings lie at 100ms, the
+    last of them until `last_lapses`; of `unknown` pairs a listing did not finish.
+
+    `answer_by`: a month after it was requested. `others`: recordings of the same sessions that it
+    does not cover: where a person is erased, somebody must look whether these show them.
+    """
+
+    id: str
+    at: str
+    why: str
+    owner: str
+    requested: datetime | None
+    answer_by: date | None
+    recordings: int
+    perhaps: int
+    due: int
+    barred: tuple[Barred, ...]
+    lapsing: int
+    last_lapses: datetime | None
+    unknown: int
+    others: int
+
+    @property
+    def state(self) -> str:
+        """In a word: nothing known, blocked, unknown, due, lapses, done."""
+        if not self.recordings:
+            return "nothing known"
+        if self.barred:
+            return "blocked"
+        if self.unknown:
+            return "unknown"
+        if self.due:
+            return "due"
+        return "lapses" if self.lapsing else "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All of a project, at a moment, by facts that were gathered before it."""
+
+    now: datetime
+    gathered: datetime | None
+    holds: tuple[HoldNow, ...] = ()
+    erasures: tuple[ErasureNow, ...] = ()
