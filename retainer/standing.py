@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from retainer.model.rule import Erasure, Hold, Policies
 from retainer.model.setting import Settings
 from retainer.model.standing import Barred, ErasureNow, HoldNow, Standing
 from retainer.plan.decide import decide, items_of, timestamp
-
-LAPSES_AFTER = timedelta(days=15)
 
 
 def standing(
@@ -36,6 +34,10 @@ def standing(
             row = connection.execute(
                 "SELECT epoch(max(finished_at)) FROM facts.listings"
             ).fetchone()
+            recoverable = connection.execute(
+                "SELECT name, keeps_deleted FROM listings WHERE kind = 'store' "
+                "AND keeps_deleted IS NOT NULL ORDER BY ALL"
+            ).fetchall()
             return Standing(
                 now,
                 datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
@@ -49,6 +51,7 @@ def standing(
                     for n, each in numbered
                     if isinstance(each, Erasure)
                 ),
+                tuple(f"{name} {how}" for name, how in recoverable),
             )
     finally:
         connection.close()
@@ -56,16 +59,15 @@ def standing(
 
 def _cover(connection: duckdb.DuckDBPyConnection) -> None:
     """`covered`: each item and each recording that it matches; `there`: what is decided of it."""
-    connection.execute(f"""
+    connection.execute("""
         CREATE TEMP TABLE covered AS
-        SELECT item_no, certain, asset_no, asset_id, lies_hosted, created
-        FROM matched JOIN member USING (cohort_no);
+        SELECT item_no, certain, asset_no, asset_id FROM matched JOIN member USING (cohort_no);
         CREATE TEMP TABLE kept_somewhere AS
         SELECT DISTINCT asset_no FROM decided
             WHERE complete AND store::VARCHAR NOT IN ('hosted', 'elsewhere');
         CREATE TEMP VIEW leaving AS
-        SELECT *, created + INTERVAL {LAPSES_AFTER.days} DAY AS leaves_at FROM covered
-            WHERE lies_hosted;
+        SELECT covered.*, CASE WHEN isfinite(until) THEN until END AS leaves_at
+        FROM covered JOIN decided USING (asset_no) WHERE decision = 'lapses';
     """)
 
 
@@ -141,7 +143,8 @@ def _erasure(
     )
     barred = connection.execute(
         """
-        SELECT CASE WHEN decision <> 'keep' THEN array_to_string(because, ', ')
+        SELECT CASE WHEN decided.store = 'elsewhere' THEN 'undeclared'
+                WHEN decision = 'blocked' THEN array_to_string(because, ', ')
                 WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
             decided.store::VARCHAR, count(*),
             epoch(max(coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until))
@@ -150,8 +153,8 @@ def _erasure(
         FROM covered JOIN decided USING (asset_no) LEFT JOIN clauses USING (clause_no)
         LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
             ON copy.asset_no = decided.asset_no AND place = decided.store::VARCHAR
-        WHERE covered.item_no = ? AND certain AND decision IN ('blocked', 'keep') AND there
-            AND decided.store::VARCHAR NOT IN ('hosted', 'elsewhere')
+        WHERE covered.item_no = ? AND certain AND (decision IN ('blocked', 'keep', 'copy')
+            OR decided.store = 'elsewhere' AND there)
         GROUP BY ALL ORDER BY ALL
         """,
         [number],

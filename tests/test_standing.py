@@ -123,6 +123,25 @@ def test_what_a_hold_or_a_legal_keep_protects_is_blocked_and_says_by_what(kept: 
     assert "`basis: legal`" in text and "1 copy in vault stay" in text
 
 
+def test_what_lies_in_a_bucket_that_nobody_declared_is_not_erased(kept: Project) -> None:
+    kept.write(policy(erasures=[erasure(asset_id=D)]))
+    asset = kept.hosted(D, video(9), path="s3://somebodys-bucket/x/Rec.mp4")
+    assert asset["path"].startswith("s3://somebodys")
+    kept.plan("x.plan")
+    one = state_of(kept)
+    assert (one["state"], one["lapsing"]) == ("blocked", 0)
+    assert [each["because"] for each in one["barred"]] == ["undeclared"]
+    assert "nobody declared that bucket" in kept.run("erasure", "list").stdout
+
+
+def test_a_copy_that_a_legal_keep_still_asks_for_is_no_erasure_that_is_done(kept: Project) -> None:
+    legal = {"id": "law", "match": {"asset_id": C}}
+    legal |= {"keep": [{"in": "vault", "for": "7y", "basis": "legal"}]}
+    kept.write({"version": 1, "rules": [KEEP, legal], "erasures": [erasure(asset_id=C)]})
+    one = state_of(kept)
+    assert (one["state"], one["barred"][0]["because"]) == ("blocked", "legal")
+
+
 def test_an_erasure_of_nobody_known_is_not_done(kept: Project) -> None:
     kept.write(policy(erasures=[erasure(asset_id="nobody")]))
     assert state_of(kept)["state"] == "nothing known"

@@ -39,7 +39,9 @@ class HoldNow:
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """Copies that an erasure cannot delete: why, where, and until when, where that is known."""
+    """Copies that an erasure cannot delete, or that are even to be made: where, until when if that
+    is known, and why: as in a plan, `legal` (a keep with that basis) or `undeclared` (its
+    bucket)."""
 
     because: str
     store: str
@@ -93,3 +95,5 @@ class Standing:
     gathered: datetime | None
     holds: tuple[HoldNow, ...] = ()
     erasures: tuple[ErasureNow, ...] = ()
+    recoverable: tuple[str, ...] = ()
+    """Stores that keep what is deleted there, and how."""

@@ -148,6 +148,7 @@ def standing_json(told: Standing) -> str:
             "gathered": told.gathered,
             "holds": holds,
             "erasures": erasures,
+            "recoverable": told.recoverable,
         }
     )
 

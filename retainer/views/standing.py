@@ -113,6 +113,8 @@ def erasures_page(told: Standing, reading: Reading) -> Document:
         verdict = Note("=", "good", "Every erasure is done, as far as copies are known.")
     blocks: list[Block] = [Table("", _ERASURES, rows)] if rows else []
     blocks += [note for each in told.erasures for note in _of_an_erasure(each, told, reading)]
+    for each in told.recoverable if told.erasures else ():
+        blocks.append(Note("?", "unsure", f"What is deleted can still be read in {each}"))
     if any(each.due for each in told.erasures):
         blocks.append(Command("retainer plan", "to see what is deleted"))
     return Document("Erasures", (verdict,), tuple(blocks), about=_from(told, reading))
@@ -154,7 +156,10 @@ def is_late(erasure: ErasureNow, told: Standing, reading: Reading) -> bool:
 
 
 def _barred(barred: Barred, reading: Reading) -> str:
-    words = {"legal": "a keep with `basis: legal` stands against it"} | BECAUSE
+    words = BECAUSE | {
+        "legal": "a keep with `basis: legal` protects them",
+        "undeclared": "nobody declared that bucket, so nothing can be deleted there",
+    }
     why = "; ".join(words.get(each, each) for each in barred.because.split(", "))
     until = f", until {moment(barred.until, reading.zone)}" if barred.until else ""
     return f"{many(barred.copies, 'copy', 'copies')} in {barred.store} stay: {why}{until}"
