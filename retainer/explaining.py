@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from retainer.errors import RetainerError
-from retainer.inventory.facts import open_facts, whole_facts
+from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
 from retainer.model.explanation import Considered, Explanation, Pair, Stage
 from retainer.model.moment import moment_at
 from retainer.model.rule import Policies
@@ -84,7 +84,6 @@ def _explained(
         ]:
             next_at, next_pairs = candidate, then
             break
-    row = connection.execute("SELECT epoch(max(finished_at)) FROM facts.listings").fetchone()
     return Explanation(
         asset_id,
         now,
@@ -94,7 +93,7 @@ def _explained(
         pairs,
         next_at,
         next_pairs if next_at else (),
-        datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
+        snapshot_of(connection).gathered,
     )
 
 

@@ -4,20 +4,22 @@ stands against it."""
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from retainer.inventory.facts import open_facts, whole_facts
+from retainer.database import literal, only_row
+from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
 from retainer.model.calendar import zone_named
 from retainer.model.moment import moment_at
 from retainer.model.rule import Erasure, Hold, Policies
-from retainer.model.setting import Settings
+from retainer.model.setting import RESERVED_STORES, Settings
 from retainer.model.standing import Barred, ErasureNow, HoldNow, Standing
 from retainer.plan.decide import decide, items_of, timestamp
+
+_NO_STORES = ", ".join(map(literal, RESERVED_STORES))
 
 
 def standing(
@@ -29,18 +31,19 @@ def standing(
     try:
         with whole_facts(facts):
             decide(connection, policies, now, settings.timezone)
-            _cover(connection)
-            numbered = list(enumerate(items_of(policies, now.replace(microsecond=0)), 1))
-            row = connection.execute(
-                "SELECT epoch(max(finished_at)) FROM facts.listings"
-            ).fetchone()
+            numbered = [
+                (number, item)
+                for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)
+                if isinstance(item, Hold | Erasure)
+            ]
+            _find(connection, [number for number, _ in numbered])
             recoverable = connection.execute(
                 "SELECT name, keeps_deleted FROM listings WHERE kind = 'store' "
                 "AND keeps_deleted IS NOT NULL ORDER BY ALL"
             ).fetchall()
             return Standing(
                 now,
-                datetime.fromtimestamp(row[0], UTC) if row and row[0] else None,
+                snapshot_of(connection).gathered,
                 tuple(
                     _hold(connection, n, each, now)
                     for n, each in numbered
@@ -57,61 +60,48 @@ def standing(
         connection.close()
 
 
-def _cover(connection: duckdb.DuckDBPyConnection) -> None:
-    """`covered`: each item and each recording that it matches; `there`: what is decided of it."""
-    connection.execute("""
+def _find(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None:
+    """`covered`: the recordings that each of these items matches; `found`: what is decided of them,
+    and by which kind of clause. Once for all: `decided` is worked out anew each time it is read."""
+    connection.execute(f"""
         CREATE TEMP TABLE covered AS
-        SELECT item_no, certain, asset_no, asset_id FROM matched JOIN member USING (cohort_no);
-        CREATE TEMP TABLE kept_somewhere AS
-        SELECT DISTINCT asset_no FROM decided
-            WHERE complete AND store::VARCHAR NOT IN ('hosted', 'elsewhere');
-        CREATE TEMP VIEW leaving AS
-        SELECT covered.*, CASE WHEN isfinite(until) THEN until END AS leaves_at
-        FROM covered JOIN decided USING (asset_no) WHERE decision = 'lapses';
+        SELECT item_no, certain, asset_no FROM matched JOIN member USING (cohort_no)
+            WHERE list_contains({list(numbers)}::INTEGER[], item_no);
+        CREATE TEMP TABLE found AS
+        SELECT item_no, certain, kind, decided.* FROM covered JOIN decided USING (asset_no)
+            LEFT JOIN (SELECT clause_no, kind FROM clauses) USING (clause_no);
     """)
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str, values: list[Any]) -> tuple[Any, ...]:
-    row = connection.execute(query, values).fetchone()
-    assert row is not None
-    return tuple(row)
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, number: int) -> tuple[int, int]:
     """How many recordings an item covers for certain, and how many perhaps."""
-    return _one(
+    certain, perhaps = only_row(
         connection,
         "SELECT count(*) FILTER (certain), count(*) FILTER (NOT certain) FROM covered "
-        "WHERE item_no = ?",
-        [number],
+        f"WHERE item_no = {number}",
     )
+    return certain, perhaps
 
 
 def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: datetime) -> HoldNow:
-    complete, to_copy, lost = _one(
-        connection,
-        """
-        SELECT count(*) FILTER (complete), count(*) FILTER (decision = 'copy'),
-            count(*) FILTER (decision = 'lost')
-        FROM covered JOIN decided USING (asset_no) WHERE item_no = ? AND store::VARCHAR = ?
-        """,
-        [number, hold.store],
-    )
-    alone, first = _one(
-        connection,
-        "SELECT count(*), epoch(min(leaves_at)) FROM leaving WHERE item_no = ? "
-        "AND asset_no NOT IN (FROM kept_somewhere)",
-        [number],
-    )
-    (stops,) = _one(
+    complete, to_copy, lost = only_row(
         connection,
         f"""
-        SELECT count(*) FROM covered JOIN decided USING (asset_no)
-        LEFT JOIN clauses USING (clause_no) WHERE covered.item_no = ?
-        AND (decision = 'blocked' AND list_contains(because, 'hold')
-            OR decision = 'keep' AND kind = 'hold' AND delete_from <= {timestamp(now)})
+        SELECT count(*) FILTER (complete), count(*) FILTER (decision = 'copy'),
+            count(*) FILTER (decision = 'lost')
+        FROM found WHERE item_no = {number} AND store::VARCHAR = {literal(hold.store)}
         """,
-        [number],
+    )
+    alone, first, stops = only_row(
+        connection,
+        f"""
+        SELECT count(*) FILTER (decision = 'lapses' AND NOT kept),
+            epoch(min(until) FILTER (decision = 'lapses' AND NOT kept AND isfinite(until))),
+            count(*) FILTER (decision = 'blocked' AND list_contains(because, 'hold')
+                OR decision = 'keep' AND kind = 'hold' AND delete_from <= {timestamp(now)})
+        FROM (SELECT *, coalesce(bool_or(complete AND store::VARCHAR NOT IN ({_NO_STORES}))
+            OVER (PARTITION BY asset_no), false) AS kept FROM found WHERE item_no = {number})
+        """,
     )
     return HoldNow(
         hold.id,
@@ -133,45 +123,35 @@ def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: d
 def _erasure(
     connection: duckdb.DuckDBPyConnection, number: int, erasure: Erasure, timezone: str
 ) -> ErasureNow:
-    due, unknown = _one(
+    due, unknown, lapsing, last = only_row(
         connection,
-        """
-        SELECT count(*) FILTER (decision = 'delete'), count(*) FILTER (decision = 'unknown')
-        FROM covered JOIN decided USING (asset_no) WHERE item_no = ? AND certain
+        f"""
+        SELECT count(*) FILTER (decision = 'delete'), count(*) FILTER (decision = 'unknown'),
+            count(*) FILTER (decision = 'lapses'),
+            epoch(max(until) FILTER (decision = 'lapses' AND isfinite(until)))
+        FROM found WHERE item_no = {number} AND certain
         """,
-        [number],
     )
-    barred = connection.execute(
-        """
-        SELECT CASE WHEN decided.store = 'elsewhere' THEN 'undeclared'
+    barred = connection.execute(f"""
+        SELECT CASE WHEN found.store = 'elsewhere' THEN 'undeclared'
                 WHEN decision = 'blocked' THEN array_to_string(because, ', ')
                 WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
-            decided.store::VARCHAR, count(*),
-            epoch(max(coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until))
-                FILTER (isfinite(coalesce(CASE WHEN decision = 'keep' THEN until END,
-                    locked_until))))
-        FROM covered JOIN decided USING (asset_no) LEFT JOIN clauses USING (clause_no)
-        LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
-            ON copy.asset_no = decided.asset_no AND place = decided.store::VARCHAR
-        WHERE covered.item_no = ? AND certain AND (decision IN ('blocked', 'keep', 'copy')
-            OR decided.store = 'elsewhere' AND there)
+            found.store::VARCHAR, count(*), epoch(max(ends) FILTER (isfinite(ends)))
+        FROM (SELECT found.*, coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until)
+                AS ends
+            FROM found LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
+                ON copy.asset_no = found.asset_no AND place = found.store::VARCHAR) AS found
+        WHERE item_no = {number} AND certain AND (decision IN ('blocked', 'keep', 'copy')
+            OR found.store = 'elsewhere' AND there)
         GROUP BY ALL ORDER BY ALL
-        """,
-        [number],
-    ).fetchall()
-    lapsing, last = _one(
+    """).fetchall()
+    (others,) = only_row(
         connection,
-        "SELECT count(*), epoch(max(leaves_at)) FROM leaving WHERE item_no = ? AND certain",
-        [number],
-    )
-    (others,) = _one(
-        connection,
-        """
+        f"""
         SELECT count(*) FROM assets WHERE session_id IN (
-            SELECT session_id FROM assets JOIN covered USING (asset_no) WHERE item_no = ?)
-        AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = ? AND certain)
+            SELECT session_id FROM assets JOIN covered USING (asset_no) WHERE item_no = {number})
+        AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = {number} AND certain)
         """,
-        [number, number],
     )
     day = erasure.requested.astimezone(zone_named(timezone)).date() if erasure.requested else None
     return ErasureNow(

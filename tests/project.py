@@ -126,6 +126,18 @@ class Project:
         """The same as a command of its own."""
         return [sys.executable, "-m", "retainer", *words]
 
+    def alone(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The same run as a command of its own, which shares nothing with what ran before."""
+        return subprocess.run(
+            self.command(*words),
+            cwd=self.root,
+            env=self.env(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
     def env(self) -> dict[str, str]:
         return (
             os.environ

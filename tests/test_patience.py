@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -162,15 +161,7 @@ def test_an_apply_waits_for_a_store_that_is_down_and_names_it(
         project.hosted("a" * 24, video(1))
         project.plan()
     # A process of its own has no connections left from before.
-    done = subprocess.run(
-        project.command("apply", "p.plan", "--patience", "2s"),
-        cwd=project.root,
-        env=project.env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = project.alone("apply", "p.plan", "--patience", "2s")
     assert done.returncode == 7, done.stderr
     assert told_of_waiting(done.stderr) == ["vault"]
     assert "vault" in done.stdout

@@ -71,25 +71,13 @@ def facts_of(span: Any) -> dict[str, Any]:
     }
 
 
-def told(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        project.command(*words),
-        cwd=project.root,
-        env=project.env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_a_plan_and_an_apply_are_told_as_spans_without_names_or_addresses(
     local: Project, collector: Collector
 ) -> None:
     local.api.add_room({"id": ROOM, "name": "sales-of-jane-doe"})
     local.hosted(A, video(1))
     local.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
-    assert told(local, "plan", "--out", "p.plan").returncode == 0
+    assert local.alone("plan", "--out", "p.plan").returncode == 0
     listings = {span.name: span for span in collector.spans}
     assert {"retainer plan", "list vault", "list uploads"} <= listings.keys()
     vault = facts_of(listings["list vault"])
@@ -97,7 +85,7 @@ def test_a_plan_and_an_apply_are_told_as_spans_without_names_or_addresses(
     assert facts_of(listings["retainer plan"])["exit_code"] == 0
     collector.bodies.clear()
 
-    done = told(local, "apply", "p.plan")
+    done = local.alone("apply", "p.plan")
     assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr
     root, copy = sorted(collector.spans, key=lambda span: span.name != "retainer apply")
     assert copy.parent_span_id == root.span_id
@@ -129,7 +117,7 @@ def test_a_collector_that_takes_nothing_changes_nothing(
         "is no address": "http://user:pass word@/secret-token",
     }[how]
     began = time.monotonic()
-    done = told(local, "plan", "--out", "p.plan")
+    done = local.alone("plan", "--out", "p.plan")
     silent.close()
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 30
@@ -180,7 +168,7 @@ def test_traces_are_off_where_opentelemetry_is(
     off: dict[str, str], local: Project, collector: Collector
 ) -> None:
     local.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url} | off
-    assert told(local, "plan", "--out", "p.plan").returncode == 0
+    assert local.alone("plan", "--out", "p.plan").returncode == 0
     assert collector.bodies == []
 
 

@@ -208,8 +208,10 @@ class MatchMap(Strict):
     template: Texts | None = _said(
         "the template's name; shell pattern, with case", "webinar-*", None
     )
-    user_id: Texts | None = _said("the user of a track; other types carry none", "u-4711", None)
-    peer_id: Texts | None = _said("the peer of a track; other types carry none", "p-0815", None)
+    user_id: Texts | None = _said("the user of a stream; other types carry none", "u-4711", None)
+    peer_id: Texts | None = _said(
+        "the peer of a track or stream; other types carry none", "p-0815", None
+    )
     size: SizeRange | None = _said("bytes, by 100ms's record", {"min": "10MB"}, None)
     duration: Range | None = _said("seconds, by 100ms's record", {"max": 60}, None)
     created: CreatedRange | None = _said(
