@@ -10,8 +10,8 @@ Stages share nouns and never import each other; `cli` strings them together (imp
 it, see pyproject.toml).
 
     cli/            each command, in a few lines; only here is anything printed, only here are
-                    errors caught (process): start, check, plans, ahead, applies, copies; what they
-                    share: project, options, printing
+                    errors caught (process): start, check, plans, ahead, applies, copies,
+                    records; what they share: project, options, printing
     voice.py        what goes on, on stderr: sentences, or JSON lines
     progress.py     how long work goes on, on stderr
     tracing.py      what went on, as OpenTelemetry spans
@@ -20,6 +20,8 @@ it, see pyproject.toml).
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
+    approving.py    what a second person says to a plan
+    history.py      the record -> what it says of a recording, a run, a span of time
     explaining.py   why one asset is treated as it is
     standing.py     what each hold and erasure comes to
     forecasting.py  what daily plans will do, what lies where, and about what it costs
@@ -35,8 +37,10 @@ it, see pyproject.toml).
     planfile.py     the plan file, its rows and its header
     wire.py         connections, through proxies and with certificates, and an end for every answer
     own.py          what retainer keeps in a store of itself: its identity, its record
+    who.py          who runs a command
     whole.py        files that are there whole or not at all
     git.py          what git says of a folder
+    signing.py      signatures with SSH keys
     private.py      files that only this user may look into, and that go with the process
     ports.py        what stages need from the outside
     errors.py       every error, its exit code beside its class
@@ -60,8 +64,10 @@ it, see pyproject.toml).
                     a copy: copy, shared (one download for several), way (how it is made, decided),
                     streams (its bytes), kinds (what they may be), place (done and confirmed),
                     verify; of many objects: many, parts, playlists, uris (one playlist), manifest
-    journal/        THE RECORD: file (hash chain), lock (one apply per store), freeze,
-                    anchors (what stores remember of it), stores (which lies where)
+    journal/        THE RECORD: journal (a segment for each run), entry (one line, hash chain),
+                    ledger (what all lines come to), backend (where it lies: folder, or shared, a
+                    store), lock (one apply per store), freeze, anchors (what stores remember of
+                    it), stores (which lies where)
     sources/        the 100ms API, answers (its calls), media (bytes), words (its errors)
     stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls, s3_answers,
                     gcs_calls and gcs_answers; no I/O), s3_account (boto3), gcs_account (Google's),

@@ -32,19 +32,10 @@ from retainer.inventory.collect import room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, lost_record
-from retainer.journal.file import (
-    Done,
-    Entry,
-    Journal,
-    done_before,
-    done_lately,
-    left_over,
-    open_intents,
-    path_mark,
-    proven_lately,
-    recent_deletes,
-)
+from retainer.journal.backend import Backend
 from retainer.journal.freeze import Freeze, freeze_in
+from retainer.journal.journal import Journal
+from retainer.journal.ledger import Done, Ledger, path_mark
 from retainer.journal.lock import StoreLock
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.anchors import deleted_lately
@@ -82,8 +73,8 @@ class Prepared:
     """A plan that may be applied now, and what may be done of it: `apply.job.Actions`.
 
     `held_back`: why no delete may run, in words. `beside`: for deletes that have an object in
-    common with others, what makes those safe. `journal`: what it said when that was checked;
-    `ending`: the rules and erasures by which a last copy may go.
+    common with others, what makes those safe. `ending`: the rules and erasures by which a last copy
+    may go.
     """
 
     plan: PlanFile
@@ -93,7 +84,6 @@ class Prepared:
     deleted_in: Mapping[str, int]
     rested_on: frozenset[str]
     beside: Mapping[int, tuple[Planned, ...]]
-    journal: Sequence[Entry]
     ending: frozenset[str]
 
     @property
@@ -119,11 +109,11 @@ def prepare(
     policies: Policies,
     now: datetime,
     fingerprint: str | None,
-    journal: Sequence[Entry] = (),
+    ledger: Ledger,
     frozen: Freeze | None = None,
 ) -> Prepared:
-    """Read a plan and check it against today. `frozen`: the freeze of today. Raises PlanRefused:
-    stale, expired, edited, truncated, for another moment."""
+    """Read a plan and check it against today. `ledger`: what was done until now; `frozen`: the
+    freeze of today. Raises PlanRefused: stale, expired, edited, truncated, for another moment."""
     plan = read_plan(path)
     again = "make a new plan with `retainer plan --out FILE`"
     if fingerprint is not None and not plan.fingerprint.startswith(fingerprint.lower()):
@@ -145,7 +135,7 @@ def prepare(
     held_back = [
         *(reason for reason in header.held_back if reason != header.frozen),
         *([frozen.words] if frozen and header.deletes else []),
-        *_over_by_now(plan, settings, policies.ending(), journal, ((), ()), now),
+        *_over_by_now(plan, settings, policies.ending(), ledger, ((), ()), now),
     ]
     check_actions(plan)
     copied_to: Counter[str] = Counter()
@@ -176,7 +166,6 @@ def prepare(
         dict(sorted(deleted_in.items())),
         frozenset(rested_on),
         _beside(plan),
-        journal,
         policies.ending(),
     )
 
@@ -225,10 +214,7 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
 
 def _record_accepted(header: Header, journal: Journal) -> None:
     """Write down, once, which partial copies count and who says so."""
-    told = {
-        (of["asset"], of["at"], of["why"])
-        for of in (entry.particulars for entry in journal.before if entry.event == "accepted")
-    }
+    told = set(journal.ledger().accepted)
     for each in header.accepted:
         if each.stores and (each.asset_id, each.at, each.why) not in told:
             journal.write(
@@ -309,7 +295,7 @@ def _over_by_now(
     plan: PlanFile,
     settings: Settings,
     ending: frozenset[str],
-    journal: Sequence[Entry],
+    ledger: Ledger,
     remembers: Remembers,
     now: datetime,
 ) -> list[str]:
@@ -318,9 +304,7 @@ def _over_by_now(
     says of them."""
     recent = [
         Deletes(store, rule, count, size)
-        for (store, rule), (count, size) in recent_deletes(
-            journal, now, but=plan.fingerprint
-        ).items()
+        for (store, rule), (count, size) in ledger.recent_deletes(now, but=plan.fingerprint).items()
     ]
     planned = [
         Deletes(*row)
@@ -563,7 +547,7 @@ class World:
     for no credentials."""
 
     settings: Settings
-    state: Path
+    backend: Backend
     writers: Mapping[str, StoreWriter]
     downloads: Downloads
     hasty_downloads: Downloads
@@ -573,6 +557,24 @@ class World:
     """The settings and policies as they are when the deletes begin, None when they are wrong by
     then."""
     stop: Stop
+    who: Mapping[str, str]
+    """Who applies, as the system and a CI say it (`retainer.who`)."""
+    ticket: str | None = None
+    approvals: Sequence[Mapping[str, str]] = ()
+    """Who else has approved this plan, by which key, and when."""
+
+
+APPLIED = "applied/"
+"""Where plans that were applied are kept beside the journal, by their fingerprint."""
+
+
+def _lifted(header: Header) -> list[str]:
+    """What a person said may be so all the same, as `--lift` names it."""
+    return [
+        *(f"{limit.name}:{limit.scope}" for limit in header.limits if limit.lifted),
+        *(f"clash:{clash.ceiling}" for clash in header.clashes if clash.lifted),
+        *(f"{what}:{source.name}" for source in header.sources for what in source.lifted),
+    ]
 
 
 def _changed(header: Header, policies: Policies) -> str:
@@ -607,10 +609,10 @@ def carry_out(
     """
     plan, header = prepared.plan, prepared.plan.header
     run_id = uuid.uuid4().hex[:12]
-    journal = Journal(world.state, run_id, plan.fingerprint, world.clock, prepared.journal)
+    journal = Journal(world.backend, run_id, plan.fingerprint, world.clock)
     try:
-        before = done_before(journal.before, plan.fingerprint)
-        if before.finished:
+        earlier = journal.ledger()
+        if earlier.done(plan.fingerprint).finished:
             raise PlanRefused(
                 "this plan was applied already, to its end",
                 hint="make a new plan with `retainer plan --out FILE`",
@@ -621,20 +623,30 @@ def carry_out(
             copies=prepared.copied,
             deletes=prepared.deleted,
             approved=approved,
+            expires=header.expires,
             tool=version("retainer"),
             host=os.uname().nodename,
+            who=dict(world.who),
+            ticket=world.ticket,
+            approvals=[dict(each) for each in world.approvals],
+            commit=header.git_commit,
+            dirty=header.git_dirty,
+            policies=header.policy_digest,
+            lifted=_lifted(header),
         )
+        world.backend.archive(f"{APPLIED}{plan.fingerprint}.plan", plan.copy)
         _record_accepted(header, journal)
         needed = prepared.copied_to | prepared.deleted_in.keys()
         if approved:
             needed |= prepared.rested_on
         owner = owner_of(journal, header.plan_id)
-        open_in = {each.store for each in open_intents(journal.before)} - needed
+        announced, left = earlier.open_intents(), earlier.left_over()
+        open_in = {each.store for each in announced} - needed
         stores = {
             name: world.writers[name] for name in sorted((needed | open_in) & set(world.writers))
         }
         places = world.settings.places
-        proven = proven_lately(journal.before, world.clock(), version("retainer"))
+        proven = earlier.proven_lately(world.clock(), version("retainer"))
         for name, store in stores.items():
             with suppress(RetainerError):  # a folder that is not there is told by its lock
                 store.conditions().recall(proven.get(places[name], {}))
@@ -650,21 +662,17 @@ def carry_out(
                     )
 
             ground = _ground(stores, held.locks, held.unusable, plan, world, journal)
-            announced = [
-                each for each in open_intents(journal.before) if each.store in ground.locks
-            ]
-            left = [each for each in left_over(journal.before) if each.store in ground.locks]
             settled = settle(
-                announced,
-                left,
+                [each for each in announced if each.store in ground.locks],
+                [each for each in left if each.store in ground.locks],
                 {name: stores[name] for name in ground.locks},
                 journal,
                 world.clock(),
                 check,
             )
-            entries = journal.entries()
+            ledger = journal.ledger()
             over = _over_by_now(
-                plan, world.settings, prepared.ending, entries, ground.remembers, world.clock()
+                plan, world.settings, prepared.ending, ledger, ground.remembers, world.clock()
             )
             job = _job(
                 prepared,
@@ -674,7 +682,7 @@ def carry_out(
                 approved=approved and not over,
                 restore=restore,
                 watcher=watcher,
-                before=done_before(entries, plan.fingerprint),
+                before=ledger.done(plan.fingerprint),
                 settled=settled,
                 workers=workers,
                 host=owner.host,
@@ -719,7 +727,7 @@ def carry_out(
 def _expected(header: Header, world: World) -> dict[str, str]:
     """The identity that each store must have: what the plan saw there, else what this state folder
     knows."""
-    return world.settings.identities(known_stores(world.state)) | {
+    return world.settings.identities(known_stores(world.backend.folder)) | {
         source.name: source.identity
         for source in header.sources
         if source.kind == "store" and source.identity
@@ -760,7 +768,7 @@ def _ground(
     mine: list[Deletes] = []
     others: list[Deletes] = []
     missing: set[str] = set()
-    here = done_lately(journal.before, plan.fingerprint)
+    here = journal.ledger().deleted_by(plan.fingerprint)
     for name in taken:
         try:
             _still_there(stores[name], header)
@@ -788,9 +796,9 @@ def _ground(
                 "that server ignores conditions on which a lock rests, so another run could be "
                 "there"
             )
-        if (lost := lost_record(anchors, journal.state, journal.before)) and not header.is_lifted(
-            "record", name
-        ):
+        if (
+            lost := lost_record(anchors, journal.state, journal.goes_through)
+        ) and not header.is_lifted("record", name):
             barred[name] = (
                 f"{lost}; plan again, and say `--lift record:{name}` if that record is gone for "
                 "good"
@@ -805,7 +813,7 @@ def _ground(
         others += [Deletes(name, *each) for each in rest]
     places = world.settings.places
     seen = {places[name]: found for name, found in identities.items() if name in places}
-    remember_stores(world.state, known_stores(world.state), seen)
+    remember_stores(world.backend.folder, known_stores(world.backend.folder), seen)
     locks = {name: lock for name, lock in taken.items() if lock.holds and name not in unusable}
     return Ground(locks, unusable, barred, identities, (mine, others), frozenset(missing))
 
@@ -848,6 +856,8 @@ def _job(
     host: str,
 ) -> Job:
     plan = prepared.plan
+    for row in _settled_rows(prepared, settled):
+        before.deleted.add(row)
 
     def recheck() -> Recheck:
         current, now = world.today(), world.clock()
@@ -858,11 +868,11 @@ def _job(
             return Recheck(f"{what} while it was copying", {})
         if current[0].limits != world.settings.limits and (
             over := _over_by_now(
-                plan, current[0], prepared.ending, journal.before, ground.remembers, now
+                plan, current[0], prepared.ending, journal.ledger(), ground.remembers, now
             )
         ):
             return Recheck(over[0], {})
-        if frozen := freeze_in(world.state, now):
+        if frozen := freeze_in(world.backend, now):
             return Recheck(frozen.words, {})
         return Recheck(None, _withheld(plan, current[1], now))
 
@@ -881,7 +891,9 @@ def _job(
         stores=world.writers,
         downloads=world.downloads,
         hasty_downloads=world.hasty_downloads,
-        record_of=Records(world.state / "facts.duckdb", world.settings, plan, world.downloads),
+        record_of=Records(
+            world.backend.folder / "facts.duckdb", world.settings, plan, world.downloads
+        ),
         journal=journal,
         clock=world.clock,
         clocks={HOSTED: world.clock_of_100ms}
@@ -894,9 +906,10 @@ def _job(
         unlocked=ground.unusable,
         anchor=anchor,
         stop=world.stop,
-        copied_before=before.copies,
-        catalogued_before=before.catalogued,
-        deleted_before=before.deletes | _settled_rows(prepared, settled),
+        before=before,
+        asking={
+            item.id: (item.kind, item.why) for item in plan.header.items if item.kind != "hold"
+        },
         settled=settled.entries,
         identities=ground.identities,
         places=world.settings.places,
@@ -904,14 +917,12 @@ def _job(
     )
 
 
-def _settled_rows(prepared: Prepared, settled: Settled) -> frozenset[int]:
+def _settled_rows(prepared: Prepared, settled: Settled) -> Iterator[int]:
     """The deletes whose objects are all gone by what earlier runs announced."""
-    return frozenset(
-        each.n
-        for store in sorted({store for store, _ in settled.gone})
-        for each in prepared.deletes(store)
-        if all((each.store, one.key) in settled.gone for one in each.objects)
-    )
+    for store in sorted({store for store, _ in settled.gone}):
+        for each in prepared.deletes(store):
+            if all((each.store, one.key) in settled.gone for one in each.objects):
+                yield each.n
 
 
 def _records(job: Job) -> Records:

@@ -34,7 +34,8 @@ from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
 from retainer.journal.anchors import drop_anchor, lost_record
-from retainer.journal.file import Journal, open_intents, read_journal
+from retainer.journal.backend import Backend
+from retainer.journal.journal import Journal, read_ledger
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.catalog import OF_THE_COPY, RECORD
 from retainer.model.moment import read_moment, write_moment
@@ -59,10 +60,14 @@ class Work:
 
     store: Store
     writer: StoreWriter
-    state: Path
+    backend: Backend
     clock: Callable[[], datetime]
     progress: Progress
     stop: Stop = field(default_factory=Stop)
+
+    @property
+    def state(self) -> Path:
+        return self.backend.folder
 
 
 _Record = Callable[[str, Sequence[Mapping[str, Any]]], None]
@@ -83,7 +88,7 @@ def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
     """The journal and the store's lock, as an apply has them, while entries are written: gives the
     function that writes them, for an event of the journal. Raises Locked; no more is written once
     the lock was lost."""
-    journal = Journal(work.state, uuid.uuid4().hex[:12], "-", work.clock)
+    journal = Journal(work.backend, uuid.uuid4().hex[:12], "-", work.clock)
     name = work.store.name
 
     def record(event: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -110,12 +115,9 @@ def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
             identity = identified(work.writer, None)
             if identity is not None:
                 remember_stores(work.state, known, {work.store.place: identity.id})
+            open_intents = journal.ledger().open_intents()
             journal.write("start", what=what, store=name, host=owner.host)
-            announced = (
-                [each for each in open_intents(journal.before) if each.store == name]
-                if lock.holds
-                else []
-            )
+            announced = [each for each in open_intents if each.store == name] if lock.holds else []
             settled = settle(
                 announced,
                 [],
@@ -129,7 +131,8 @@ def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
             journal.write("end", what=what, finished=not lost.is_set())
             if (
                 lock.holds
-                and lost_record(anchors_in(work.writer)[1], journal.state, journal.before) is None
+                and lost_record(anchors_in(work.writer)[1], journal.state, journal.goes_through)
+                is None
             ):
                 drop_anchor(work.writer, journal, owner.host, work.clock())
     finally:
@@ -489,27 +492,14 @@ def _begun(work: Work, census: Census) -> _SoFar:
     """The verify of all that was cut in just this store, if it began within a week; else one that
     begins now. What it has found broken is told once more."""
     now, identity = work.clock(), known_stores(work.state).get(work.store.place)
-    entries = [
-        entry
-        for entry in read_journal(work.state)
-        if entry.event in ("verified", "broken")
-        and entry.particulars.get("store") == work.store.name
-    ]
-    told = [entry.particulars for entry in entries if entry.event == "verified"]
-    if identity is None or not told or not told[-1]["upto"] or told[-1]["identity"] != identity:
+    told = read_ledger(work.backend).verified.get(work.store.name)
+    if identity is None or told is None or not told.upto or told.identity != identity:
         return _SoFar(now)
-    began = read_moment(str(told[-1]["began"]))
+    began = read_moment(told.began)
     if began is None or now - began > GONE_ON_WITHIN:
         return _SoFar(now)
-    found = _SoFar(began, str(told[-1]["upto"]))
-    census.broken += sorted(
-        {
-            key
-            for entry in entries
-            if entry.event == "broken" and entry.at >= began
-            for key in entry.particulars.get("keys", ())
-        }
-    )
+    found = _SoFar(began, told.upto)
+    census.broken += told.broken
     census.said.append(
         f"this goes on behind {found.upto}, where a run ended that began at "
         f"{began:%Y-%m-%d %H:%M} UTC; what lay before was read then"
@@ -541,10 +531,8 @@ def _compare(work: Work, connection: duckdb.DuckDBPyConnection, census: Census) 
         "gone",
         gone,
         (
-            {"key": key, "deleted_at": entry.at.strftime("%Y-%m-%d %H:%M:%S")}
-            for entry in read_journal(work.state)
-            if entry.event == "deleted" and entry.particulars["store"] == work.store.name
-            for key in entry.particulars.get("keys", ())
+            {"key": key, "deleted_at": at.replace("T", " ").removesuffix("Z")}
+            for key, (at, _, _) in read_ledger(work.backend).untold.get(work.store.name, {}).items()
         ),
     )
     missing = connection.execute("""

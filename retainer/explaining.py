@@ -48,14 +48,16 @@ def _explained(
     ).fetchone()
     if found is None:
         near = connection.execute(
-            "SELECT asset_id FROM facts.assets ORDER BY levenshtein(asset_id, ?), asset_id LIMIT 1",
-            [asset_id],
+            "SELECT asset_id FROM facts.assets WHERE levenshtein(asset_id, $id) <= 2 "
+            "ORDER BY levenshtein(asset_id, $id), asset_id LIMIT 1",
+            {"id": asset_id},
         ).fetchone()
         raise RetainerError(
             f"no asset {asset_id} is known",
             hint=f"did you mean {near[0]}?"
             if near
-            else "gather the facts first with `retainer plan`",
+            else f"`retainer history {asset_id}` says what was done with it; `retainer plan` "
+            "gathers the facts anew",
         )
     # What it shares objects with is decided with it: the one may go only when the other may.
     connection.execute(f"""

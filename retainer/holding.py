@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from retainer.errors import Locked, RetainerError
-from retainer.journal.file import Journal
-from retainer.journal.lock import Heart, Owner, StoreLock
+from retainer.journal.journal import Journal
+from retainer.journal.lock import Heart, Owner, StoreLock, owner
 from retainer.own import identity_in, must_be
 from retainer.ports import StoreWriter
 
 
 def owner_of(journal: Journal, plan: str) -> Owner:
     """Who holds the locks of a run."""
-    return Owner(journal.run, os.uname().nodename, plan, journal.state, journal.place)
+    return owner(journal.run, plan, journal.state, journal.place)
 
 
 @dataclass(frozen=True)

@@ -361,6 +361,8 @@ class PlanFile:
     header: Header
     fingerprint: str
     connection: duckdb.DuckDBPyConnection
+    copy: Path
+    """The very bytes that were read, in the private folder."""
 
 
 def _as_text() -> str:
@@ -554,7 +556,7 @@ def read_plan(path: Path) -> PlanFile:
             + str(error).splitlines()[0].replace(str(copy), str(path)),
             hint=_AGAIN,
         ) from None
-    return PlanFile(path, header, fingerprint, connection)
+    return PlanFile(path, header, fingerprint, connection, copy)
 
 
 _AGAIN = "make a new one with `retainer plan --out FILE`"
@@ -723,6 +725,11 @@ class Action:
     is certain by now not to."""
     partial: str | None = None
     """Of a copy: why what it is read from is no more than a part, which a person accepted."""
+    kept_until: str | None = None
+    due_from: str | None = None
+    """Of a delete: when the last keep ended, and from when on it was due (RFC 3339)."""
+    also: str | None = None
+    """Of a delete: the keep that was the last to end."""
 
     @property
     def leaves_at(self) -> datetime | None:
@@ -776,7 +783,9 @@ def actions(
     cursor = plan.connection.cursor()
     cursor.execute(
         "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
-        "epoch(deadline), bytes, last_copy, source, action "
+        "epoch(deadline), bytes, last_copy, source, action, "
+        "strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ'), "
+        "strftime(delete_from, '%Y-%m-%dT%H:%M:%SZ'), also "
         f"FROM numbered WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
         "AND ($store IS NULL OR store = $store) "
         "AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) "
@@ -798,6 +807,9 @@ def actions(
             last,
             source,
             text,
+            kept_until,
+            due_from,
+            also,
         ) in rows:
             said = _said(text)
             yield Action(
@@ -824,6 +836,9 @@ def actions(
                 said.made_of.planned("") if said.made_of else None,
                 said.doubt,
                 said.partial,
+                kept_until,
+                due_from,
+                also,
             )
 
 

@@ -20,6 +20,7 @@ from retainer.model.setting import (
     LAYOUT_100MS,
     RESERVED_STORES,
     SCHEMES,
+    STATE,
     DeleteLimits,
     Settings,
     Source,
@@ -30,9 +31,11 @@ from retainer.policy.files import POLICY_FOLDER, policy_files
 from retainer.policy.lint import load_policies
 from retainer.policy.load import Document, load_file
 from retainer.policy.parse import checked
-from retainer.policy.schema import SettingsFile
+from retainer.policy.schema import PlaceItem, SettingsFile
 
 SETTINGS_FILE = "retainer.yaml"
+_LOCAL = ".retainer"
+"""Where a machine keeps its facts and caches when the record lies in a store."""
 _LAYOUT_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
 
 
@@ -90,6 +93,7 @@ def _settings(
     wrong = [*wrong, *more]
     if file is None:
         return None, wrong
+    shared = _shared(file.state)
     settings = Settings(
         stores=tuple(
             Store(
@@ -131,8 +135,10 @@ def _settings(
             file.limits.deletes.bytes,
             file.limits.deletes.last_copies,
         ),
+        second_person=file.limits.second_person,
         plan_age_hours=_hours(file.limits.plan_age),
-        state=file.state,
+        state=_LOCAL if shared else str(file.state),
+        shared=shared,
         prices=tuple(
             (name, Price(each.storage, each.put, each.retrieval, each.egress, each.least_days))
             for name, each in file.prices.items()
@@ -146,6 +152,25 @@ def _settings(
         )
     wrong += list(_mistakes(document, settings))
     return settings, wrong
+
+
+def _shared(state: str | PlaceItem) -> Store | None:
+    """The place that several machines keep their record in; None where `state:` names a folder."""
+    if isinstance(state, str):
+        if "://" not in state:
+            return None
+        state = PlaceItem(url=state)
+    return Store(
+        name=STATE,
+        url=state.url.rstrip("/"),
+        region=state.region,
+        endpoint=state.endpoint.rstrip("/") if state.endpoint else None,
+        addressing=state.addressing,
+        profile=state.profile,
+        role_arn=state.role_arn,
+        impersonate=state.impersonate,
+        concurrency=state.concurrency,
+    )
 
 
 def _hours(age: Period) -> float:
@@ -193,6 +218,7 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
         is_address = is_address and not re.search(r"\s", settings.source.url)
     except ValueError:
         address, is_address = urlsplit(""), False
+    yield from _shared_mistakes(document, settings)
     state = Path(os.path.normpath(settings.state.replace("\0", "")))
     if "\0" in settings.state or not settings.state.strip() or state.parts[:1] == (POLICY_FOLDER,):
         yield document.complain(
@@ -340,6 +366,35 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                     f"`{store.name}` lies in a bucket that `source.hosted` declares as 100ms's own"
                 )
                 yield document.complain("S302", ("stores", store.name, "url"), message)
+
+
+def _shared_mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
+    """What is wrong with a place that several machines keep their record in."""
+    shared = settings.shared
+    if shared is None:
+        return
+    reason = _url_mistake(shared) or (_endpoint_mistake(shared.endpoint) if shared.endpoint else "")
+    if reason:
+        yield document.complain(
+            "S311", ("state",), f"`{printable(shared.url)}` {reason}", "such as s3://bucket/prefix"
+        )
+        return
+    for store in settings.stores:
+        if not _url_mistake(store) and _overlap(store, shared):
+            yield document.complain(
+                "S311",
+                ("state",),
+                f"the record and `{store.name}` lie inside one another",
+                "give the record a prefix, or a bucket, of its own",
+            )
+        if store.name == STATE:
+            yield document.complain(
+                "P210",
+                ("stores", STATE),
+                f"`{STATE}` is what the place of the record is called",
+                "give this store another name",
+                key=True,
+            )
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from retainer.errors import CredentialsRefused, RetainerError
+from retainer.journal.backend import Backend, Reading
+from retainer.journal.folder import FolderBackend
+from retainer.journal.shared import SharedBackend, SharedReading
 from retainer.model.setting import Settings, Store
 from retainer.patience import BUDGET_SECONDS, Patience
 from retainer.ports import Body, Downloads, StoreReader, StoreWriter
@@ -61,6 +64,22 @@ def open_writer(
             from retainer.stores.local import LocalWriter
 
             return LocalWriter(store, stop, patience)
+
+
+def open_record(settings: Settings, folder: Path, stop: Stop, patience: Patience) -> Reading:
+    """What was done, to be read: in the state folder, or in the store that has it."""
+    if settings.shared is None:
+        return FolderBackend(folder)
+    store = open_reader(settings.shared, stop, patience)
+    return SharedReading(folder, settings.record, store)
+
+
+def open_backend(settings: Settings, folder: Path, stop: Stop, patience: Patience) -> Backend:
+    """The same, to be written to."""
+    if settings.shared is None:
+        return FolderBackend(folder)
+    store = open_writer(settings.shared, stop, patience)
+    return SharedBackend(folder, settings.record, store)
 
 
 def open_stores(

@@ -2,7 +2,7 @@
 KILL_WHEN=before|after. KILL_COUNT=FILE only counts them. KILL_EVENT=name kills it once that event
 is in the journal, KILL_NAME=name at the first effect of that name.
 
-An effect is every call that changes a store and every line of the journal.
+An effect is every call that changes a store and every write of the journal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 
 import retainer.applying
 import retainer.wiring
-from retainer.journal.file import Journal
+from retainer.journal.folder import FileTape
+from retainer.journal.journal import Journal
+from retainer.journal.shared import PieceTape
 
 AT, WHEN, COUNT = (
     int(os.environ.get("KILL_AT", "0")),
@@ -55,7 +57,8 @@ def wrapped_writer(store: Any, *words: Any, opened: Any = retainer.wiring.open_w
 
 
 retainer.wiring.open_writer = wrapped_writer
-Journal.write_all = counted("journal", Journal.write_all)  # type: ignore[method-assign]
+FileTape.append = counted("journal", FileTape.append)  # type: ignore[method-assign]
+PieceTape.append = counted("journal", PieceTape.append)  # type: ignore[method-assign]
 if event := os.environ.get("KILL_EVENT"):
     written = Journal.write_all
 

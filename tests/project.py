@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 import servers
 import yaml
 from conftest import make_store, make_writer
@@ -24,6 +25,7 @@ from conftest import make_store, make_writer
 from retainer import private, wiring
 from retainer.cli import main
 from retainer.demo.standin import StandIn
+from retainer.journal.entry import CLOSED
 from retainer.model.setting import Store
 from retainer.ports import StoreWriter
 from retainer.stores import s3_account
@@ -63,6 +65,8 @@ class Project:
     limits: dict[str, Any] = field(
         default_factory=lambda: {"count": 500, "percent": 100, "bytes": "1TB"}
     )
+    state: dict[str, Any] | None = None
+    """A store that has the record, as `state:` names it."""
     environment: dict[str, str] = field(default_factory=dict)
     impatient: bool = False
     """Half a second of patience for the 100ms API, where a test needs a listing that fails for
@@ -95,7 +99,7 @@ class Project:
             "source": source,
             "stores": stores,
             "limits": {"deletes": self.limits},
-        }
+        } | ({"state": self.state} if self.state else {})
         (self.root / "policies").mkdir(parents=True, exist_ok=True)
         (self.root / "retainer.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         (self.root / "policies" / "rules.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
@@ -176,8 +180,9 @@ class Project:
 
     def journal(self) -> list[dict[str, Any]]:
         return [
-            json.loads(line)
-            for line in (self.root / ".retainer" / "journal.jsonl").read_text().splitlines()
+            line
+            for line in map(json.loads, records.text_of(self.root / ".retainer").splitlines())
+            if line["event"] != CLOSED
         ]
 
     def hosted(

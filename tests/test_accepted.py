@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from project import POLICY, Project, pairs, video
+from records import entries
 
 from retainer.apply.copies import Copies
-from retainer.journal.file import read_journal
 
 A, B = "a" * 24, "b" * 24
 UPLOADS = ("--lift", "empty:store:uploads")
@@ -59,7 +59,7 @@ def test_a_partial_copy_counts_once_a_person_accepts_it_and_the_record_says_who(
     for _ in range(2):
         local.plan()
         local.apply()
-    (entry,) = (each for each in read_journal(local.root / ".retainer") if each.event == "accepted")
+    (entry,) = (each for each in entries(local.root / ".retainer") if each.event == "accepted")
     assert entry.particulars["owner"] == "@acme/legal"
     assert entry.particulars["stores"] == ["vault"]
     census = json.loads(local.run("verify", "vault", "--format", "json").stdout)

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from conftest import endpoint_of, make_store
 from project import POLICY, ROOM, Project, make_project, pairs, video
+from records import entries, text_of
 
 from retainer.apply import deletes as deleting
 from retainer.apply.copies import Copies
 from retainer.demo.standin import ALWAYS, StandIn
-from retainer.errors import CredentialsRefused, ListingBroken, PlanRefused, RetainerError
-from retainer.journal.file import Entry, Journal, read_journal
+from retainer.errors import CredentialsRefused, ListingBroken, PlanRefused
 from retainer.journal.lock import Held
 from retainer.model.setting import DEFAULT_LAYOUT
 from retainer.planfile import read_plan
@@ -392,7 +392,7 @@ def test_what_keeps_failing_goes_behind_the_others_unless_it_leaves_within_hours
     assert (done["copied"], len(done["failed"])) == (1, 3)
     ended = [
         entry.event
-        for entry in read_journal(local.root / ".retainer")
+        for entry in entries(local.root / ".retainer")
         if entry.event in ("copied", "failed")
     ]
     assert (ended[0] == "copied") is (age == 3)
@@ -442,9 +442,8 @@ def test_ctrl_c_stops_the_run_and_the_same_plan_goes_on(local: Project) -> None:
     process = subprocess.Popen(
         local.command("apply", "p.plan"), cwd=local.root, env=local.env(), text=True, **pipes
     )
-    journal = local.root / ".retainer" / "journal.jsonl"
     for _ in range(600):  # until the first copy is under way
-        if journal.exists() and '"intent"' in journal.read_text():
+        if b'"intent"' in text_of(local.root / ".retainer"):
             break
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
@@ -479,11 +478,7 @@ def test_no_name_secret_or_signed_url_is_in_a_plan_a_journal_or_an_output(local:
     )
     done = local.run("apply", "p.plan", expect=7)
     said += done.stdout + done.stderr + local.run("explain", A).stdout
-    kept = (
-        (local.root / "p.plan").read_bytes()
-        + (local.root / ".retainer" / "journal.jsonl").read_bytes()
-        + said.encode()
-    )
+    kept = (local.root / "p.plan").read_bytes() + text_of(local.root / ".retainer") + said.encode()
     for secret in ("jekyll", "Jekyll", "secret-template", "X-Signature", local.api.secret, "eyJ"):
         assert secret.encode() not in kept
 
@@ -580,66 +575,6 @@ def test_a_store_that_cannot_be_used_fails_its_own_actions_alone(local: Project)
     Path(local.stores["cold"].prefix).rmdir()
     done = local.apply(expect=7)
     assert (done["copied"], [failed["store"] for failed in done["failed"]]) == (1, ["cold"])
-
-
-def test_a_journal_that_cannot_be_written_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = Journal(tmp_path, "run", "plan", lambda: datetime.now(UTC))
-    journal.write("one")
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-        )
-        with pytest.raises(RetainerError):
-            journal.write("two")
-    journal.write("three")
-    journal.close()
-    assert [entry.event for entry in read_journal(tmp_path)] == ["one", "three"]
-
-
-def test_a_line_that_was_edited_stops_whoever_needs_the_journal(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "run", "plan", lambda: datetime.now(UTC))
-    for event in ("one", "two", "three"):
-        journal.write(event)
-    journal.close()
-    path = tmp_path / "journal.jsonl"
-    path.write_text(path.read_text().replace('"two"', '"TWO"'))
-    with pytest.raises(RetainerError, match="damaged at line 2"):
-        read_journal(tmp_path)
-
-
-@pytest.mark.parametrize("since", ["nothing new", "lines more", "another journal", "damaged"])
-def test_what_was_just_read_of_a_journal_is_not_read_again(tmp_path: Path, since: str) -> None:
-    def opened(folder: str, known: Sequence[Entry] = ()) -> Journal:
-        return Journal(tmp_path / folder, "run", "plan", lambda: datetime.now(UTC), known)
-
-    def written(folder: str, *events: str) -> None:
-        journal = opened(folder)
-        for event in events:
-            journal.write(event)
-        journal.close()
-
-    written("state", "one", "two")
-    path, known = tmp_path / "state" / "journal.jsonl", read_journal(tmp_path / "state")
-    match since:
-        case "lines more":
-            written("state", "three")
-        case "another journal":
-            written("other", "a", "b", "c")
-            (tmp_path / "other" / "journal.jsonl").replace(path)
-        case "damaged":
-            written("state", "three")
-            path.write_text(path.read_text().replace('"three"', '"THREE"'))
-            with pytest.raises(RetainerError, match="damaged at line 3"):
-                opened("state", known)
-            return
-    journal = opened("state", known)
-    journal.write("after")
-    journal.close()
-    before = {"lines more": ["one", "two", "three"], "another journal": ["a", "b", "c"]}
-    assert [entry.event for entry in journal.before] == before.get(since, ["one", "two"])
-    assert read_journal(tmp_path / "state")[:-1] == journal.before
 
 
 def test_a_name_with_half_a_character_ends_no_plan(local: Project) -> None:

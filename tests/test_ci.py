@@ -162,7 +162,7 @@ def test_a_gitignore_is_completed_and_the_schema_stays_seen(tmp_path: Path) -> N
     assert after.startswith(before + b"\n!.retainer/\n") and missing_lines(after) == b""
     (tmp_path / ".gitignore").write_bytes(after)
     (tmp_path / ".retainer").mkdir()
-    for name in ("schema.json", "journal.jsonl"):
+    for name in ("schema.json", "journal.lock"):
         (tmp_path / ".retainer" / name).touch()
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "-A")

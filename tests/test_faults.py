@@ -55,6 +55,7 @@ import servers
 from conftest import make_writer
 from fault_proxy import Fault, FaultProxy, raw_server
 from project import POLICY, Project, make_project, video
+from records import text_of
 
 from retainer import private, wiring
 from retainer.apply.copies import Copies
@@ -401,11 +402,7 @@ class Scene:
         )
 
     def journal(self) -> list[dict[str, Any]]:
-        return (
-            self.project.journal()
-            if (self.project.root / ".retainer" / "journal.jsonl").exists()
-            else []
-        )
+        return self.project.journal()
 
     @functools.cache  # noqa: B019
     def writer(self, name: str) -> Any:
@@ -1293,10 +1290,11 @@ def test_no_room_for_the_journal(lines: int, folders: Scene, row: Row) -> None:
         written.append(descriptor)
         return os.write(descriptor, content)
 
-    real = {name: getattr(os, name) for name in ("fsync", "ftruncate", "fstat", "pread")}
-    full = SimpleNamespace(write=write, **real)
+    full = SimpleNamespace(**vars(os) | {"write": write})
     with pytest.MonkeyPatch.context() as patch:
-        folders.under(row, lambda: patch.setattr("retainer.journal.file.os", full), lift=patch.undo)
+        folders.under(
+            row, lambda: patch.setattr("retainer.journal.folder.os", full), lift=patch.undo
+        )
 
 
 # ── two at once ───────────────────────────────────────────────────────────────────────────────────
@@ -1326,7 +1324,6 @@ def test_two_applies_at_once(where: str, row: Row, request: pytest.FixtureReques
 
     def strike() -> None:
         scene.api.changes["/media/"] = lambda answer, _: replace(answer, body=held(answer))
-        journal = other.root / ".retainer" / "journal.jsonl"
         running.append(
             subprocess.Popen(
                 other.command("apply", "p.plan"),
@@ -1338,9 +1335,7 @@ def test_two_applies_at_once(where: str, row: Row, request: pytest.FixtureReques
             )
         )
         end = time.monotonic() + 60
-        while (
-            not (journal.exists() and '"intent"' in journal.read_text()) and time.monotonic() < end
-        ):
+        while b'"intent"' not in text_of(other.root / ".retainer") and time.monotonic() < end:
             time.sleep(0.02)
 
     def ended() -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from project import Project, video
 
-from retainer.journal.freeze import FILE, Freeze, end_freeze, freeze, freeze_in
+from retainer.journal.folder import FolderBackend
+from retainer.journal.freeze import Freeze, end_freeze, freeze, freeze_in
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 WHY = "INC-42: why did these go?"
+ME = {"user": "dana"}
 
 
 @pytest.fixture
@@ -22,18 +24,18 @@ def due(local: Project) -> Project:
 
 
 def test_it_begins_is_told_and_ends(tmp_path: Path) -> None:
-    assert freeze_in(tmp_path, NOW) is None
-    freeze(tmp_path, WHY, None, NOW)
-    assert freeze_in(tmp_path, NOW + 9000 * HOUR) == Freeze(WHY, NOW, None)
-    end_freeze(tmp_path, "it is understood", NOW + HOUR)
-    assert freeze_in(tmp_path, NOW + 2 * HOUR) is None
-    assert (tmp_path / FILE).read_text().count("\n") == 2, "each is kept"
+    assert freeze_in(FolderBackend(tmp_path), NOW) is None
+    freeze(FolderBackend(tmp_path), WHY, None, NOW, ME)
+    assert freeze_in(FolderBackend(tmp_path), NOW + 9000 * HOUR) == Freeze(WHY, NOW, None)
+    end_freeze(FolderBackend(tmp_path), "it is understood", NOW + HOUR, ME)
+    assert freeze_in(FolderBackend(tmp_path), NOW + 2 * HOUR) is None
+    assert (tmp_path / "freezes.jsonl").read_text().count("\n") == 2, "each is kept"
 
 
 def test_it_is_over_at_its_moment_and_not_before(tmp_path: Path) -> None:
-    freeze(tmp_path, WHY, NOW + HOUR, NOW)
-    assert freeze_in(tmp_path, NOW + HOUR - timedelta(seconds=1)) is not None
-    assert freeze_in(tmp_path, NOW + HOUR) is None
+    freeze(FolderBackend(tmp_path), WHY, NOW + HOUR, NOW, ME)
+    assert freeze_in(FolderBackend(tmp_path), NOW + HOUR - timedelta(seconds=1)) is not None
+    assert freeze_in(FolderBackend(tmp_path), NOW + HOUR) is None
 
 
 @pytest.mark.parametrize(
@@ -49,18 +51,18 @@ def test_it_is_over_at_its_moment_and_not_before(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_counts_as_a_freeze(tmp_path: Path, line: bytes) -> None:
-    freeze(tmp_path, WHY, None, NOW)
-    end_freeze(tmp_path, "over", NOW)
-    with (tmp_path / FILE).open("ab") as stream:
+    freeze(FolderBackend(tmp_path), WHY, None, NOW, ME)
+    end_freeze(FolderBackend(tmp_path), "over", NOW, ME)
+    with (tmp_path / "freezes.jsonl").open("ab") as stream:
         stream.write(line)
-    assert freeze_in(tmp_path, NOW) is not None
-    end_freeze(tmp_path, "somebody has looked", NOW)
-    assert freeze_in(tmp_path, NOW) is None
+    assert freeze_in(FolderBackend(tmp_path), NOW) is not None
+    end_freeze(FolderBackend(tmp_path), "somebody has looked", NOW, ME)
+    assert freeze_in(FolderBackend(tmp_path), NOW) is None
 
 
 def test_a_file_that_may_not_be_read_counts_as_a_freeze(tmp_path: Path) -> None:
-    (tmp_path / FILE).mkdir()
-    found = freeze_in(tmp_path, NOW)
+    (tmp_path / "freezes.jsonl").mkdir()
+    found = freeze_in(FolderBackend(tmp_path), NOW)
     assert found is not None and "cannot be read" in found.words
 
 
@@ -101,7 +103,7 @@ def test_a_run_that_is_on_its_way_hears_of_it(
     make = Copies.make
 
     def frozen_meanwhile(self: Copies, actions: object) -> None:
-        freeze(due.root / ".retainer", WHY, None, datetime.now(UTC))
+        freeze(FolderBackend(due.root / ".retainer"), WHY, None, datetime.now(UTC), ME)
         make(self, actions)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Copies, "make", frozen_meanwhile)
@@ -126,7 +128,7 @@ def test_a_run_that_is_on_its_way_hears_of_it(
 )
 def test_what_makes_no_sense_changes_nothing(local: Project, words: tuple[str, ...]) -> None:
     local.run("freeze", *words, expect=64)
-    assert not (local.root / ".retainer" / FILE).exists()
+    assert not (local.root / ".retainer" / "freezes.jsonl").exists()
 
 
 def test_a_reason_never_comes_from_the_environment(local: Project) -> None:
@@ -136,6 +138,6 @@ def test_a_reason_never_comes_from_the_environment(local: Project) -> None:
 
 
 def test_what_cannot_be_written_is_an_error_that_says_so(local: Project) -> None:
-    (local.root / ".retainer" / FILE).mkdir(parents=True)
+    (local.root / ".retainer" / "freezes.jsonl").mkdir(parents=True)
     done = local.run("freeze", "--reason", WHY, expect=1)
     assert "cannot be written" in done.stderr

@@ -20,9 +20,10 @@ from fault_proxy import FaultProxy
 from hypothesis import given
 from hypothesis import strategies as st
 from project import POLICY, ROOM, Project, make_project, pairs, video
+from records import open_intents, remove
 
 from retainer.demo.standin import StandIn
-from retainer.journal.file import open_intents, read_journal, recent_deletes
+from retainer.journal.ledger import Ledger
 from retainer.model.anchors import (
     ANCHORS_BYTES,
     Anchor,
@@ -177,11 +178,11 @@ def test_what_a_killed_delete_moved_aside_is_put_back_where_a_hold_covers_it_by_
     done = due.apply("q.plan")
     assert "lies in its place again" in " ".join(done["said"])
     assert {video(1), video(2)} == set(due.content("uploads").values())
-    assert open_intents(read_journal(due.root / ".retainer")) == []
+    assert open_intents(due.root / ".retainer") == []
 
 
 def test_a_delete_in_two_halves_counts_once(tmp_path: Path) -> None:
-    from retainer.journal.file import Entry
+    from retainer.journal.entry import Entry
 
     now = datetime.now(UTC)
     common = {"row": 1, "store": "vault", "rule": "r", "asset": A}
@@ -189,7 +190,10 @@ def test_a_delete_in_two_halves_counts_once(tmp_path: Path) -> None:
         Entry(now, "r1", "p", "deleted", common | {"bytes": 3, "partial": True}),
         Entry(now, "r2", "p", "deleted", common | {"bytes": 4}),
     ]
-    assert recent_deletes(halves, now) == {("vault", "r"): (1, 7)}
+    ledger = Ledger()
+    for half in halves:
+        ledger.add(half)
+    assert ledger.recent_deletes(now) == {("vault", "r"): (1, 7)}
 
 
 @pytest.mark.parametrize("silent", [False, True])
@@ -266,7 +270,7 @@ def test_a_lifted_record_forgets_no_delete_of_the_day(due: Project) -> None:
     due.uploaded(C, video(3))
     due.plan("q.plan", expect=None)
     due.apply("q.plan", expect=None)
-    (due.root / ".retainer" / "journal.jsonl").unlink()
+    remove(due.root / ".retainer")
     plan = due.plan("r.plan", "--lift", "record:vault", "--lift", "record:uploads", expect=4)
     assert [
         limit["used"]

@@ -16,16 +16,18 @@ import pytest
 import servers
 from conftest import endpoint_of
 from project import POLICY, Project, make_project, pairs, video
+from records import entries
 
 from retainer.demo.standin import StandIn
 from retainer.errors import StoreFailed
-from retainer.journal.file import Entry, left_over, read_journal
+from retainer.journal.entry import Entry
+from retainer.journal.ledger import Ledger
 from retainer.model.outcome import LeftOver
 
 HOSTED = {"a1" + "0" * 22: video(1), "a2" + "0" * 22: video(2)}
 OLD = "b1" + "0" * 22
 ERASED = ("e1" + "0" * 22, "e2" + "0" * 22)
-EFFECTS = 37
+EFFECTS = 41
 
 
 def small_run(root: Path, api: StandIn) -> Project:
@@ -67,7 +69,7 @@ def test_there_are_as_many_effects_as_are_killed_below(tmp_path: Path, api: Stan
     project = small_run(tmp_path / "project", api)
     assert killed(project, KILL_COUNT=str(tmp_path / "effects")) == 0
     effects = (tmp_path / "effects").read_text().split()
-    assert Counter(effects) == {"journal": 19, "create": 11, "replace": 3, "delete": 4}
+    assert Counter(effects) == {"journal": 23, "create": 11, "replace": 3, "delete": 4}
     assert len(effects) == EFFECTS
 
 
@@ -86,7 +88,7 @@ def test_a_kill_loses_nothing_and_repeats_nothing(
     assert killed(project, KILL_AT=str(at), KILL_WHEN=when) == -signal.SIGKILL
     ended = any(
         entry.event == "end" and entry.particulars["finished"]
-        for entry in read_journal(project.root / ".retainer")
+        for entry in entries(project.root / ".retainer")
     )
     project.apply("p.plan", "--approve-deletes", "2", expect=5 if ended else 0)
 
@@ -94,14 +96,14 @@ def test_a_kill_loses_nothing_and_repeats_nothing(
     assert vault == HOSTED | {OLD: video(3)}
     assert [key.rpartition("Rec-")[2] for key in project.content("uploads")] == [f"{OLD}.mp4"]
 
-    entries = read_journal(project.root / ".retainer")
+    told = entries(project.root / ".retainer")
     assert all(
         count == 1
         for count in Counter(
-            each.particulars["row"] for each in entries if each.event in ("copied", "deleted")
+            each.particulars["row"] for each in told if each.event in ("copied", "deleted")
         ).values()
     )
-    assert not any(each.event in ("failed", "skipped") for each in entries)
+    assert not any(each.event in ("failed", "skipped") for each in told)
 
     after = pairs(
         project.plan("after.plan", expect=4)
@@ -141,7 +143,7 @@ def test_what_a_dead_run_left_half_uploaded_is_given_up_and_nothing_else(
     assert list(project.content("vault").values()) == [content]
     assert [
         entry.event
-        for entry in read_journal(project.root / ".retainer")
+        for entry in entries(project.root / ".retainer")
         if entry.event in ("upload", "abandoned", "copied")
     ] == ["upload", "abandoned", "upload", "copied"]
 
@@ -164,7 +166,10 @@ def test_an_upload_is_left_over_until_it_became_a_copy_or_was_given_up() -> None
         upload("r2", 5, "u5"),
         entry("r3", "abandoned", upload="u5"),
     ]
-    assert left_over(before) == [LeftOver("vault", "k1", "u1"), LeftOver("vault", "k1", "u4")]
+    ledger = Ledger()
+    for each in before:
+        ledger.add(each)
+    assert ledger.left_over() == [LeftOver("vault", "k1", "u1"), LeftOver("vault", "k1", "u4")]
 
 
 def test_a_folder_gives_up_only_its_own_half_written_file(tmp_path: Path, api: StandIn) -> None:

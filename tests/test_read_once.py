@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import records
 from fault_proxy import FaultProxy
 from project import ROOM, Project, pairs, video
 
@@ -110,7 +111,7 @@ IN_THE_WAY: dict[str, Callable[[Path], Path]] = {
     "a policy": lambda root: root / "policies" / "rules.yaml",
     "a new file under policies": lambda root: root / "policies" / "new.plan",
     "the settings": lambda root: root / "retainer.yaml",
-    "the journal": lambda root: root / ".retainer" / "journal.jsonl",
+    "the journal": lambda root: root / ".retainer" / "journal" / "00000001.jsonl",
     "a new file in the state folder": lambda root: root / ".retainer" / "stores.new",
     "a snapshot": lambda root: root / ".retainer" / "facts.duckdb",
     "a folder": lambda root: root,
@@ -527,7 +528,7 @@ def test_what_apply_deleted_is_not_missed(due: Project) -> None:
     plan = due.plan("q.plan")
     assert due.apply_all("q.plan", plan)["deleted"] == 1
     assert json.loads(due.run("verify", "vault", "--format", "json").stdout)["missing"] == []
-    (due.root / ".retainer" / "journal.jsonl").unlink()
+    records.remove(due.root / ".retainer")
     assert json.loads(due.run("verify", "vault", "--format", "json").stdout)["missing"] == []
 
 

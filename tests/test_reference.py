@@ -109,6 +109,7 @@ SETTINGS_KEYS = (
     "SettingsFile",
     "SourceItem",
     "StoreItem",
+    "PlaceItem",
     "LimitsItem",
     "DeleteLimitsItem",
     "PriceItem",
@@ -224,6 +225,10 @@ def settings_with(model: str, entry: dict[str, Any]) -> dict[str, Any]:
             return SETTINGS | {"source": entry}
         case "StoreItem":
             return SETTINGS | {"stores": {"vault": store | entry}}
+        case "PlaceItem":
+            state = {"url": "s3://acme-audit/retainer"} | entry
+            elsewhere = {"vault": {"url": "s3://acme-archive/100ms"}}
+            return SETTINGS | {"stores": elsewhere, "state": state}
         case "LimitsItem":
             return SETTINGS | {"limits": entry}
         case "DeleteLimitsItem":

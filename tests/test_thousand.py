@@ -24,6 +24,7 @@ import google_crc32c
 import pytest
 import servers
 from project import MP4, Project, make_project, pairs
+from records import text_of
 
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
@@ -148,8 +149,7 @@ def kill_in_the_middle(project: Project, plan: str, copies: int) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    journal = project.root / ".retainer" / "journal.jsonl"
-    while not journal.exists() or journal.read_bytes().count(b'"event":"copied"') < copies:
+    while text_of(project.root / ".retainer").count(b'"event":"copied"') < copies:
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
     child.kill()

@@ -21,12 +21,14 @@ import pytest
 import servers
 from conftest import endpoint_of, make_store, make_writer
 from project import ROOM, Project, make_project, pairs, video
+from records import cut, entries, open_intents
 
 from retainer.demo.standin import StandIn
 from retainer.errors import Locked, StoreFailed
 from retainer.holding import locked
 from retainer.journal import lock as locks
-from retainer.journal.file import Journal, open_intents, read_journal
+from retainer.journal.folder import FolderBackend
+from retainer.journal.journal import Journal
 from retainer.journal.lock import LOCK_KEY, Owner, StoreLock, lock_in
 from retainer.ports import Seen, StoreWriter
 from retainer.stores.local import LocalWriter
@@ -96,20 +98,20 @@ def test_a_lock_ages_by_its_object_whatever_it_says(due: Project, content: bytes
 
 
 def test_a_copied_state_folder_does_not_outlive_a_living_run(due: Project) -> None:
-    journal = Journal(due.root / ".retainer", "first", "p", locks_clock)
+    journal = Journal(FolderBackend(due.root / ".retainer"), "first", "p", locks_clock)
     first = StoreLock(
         due.writer("vault"), Owner("first", os.uname().nodename, "p", journal.state, journal.place)
     )
     first.take()
     shutil.copytree(due.root / ".retainer", due.root / "copied")
-    copy = Journal(due.root / "copied", "second", "p", locks_clock)
+    copy = Journal(FolderBackend(due.root / "copied"), "second", "p", locks_clock)
     second = Owner("second", os.uname().nodename, "p", copy.state, copy.place)
     assert copy.state == journal.state and copy.place != journal.place
     with pytest.raises(Locked):
         StoreLock(due.writer("vault"), second).take()
     journal.close()
     again = Journal(
-        due.root / ".retainer", "third", "p", locks_clock
+        FolderBackend(due.root / ".retainer"), "third", "p", locks_clock
     )  # the same file, and its first run is over
     third = StoreLock(
         due.writer("vault"), Owner("third", os.uname().nodename, "p", again.state, again.place)
@@ -363,8 +365,7 @@ def test_on_a_server_that_ignores_conditions_no_lock_holds_and_nothing_is_delete
 def test_a_journal_whose_end_was_cut_holds_the_deletes_back_until_a_person_says_so(
     due: Project,
 ) -> None:
-    path = due.root / ".retainer" / "journal.jsonl"
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    cut(due.root / ".retainer", 3)
     plan = due.plan("q.plan", expect=4)
     assert plan["header"]["held_back"] == ["record of vault"]
     assert "--lift record:vault" in due.run("show", "q.plan").stdout
@@ -375,7 +376,7 @@ def test_a_journal_whose_end_was_cut_holds_the_deletes_back_until_a_person_says_
     assert due.plan("s.plan")["header"]["held_back"] == []
 
 
-@pytest.mark.parametrize("what", ["journal.jsonl", "."])
+@pytest.mark.parametrize("what", ["journal", "."])
 def test_a_journal_that_is_gone_holds_the_deletes_back(due: Project, what: str) -> None:
     path = due.root / ".retainer" / what
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -432,18 +433,18 @@ def test_what_a_killed_batch_has_deleted_is_written_down_by_the_next_apply_of_an
         capture_output=True,
     )
     assert killed.returncode == -9 and len(project.content("uploads")) == 3
-    assert len(open_intents(read_journal(project.root / ".retainer"))) == 10
+    assert len(open_intents(project.root / ".retainer")) == 10
     plan = project.plan("r.plan")
     assert {limit["used"] for limit in plan["header"]["limits"] if limit["name"] == "count"} == {12}
     assert project.apply_all("r.plan", plan)["deleted"] == 2
     told = [
         key
-        for entry in read_journal(project.root / ".retainer")
+        for entry in entries(project.root / ".retainer")
         if entry.event == "deleted"
         for key in entry.particulars["keys"]
     ]
     assert len(told) == len(set(told)) == 12
-    assert open_intents(read_journal(project.root / ".retainer")) == []
+    assert open_intents(project.root / ".retainer") == []
 
 
 def test_a_file_that_a_killed_delete_moved_aside_is_seen_and_gone_after_the_next_run(

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import endpoint_of, make_store
 from project import POLICY, ROOM, Project, make_project, pairs, video
+from records import entries
 
 from retainer.demo.standin import StandIn
-from retainer.journal.file import read_journal
 
 A, B = "a" * 24, "b" * 24
 
@@ -42,7 +42,7 @@ def test_what_a_bucket_keeps_of_what_is_deleted_is_said_in_plan_apply_journal_an
     done = project.apply("p.plan", "--approve-deletes", "1")
     assert done["deleted"] == 1
     assert any("is hidden, and recoverable" in each for each in done["said"]) is kept
-    (entry,) = (e for e in read_journal(project.root / ".retainer") if e.event == "deleted")
+    (entry,) = (e for e in entries(project.root / ".retainer") if e.event == "deleted")
     assert (how in (entry.particulars["recoverable"] or "")) is kept
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 from project import ROOM, Project, make_project, video
 
 from retainer.cli import process
@@ -166,10 +167,9 @@ class World:
                     self.log.append("removed a copy")
             case 5:
                 project = self.draw.choice([self.one, self.two])
-                journal = project.root / ".retainer" / "journal.jsonl"
-                if journal.exists():
-                    lines = journal.read_bytes().splitlines(keepends=True)
-                    journal.write_bytes(b"".join(lines[: self.draw.randrange(len(lines) + 1)]))
+                state = project.root / ".retainer"
+                if lines := records.text_of(state).count(b"\n"):
+                    records.cut(state, self.draw.randrange(lines + 1))
                     self.log.append("cut a journal")
             case 6:
                 shutil.rmtree(

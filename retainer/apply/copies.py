@@ -30,7 +30,7 @@ from retainer.errors import (
     StoreRefused,
     TooSlow,
 )
-from retainer.model.setting import HOSTED
+from retainer.model.setting import HOSTED, MANIFEST
 from retainer.planfile import Action
 from retainer.ports import Checksum, Downloads, Look, Seen, StoreWriter
 
@@ -116,10 +116,15 @@ class Copies:
     def take_up(self) -> None:
         """Copies that an earlier run verified, but could not catalog before it died: looked at once
         more, then recorded."""
-        rows = self._job.copied_before.keys() - self._job.catalogued_before
+        rows = self._job.before.uncatalogued.keys()
         for action in self._job.plan.copies(rows) if rows else ():
-            record = self._job.copied_before[action.n]
-            look = self._still_as_recorded(action)
+            record = self._job.before.uncatalogued[action.n]
+            look = self._looked_at(action, record["key"])
+            if look is not None and (look.seen.size, look.seen.version) != (
+                record["object_size"],
+                record["version"],
+            ):
+                look = None
             try:
                 members = self._members_of(action, look) if look and record.get("members") else ()
             except RetainerError:
@@ -138,25 +143,25 @@ class Copies:
         )
 
     def _was_made(self, action: Action) -> bool:
-        recorded = action.n in self._job.catalogued_before or action.n in self._taken_up
-        made = recorded and action.n in self._job.copied_before
-        return made and self._still_as_recorded(action) is not None
+        if action.n in self._taken_up:
+            return True  # it was looked at a moment ago
+        if action.target is None or not self._job.before.was_made(action.n):
+            return False
+        is_folder = action.target.endswith("/")
+        look = self._looked_at(action, action.target + MANIFEST * is_folder)
+        return look is not None and self._job.before.is_as_made(
+            action.n, look.seen.key, look.seen.size, look.seen.version
+        )
 
-    def _still_as_recorded(self, action: Action) -> Look | None:
-        """The one object or the manifest of a copy that an earlier run made; None when it is not as
-        it was."""
-        record = self._job.copied_before[action.n]
+    def _looked_at(self, action: Action, key: str) -> Look | None:
+        """The one object or the manifest of a copy that an earlier run made; None when it is not
+        there, or cannot be seen."""
         if not self._places.knows(action.store):
             return None
         try:
-            look = self._job.stores[action.store].look(record["key"])
+            return self._job.stores[action.store].look(key)
         except RetainerError:
             return None
-        same = look is not None and (look.seen.size, look.seen.version) == (
-            record["object_size"],
-            record["version"],
-        )
-        return look if same else None
 
     # ── one copy ────────────────────────────────────────────────────────────────────────────────
 

@@ -69,12 +69,12 @@ class Deletes:
     @property
     def left(self) -> int:
         """How many were not made by an earlier run."""
-        return sum(self._job.plan.deleted_in.values()) - len(self._job.deleted_before)
+        return sum(self._job.plan.deleted_in.values()) - len(self._job.before.deleted)
 
     def _waiting(self, store: str) -> Iterator[Action]:
         """Those in a store that no earlier run has made; the others are told so."""
         for action in self._job.plan.deletes(store):
-            if action.n in self._job.deleted_before:
+            if action.n in self._job.before.deleted:
                 self._outcomes.already(action)
             else:
                 yield action
@@ -92,7 +92,7 @@ class Deletes:
         planned: dict[str, tuple[int, int]] = {}
         barred: Counter[str] = Counter()
         for action in self._job.plan.deletes(store):
-            if action.n in self._job.deleted_before:
+            if action.n in self._job.before.deleted:
                 continue
             if bar := self._bar(action):
                 barred[bar] += 1

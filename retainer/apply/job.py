@@ -51,6 +51,24 @@ class Record(Protocol):
         """On disk together; a kill in the middle leaves the first of them."""
 
 
+class Before(Protocol):
+    """What earlier runs of this plan have done, by row number."""
+
+    @property
+    def uncatalogued(self) -> Mapping[int, dict[str, Any]]:
+        """The records of copies that were verified, and that no catalog is known to have."""
+
+    def was_made(self, row: int) -> bool:
+        """Whether a row was copied, and a catalog tells of it."""
+
+    def is_as_made(self, row: int, key: str, size: int, version: str) -> bool:
+        """Whether an object is what was copied then."""
+
+    @property
+    def deleted(self) -> Collection[int]:
+        """The rows of which everything is gone."""
+
+
 class Watcher(Protocol):
     """Told how a run goes on, for a progress display."""
 
@@ -108,9 +126,7 @@ class Job:
     stop: Stop
     restore: bool
     """Whether what is archived is asked to be restored."""
-    copied_before: Mapping[int, dict[str, Any]]
-    catalogued_before: frozenset[int]
-    deleted_before: frozenset[int]
+    before: Before
     settled: Sequence[dict[str, Any]]
     """The catalog's entries of what earlier runs deleted without being told."""
     identities: Mapping[str, str]
@@ -119,6 +135,9 @@ class Job:
     """What a path is told by in the journal."""
     keep_deleted: Mapping[str, str] = field(default_factory=dict)
     """How what is deleted in a store can still be read, in words."""
+    asking: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each rule and erasure, by its id, which of the two it is, and why people wrote that it is
+    there."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
     workers: int = WORKERS

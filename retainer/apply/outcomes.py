@@ -13,6 +13,7 @@ from retainer.apply.copied import Copied, Partial
 from retainer.apply.job import Job, Watcher
 from retainer.apply.record import entries_of, write_part
 from retainer.errors import RetainerError
+from retainer.model.moment import write_moment
 from retainer.model.outcome import Summary, Trouble
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion
@@ -174,7 +175,8 @@ class Outcomes:
                         "weak": weak,
                         "partial": partial,
                         "recoverable": self._job.keep_deleted.get(action.store),
-                    },
+                    }
+                    | self._because(action),
                 )
                 for action, deleted, left in done
             ]
@@ -183,6 +185,24 @@ class Outcomes:
             self._gone(action, deleted, left, partial=partial)
         self.write_parts()
         return True
+
+    def _because(self, action: Action) -> dict[str, Any]:
+        """What a delete can be answered for with, a year later."""
+        asked, why = self._job.asking.get(action.rule, (None, None))
+        return {
+            "type": action.type,
+            "asked_by": asked,
+            "why": why,
+            "rule_at": action.at,
+            "created": write_moment(action.created) if action.created else None,
+            "kept_until": action.kept_until,
+            "kept_by": action.also,
+            "due": action.due_from,
+            "last_copy": action.last_copy,
+            "witnesses": [
+                [each.store, each.key, each.size, each.version] for each in action.witnesses
+            ],
+        }
 
     def _gone(
         self, action: Action, deleted: Sequence[Planned], left: Sequence[str], *, partial: bool

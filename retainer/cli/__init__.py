@@ -5,10 +5,21 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from retainer.cli import ahead, applies, check, copies, plans, process, start
+from retainer.cli import ahead, applies, check, copies, plans, process, records, start
 from retainer.cli.group import cli, take_from_environment
 
-__all__ = ["ahead", "applies", "check", "cli", "copies", "main", "plans", "process", "start"]
+__all__ = [
+    "ahead",
+    "applies",
+    "check",
+    "cli",
+    "copies",
+    "main",
+    "plans",
+    "process",
+    "records",
+    "start",
+]
 
 take_from_environment(cli)
 

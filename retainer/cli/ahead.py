@@ -17,7 +17,7 @@ from retainer.cli.options import MAX_CHARS, OUT, as_moment, facts_option, form_o
 from retainer.cli.plans import MOST_SHOWN
 from retainer.cli.printing import print_page, put, reading_in, written
 from retainer.cli.process import EXIT, now
-from retainer.cli.project import last_facts, making_at, project_root, state_of, the_project
+from retainer.cli.project import last_facts, making_at, project_root, record_in, the_project
 from retainer.errors import PoliciesWrong
 
 if TYPE_CHECKING:
@@ -84,16 +84,14 @@ def impact(
 
     from retainer.impact import Side
     from retainer.impact import impact as decided
-    from retainer.journal.file import read_journal
     from retainer.revision import commit_of, project_at
     from retainer.views.impact import impact_page
     from retainer.views.machine import impact_json
 
     root, settings, policies = the_project()
-    state = state_of(root, settings)
     before, was, commit = project_at(base, root)
     snapshot = snapshot or last_facts(root, settings, policies)
-    making = making_at(read_journal(state), state, as_of or now())
+    making = making_at(record_in(root, settings), as_of or now(), offline=True)
     told = decided(
         snapshot,
         Side(before, was, base, commit),
@@ -161,14 +159,12 @@ def forecast(
       retainer forecast --format ics --out retention.ics
     """
     from retainer.forecasting import forecast as foreseen
-    from retainer.journal.file import read_journal
     from retainer.views.forecast import forecast_page
     from retainer.views.machine import forecast_csv, forecast_json, forecast_lines
 
     root, settings, policies = the_project()
     facts = snapshot or last_facts(root, settings, policies)
-    state = state_of(root, settings)
-    making = making_at(read_journal(state), state, now())
+    making = making_at(record_in(root, settings), now(), offline=True)
     told = foreseen(facts, settings, policies, root.name, making, days)
     if form == "ics":
         from retainer.views.calendar import calendar
@@ -240,13 +236,12 @@ def explain(
     from dataclasses import replace
 
     from retainer.explaining import explain as explained
-    from retainer.journal.file import gone_sources, read_journal
     from retainer.views.explanation import explanation_page
     from retainer.views.machine import explanation_json
 
     root, settings, policies = the_project()
     snapshot = snapshot or last_facts(root, settings, policies)
-    gone = gone_sources(read_journal(state_of(root, settings)))
+    gone = dict(making_at(record_in(root, settings), now(), offline=True).gone)
     told = explained(snapshot, settings, policies, asset_id, as_of or now(), gone)
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
@@ -281,14 +276,13 @@ def _standing(snapshot: Path | None, form: str, page_of: str) -> tuple[Standing,
     """Show what holds, or erasures, come to by the last facts."""
     from dataclasses import replace
 
-    from retainer.journal.file import gone_sources, read_journal
     from retainer.standing import standing
     from retainer.views.machine import standing_json
     from retainer.views.standing import erasures_page, holds_page
 
     root, settings, policies = the_project()
     facts = snapshot or last_facts(root, settings, policies)
-    gone = gone_sources(read_journal(state_of(root, settings)))
+    gone = dict(making_at(record_in(root, settings), now(), offline=True).gone)
     told = standing(facts, settings, policies, now(), gone)
     reading = reading_in(settings.timezone)
     if page_of == "holds":

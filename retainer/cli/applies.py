@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,23 +16,29 @@ from retainer.cli.options import (
     COMPLETE_STORE,
     METRICS,
     PATIENCE,
+    WAIT,
     WEBHOOK,
     as_fingerprint,
     as_moment,
+    as_ticket,
     form_option,
 )
 from retainer.cli.printing import measure, notify, print_page, reading_in, told_to
 from retainer.cli.process import EXIT, applying, now, stop
-from retainer.cli.project import declared_store, state_of, the_project
-from retainer.errors import CredentialsRefused, Declined, WrongUsage
+from retainer.cli.project import declared_store, record_for, record_in, the_project
+from retainer.errors import CredentialsRefused, Declined, Locked, WrongUsage
 from retainer.model.moment import write_moment
 from retainer.model.printable import printable
 from retainer.tracing import watching
 from retainer.voice import say, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
+    from retainer.applying import Prepared
+    from retainer.approving import Approval
+    from retainer.journal.backend import Backend
     from retainer.model.outcome import Summary
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings
@@ -67,6 +74,13 @@ if TYPE_CHECKING:
     metavar="N",
     help="So many actions at once (32); a store far away takes more, a small machine fewer.",
 )
+@click.option(
+    "--ticket",
+    metavar="T",
+    callback=as_ticket,
+    help="What this run belongs to, such as OPS-1234; it stands in the record of each delete.",
+)
+@WAIT
 @PATIENCE
 @METRICS
 @WEBHOOK
@@ -77,6 +91,8 @@ def apply(
     fingerprint: str | None,
     restore: bool,
     workers: int | None,
+    ticket: str | None,
+    wait: timedelta | None,
     patience: timedelta | None,
     metrics: Path | None,
     webhook: str | None,
@@ -92,20 +108,22 @@ def apply(
     """
     from retainer import wiring
     from retainer.applying import World, carry_out, prepare
-    from retainer.journal.file import read_journal
+    from retainer.approving import Approval
     from retainer.journal.freeze import freeze_in
+    from retainer.journal.journal import read_ledger
     from retainer.progress import Applying
     from retainer.views.machine import summary_json
     from retainer.views.notice import notice
     from retainer.views.plan import until_when
     from retainer.views.run import beginning, run_page
+    from retainer.who import who
 
     with told_to(webhook, "apply", metrics):
         root, settings, policies = the_project()
-        state = state_of(root, settings)
-        frozen = freeze_in(state, now())
-        journal = read_journal(state)
-        prepared = prepare(path, settings, policies, now(), fingerprint, journal, frozen)
+        backend = record_for(root, settings, patience)
+        frozen = freeze_in(backend, now())
+        ledger = read_ledger(backend)
+        prepared = prepare(path, settings, policies, now(), fingerprint, ledger, frozen)
         header = prepared.plan.header
         reading = reading_in(header.timezone)
         tell(
@@ -118,29 +136,44 @@ def apply(
                 held_back=bool(prepared.held_back) or approve_deletes == 0,
             )
         )
-        approved = _approved(prepared.deleted, prepared.held_back, approve_deletes)
+        identity, signed = who(), list[Approval]()
+        if settings.second_person and prepared.deleted:
+            signed = _signed(backend, root, prepared, identity)
+        approved = _approved(
+            prepared.deleted,
+            prepared.held_back,
+            approve_deletes,
+            unsigned=settings.second_person and not signed,
+        )
         needed = prepared.copied_to | prepared.deleted_in.keys()
         deletes = prepared.deleted if approved else 0
         with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
             patient = wiring.patience_of(patience, stop(), shown.waiting)
             world = World(
                 settings,
-                state,
+                backend,
                 wiring.open_stores(settings, needed, stop(), patient),
                 *wiring.open_downloads(settings, stop(), patient),
                 now,
                 wiring.clock_of_100ms(settings),
                 lambda: _today(root),
                 stop(),
+                identity,
+                ticket,
+                [each.written() for each in signed],
             )
-            done = carry_out(
-                prepared,
-                world,
-                watcher=watching(shown),
-                approved=approved,
-                restore=restore,
-                on_run=applying.append,
-                workers=workers,
+            done = _once_free(
+                wait,
+                shown.waiting,
+                lambda: carry_out(
+                    prepared,
+                    world,
+                    watcher=watching(shown),
+                    approved=approved,
+                    restore=restore,
+                    on_run=applying.append,
+                    workers=workers,
+                ),
             )
     applying.clear()
     code = _run_exit(
@@ -160,6 +193,27 @@ def apply(
     plan_id = prepared.plan.fingerprint[:12]
     notify(webhook, notice(page), event="run", exit_code=code, plan=plan_id, **counts)
     raise Exit(code)
+
+
+_LOOK_AGAIN = 10.0
+"""Seconds between two looks at a lock that another run has."""
+
+
+def _once_free(
+    wait: timedelta | None, told: Callable[[str], None], act: Callable[[], Summary]
+) -> Summary:
+    """What a run comes to, tried again for so long while another run is in its way. Raises
+    Locked."""
+    until = time.monotonic() + (wait.total_seconds() if wait else 0.0)
+    while True:
+        try:
+            return act()
+        except Locked as error:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            told(f"{error.message}: waiting, {left / 60:.0f} min more at most")
+            stop().wait(min(_LOOK_AGAIN, left))
 
 
 def _run_exit(done: Summary, *, held_back: bool, only_copies_asked: bool) -> int:
@@ -183,8 +237,28 @@ def _today(root: Path) -> tuple[Settings, Policies] | None:
     return None if any(not mistake.is_warning for mistake in mistakes) else (settings, policies)
 
 
-def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
-    """Whether a person has approved the deletes, by their number. Nothing else is a yes."""
+def _signed(
+    backend: Backend, root: Path, prepared: Prepared, identity: Mapping[str, str]
+) -> list[Approval]:
+    """The approvals of other people that count for a plan; why others do not is told."""
+    from retainer.approving import approvals, by_another
+
+    found, wrong = approvals(backend, root, prepared.plan.fingerprint, prepared.deleted)
+    for reason in wrong:
+        say(f"an approval does not count: {reason}")
+    others = by_another(found, identity)
+    if found and not others:
+        say("the approval of this plan is by who applies it, and a second person must")
+    for each in others:
+        say(f"approved by {each.principal} at {write_moment(each.at)}")
+    return others
+
+
+def _approved(
+    count: int, held_back: list[str], approve: int | None, *, unsigned: bool = False
+) -> bool:
+    """Whether a person has approved the deletes, by their number. Nothing else is a yes.
+    `unsigned`: a second person must have signed them, and has not."""
     from retainer.views.units import many
 
     if count == 0:
@@ -193,6 +267,9 @@ def _approved(count: int, held_back: list[str], approve: int | None) -> bool:
     deletes = f"{many(count, 'delete')} of the plan {are}"
     if held_back:
         say(f"{deletes} held back: {', '.join(held_back)}. Its copies run.")
+        return False
+    if unsigned and approve != 0:
+        say(f"{deletes} not signed by a second person (`retainer approve PLAN`): only copies run")
         return False
     if approve is not None:
         if approve == 0:
@@ -239,13 +316,14 @@ def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
     from retainer.inventory.facts import is_text
     from retainer.journal.freeze import LONGEST_REASON, end_freeze, freeze_in
     from retainer.journal.freeze import freeze as frozen_from
+    from retainer.who import who
 
     root, settings, _ = the_project()
-    state, moment = state_of(root, settings), now()
+    moment = now()
     if reason is None:
         if ends or until:
             raise WrongUsage("say why, with --reason", hint="it is kept with the record")
-        found = freeze_in(state, moment)
+        found = freeze_in(record_in(root, settings), moment)
         click.echo(printable(found.words if found else "no freeze: deletes may run"))
         return
     if not reason.strip() or len(reason) > LONGEST_REASON or not is_text(reason):
@@ -254,15 +332,78 @@ def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
     if ends:
         if until:
             raise WrongUsage("--end and --until do not go together")
-        end_freeze(state, reason, moment)
+        end_freeze(record_for(root, settings), reason, moment, who())
         click.echo("the freeze is over: deletes may run")
         return
     if until is not None and until <= moment:
         raise WrongUsage("--until is over already", hint="name a moment that is still to come")
-    frozen_from(state, reason, until, moment)
+    frozen_from(record_for(root, settings), reason, until, moment, who())
     ending = f" until {write_moment(until)}" if until else ""
-    click.echo(f"nothing is deleted by any run on {settings.state}{ending}; copies go on")
+    click.echo(f"nothing is deleted by any run on {settings.record}{ending}; copies go on")
     click.echo("Next: retainer freeze --end --reason WHY")
+
+
+@cli.command()
+@click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    default=Path("~/.ssh/id_ed25519"),
+    show_default=True,
+    help="The SSH key to sign with; a public one where an agent has the other half.",
+)
+@click.option(
+    "--deletes",
+    type=int,
+    metavar="N",
+    help="The plan's own number of deletes, where there is no terminal to type it on.",
+)
+@click.option(
+    "--fingerprint",
+    callback=as_fingerprint,
+    metavar="F",
+    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
+)
+@PATIENCE
+def approve(
+    path: Path, key: Path, deletes: int | None, fingerprint: str | None, patience: timedelta | None
+) -> None:
+    """Sign the deletes of a plan, so that somebody else may apply them.
+
+    With `limits: {second_person: true}` an apply deletes nothing without it. Whose key counts
+    stands in `allowed_signers` beside retainer.yaml, in the format of ssh-keygen(1). What is signed
+    is the plan's fingerprint; it lies beside the journal. Read the plan first.
+    Examples: `retainer approve today.plan`, `retainer approve today.plan --deletes 12`
+    """
+    import os
+
+    from retainer.applying import prepare
+    from retainer.approving import approve as signed
+    from retainer.journal.journal import read_ledger
+    from retainer.views.units import many
+    from retainer.who import who
+
+    root, settings, policies = the_project()
+    backend = record_for(root, settings, patience)
+    prepared = prepare(path, settings, policies, now(), fingerprint, read_ledger(backend))
+    count, header = prepared.deleted, prepared.plan.header
+    if count == 0:
+        raise WrongUsage(f"{path} deletes nothing, so it needs no approval")
+    click.echo(
+        f"{path}: {many(count, 'delete')}, {many(header.last_copies, 'last copy', 'last copies')}, "
+        f"fingerprint {prepared.plan.fingerprint[:12]}"
+    )
+    typed = str(deletes) if deletes is not None else ""
+    if deletes is None and sys.stdin.isatty():
+        typed = click.prompt("Type the number of deletes to sign them", default="").strip()
+    if typed != str(count):
+        raise Declined(f"nothing was signed: the plan has {many(count, 'delete')}")
+    identity = who()
+    fingerprint = prepared.plan.fingerprint
+    host = os.uname().nodename
+    signed(backend, fingerprint, count, key.expanduser(), now(), identity, host)
+    click.echo(f"signed with {key}; it counts where {identity['user']} does not apply it alone")
+    click.echo(f"Next: somebody else says retainer apply {path} --approve-deletes {count}")
 
 
 @cli.command()
@@ -285,13 +426,14 @@ def unlock(store: str, run_id: str | None, patience: timedelta | None) -> None:
     unlock vault`, `retainer unlock vault --run 6f1c2a9b03d4`
     """
     from retainer import wiring
-    from retainer.errors import Locked
     from retainer.journal.lock import LOCK_KEY, lock_in
     from retainer.ports import Deletion
     from retainer.progress import Gathering
 
     _, settings, _ = the_project()
-    declared = declared_store(settings, store)
+    is_state = settings.shared is not None and store == settings.shared.name
+    declared = settings.shared if is_state else declared_store(settings, store)
+    assert declared is not None
     with Gathering(f"looking at the lock of {store}…") as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         writer = wiring.open_writer(declared, stop(), patient)

@@ -11,7 +11,14 @@ from retainer.cli.group import cli, help_alone
 from retainer.cli.options import COMPLETE_STORE, PATIENCE, form_option
 from retainer.cli.printing import print_page
 from retainer.cli.process import EXIT, now, stop
-from retainer.cli.project import declared_store, gathered, keep_facts, state_of, the_project
+from retainer.cli.project import (
+    declared_store,
+    gathered,
+    keep_facts,
+    record_for,
+    state_of,
+    the_project,
+)
 from retainer.errors import RetainerError, WrongUsage
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ def _census(
                 wiring.open_writer(
                     declared, stop(), wiring.patience_of(patience, stop(), shown.waiting)
                 ),
-                state_of(root, settings),
+                record_for(root, settings, patience),
                 now,
                 shown.rows,
                 stop(),

@@ -39,6 +39,12 @@ PATIENCE = click.option(
         "there."
     ),
 )
+WAIT = click.option(
+    "--wait",
+    callback=_as_wait,
+    metavar="D",
+    help="Wait so long for another run that has the state or a store (15m); else exit 6 at once.",
+)
 METRICS = click.option(
     "--metrics",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -102,6 +108,14 @@ def as_moment(
             f"`{value}` is not a moment; write 2026-11-22 or 2026-11-22T10:00:00Z"
         )
     return moment
+
+
+def as_ticket(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    if value is None or (value.strip() and len(value) <= 200 and value.isprintable()):
+        return value
+    raise click.BadParameter("a ticket is one line of at most 200 letters")
 
 
 def as_fingerprint(

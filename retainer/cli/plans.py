@@ -36,6 +36,7 @@ from retainer.cli.project import (
     keep_facts,
     making_at,
     not_in_the_way,
+    record_in,
     state_of,
     the_project,
 )
@@ -271,13 +272,12 @@ def _made(
 ) -> tuple[Path, Mapping[tuple[str, str], list[str]] | None]:
     """Make a plan from a snapshot, or from facts that are gathered for it; where it lies, and the
     names of rooms where somebody wants them."""
-    from retainer.journal.file import read_journal
     from retainer.planning import make_plan, names_of
     from retainer.private import private_file
 
     root, settings, policies = project
     state = state_of(root, settings)
-    journal = read_journal(state)
+    record = record_in(root, settings, patience)
     facts = snapshot
     try:
         if facts is None:
@@ -287,7 +287,7 @@ def _made(
             gathered(root, settings, policies, facts, patience=patience)
         made_at = private_file(".plan")
         # the clock is read once all is gathered, so that nothing of it is of the future
-        making_now = making_at(journal, state, as_of or now(), **making)
+        making_now = making_at(record, as_of or now(), offline=snapshot is not None, **making)
         make_plan(facts, settings, policies, root, making_now, made_at)
         names = names_of(facts) if wants_names else None
         if snapshot is None and not keep_facts(facts, state / "facts.duckdb"):
@@ -432,11 +432,14 @@ def show(path: Path, form: str, max_chars: int | None) -> None:
 
 def _is_applied(made: PlanFile) -> bool:
     """Whether the journal of the project here, if there is one, has this plan's end."""
-    from retainer.journal.file import done_before, read_journal
-    from retainer.settings import state_above
+    from retainer.journal.journal import read_ledger
+    from retainer.settings import find_root, load_settings
 
     try:
-        state = state_above(Path.cwd())
-        return state is not None and done_before(read_journal(state), made.fingerprint).finished
+        root = find_root(Path.cwd())
+        settings = load_settings(root)[0] if root else None
+        if root is None or settings is None:
+            return False
+        return read_ledger(record_in(root, settings)).done(made.fingerprint).finished
     except RetainerError:
         return False

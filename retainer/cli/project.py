@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retainer.cli.printing import fail_on
 from retainer.cli.process import now, stop
-from retainer.errors import PoliciesWrong, WrongUsage
+from retainer.errors import CredentialsRefused, PoliciesWrong, StoreFailed, WrongUsage
 from retainer.private import keep_private_in
 from retainer.tracing import listed
+from retainer.voice import tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-    from retainer.journal.file import Entry
+    from retainer.journal.backend import Backend, Reading
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
     from retainer.planning import Making
@@ -47,7 +49,26 @@ def the_project() -> tuple[Path, Settings, Policies]:
 
 
 def state_of(root: Path, settings: Settings) -> Path:
+    """What this machine keeps for itself: facts, caches; and the record, unless a store has it."""
     return root / settings.state
+
+
+def record_in(root: Path, settings: Settings, patience: timedelta | None = None) -> Reading:
+    """What was done, to be read."""
+    from retainer import wiring
+
+    return wiring.open_record(
+        settings, state_of(root, settings), stop(), wiring.patience_of(patience, stop())
+    )
+
+
+def record_for(root: Path, settings: Settings, patience: timedelta | None = None) -> Backend:
+    """The same for a run, which writes down what it does."""
+    from retainer import wiring
+
+    return wiring.open_backend(
+        settings, state_of(root, settings), stop(), wiring.patience_of(patience, stop())
+    )
 
 
 def gathered(
@@ -64,13 +85,14 @@ def gathered(
     besides the last, whose names of rooms are kept."""
     from retainer import wiring
     from retainer.journal.anchors import lost_record
-    from retainer.journal.file import read_journal, state_id
+    from retainer.journal.journal import goes_through, read_ledger
     from retainer.journal.stores import known_stores, remember_stores
     from retainer.planning import gather
     from retainer.progress import Gathering
 
     state = state_of(root, settings)
-    journal, own, known = read_journal(state), state_id(state), known_stores(state)
+    record = record_in(root, settings, patience)
+    ledger, own, known = read_ledger(record), record.identity(), known_stores(state)
     with Gathering() as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         api = wiring.open_api(settings, stop(), patient)
@@ -84,7 +106,7 @@ def gathered(
             cache=state / "catalog",
             clock=now,
             known=settings.identities(known),
-            judge=lambda anchors: lost_record(anchors, own, journal),
+            judge=lambda anchors: lost_record(anchors, own, partial(goes_through, record, ledger)),
             before=sorted({state / "facts.duckdb", out, *before}),
             progress=shown.rows,
             for_any_policies=for_any_policies,
@@ -107,25 +129,36 @@ def last_facts(root: Path, settings: Settings, policies: Policies) -> Path:
     return snapshot
 
 
-def making_at(journal: list[Entry], state: Path, moment: datetime, **more: Any) -> Making:
-    """What a decision is made with: its moment, and what this machine's journal says."""
-    from retainer.journal.file import gone_sources, recent_deletes, state_id, weak_stores
+def making_at(record: Reading, moment: datetime, *, offline: bool = False, **more: Any) -> Making:
+    """What a decision is made with: its moment, and what the record says. `offline`: do without
+    one that cannot be reached, and say so."""
     from retainer.journal.freeze import freeze_in
+    from retainer.journal.journal import read_ledger
     from retainer.plan.limits import Deletes
     from retainer.planning import Making
 
-    frozen = freeze_in(state, moment)
+    try:
+        ledger, own = read_ledger(record), record.identity()
+    except (StoreFailed, CredentialsRefused) as error:
+        if not offline:
+            raise
+        tell(
+            f"the state in {record.where} cannot be read ({error.message}): this is without what "
+            "was deleted in the last 24 hours, and without a freeze"
+        )
+        return Making(moment, **more)
+    frozen = freeze_in(record, moment)
     return Making(
         moment,
         frozen=frozen.words if frozen else "",
         recent=tuple(
             Deletes(store, rule, count, size)
-            for (store, rule), (count, size) in recent_deletes(journal, moment).items()
+            for (store, rule), (count, size) in ledger.recent_deletes(moment).items()
         ),
-        has_journal=bool(journal),
-        weak=tuple(weak_stores(journal).items()),
-        state=state_id(state),
-        gone=tuple(gone_sources(journal).items()),
+        has_journal=not ledger.is_empty,
+        weak=tuple(ledger.weak_stores().items()),
+        state=own,
+        gone=tuple(ledger.gone_sources().items()),
         **more,
     )
 

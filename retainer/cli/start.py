@@ -215,7 +215,7 @@ def iam(purpose: str, cloud: str | None) -> None:
 
 ANSWERS = (
     *("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "standing"),
-    "verify",
+    *("history", "verify"),
 )
 
 

@@ -1,29 +1,29 @@
-"""Where a journal ended, as the stores remember it: whether this state folder's journal is whole,
+"""Where a journal ended, as the stores remember it: whether this state's journal is whole,
 and what is deleted from a store in a day."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from retainer.errors import KeyTaken, RetainerError, StoreFailed
-from retainer.journal.file import Entry, Journal, recent_deletes
+from retainer.journal.journal import Journal
 from retainer.model.anchors import ANCHORS_KEY, Anchor, Anchors, Lately, write_anchors
 from retainer.model.moment import write_moment
 from retainer.own import anchors_in
 from retainer.ports import StoreReader, StoreWriter
 
 
-def lost_record(anchors: Anchors | None, state: str | None, entries: Sequence[Entry]) -> str | None:
-    """Why this state folder's journal cannot be all that was done in a store, in words; None where
-    nothing speaks against it."""
+def lost_record(
+    anchors: Anchors | None, state: str | None, goes_through: Callable[[int, str], bool]
+) -> str | None:
+    """Why this state's journal cannot be all that was done in a store, in words; None where nothing
+    speaks against it. `goes_through`: whether the journal's line with a number has a hash."""
     if anchors is None:
         return f"what the store remembers of earlier runs cannot be read ({ANCHORS_KEY})"
     own = anchors.get(state or "")
     if own is not None:
-        if own.lines <= len(entries) and (
-            own.lines == 0 or entries[own.lines - 1].seal == own.head
-        ):
+        if goes_through(own.lines, own.head):
             return None
         return (
             f"the journal ends before its line {own.lines:,}, which was written at {own.at} "
@@ -54,15 +54,14 @@ def drop_anchor(
     now = _by_the_store(store, now)
     look, found = anchors_in(store)
     anchors = found or {}
-    lines, head = journal.end
-    entries = journal.entries()
+    own = anchors.get(journal.state)
+    unknown = own is not None and not journal.goes_through(own.lines, own.head)
+    lines, head = journal.anchor(store.name)
     counts = {
         rule: found
-        for (name, rule), found in recent_deletes(entries, now).items()
+        for (name, rule), found in journal.recent_deletes(now).items()
         if name == store.name
     }
-    own = anchors.get(journal.state)
-    unknown = own is not None and all(entry.run != own.run for entry in entries)
     lately = _lately((*own.lately, *(own.planned if unknown else ())) if own else (), counts, now)
     going = tuple(Lately(write_moment(now), *each) for each in planned)
     anchors[journal.state] = Anchor(

@@ -1,7 +1,7 @@
 """Freezes: no delete of any run on this state, until a person ends it or its time is over.
 
-Each begin and each end is a line of `freezes.jsonl`, appended and never changed: an apply that is
-on its way holds the journal itself, and must hear of it too.
+Each begin and each end is a line beside the journal, added and never changed: an apply that is on
+its way holds the journal itself, and must hear of it too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from retainer.errors import RetainerError
+from retainer.journal.backend import Backend, Reading
 from retainer.model.moment import read_moment, write_moment
 
-FILE = "freezes.jsonl"
 LONGEST_REASON = 500
 
 
@@ -38,20 +37,18 @@ class Freeze:
         return f"freeze{since}{until}: {self.reason}"
 
 
-def freeze_in(state: Path, now: datetime) -> Freeze | None:
+def freeze_in(backend: Reading, now: datetime) -> Freeze | None:
     """The freeze that is in force at a moment; None where there is none.
 
     What cannot be read may be one: it counts as in force.
     """
     try:
-        lines = (state / FILE).read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return Freeze(f"{FILE} cannot be read ({error.strerror})")
-    last = _read(lines[-1]) if lines else {}
+        line = backend.last_freeze()
+    except RetainerError as error:
+        return Freeze(f"whether there is one cannot be read ({error.message})")
+    last = _read(line) if line is not None else {}
     if last is None:
-        return Freeze(f"the last line of {FILE} cannot be read; `retainer freeze --end` ends it")
+        return Freeze("the last one cannot be read; `retainer freeze --end` ends it")
     if last.get("event") != "freeze":
         return None
     since, until = (read_moment(str(last.get(name))) for name in ("at", "until"))
@@ -69,35 +66,25 @@ def _read(line: bytes) -> Mapping[str, Any] | None:
     return told if is_whole and told.get("event") in ("freeze", "end") else None
 
 
-def freeze(state: Path, reason: str, until: datetime | None, now: datetime) -> None:
-    """From now on nothing is deleted by any run on this state. Raises RetainerError."""
-    _append(state, "freeze", reason, now, {"until": write_moment(until)} if until else {})
-
-
-def end_freeze(state: Path, reason: str, now: datetime) -> None:
-    """Deletes may run again. Raises RetainerError."""
-    _append(state, "end", reason, now, {})
-
-
-def _append(
-    state: Path, event: str, reason: str, now: datetime, more: Mapping[str, object]
+def freeze(
+    backend: Backend, reason: str, until: datetime | None, now: datetime, who: Mapping[str, str]
 ) -> None:
+    """From now on nothing is deleted by any run on this state. Raises RetainerError."""
+    more = {"until": write_moment(until)} if until else {}
+    _add(backend, "freeze", reason, now, {**who, **more})
+
+
+def end_freeze(backend: Backend, reason: str, now: datetime, who: Mapping[str, str]) -> None:
+    """Deletes may run again. Raises RetainerError."""
+    _add(backend, "end", reason, now, who)
+
+
+def _add(backend: Backend, event: str, reason: str, now: datetime, more: Mapping[str, str]) -> None:
     line = {"at": write_moment(now), "event": event, "reason": reason, "host": os.uname().nodename}
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        with (state / FILE).open("ab") as stream:
-            # a line that a full disk cut off must not swallow this one
-            begins = b"" if _ends_well(state / FILE) else b"\n"
-            stream.write(begins + json.dumps(line | dict(more)).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
+        backend.add_freeze(json.dumps({**more, **line}).encode() + b"\n")
+    except RetainerError as error:
         raise RetainerError(
-            f"{state / FILE} cannot be written: {error.strerror}",
+            f"the freeze cannot be written: {error.message}",
             hint="nothing has changed; stop what runs `retainer apply` instead",
         ) from None
-
-
-def _ends_well(file: Path) -> bool:
-    content = file.read_bytes()
-    return not content or content.endswith(b"\n")

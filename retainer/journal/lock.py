@@ -4,16 +4,19 @@ expires by the store's own clock."""
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
+from retainer.model.moment import write_moment
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Deletion, Look, Seen, StoreReader, StoreWriter
+from retainer.who import who
 
 LOCK_KEY = f"{OWN_PREFIX}lock"
 BEAT = timedelta(seconds=60)
@@ -33,6 +36,9 @@ class Owner:
     plan: str
     state: str
     journal: str
+    user: str = ""
+    since: str = ""
+    """When the run began, by its host's clock (RFC 3339)."""
 
     @staticmethod
     def read(content: bytes) -> Owner | None:
@@ -45,7 +51,9 @@ class Owner:
             return None
         texts = {name: value for name, value in found.items() if isinstance(value, str)}
         return Owner(
-            texts["owner"], *(texts.get(name, "?") for name in ("host", "plan", "state", "journal"))
+            texts["owner"],
+            *(texts.get(name, "?") for name in ("host", "plan", "state", "journal")),
+            *(texts.get(name, "") for name in ("user", "since")),
         )
 
     def write(self, beat: int) -> bytes:
@@ -55,6 +63,8 @@ class Owner:
             "plan": self.plan,
             "state": self.state,
             "journal": self.journal,
+            "user": self.user,
+            "since": self.since,
             "beat": beat,
         }
         return json.dumps(owner, sort_keys=True).encode()
@@ -67,6 +77,12 @@ class Owner:
             self.state,
             self.journal,
         )
+
+
+def owner(run: str, plan: str, state: str, journal: str) -> Owner:
+    """A run that begins now, on this host, by this user."""
+    now = write_moment(datetime.now(UTC))
+    return Owner(run, os.uname().nodename, plan, state, journal, who()["user"], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +98,16 @@ class Held:
         return self.look.age is not None and self.look.age >= DEAD_AFTER
 
     def words(self, store: str) -> str:
-        age = self.look.age
-        last = (
-            ""
-            if age is None
-            else f", last written {max(0, round(age.total_seconds()))} s ago by that store's clock"
-        )
+        last = ""
+        if (age := self.look.age) is not None:
+            ago = max(0, round(age.total_seconds()))
+            left = round(DEAD_AFTER.total_seconds()) - ago
+            last = f", last written {ago} s ago by that store's clock"
+            last += f"; free in {left} s unless it is renewed" if left > 0 else "; it is dead"
+        by = f" by {self.owner.user}" if self.owner and self.owner.user else ""
+        since = f", since {self.owner.since}" if self.owner and self.owner.since else ""
         whose = (
-            f"run {self.owner.run} on {self.owner.host}"
+            f"run {self.owner.run}{by} on {self.owner.host}{since}"
             if self.owner
             else f"a run that cannot be read from {LOCK_KEY}"
         )

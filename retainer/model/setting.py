@@ -13,6 +13,8 @@ from retainer.model.price import PRICES, STANDARD, Price
 HOSTED = "hosted"
 ELSEWHERE = "elsewhere"
 RESERVED_STORES = (HOSTED, ELSEWHERE)
+STATE = "state"
+"""What the store is called in which several machines keep their record."""
 
 LAYOUT_100MS = "100ms"
 DEFAULT_LAYOUT = "{type}/{yyyy}/{mm}/{dd}/{room_id}/{asset_id}/{filename}"
@@ -160,10 +162,21 @@ class Settings:
     source: Source = Source()
     timezone: str = "UTC"
     limits: DeleteLimits = field(default_factory=DeleteLimits)
+    second_person: bool = False
+    """Whether deletes want an approval that somebody else has signed."""
     plan_age_hours: float = 24.0
     state: str = ".retainer"
+    """The folder of what this machine keeps for itself, and of the record where nobody shares
+    it."""
+    shared: Store | None = None
+    """Where the record lies that several machines share."""
     prices: tuple[tuple[str, Price], ...] = ()
     """What people wrote of a store, by its name."""
+
+    @property
+    def record(self) -> str:
+        """Where the record lies, for people."""
+        return self.shared.url if self.shared else self.state
 
     @property
     def places(self) -> dict[str, str]:

@@ -348,20 +348,10 @@ class PolicyFile(Strict):
     )
 
 
-class StoreItem(Strict):
+class PlaceItem(Strict):
     url: Text = _said(
         "s3://bucket/prefix, gs://bucket/prefix, oss://bucket/prefix or file:///folder",
         "s3://acme-vault/100ms",
-    )
-    layout: Text = _said(
-        "key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
-        "{type}/{asset_id}/{filename}",
-        DEFAULT_LAYOUT,
-    )
-    layouts: list[Text] = _said(
-        "templates of earlier days, so that old copies are still known",
-        ["{yyyy}/{asset_id}/{filename}"],
-        [],
     )
     region: Text | None = _said("where the bucket is", "eu-west-1", None)
     endpoint: Text | None = _said(
@@ -391,6 +381,19 @@ class StoreItem(Strict):
         "where the server asks for less",
         64,
         None,
+    )
+
+
+class StoreItem(PlaceItem):
+    layout: Text = _said(
+        "key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
+        "{type}/{asset_id}/{filename}",
+        DEFAULT_LAYOUT,
+    )
+    layouts: list[Text] = _said(
+        "templates of earlier days, so that old copies are still known",
+        ["{yyyy}/{asset_id}/{filename}"],
+        [],
     )
     storage_class: Text | None = _said("of new copies", "GLACIER_IR", None)
     storage_class_from: Size = _said(
@@ -450,6 +453,12 @@ class LimitsItem(Strict):
         {"count": 500, "percent": 10, "bytes": "100GB"},
         DeleteLimitsItem(),
     )
+    second_person: Annotated[bool, BeforeValidator(resolved)] = _said(
+        "whether deletes want an approval by somebody else (`retainer approve`), signed with a key "
+        "that stands in `allowed_signers` beside retainer.yaml",
+        True,
+        False,
+    )
     plan_age: PeriodText = _said(
         "a plan is refused after this time", "24h", Period(seconds=86400, text="24h")
     )
@@ -484,7 +493,12 @@ class SettingsFile(Strict):
         {"vault": {"storage": 0.004, "least_days": 90}},
         {},
     )
-    state: Text = _said("the folder of the record", ".retainer", ".retainer")
+    state: Text | PlaceItem = _said(
+        "the folder of the record; or a place that several machines share, as a url or with the "
+        "same keys as a store",
+        {"url": "s3://acme-audit/retainer", "region": "eu-west-1"},
+        ".retainer",
+    )
 
 
 MatchMap.model_rebuild()

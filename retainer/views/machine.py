@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from retainer.model.change import Change, Impact
 from retainer.model.explanation import Explanation
 from retainer.model.forecast import Coming, Forecast
+from retainer.model.history import Happening, History
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
@@ -153,6 +154,25 @@ def standing_json(told: Standing) -> str:
     )
 
 
+def history_json(told: History) -> str:
+    """What the record says of a recording, a run or a span of time."""
+    return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(told)})
+
+
+def register_csv(told: History) -> Iterator[str]:
+    """The register of deletions as CSV; what is several things has blanks between them."""
+    columns = [field.name for field in dataclasses.fields(Happening)]
+    for_csv = (
+        {
+            name: " ".join(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(each).items()
+        }
+        | {"at": write_moment(each.at)}
+        for each in told.deletions
+    )
+    yield from _csv(columns, for_csv)
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -184,6 +204,7 @@ def schema_of(form: str) -> dict[str, Any]:
         "apply": Summary,
         "explain": Explanation,
         "forecast": Forecast,
+        "history": History,
         "impact": Impact,
         "standing": Standing,
         "verify": Census,

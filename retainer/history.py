@@ -1,0 +1,162 @@
+"""The record -> what it says of a recording, a run, or a span of time. Offline, and of everything
+that was ever done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from retainer.journal.entry import Entry
+from retainer.model.history import Happening, History, RunTold
+
+_TOLD = ("copied", "deleted", "failed", "skipped", "left", "restoring", "accepted")
+_CHECKSUMS = ("sha256", "crc64nvme", "crc32c")
+_OF_KEYS = ("adopted", "rebuilt", "broken")
+
+
+def history(
+    entries: Iterable[Entry],
+    record: str,
+    *,
+    about: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> History:
+    """What was done, oldest first. `about`: the id of a recording or of a run (its first digits
+    suffice), or empty for everything. `since` and `until` (not itself) bound it."""
+    runs: dict[str, RunTold] = {}
+    found: list[Happening] = []
+    lines, first, last = 0, "", ""
+    for entry in entries:
+        lines, first, last = lines + 1, first or entry.seal, entry.seal
+        of = entry.particulars
+        if entry.event == "start":
+            runs[entry.run] = _begun(entry, of)
+        elif entry.event == "end" and entry.run in runs:
+            runs[entry.run] = _ended(runs[entry.run], entry, of)
+        if (since and entry.at < since) or (until and entry.at >= until):
+            continue
+        happening = _happening(entry, of, about)
+        if happening is not None:
+            run = runs.get(entry.run)
+            found.append(
+                replace(
+                    happening,
+                    user=run.user if run else "",
+                    ticket=run.ticket if run else "",
+                    approved_by=run.approved_by if run else (),
+                    commit=run.commit if run else "",
+                )
+            )
+    touched = {each.run for each in found}
+    told = tuple(
+        run
+        for run in runs.values()
+        if run.run in touched
+        or (about and run.run.startswith(about))
+        or (
+            not about
+            and (since is None or (run.ended or run.began) >= since)
+            and (until is None or run.began < until)
+        )
+    )
+    return History(about, record, since, until, told, tuple(found), lines, first, last)
+
+
+def _begun(entry: Entry, of: Mapping[str, Any]) -> RunTold:
+    who = of.get("who") or {}
+    return RunTold(
+        run=entry.run,
+        plan=entry.plan if entry.plan != "-" else "",
+        what=_text(of, "what"),
+        began=entry.at,
+        ended=None,
+        user=str(who.get("actor") or who.get("user") or ""),
+        host=_text(of, "host"),
+        ticket=_text(of, "ticket"),
+        approved_by=tuple(str(each.get("principal")) for each in of.get("approvals") or ()),
+        commit=_text(of, "commit"),
+        dirty=bool(of.get("dirty")),
+        lifted=tuple(map(str, of.get("lifted") or ())),
+        copied=0,
+        deleted=0,
+        failed=0,
+        skipped=0,
+        finished=False,
+    )
+
+
+def _ended(run: RunTold, entry: Entry, of: Mapping[str, Any]) -> RunTold:
+    return replace(
+        run,
+        ended=entry.at,
+        finished=bool(of.get("finished")),
+        copied=_count(of, "copied"),
+        deleted=_count(of, "deleted"),
+        failed=_count(of, "failed"),
+        skipped=_count(of, "skipped"),
+    )
+
+
+def _happening(entry: Entry, of: Mapping[str, Any], about: str) -> Happening | None:
+    """What a line tells of a recording; None where it tells nothing, or of another one."""
+    if entry.event in _OF_KEYS:
+        keys = tuple(key for key in map(str, of.get("keys") or ()) if about and about in key)
+        if not keys or len(about) < 8:
+            return None
+        return Happening(
+            entry.at, entry.event, about, _text(of, "store"), entry.run, entry.plan, keys
+        )
+    if entry.event not in _TOLD:
+        return None
+    asset = _text(of, "asset")
+    if about and asset != about and not entry.run.startswith(about):
+        return None
+    record = of.get("record") or {}
+    checksum = next(
+        (
+            f"{kind} {record[kind]}"
+            for kind in ("sha256", "crc64nvme", "crc32c")
+            if record.get(kind)
+        ),
+        "",
+    )
+    store = _text(record, "store") or _text(of, "store") or ", ".join(of.get("stores") or ())
+    key = record.get("key")
+    size = record.get("object_size", of.get("bytes"))
+    return Happening(
+        at=entry.at,
+        event=entry.event,
+        asset_id=asset,
+        store=store,
+        run=entry.run,
+        plan=_text(of, "plan") or entry.plan,
+        keys=(str(key),) if key else tuple(map(str, of.get("keys") or ())),
+        bytes=size if isinstance(size, int) else None,
+        rule=_text(of, "rule"),
+        rule_at=_text(of, "rule_at") or _text(of, "at"),
+        asked_by=_text(of, "asked_by"),
+        why=_text(of, "why"),
+        kind=_text(of, "type"),
+        created=_text(of, "created"),
+        kept_until=_text(of, "kept_until"),
+        kept_by=_text(of, "kept_by"),
+        due=_text(of, "due"),
+        last_copy=of.get("last_copy"),
+        witnesses=tuple(f"{store}:{key}" for store, key, *_ in of.get("witnesses") or ()),
+        recoverable=_text(of, "recoverable"),
+        checksum=checksum,
+        cause=_text(of, "cause"),
+    )
+
+
+def _count(of: Mapping[str, Any], name: str) -> int:
+    value = of.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _text(of: Mapping[str, Any], name: str) -> str:
+    value = of.get(name)
+    return value if isinstance(value, str) else ""
