@@ -60,7 +60,8 @@ it, see pyproject.toml).
                     ahead.sql (later days), limits
     apply/          THE EFFECTS: job (what a run works with), run (the order of things), copies,
                     deletes, places (which honour what, which refuse), outcomes (journal, summary,
-                    catalogs); settle (what was announced), identify, delete, record (the catalog);
+                    catalogs); settle (what was announced), identify, delete, record (the catalog),
+                    compact (it made short);
                     a copy: copy, shared (one download for several), way (how it is made, decided),
                     streams (its bytes), kinds (what they may be), place (done and confirmed),
                     verify; of many objects: many, parts, playlists, uris (one playlist), manifest

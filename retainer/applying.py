@@ -20,6 +20,7 @@ from typing import Any
 
 import duckdb
 
+from retainer.apply.compact import compact
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
 from retainer.apply.job import Job, Recheck, Watcher
@@ -669,6 +670,7 @@ def carry_out(
                 journal,
                 world.clock(),
                 check,
+                {item.id for item in header.items if item.kind == "erasure"},
             )
             ledger = journal.ledger()
             over = _over_by_now(
@@ -711,6 +713,8 @@ def carry_out(
                 skipped=len(summary.skipped),
                 interrupted=summary.interrupted,
             )
+            if not summary.interrupted:
+                _compact(stores, ground, journal, world, summary)
             for name, lock in ground.locks.items():
                 if lock.holds and name not in ground.lost:
                     try:
@@ -722,6 +726,42 @@ def carry_out(
             return summary
     finally:
         journal.close()
+
+
+def _compact(
+    stores: Mapping[str, StoreWriter],
+    ground: Ground,
+    journal: Journal,
+    world: World,
+    summary: Summary,
+) -> None:
+    """Make the catalogs short where they have become long, and let what was erased go from them.
+    What stands against it is told, and tried again by the next run."""
+    for name, lock in ground.locks.items():
+        if not lock.holds:
+            continue
+
+        def check(lock: StoreLock = lock, name: str = name) -> None:
+            if world.stop.is_asked or not lock.holds:
+                raise Locked(f"the lock of {name} was lost, or the run is to end")
+
+        erased = dict(journal.ledger().erased.get(name, {}))
+        try:
+            done = compact(stores[name], ground.identities.get(name), erased, world.clock(), check)
+        except RetainerError as error:
+            summary.said.append(f"the catalog of {name} was not made shorter: {error.message}")
+            continue
+        if done is not None:
+            requests = {asset: erased[asset] for asset in done.erased}
+            journal.write(
+                "compacted", store=name, before=done.before, parts=list(done.parts), erased=requests
+            )
+            if requests:
+                summary.said.append(
+                    f"the catalog of {name} tells no more of {len(requests):,} erased "
+                    f"{'recording' if len(requests) == 1 else 'recordings'} than id, size and "
+                    "checksum"
+                )
 
 
 def _expected(header: Header, world: World) -> dict[str, str]:

@@ -29,6 +29,17 @@ def test_the_plan_benchmark_runs_with_few_assets() -> None:
     }
 
 
+def test_the_record_benchmark_runs_with_few_copies() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "plan_with_a_long_record.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--copies", "4000", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["lines"] > 8000
+
+
 def test_the_impact_benchmark_runs_with_few_assets() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "impact_beside_a_plan.py"
     done = subprocess.run(

@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import servers
-from conftest import endpoint_of
+from conftest import endpoint_of, make_writer
 from project import POLICY, Project, make_project, pairs, video
 from records import entries
 
 from retainer.demo.standin import StandIn
 from retainer.errors import StoreFailed
 from retainer.journal.entry import Entry
+from retainer.journal.journal import read_journal, verify_journal
 from retainer.journal.ledger import Ledger
+from retainer.journal.shared import SharedBackend
 from retainer.model.outcome import LeftOver
+from retainer.model.setting import Store
 
 HOSTED = {"a1" + "0" * 22: video(1), "a2" + "0" * 22: video(2)}
 OLD = "b1" + "0" * 22
@@ -30,9 +33,12 @@ ERASED = ("e1" + "0" * 22, "e2" + "0" * 22)
 EFFECTS = 41
 
 
-def small_run(root: Path, api: StandIn) -> Project:
+def small_run(root: Path, api: StandIn, *, shared: bool = False) -> Project:
     """Two copies from 100ms, one between folders, and two deletes for an erasure, in one plan."""
     project = make_project(root, api, "local", "")
+    if shared:
+        (root / "state").mkdir()
+        project.state = {"url": f"file://{root}/state"}
     project.write(
         POLICY
         | {
@@ -112,6 +118,38 @@ def test_a_kill_loses_nothing_and_repeats_nothing(
         pair: decision for pair, decision in after.items() if decision not in ("lapses", "keep")
     } == {(OLD, "uploads"): "delete"}
     assert sum(decision == "keep" for decision in after.values()) == 3
+
+
+IN_A_STORE = 70
+"""Effects where the record lies in a store, which has a lock and an object for each line."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(at, marks=[pytest.mark.slow] if at % 4 else [])
+        for at in range(1, IN_A_STORE + 1)
+    ],
+)
+def test_a_kill_loses_nothing_where_the_record_lies_in_a_store(
+    at: int, when: str, tmp_path: Path, api: StandIn
+) -> None:
+    project = small_run(tmp_path / "project", api, shared=True)
+    code = killed(project, KILL_AT=str(at), KILL_WHEN=when)
+    assert code == -signal.SIGKILL
+    place = Store("state", project.state["url"]) if project.state else None
+    assert place is not None
+    backend = SharedBackend(tmp_path / "reader", place.url, make_writer(place))
+    ended = any(
+        each.event == "end" and each.particulars["finished"] for each in read_journal(backend)
+    )
+    project.apply("p.plan", "--approve-deletes", "2", expect=5 if ended else 0)
+    vault = {key.split("/")[5]: content for key, content in project.content("vault").items()}
+    assert vault == HOSTED | {OLD: video(3)}
+    assert [key.rpartition("Rec-")[2] for key in project.content("uploads")] == [f"{OLD}.mp4"]
+    verify_journal(backend)
+    assert project.plan("after.plan", expect=4)["header"]["copies"] == 0
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "moto"])

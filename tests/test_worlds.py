@@ -3,7 +3,7 @@ small model of what must never happen.
 
 Whatever comes, the bytes that an upload has now, and the bytes of every recording that a hold
 covers, lie somewhere; and no more is deleted in a day than the limit allows, by both machines
-together. `RETAINER_WORLDS=300 pytest -m slow tests/test_worlds.py` plays more of them.
+together. Half of the worlds share one record, which is whole after each step. `RETAINER_WORLDS=300 pytest -m slow tests/test_worlds.py` plays more of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from typing import Any
 
 import pytest
 import records
+from conftest import make_writer
 from project import ROOM, Project, make_project, video
 
 from retainer.cli import process
 from retainer.demo.standin import StandIn
+from retainer.journal.journal import verify_journal
+from retainer.journal.shared import SharedBackend
+from retainer.model.setting import Store
 
 WORLDS = int(os.environ.get("RETAINER_WORLDS", "40"))
 LIMIT = 4
@@ -36,7 +40,7 @@ RULES = [
 
 
 class World:
-    def __init__(self, root: Path, api: StandIn, seed: int) -> None:
+    def __init__(self, root: Path, api: StandIn, seed: int, *, shared: bool = False) -> None:
         self.draw = random.Random(seed)
         self.api = api
         self.one = make_project(root / "one", api, "local", "")
@@ -46,6 +50,10 @@ class World:
         self.one.limits = {"count": LIMIT, "percent": 100, "bytes": "1TB"}
         self.two = Project(root / "two", api, self.one.stores, self.one.limits)
         (root / "two").mkdir()
+        self.state = Store("state", f"file://{root}/state") if shared else None
+        if self.state:
+            (root / "state").mkdir()
+            self.one.state = self.two.state = {"url": self.state.url}
         self.holds: list[dict[str, Any]] = []
         self.newest: dict[str, bytes] = {}
         self.held: dict[str, bytes] = {}
@@ -165,6 +173,10 @@ class World:
                 if copies:
                     self.draw.choice(copies).unlink()
                     self.log.append("removed a copy")
+            case 5 if self.state:
+                name = self.draw.choice(["journal/latest.json", "_retainer/lock"])
+                (Path(self.state.prefix) / name).unlink(missing_ok=True)
+                self.log.append(f"removed {name} of the record")
             case 5:
                 project = self.draw.choice([self.one, self.two])
                 state = project.root / ".retainer"
@@ -184,10 +196,10 @@ class World:
 
     def step(self, patch: pytest.MonkeyPatch) -> None:
         project = self.draw.choice([self.one, self.two])
-        match self.draw.randrange(6):
+        match self.draw.randrange(8 if self.state else 6):
             case 0:
                 self.meddle()
-            case 1:
+            case 1 | 6 | 7:
                 at = {
                     "KILL_AT": str(self.draw.randrange(1, 60)),
                     "KILL_WHEN": self.draw.choice(["before", "after"]),
@@ -199,6 +211,8 @@ class World:
                     "cold",
                 ):  # nobody waits ten minutes for a dead run of the other machine
                     (self.folder(store) / "_retainer" / "lock").unlink(missing_ok=True)
+                if self.state:
+                    (Path(self.state.prefix) / "_retainer" / "lock").unlink(missing_ok=True)
             case 2:
                 shift, now = timedelta(days=self.draw.choice([-400, 400, 4000])), process._clock
                 with pytest.MonkeyPatch.context() as wrong:
@@ -219,6 +233,9 @@ class World:
         for name, content in self.newest.items():
             assert content in everything, (f"{name} is gone", self.log)
         assert self.gone <= LIMIT, (self.gone, self.log)
+        if self.state:
+            folder = Path(self.state.prefix).parent / "reader"
+            verify_journal(SharedBackend(folder, self.state.url, make_writer(self.state)))
 
 
 @pytest.mark.slow
@@ -227,7 +244,7 @@ class World:
 def test_nothing_that_must_stay_goes_whatever_comes(part: int, tmp_path: Path) -> None:
     for seed in range(part, WORLDS, 4):
         with StandIn() as api, pytest.MonkeyPatch.context() as patch:
-            world = World(tmp_path / str(seed), api, seed)
+            world = World(tmp_path / str(seed), api, seed, shared=seed // 4 % 2 == 1)
             for _ in range(10):
                 world.step(patch)
                 world.check()

@@ -4,6 +4,7 @@ store."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -38,8 +39,18 @@ def write_part(
             CATALOG,
             (dict.fromkeys(CATALOG) | row | {"store_id": identity} for row in rows),
         )
+        return put_part(store, connection, "FROM entries ORDER BY key", now)
+    finally:
+        connection.close()
+
+
+def put_part(
+    store: StoreWriter, connection: duckdb.DuckDBPyConnection, query: str, now: datetime
+) -> str:
+    """Write the entries that a query gives as a part; its key. Raises StoreFailed."""
+    try:
         path = private_file(".parquet")
-        write_parquet(connection, "FROM entries ORDER BY key", path, ", COMPRESSION zstd")
+        write_parquet(connection, query, path, ", COMPRESSION zstd")
         content = path.read_bytes()
         path.unlink()
     except (OSError, duckdb.Error) as error:
@@ -48,13 +59,9 @@ def write_part(
             f"a part of the catalog of {store.name} could not be made: {reason}",
             hint="is the disk full?",
         ) from None
-    finally:
-        connection.close()
     key = CATALOG_PREFIX + part_name(content, now)
-    try:
+    with suppress(KeyTaken):  # the same bytes were written a moment ago
         store.create(key, iter([content]), len(content), {}, "application/vnd.apache.parquet")
-    except KeyTaken:
-        return key
     return key
 
 

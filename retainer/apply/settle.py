@@ -3,7 +3,7 @@ before anything new is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -51,12 +51,13 @@ def settle(
     journal: Record,
     now: datetime,
     check: Callable[[], None],
+    erasures: Collection[str] = (),
 ) -> Settled:
     """Close the open intents of every plan in these stores, undo what a kill cut short in the
     middle, give up what is half uploaded.
 
-    Nothing is deleted here: what is to go, a plan of today says. What cannot be looked at stays
-    open, and counts towards the limits.
+    `erasures`: the ids of those that the policies have. Nothing is deleted here: what is to go, a
+    plan of today says. What cannot be looked at stays open, and counts towards the limits.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
     said: list[str] = []
@@ -100,6 +101,7 @@ def settle(
                 keys=keys,
                 left=remains,
                 partial=bool(remains),
+                asked_by="erasure" if each.rule in erasures else None,
             )
             deleted += 1
             gone_by_now |= {(each.store, key) for key in keys}

@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from retainer.errors import (
     PoliciesWrong,
     RetainerError,
     SourceFailed,
+    StoreFailed,
 )
 from retainer.inventory.facts import (
     OBJECTS,
@@ -591,10 +592,22 @@ def locked_text(until: datetime | None) -> str | None:
 
 def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:
     """Every catalog part of a store as a local file, checked against the digest in its name.
-    `damaged`: takes those that are not whole.
+    `damaged`: takes those that are not whole. A part that went while it was to be read was merged
+    by another run: the list is read anew.
 
     Raises ListingBroken where there is no list to take them, StoreFailed.
     """
+    for _ in range(3):
+        with suppress(_Merged):
+            return _parts_listed(reader, cache, damaged)
+    raise ListingBroken(f"the catalog of {reader.name} changes faster than it can be read")
+
+
+class _Merged(Exception):
+    """A part that was listed is not there any more."""
+
+
+def _parts_listed(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     parts: list[Path] = []
     for seen in reader.list(CATALOG_PREFIX):
@@ -613,7 +626,12 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
                     f"{reader.name}: the catalog part `{seen.key}` is longer than any that "
                     "retainer writes"
                 )
-            content = b"".join(reader.read(seen))
+            try:
+                content = b"".join(reader.read(seen))
+            except StoreFailed:
+                if reader.look(seen.key) is None:
+                    raise _Merged from None
+                raise
             if not is_whole(name, content) and not is_whole(
                 name, content := b"".join(reader.read(seen))
             ):
@@ -624,6 +642,9 @@ def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None)
             with whole(path) as made:
                 made.write_bytes(content)
         parts.append(path)
+    for old in cache.iterdir():
+        if old not in parts and is_part(old.name):
+            old.unlink(missing_ok=True)  # it was merged, and may tell of what was erased since
     return sorted(parts)
 
 

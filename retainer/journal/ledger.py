@@ -278,6 +278,9 @@ class Ledger:
     untold: dict[str, dict[str, tuple[str, str, int]]] = field(default_factory=dict)
     """Keys that were deleted, and of which no catalog is known to tell so: by store, with when, and
     the plan and row that they went by."""
+    erased: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Recordings that were deleted for an erasure, and of which the catalog still tells more than
+    it may: by store, with the request."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -311,6 +314,10 @@ class Ledger:
                     self.gone.pop(asset, None)  # something came, so it was there
             case "catalogued":
                 self._catalogued(plan, of)
+            case "compacted":
+                erased = self.erased.get(str(of.get("store")), {})
+                for asset in of.get("erased", ()):
+                    erased.pop(asset, None)
             case "settled":
                 told = self.untold.get(str(of.get("store")), {})
                 for key in of.get("keys", ()):
@@ -349,6 +356,8 @@ class Ledger:
         lately[0] += done.counted.add(of["row"])
         lately[1] += of["bytes"]
         lately[2] = write_moment(entry.at)
+        if of.get("asked_by") == "erasure":
+            self.erased.setdefault(of["store"], {})[of["asset"]] = of["rule"]
         untold = self.untold.setdefault(of["store"], {})
         keys = [key for key in of.get("keys", ()) if isinstance(key, str)]
         untold |= dict.fromkeys(keys, (write_moment(entry.at), plan, of["row"]))
@@ -501,6 +510,7 @@ class Ledger:
         for done in self.plans.values():
             if done.finished:  # nothing goes on from it
                 done.copied, done.catalogued, done.deleted = Marks(), Rows(), Rows()
+                done.uncatalogued = {}
         self.proven = {
             place: fresh
             for place, known in self.proven.items()
@@ -543,6 +553,7 @@ class Ledger:
                 store: {key: list(of) for key, of in sorted(keys.items())}
                 for store, keys in sorted(self.untold.items())
             },
+            "erased": {store: dict(of) for store, of in sorted(self.erased.items()) if of},
             "tool": list(self.tool),
         }
 
@@ -596,6 +607,10 @@ class Ledger:
                         for key, (at, plan, row) in keys.items()
                     }
                     for store, keys in of["untold"].items()
+                },
+                erased={
+                    str(store): {str(asset): str(request) for asset, request in told.items()}
+                    for store, told in of["erased"].items()
                 },
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )

@@ -163,8 +163,8 @@ class StoreLock:
         held = lock_in(self._store)
         if held is not None and not self._may_be_taken(held):
             hint = (
-                f"wait for it; a lock that nobody renews for {DEAD_AFTER.seconds // 60} minutes is "
-                "dead, and "
+                "wait for it (--wait 15m); a lock that nobody renews for "
+                f"{DEAD_AFTER.seconds // 60} minutes is dead, and "
                 f"`retainer unlock {self.store_name}` takes it away before where its run is known "
                 "to be over"
             )

@@ -170,7 +170,7 @@ class SharedBackend(SharedReading):
     def alone(self, run: str) -> Iterator[str]:
         with FolderBackend(self.folder).alone(run) as place:
             self._run = run
-            lock = StoreLock(self.store, owner(run, "-", self.identity() or "", place))
+            lock = StoreLock(self.store, owner(run, "-", self.url, place))
             with Heart(lambda _: self._lost.set()) as heart:
                 lock.take()
                 try:

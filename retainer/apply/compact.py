@@ -1,0 +1,171 @@
+"""The catalog made short: its many parts become few, entries that newer ones have replaced go, and
+what named a person, a room or a session goes from what is left of erased recordings.
+
+The new parts are written and read back before an old one goes, so that whoever reads meanwhile sees
+each entry at least once; the newest of each key counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from retainer.apply.record import put_part
+from retainer.database import connect, exactly, only_row
+from retainer.errors import StoreFailed
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, is_part, is_whole
+from retainer.model.setting import OWN_PREFIX
+from retainer.model.tables import create
+from retainer.ports import Seen, StoreWriter
+from retainer.private import private_file
+
+MERGE_FROM = 100
+"""So many parts are read at each plan of a machine without a cache, before they become few."""
+ROWS = 50_000
+MARKERS_FOR = timedelta(days=1)
+"""So long a marker of a delete stays that no other entry needs: another machine may still have the
+parts of before in its cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """So many parts became those; of `erased` recordings an id, a size and a checksum are left."""
+
+    before: int
+    parts: tuple[str, ...]
+    erased: tuple[str, ...]
+
+
+def compact(
+    store: StoreWriter,
+    identity: str | None,
+    erased: Mapping[str, str],
+    now: datetime,
+    check: Callable[[], None],
+) -> Compacted | None:
+    """Merge the parts of a store's catalog where they are many, or where a recording was erased
+    that it still tells of (`erased`: by its id). None where nothing was to be done.
+
+    Only for a run that holds the store's lock. Raises StoreFailed where a part is damaged, or of a
+    newer retainer: then nothing has changed.
+    """
+    found = list(store.list(CATALOG_PREFIX))
+    if len(found) < MERGE_FROM and not erased:
+        return None
+    files = [_read(store, seen, check) for seen in found]
+    connection = connect()
+    try:
+        connection.execute(create("entries", CATALOG))
+        if files:
+            parts = f"read_parquet([{', '.join(exactly(file) for file in files)}], {_BY_NAME})"
+            more = {
+                name for name, *_ in connection.execute(f"DESCRIBE FROM {parts}").fetchall()
+            } - CATALOG.keys()
+            if more:
+                raise StoreFailed(
+                    f"the catalog of {store.name} has entries of a newer retainer "
+                    f"({', '.join(sorted(more))}): it is left as it is"
+                )
+            connection.execute(f"INSERT INTO entries BY NAME FROM {parts}")
+        gone = _erase(connection, identity, erased)
+        if len(found) < MERGE_FROM and not gone:
+            return None
+        connection.execute(_MERGED, {"identity": identity, "fresh": now - MARKERS_FOR})
+        count = int(only_row(connection, "SELECT count(*) FROM merged")[0])
+        made: list[str] = []
+        for start in range(0, count, ROWS):
+            check()
+            some = f"FROM merged ORDER BY key, copied_at LIMIT {ROWS} OFFSET {start}"
+            key = put_part(store, connection, some, now)
+            look = store.whole(key, _MOST)
+            if look is None or not is_whole(key.removeprefix(CATALOG_PREFIX), look[1]):
+                raise StoreFailed(f"{store.name}:{key} was written, and cannot be read back")
+            made.append(key)
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise StoreFailed(f"the catalog of {store.name} cannot be merged: {reason}") from None
+    finally:
+        connection.close()
+        for file in files:
+            file.unlink(missing_ok=True)
+    for seen in found:
+        check()
+        if seen.key not in made:
+            store.delete(seen)
+    return Compacted(len(found), tuple(made), tuple(sorted(gone)))
+
+
+_BY_NAME = "union_by_name = true"
+_MOST = 256 << 20
+_OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
+_MERGED = f"""
+    CREATE TABLE merged AS SELECT * EXCLUDE (place, others) FROM (
+        SELECT *, count(*) OVER of_key AS others,
+            row_number() OVER (of_key ORDER BY copied_at DESC, version) AS place
+        FROM entries WINDOW of_key AS (PARTITION BY key,
+            CASE WHEN {_OWN} THEN '' ELSE store_id END)
+    ) WHERE place = 1 AND NOT (others = 1 AND deleted IS TRUE AND copied_at < $fresh
+        AND NOT starts_with(key, '{OWN_PREFIX}'))
+"""
+
+
+def _read(store: StoreWriter, seen: Seen, check: Callable[[], None]) -> Path:
+    """A part as a private file. Raises StoreFailed where it is none, or damaged."""
+    check()
+    name = seen.key.removeprefix(CATALOG_PREFIX)
+    content = b"".join(store.read(seen)) if is_part(name) and seen.size <= _MOST else b""
+    if not is_whole(name, content):
+        raise StoreFailed(
+            f"{store.name}:{seen.key} is damaged or no part of a catalog: it is left as it is",
+            hint=f"`retainer catalog rebuild {store.name}`",
+        )
+    file = private_file(".parquet")
+    file.write_bytes(content)
+    return file
+
+
+def _erase(
+    connection: duckdb.DuckDBPyConnection, identity: str | None, erased: Mapping[str, str]
+) -> set[str]:
+    """Leave one entry of each erased recording of which nothing is there any more: its id, size and
+    checksum. Gives their ids; another copy of it here is waited for."""
+    if not erased:
+        return set()
+    connection.execute(
+        f"""
+        CREATE TABLE erasing AS SELECT asset_id FROM (
+            SELECT key, asset_id, deleted FROM entries
+            WHERE asset_id IN (SELECT unnest($assets)) AND {_OWN}
+            QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
+        ) GROUP BY asset_id HAVING bool_and(coalesce(deleted, false))
+    """,
+        {"identity": identity, "assets": sorted(erased)},
+    )
+    kept = {"asset_id", "object_size", "version", "crc32c", "crc64nvme", "sha256"}
+    kept |= {"copied_at", "deleted", "store", "store_id", "key"}
+    nothing = ", ".join(f"NULL AS {name}" for name in CATALOG if name not in kept)
+    connection.execute(
+        f"""
+        INSERT INTO entries BY NAME SELECT '{OWN_PREFIX}erased/' || asset_id AS key, asset_id,
+            any_value(store) AS store, any_value(store_id) AS store_id, max(copied_at) AS copied_at,
+            max(object_size) AS object_size, arg_max(version, copied_at) AS version,
+            arg_max(crc32c, copied_at) FILTER (crc32c IS NOT NULL) AS crc32c,
+            arg_max(crc64nvme, copied_at) FILTER (crc64nvme IS NOT NULL) AS crc64nvme,
+            arg_max(sha256, copied_at) FILTER (sha256 IS NOT NULL) AS sha256,
+            true AS deleted, {nothing}
+        FROM entries WHERE asset_id IN (FROM erasing) AND coalesce(manifest = key, true) AND {_OWN}
+            AND NOT starts_with(key, '{OWN_PREFIX}')
+        GROUP BY asset_id
+    """,
+        {"identity": identity},
+    )
+    connection.execute(
+        f"DELETE FROM entries WHERE asset_id IN (FROM erasing) AND {_OWN} "
+        f"AND NOT starts_with(key, '{OWN_PREFIX}')",
+        {"identity": identity},
+    )
+    return {asset for (asset,) in connection.execute("FROM erasing").fetchall()}
