@@ -24,8 +24,9 @@ def history(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> History:
-    """What was done, oldest first. `about`: the id of a recording or of a run (its first digits
-    suffice), or empty for everything. `since` and `until` (not itself) bound it."""
+    """What was done, oldest first. `about`: the id of a recording, of a rule or an erasure, or of a
+    run (its first eight digits suffice); empty for everything. `since` and `until` (not itself)
+    bound it."""
     runs: dict[str, RunTold] = {}
     found: list[Happening] = []
     lines, first, last = 0, "", ""
@@ -38,7 +39,7 @@ def history(
             runs[entry.run] = _ended(runs[entry.run], entry, of)
         if (since and entry.at < since) or (until and entry.at >= until):
             continue
-        happening = _happening(entry, of, about)
+        happening = _happening(entry, of, about, is_run=_is_run(entry, about))
         if happening is not None:
             run = runs.get(entry.run)
             found.append(
@@ -55,7 +56,7 @@ def history(
         run
         for run in runs.values()
         if run.run in touched
-        or (about and run.run.startswith(about))
+        or (len(about) >= _RUN_DIGITS and run.run.startswith(about))
         or (
             not about
             and (since is None or (run.ended or run.began) >= since)
@@ -100,7 +101,16 @@ def _ended(run: RunTold, entry: Entry, of: Mapping[str, Any]) -> RunTold:
     )
 
 
-def _happening(entry: Entry, of: Mapping[str, Any], about: str) -> Happening | None:
+_RUN_DIGITS = 8
+
+
+def _is_run(entry: Entry, about: str) -> bool:
+    return len(about) >= _RUN_DIGITS and entry.run.startswith(about)
+
+
+def _happening(
+    entry: Entry, of: Mapping[str, Any], about: str, *, is_run: bool
+) -> Happening | None:
     """What a line tells of a recording; None where it tells nothing, or of another one."""
     if entry.event in _OF_KEYS:
         keys = tuple(key for key in map(str, of.get("keys") or ()) if about and about in key)
@@ -112,7 +122,7 @@ def _happening(entry: Entry, of: Mapping[str, Any], about: str) -> Happening | N
     if entry.event not in _TOLD:
         return None
     asset = _text(of, "asset")
-    if about and asset != about and not entry.run.startswith(about):
+    if about and about not in (asset, of.get("rule")) and not is_run:
         return None
     record = of.get("record") or {}
     checksum = next(

@@ -719,3 +719,44 @@ def test_a_batch_of_which_most_is_deleted_lets_no_store_rest(
     monkeypatch.setattr(uploads, "delete_batch", some_denied)
     done = many_due.apply("p.plan", "--approve-deletes", "30", expect=7)
     assert (done["deleted"], len(done["failed"]), done["resting"]) == (25, 5, {})
+
+
+# ── the brake ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def forty_due(local: Project, count: int = 40) -> list[Path]:
+    """The uploads that are due, in the order in which they are deleted."""
+    for number in range(count):
+        local.uploaded(f"{number:024x}", video(number, 300))
+    local.uploaded("f" * 24, video(99), age=timedelta(days=2))
+    local.plan()
+    local.apply()
+    assert local.plan()["header"]["deletes"] == count
+    folder = Path(local.stores["uploads"].prefix)
+    return [path for path in sorted(folder.rglob("*.mp4")) if "f" * 24 not in path.name]
+
+
+def test_no_more_is_deleted_once_too_many_objects_are_others_than_the_plan_saw(
+    local: Project,
+) -> None:
+    due = forty_due(local)
+    for path in due[:4]:
+        path.write_bytes(video(1000))
+    words = ("--approve-deletes", "40", "--workers", "1")
+    done = local.apply("p.plan", *words, expect=7)
+    assert (done["deleted"], len(done["skipped"]), done["left_deletes"]) == (16, 4, 20)
+    (said,) = (each for each in done["said"] if "no more deletes" in each)
+    assert said.startswith("4 of 20 deletes failed, or found something else than the plan saw")
+    assert len(local.content("uploads")) == 25
+
+
+def test_a_tenth_is_no_brake_and_neither_is_a_newer_hold(local: Project) -> None:
+    due = forty_due(local)
+    for path in due[:2]:
+        path.write_bytes(video(1000))
+    held = [f"{number:024x}" for number in range(30, 40)]
+    hold = {"id": "H", "why": "x", "match": {"asset_id": held}, "in": "vault"}
+    local.write(POLICY | {"holds": [hold]})
+    words = ("--approve-deletes", "40", "--workers", "1")
+    done = local.apply("p.plan", *words, expect=None)
+    assert (done["deleted"], len(done["skipped"]), done["left_deletes"]) == (28, 12, 0)

@@ -57,12 +57,22 @@ def test_a_run_is_told_by_its_id(told: Project) -> None:
     assert {each["event"] for each in found["happenings"]} == {"deleted"}
 
 
+def test_all_that_was_done_for_a_rule_is_told_by_its_id(told: Project) -> None:
+    found = json.loads(told.run("history", "raw", "--format", "json").stdout)
+    assert [(each["event"], each["asset_id"]) for each in found["happenings"]] == [("deleted", A)]
+    assert A in told.run("history", "raw").stdout
+
+
 @pytest.mark.parametrize("about", [C, "b", "no-such", "../x", "%"])
 def test_what_the_record_does_not_know_is_said_and_names_no_other(
     told: Project, about: str
 ) -> None:
     done = told.run("history", about, expect=1)
     assert "The record says nothing of" in done.stdout and A not in done.stdout
+
+
+def test_a_history_of_nothing_is_wrong_usage(told: Project) -> None:
+    assert "`retainer report`" in told.run("history", " ", expect=64).stderr
 
 
 def test_explain_of_what_is_not_known_suggests_history_and_no_other_recording(

@@ -47,6 +47,7 @@ class Deletes:
         self._looking = threading.Lock()
         self._batches = threading.Semaphore(BATCHES)
         self._last_look = Recheck(None, {})
+        self._braked: str | None = None
         self._looked_at: datetime | None = None
 
     def make(self, each: Each) -> None:
@@ -177,10 +178,18 @@ class Deletes:
         if look.refused:
             self._outcomes.left(actions, f"{look.refused}: no deletes")
             return []
+        if braked := self._brake():
+            self._outcomes.left(actions, braked)
+            return []
         for action in actions:
             if reason := look.withheld.get(action.n):
-                self._outcomes.skipped(action, reason)
+                self._outcomes.skipped(action, reason, is_odd=False)
         return [action for action in actions if action.n not in look.withheld]
+
+    def _brake(self) -> str | None:
+        """The brake's sentence, as it was when it was pulled: it is told once."""
+        self._braked = self._braked or self._outcomes.brake()
+        return self._braked
 
     def _is_safe(
         self, action: Action, *, seen: Mapping[str, Mapping[str, Seen]] = MappingProxyType({})

@@ -18,6 +18,9 @@ from retainer.model.outcome import Summary, Trouble
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion
 
+BRAKE_FROM, BRAKE_SHARE = 20, 0.1
+"""Once so many deletes were tried, and more than this share of them failed or found something else
+than the plan saw, no more are made: somebody else is at work there, or something is wrong."""
 PART_ROWS = 200
 PART_AGE = timedelta(seconds=60)
 
@@ -31,11 +34,23 @@ class Outcomes:
         self.watcher = _Quietly(job.watcher)
         self._guard = threading.Lock()
         self._oldest = job.clock()
+        self._odd_deletes = self._good_deletes = 0
         self._uncatalogued: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         for entry in job.settled:
             self._uncatalogued.setdefault(entry["store"], []).append((-1, entry))
 
     # ── what was not done ───────────────────────────────────────────────────────────────────────
+
+    def brake(self) -> str | None:
+        """Why no more deletes may be made, since too many of those that were tried went wrong."""
+        with self._guard:
+            odd, tried = self._odd_deletes, self._odd_deletes + self._good_deletes
+        if tried < BRAKE_FROM or odd <= tried * BRAKE_SHARE:
+            return None
+        return (
+            f"{odd:,} of {tried:,} deletes failed, or found something else than the plan saw: no "
+            "more deletes (look what else writes there, and make a new plan)"
+        )
 
     def _not_done(self, event: str, action: Action, cause: str, **more: Any) -> None:
         self._job.journal.write(
@@ -55,6 +70,7 @@ class Outcomes:
         `more`: what later runs read of it."""
         self._not_done("failed", action, cause, unknown=unknown, **more)
         with self._guard:
+            self._odd_deletes += action.decision == "delete"
             self.summary.failed.append(_trouble(action, cause, hint))
         self.watcher.ended(action, "failed", cause)
 
@@ -66,9 +82,12 @@ class Outcomes:
         mark = self._job.mark_of(str(action.facts.get("path") or ""))
         self.failed(action, cause, "nothing can bring it back from there", gone=mark)
 
-    def skipped(self, action: Action, cause: str) -> None:
+    def skipped(self, action: Action, cause: str, *, is_odd: bool = True) -> None:
+        """`is_odd`: something is not as the plan saw it, and no person's word stands against
+        it."""
         self._not_done("skipped", action, cause)
         with self._guard:
+            self._odd_deletes += is_odd and action.decision == "delete"
             self.summary.skipped.append(_trouble(action, cause, None))
         self.watcher.ended(action, "skipped", cause)
 
@@ -228,6 +247,7 @@ class Outcomes:
                 sentence = f"what was deleted in {action.store} is hidden, and recoverable: {how}"
                 self.summary.said += [sentence] if sentence not in self.summary.said else []
             self.summary.deleted += not partial
+            self._good_deletes += not partial
             self.summary.deleted_bytes += sum(planned.size for planned in deleted)
             if said and not partial:
                 self.summary.said.append(f"{action.asset_id}: {said}")

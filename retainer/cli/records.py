@@ -75,20 +75,24 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
 
 
 @cli.command()
-@click.argument("about", metavar="ID|RUN")
+@click.argument("about", metavar="ID|RULE|RUN")
 @PATIENCE
 @form_option()
 def history(about: str, patience: timedelta | None, form: str) -> None:
-    """Say what was done with a recording, or by a run, and why, also when it is long gone.
+    """Say what was done with a recording, for a rule or an erasure, or by a run, and why, also when
+    it is long gone.
 
     From the record alone: who applied it, by which rule and approval, what made each delete safe.
-    Examples: `retainer history 6544d1e2f3a4b5c6d7e8f901`, `retainer history 6f1c2a9b03d4`
+    Examples: `retainer history 6544d1e2f3a4b5c6d7e8f901`, `retainer history DSR-17`, `retainer
+    history 6f1c2a9b03d4`
     """
     from retainer.history import history as told_of
     from retainer.journal.journal import read_journal
     from retainer.views.history import history_page
     from retainer.views.machine import history_json
 
+    if not about.strip():
+        raise WrongUsage("whose history?", hint="`retainer report` tells everything")
     root, settings, _ = the_project()
     record = record_in(root, settings, patience)
     told = told_of(read_journal(record), record.where, about=about)

@@ -65,8 +65,8 @@ def history_page(told: History, reading: Reading) -> Document:
         return Document(f"History of {told.about}", (verdict,), (), about=told.record)
     last = told.happenings[-1] if told.happenings else None
     sign, weight = _SIGNS.get(last.event if last else "", (" ", "plain"))
-    said = _said(last, reading) if last else many(len(told.runs), "run")
-    notes = tuple(_note(each, reading) for each in told.happenings)
+    said = _said(last) if last else many(len(told.runs), "run")
+    notes = tuple(_note(each, told.about, reading) for each in told.happenings)
     blocks: list[Block] = [*notes, *_runs(told)]
     return Document(
         f"History of {told.about}",
@@ -76,12 +76,13 @@ def history_page(told: History, reading: Reading) -> Document:
     )
 
 
-def _note(each: Happening, reading: Reading) -> Note:
+def _note(each: Happening, about: str, reading: Reading) -> Note:
     sign, weight = _SIGNS.get(each.event, (" ", "plain"))
-    return Note(sign, weight, f"{moment(each.at, reading.zone)}  {_said(each, reading)}")
+    whose = f"{each.asset_id} " if each.asset_id and each.asset_id != about else ""
+    return Note(sign, weight, f"{moment(each.at, reading.zone)}  {whose}{_said(each)}")
 
 
-def _said(each: Happening, reading: Reading) -> str:
+def _said(each: Happening) -> str:
     """One happening as a sentence without its moment."""
     where = {"copied": f"to {each.store}", "deleted": f"from {each.store}"}.get(
         each.event, f"in {each.store}" if each.store else ""
