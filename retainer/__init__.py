@@ -21,6 +21,7 @@ it, see pyproject.toml).
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
     approving.py    what a second person says to a plan
+    doctoring.py    settings and policies beside what is really there
     history.py      the record -> what it says of a recording, a run, a span of time
     explaining.py   why one asset is treated as it is
     standing.py     what each hold and erasure comes to

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol, get_args
 
 from retainer.errors import StoreFailed
+from retainer.model.lifecycle import LifecycleRule
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
 
@@ -229,6 +230,9 @@ class StoreReader(Protocol):
     def keeps_deleted(self) -> str | None:
         """How what is deleted here can still be read, in words; None: it cannot, or that is not
         known."""
+
+    def lifecycle(self) -> Sequence[LifecycleRule] | None:
+        """What the bucket's own rules delete or move; None where that is not known."""
 
     def look(self, key: str) -> Look | None:
         """The object with its checksum, metadata and locks; None when it is certainly not there.

@@ -11,7 +11,12 @@ from retainer.model.setting import OWN_PREFIX, Settings, Store
 
 For = Literal["plan", "apply"]
 
-READ_BUCKET = ("s3:ListBucket", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration")
+READ_BUCKET = (
+    "s3:ListBucket",
+    "s3:GetBucketVersioning",
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetLifecycleConfiguration",
+)
 READ_OBJECT = ("s3:GetObject", "s3:GetObjectRetention", "s3:GetObjectLegalHold")
 WRITE_OBJECT = ("s3:PutObject", "s3:AbortMultipartUpload")
 """Docs: the Service Authorization Reference of Amazon S3. Nothing here deletes a version: a delete

@@ -6,21 +6,24 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
+from click.exceptions import Exit
 
 from retainer.cli.group import cli
-from retainer.cli.options import complete_code
-from retainer.cli.printing import terminal_page
-from retainer.cli.process import MEANINGS, stop
-from retainer.cli.project import the_project
+from retainer.cli.options import PATIENCE, complete_code, form_option
+from retainer.cli.printing import print_page, terminal_page
+from retainer.cli.process import MEANINGS, now, stop
+from retainer.cli.project import record_in, state_of, the_project
 from retainer.errors import WrongUsage
 from retainer.stop import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from retainer.starter import Answers
 
@@ -213,9 +216,54 @@ def iam(purpose: str, cloud: str | None) -> None:
     click.echo(rights_text(settings, "plan" if purpose == "plan" else "apply", clouds), nl=False)
 
 
+@cli.command()
+@click.option("--only", metavar="PLACE", help="Only this store, `100ms` or `record`.")
+@PATIENCE
+@form_option()
+def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
+    """Look at 100ms, each bucket and the record: can they be reached, whose are they, what will a
+    delete mean there, does a rule of the bucket's own stand against the policies, what to do.
+
+    Changes nothing. Exit 1 where something is to be looked at.
+    Examples: `retainer doctor`, `retainer doctor --only vault`
+    """
+    from retainer import doctoring, wiring
+    from retainer.journal.stores import known_stores
+    from retainer.model.diagnosis import Diagnosis, Found
+    from retainer.progress import Gathering
+    from retainer.views.diagnosis import diagnosis_page
+    from retainer.views.machine import diagnosis_json
+
+    root, settings, policies = the_project()
+    places = ["100ms", "record", *(store.name for store in settings.stores)]
+    if only is not None and only not in places:
+        raise WrongUsage(f"there is no `{only}` to look at", hint=f"one of {', '.join(places)}")
+    state = state_of(root, settings)
+    with Gathering("looking at stores…") as shown:
+        patient = wiring.patience_of(patience, stop(), shown.waiting)
+        record, known = record_in(root, settings, patience), known_stores(state)
+        found: list[Found] = []
+        if only in (None, "100ms"):
+            opened = partial(wiring.open_api, settings, stop(), patient)
+            found += doctoring.of_100ms(opened, now)
+        if only in (None, "record"):
+            found += doctoring.of_record(record, now())
+        for store in settings.stores:
+            if only in (None, store.name):
+                reader = partial(wiring.open_reader, store, stop(), patient)
+                found += doctoring.of_store(store, reader, policies, settings, record, known, now)
+    told = Diagnosis(tuple(found))
+    if form == "json":
+        click.echo(diagnosis_json(told), nl=False)
+    else:
+        print_page(diagnosis_page(told), settings.timezone, form)
+    if not told.is_well:
+        raise Exit(1)
+
+
 ANSWERS = (
     *("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "standing"),
-    *("history", "verify"),
+    *("doctor", "history", "verify"),
 )
 
 

@@ -44,6 +44,10 @@ class Period:
         slack = _slack(self, other)
         return all(_end(start, self) >= _end(start, other) + slack for start in _STARTS)
 
+    def ends(self, start: datetime) -> datetime:
+        """Where it ends in a calendar without zones, counted from a moment; not for ever."""
+        return _end(start.replace(tzinfo=None), self)
+
 
 def _slack(one: Period, other: Period) -> timedelta:
     """A calendar day may have 23 or 25 hours."""

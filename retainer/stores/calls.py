@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from retainer.model.lifecycle import LifecycleRule
 from retainer.ports import Checksum, Look, Seen
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Dialer, Request
@@ -70,6 +71,11 @@ class Calls(Protocol):
     def folders_told(self, answer: Answer) -> Sequence[str]: ...
 
     def listed(self, answer: Answer) -> Page: ...
+
+    def lifecycle(self) -> Request: ...
+
+    def rules(self, answer: Answer) -> Sequence[LifecycleRule] | None:
+        """None where the answer does not tell."""
 
     def look(self, key: str, *, extras: bool = True) -> Request: ...
 

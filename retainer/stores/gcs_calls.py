@@ -14,6 +14,7 @@ from datetime import UTC
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
 from retainer.ports import Checksum, Look, Seen
 from retainer.stores.calls import Body, Described, Nonsense, Page
@@ -25,10 +26,12 @@ from retainer.stores.gcs_answers import (
     look_of,
     opened,
     page_of,
+    parsed,
     refusal_of,
     version_in,
     written,
 )
+from retainer.stores.lifecycles import gcs_lifecycle
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
 
@@ -119,6 +122,12 @@ class GcsCalls:
 
     def keeps(self, answer: Answer) -> str | None:
         return kept_behind(answer)
+
+    def lifecycle(self) -> Request:
+        return Request("GET", self._bucket(), (("fields", "lifecycle"),))
+
+    def rules(self, answer: Answer) -> Sequence[LifecycleRule] | None:
+        return None if self.refusal_of(answer) is not None else gcs_lifecycle(parsed(answer))
 
     def bucket(self) -> Request:
         return Request("GET", self._bucket(), (("fields", "kind"),))

@@ -16,6 +16,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
+from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.patience import Patience
 from retainer.ports import (
@@ -150,6 +151,10 @@ class LocalReader:
 
     def can_lock(self) -> bool:
         return False
+
+    def lifecycle(self) -> Sequence[LifecycleRule]:
+        """A folder has no rules of its own."""
+        return ()
 
     def keeps_deleted(self) -> str | None:
         return None

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from retainer.errors import ListingBroken, RetainerError, StoreFailed
+from retainer.model.lifecycle import LifecycleRule
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.patience import Patience
@@ -193,6 +194,12 @@ class ObjectReader:
         try:
             answer = self.wire.ask(self.calls.keeping())
             return self.calls.keeps(answer) if self.calls.refusal_of(answer) is None else None
+        except (NoAnswer, Nonsense):
+            return None
+
+    def lifecycle(self) -> Sequence[LifecycleRule] | None:
+        try:
+            return self.calls.rules(self.wire.ask(self.calls.lifecycle()))
         except (NoAnswer, Nonsense):
             return None
 

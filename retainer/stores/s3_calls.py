@@ -15,9 +15,11 @@ from typing import ClassVar
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
+from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
 from retainer.ports import Checksum, ChecksumKind, Look, Seen
 from retainer.stores.calls import Body, Described, Nonsense, Page
+from retainer.stores.lifecycles import s3_lifecycle
 from retainer.stores.s3_answers import (
     CHECKSUMS,
     PartMade,
@@ -25,6 +27,7 @@ from retainer.stores.s3_answers import (
     look_of,
     name_of,
     page_of,
+    parsed,
     refusal_named,
     refusal_of,
     root_of,
@@ -249,6 +252,15 @@ class S3Calls:
 
     def keeps(self, answer: Answer) -> str | None:
         return versions_in(answer)
+
+    def lifecycle(self) -> Request:
+        return Request("GET", f"{self.base}/", (("lifecycle", ""),))
+
+    def rules(self, answer: Answer) -> Sequence[LifecycleRule] | None:
+        told = refusal_of(answer)
+        if told is not None:
+            return () if told.code == "NoSuchLifecycleConfiguration" else None
+        return s3_lifecycle(parsed(answer.content))
 
     def locking(self) -> Request:
         return Request("GET", f"{self.base}/", (("object-lock", ""),))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from retainer.model.change import Change, Impact
+from retainer.model.diagnosis import Diagnosis
 from retainer.model.explanation import Explanation
 from retainer.model.forecast import Coming, Forecast
 from retainer.model.history import Happening, History
@@ -173,6 +174,12 @@ def register_csv(told: History) -> Iterator[str]:
     yield from _csv(columns, for_csv)
 
 
+def diagnosis_json(told: Diagnosis) -> str:
+    """What the doctor found."""
+    found = {"is_well": told.is_well, **dataclasses.asdict(told)}
+    return _dumped({"format_version": FORMAT_VERSION, **found})
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -202,6 +209,7 @@ def schema_of(form: str) -> dict[str, Any]:
     `jsonl`."""
     kinds: dict[str, Any] = {
         "apply": Summary,
+        "doctor": Diagnosis,
         "explain": Explanation,
         "forecast": Forecast,
         "history": History,
@@ -214,6 +222,7 @@ def schema_of(form: str) -> dict[str, Any]:
         told = TypeAdapter(kinds[form]).json_schema(mode="serialization")
         more = {
             "apply": ("finished",),
+            "doctor": ("is_well",),
             "impact": ("shortens", "deletes_more", "breaches_more"),
         }.get(form, ())
         told["properties"] |= version | {name: {"type": "boolean"} for name in more}

@@ -1,0 +1,53 @@
+"""Rules of a bucket's own that delete or move what lies there, whatever the policies say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleRule:
+    """One act of one rule: `delete`, or `move` to another storage class (`to`).
+
+    `prefixes`: of which keys, none for all. `days` after an object was made, or `on` a date;
+    neither where other conditions alone decide. `narrowed`: those other conditions, in words.
+    `versions`: only versions that newer ones have replaced.
+    """
+
+    id: str
+    act: str
+    prefixes: tuple[str, ...] = ()
+    days: int | None = None
+    on: datetime | None = None
+    to: str = ""
+    narrowed: tuple[str, ...] = ()
+    versions: bool = False
+
+    def concerns(self, prefix: str) -> bool:
+        """Whether it may be about keys below a prefix."""
+        return not self.prefixes or any(
+            each.startswith(prefix) or prefix.startswith(each) for each in self.prefixes
+        )
+
+    def earliest(self, made: datetime) -> datetime:
+        """When it may strike an object that was made at a moment, at the earliest."""
+        if self.on is not None:
+            return max(self.on, made)
+        return made + timedelta(days=self.days or 0)
+
+    @property
+    def words(self) -> str:
+        """What it does, and when."""
+        what = "deletes" if self.act == "delete" else f"moves to {self.to}"
+        whose = "replaced versions of " if self.versions else ""
+        where = " or ".join(f"`{each}…`" for each in self.prefixes) or "everything"
+        when = (
+            f"on {self.on:%Y-%m-%d}"
+            if self.on
+            else f"after {self.days:,} {'day' if self.days == 1 else 'days'}"
+            if self.days is not None
+            else "at any time"
+        )
+        only = f" (only where {' and '.join(self.narrowed)})" if self.narrowed else ""
+        return f"{what} {whose}{where} {when}{only}"
