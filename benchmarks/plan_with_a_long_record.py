@@ -48,9 +48,10 @@ def made(state: Path, copies: int, *, old: bool) -> None:
                 stream.write(line)
                 ledger.add(replace(entry, seal=seal))
             if not old:
-                line, seal = sealed(closing(ledger, f"run{number}", now), seal)
+                summary = closing(ledger, f"run{number}", now, now)
+                line, seal = sealed(summary, seal)
                 stream.write(line)
-                ledger.lines, ledger.head = ledger.lines + 1, seal
+                ledger = Ledger.read(replace(summary, seal=seal))
 
 
 def run_of(number: int, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:

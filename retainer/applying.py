@@ -912,6 +912,8 @@ def _job(
             )
         ):
             return Recheck(over[0], {})
+        if current[0].second_person and not world.approvals:
+            return Recheck("a second person must sign it by now (`retainer approve`)", {})
         if frozen := freeze_in(world.backend, now):
             return Recheck(frozen.words, {})
         return Recheck(None, _withheld(plan, current[1], now))

@@ -100,15 +100,13 @@ def approvals(
 
 
 def by_another(found: list[Approval], who: Mapping[str, str]) -> list[Approval]:
-    """Those that are another person's than who applies. Two of different keys are at least one
-    other person's, whoever applies."""
-    if len({each.principal for each in found}) > 1:
-        return found
-    me = {name for key in ("user", "actor") if (name := who.get(key))}
+    """Those that are another person's than who applies, by every name that is known of both."""
+    me = {name.casefold() for key in ("user", "actor") if (name := who.get(key))}
     return [
         each
         for each in found
-        if each.user not in me
-        and each.principal not in me
-        and each.principal.partition("@")[0] not in me
+        if me.isdisjoint(
+            name.casefold()
+            for name in (each.user, each.principal, each.principal.partition("@")[0])
+        )
     ]

@@ -67,7 +67,7 @@ def history(
 
 
 def _begun(entry: Entry, of: Mapping[str, Any]) -> RunTold:
-    who = of.get("who") or {}
+    who = _told(of.get("who"))
     return RunTold(
         run=entry.run,
         plan=entry.plan if entry.plan != "-" else "",
@@ -77,10 +77,10 @@ def _begun(entry: Entry, of: Mapping[str, Any]) -> RunTold:
         user=str(who.get("actor") or who.get("user") or ""),
         host=_text(of, "host"),
         ticket=_text(of, "ticket"),
-        approved_by=tuple(str(each.get("principal")) for each in of.get("approvals") or ()),
+        approved_by=tuple(_text(_told(each), "principal") for each in _list(of, "approvals")),
         commit=_text(of, "commit"),
         dirty=bool(of.get("dirty")),
-        lifted=tuple(map(str, of.get("lifted") or ())),
+        lifted=tuple(map(str, _list(of, "lifted"))),
         copied=0,
         deleted=0,
         failed=0,
@@ -113,7 +113,7 @@ def _happening(
 ) -> Happening | None:
     """What a line tells of a recording; None where it tells nothing, or of another one."""
     if entry.event in _OF_KEYS:
-        keys = tuple(key for key in map(str, of.get("keys") or ()) if about and about in key)
+        keys = tuple(key for key in map(str, _list(of, "keys")) if about and about in key)
         if not keys or len(about) < 8:
             return None
         return Happening(
@@ -124,7 +124,7 @@ def _happening(
     asset = _text(of, "asset")
     if about and about not in (asset, of.get("rule")) and not is_run:
         return None
-    record = of.get("record") or {}
+    record = _told(of.get("record"))
     checksum = next(
         (
             f"{kind} {record[kind]}"
@@ -133,7 +133,7 @@ def _happening(
         ),
         "",
     )
-    store = _text(record, "store") or _text(of, "store") or ", ".join(of.get("stores") or ())
+    store = _text(record, "store") or _text(of, "store") or ", ".join(map(str, _list(of, "stores")))
     key = record.get("key")
     size = record.get("object_size", of.get("bytes"))
     return Happening(
@@ -143,7 +143,7 @@ def _happening(
         store=store,
         run=entry.run,
         plan=_text(of, "plan") or entry.plan,
-        keys=(str(key),) if key else tuple(map(str, of.get("keys") or ())),
+        keys=(str(key),) if key else tuple(map(str, _list(of, "keys"))),
         bytes=size if isinstance(size, int) else None,
         rule=_text(of, "rule"),
         rule_at=_text(of, "rule_at") or _text(of, "at"),
@@ -154,12 +154,25 @@ def _happening(
         kept_until=_text(of, "kept_until"),
         kept_by=_text(of, "kept_by"),
         due=_text(of, "due"),
-        last_copy=of.get("last_copy"),
-        witnesses=tuple(f"{store}:{key}" for store, key, *_ in of.get("witnesses") or ()),
+        last_copy=last if isinstance(last := of.get("last_copy"), bool) else None,
+        witnesses=tuple(
+            ":".join(map(str, each[:2]))
+            for each in _list(of, "witnesses")
+            if isinstance(each, list)
+        ),
         recoverable=_text(of, "recoverable"),
         checksum=checksum,
         cause=_text(of, "cause"),
     )
+
+
+def _told(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(of: Mapping[str, Any], name: str) -> list[Any]:
+    value = of.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _count(of: Mapping[str, Any], name: str) -> int:

@@ -18,7 +18,7 @@ from retainer.apply.record import write_part
 from retainer.demo.standin import StandIn
 from retainer.errors import RetainerError, StoreFailed
 from retainer.model.catalog import CATALOG_PREFIX
-from retainer.ports import StoreWriter
+from retainer.ports import Deletion, StoreWriter
 from retainer.private import private_file
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -297,3 +297,69 @@ def test_a_plan_after_the_catalog_was_merged_is_the_same(
     assert compact(store, identity, {}, datetime.now(UTC), lambda: None) is not None
     assert len(parts(store)) == 1
     assert erased.plan("z.plan")["rows"] == before
+
+
+# ── what a hostile reader found ───────────────────────────────────────────────────────────────────
+
+
+def test_a_name_that_a_room_once_had_still_holds_what_was_recorded_there(
+    tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the entry of a deleted copy knew it, on a machine that has no facts of before."""
+    import shutil
+
+    project = make_project(tmp_path / "project", api, "local", "")
+    api.add_room({"id": ROOM, "name": "dr-jekyll"})
+    hold = {"id": "H", "why": "x", "match": {"room": "dr-jekyll"}, "in": "uploads"}
+    project.write(POLICY | {"holds": [hold]})
+    project.hosted(A, video(1))
+    project.plan()
+    project.apply()
+    store = project.writer("vault")
+    (known,) = (row for row in rows(store) if row["asset_id"] == A)
+    (seen,) = (seen for seen in store.list() if seen.key == known["key"])
+    store.delete(seen)
+    marker = {name: known[name] for name in ("store", "key", "version", "asset_id")}
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    write_part(
+        store, [marker | {"copied_at": at, "deleted": True}], datetime.now(UTC), known["store_id"]
+    )
+    api.add_room({"id": ROOM, "name": "mr-hyde"})
+    project.uploaded(B, video(2), age=timedelta(days=60))
+    project.write(POLICY | {"rules": POLICY["rules"][1:], "holds": [hold]})
+
+    def decided(name: str) -> list[str]:
+        (project.root / ".retainer" / "facts.duckdb").unlink(missing_ok=True)
+        shutil.rmtree(project.root / ".retainer" / "catalog", ignore_errors=True)
+        found = project.plan(name, expect=None)["rows"]
+        return [
+            row["decision"] for row in found if (row["asset_id"], row["store"]) == (B, "uploads")
+        ]
+
+    assert decided("x.plan") == ["keep"]
+    for _ in range(2):
+        monkeypatch.setattr(compacting, "MERGE_FROM", 1)
+        assert compact(store, known["store_id"], {}, datetime.now(UTC), lambda: None) is not None
+        assert decided("y.plan") == ["keep"]
+
+
+class Locked:
+    """A store in which what is there stays."""
+
+    def __init__(self, store: StoreWriter) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def delete(self, seen: Any) -> Deletion:
+        return Deletion.LOCKED
+
+
+def test_an_erasure_is_not_told_where_the_old_parts_stay(lab: Lab) -> None:
+    store: Any = Locked(lab.writer)
+    write_part(store, [entry(1)], NOW, "me")
+    write_part(store, [entry(1, NOW + timedelta(hours=1), deleted=True)], NOW, "me")
+    with pytest.raises(StoreFailed, match="stays"):
+        compact(store, "me", {f"{1:024x}": "DSR-1"}, NOW, lambda: None)
+    assert any(row["room"] for row in rows(lab.writer))

@@ -166,3 +166,35 @@ def test_a_record_that_was_changed_is_not_whole(told: Project) -> None:
 def test_an_empty_record_says_so(local: Project) -> None:
     assert "is empty" in local.run("audit", "verify").stdout
     assert "Nothing was deleted." in local.run("report").stdout
+
+
+ODD: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("start", {"who": "x"}),
+    ("start", {"approvals": [1], "lifted": 5}),
+    ("accepted", {"asset": A, "stores": [1]}),
+    ("deleted", {"asset": A, "store": "s", "rule": "r", "row": 1, "bytes": 1, "witnesses": [1]}),
+)
+
+
+@pytest.mark.parametrize(("event", "of"), ODD)
+def test_a_line_that_no_run_of_ours_writes_ends_no_answer(
+    tmp_path: Path, event: str, of: dict[str, Any]
+) -> None:
+    from datetime import UTC, datetime
+
+    from retainer.history import history
+    from retainer.journal.entry import Entry
+
+    entry = Entry(datetime.now(UTC), "run", "plan", event, of, "seal")
+    assert history([entry], "here").lines == 1
+
+
+def test_what_a_store_says_of_a_record_moves_no_cursor(told: Project) -> None:
+    shutil.rmtree(told.root / ".retainer" / "journal")
+    path = Path(told.stores["vault"].prefix) / "_retainer" / "record.json"
+    found = json.loads(path.read_text())
+    for anchor in found["journals"].values():
+        anchor["host"] = "\x1b]0;pwned\x07\x1b[2K\rvault: all is well"
+    path.write_text(json.dumps(found))
+    done = told.run("audit", "verify", "--stores", expect=1)
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout

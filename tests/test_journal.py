@@ -31,7 +31,7 @@ from retainer.journal.journal import (
 )
 from retainer.journal.ledger import Ledger, Marks, Rows, closing
 from retainer.journal.lock import DEAD_AFTER
-from retainer.journal.shared import SharedBackend
+from retainer.journal.shared import PieceTape, SharedBackend
 
 BACKENDS = ("folder", "local", "seaweedfs", "fake_gcs", "strict_gcs")
 
@@ -279,6 +279,97 @@ def test_a_piece_that_is_missing_is_no_record(shared: Callable[[str], SharedBack
         verify_journal(backend)
 
 
+def test_a_run_that_slept_cannot_write_behind_another_that_is_over(
+    shared: Callable[[str], SharedBackend],
+) -> None:
+    slow = journal(shared("a"), "slow")  # nothing is written yet
+    look = shared("b").store.look("_retainer/lock")
+    assert look is not None
+    shared("b").store.delete(look.seen)
+    written(shared("b"), "next", "two")
+    with pytest.raises(Locked):
+        slow.write("intent", act="delete", rows=[1], store="vault", acts=[])
+    slow.close()
+    assert told(shared("c")) == ["two", CLOSED]
+    verify_journal(shared("c"))
+
+
+def test_a_piece_that_lands_while_its_segment_is_closed_is_not_passed_over(
+    shared: Callable[[str], SharedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = journal(shared("a"), "r1")
+    dead.write("one")
+    tape = dead._tape
+    dead._hold.close()
+    backend, moment = shared("b"), journals.Ledger.written
+
+    def late(self: Ledger) -> Any:  # just before the summary is written
+        with monkeypatch.context() as patch:
+            patch.setattr(journals.Ledger, "written", moment)
+            if not struck:
+                struck.append(1)
+                line, _ = sealed(Entry(now(), "r1", "plan", "two", {}), dead.ledger().head)
+                assert isinstance(tape, PieceTape)
+                tape._backend._create("journal/00000001/00000002.jsonl", line)
+        return moment(self)
+
+    struck: list[int] = []
+    monkeypatch.setattr(journals.Ledger, "written", late)
+    with pytest.raises(Locked):
+        journal(backend, "r2")
+    monkeypatch.undo()
+    written(shared("c"), "r3", "three")
+    assert told(shared("d")) == ["one", "two", CLOSED, "three", CLOSED]
+    verify_journal(shared("d"))
+
+
+HINTS = (b'{"segment": 1e999, "pieces": 1}', b'{"segment": 7, "pieces": 2}')
+HINTS += (b'{"segment": 2, "pieces": 9}', b'{"segment": 7, "pieces": 0}')
+HINTS += (b'{"segment": 99999999, "pieces": 0}',)
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_a_hint_that_is_wrong_is_passed_over(
+    shared: Callable[[str], SharedBackend], hint: bytes
+) -> None:
+    written(shared("a"), "r1", "one")
+    written(shared("a"), "r2", "two")
+    backend = shared("b")
+    look = backend.store.look("journal/latest.json")
+    assert look is not None
+    backend.store.replace(look.seen, hint)
+    assert (backend.newest(), read_ledger(backend).lines) == (2, 4)
+
+
+def test_a_freeze_counts_whatever_else_lies_beside_it(
+    shared: Callable[[str], SharedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retainer.journal.freeze import end_freeze, freeze, freeze_in
+
+    backend = shared("a")
+    backend._create("freezes/z", b'{"event": "end", "reason": "x"}\n')
+    freeze(backend, "INC-1", None, now(), {})
+    assert freeze_in(shared("b"), now()) is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedBackend, "_whole", lambda *_: None)
+        assert freeze_in(backend, now()) is not None, "listed, and not to be had"
+    end_freeze(backend, "over", now(), {})
+    assert freeze_in(shared("b"), now()) is None
+
+
+def test_a_lock_that_was_lost_once_can_be_taken_again(
+    shared: Callable[[str], SharedBackend],
+) -> None:
+    backend = shared("a")
+    first = journal(backend, "r1")
+    backend._lost.set()
+    with pytest.raises(Locked):
+        first.write("one")
+    first.close()
+    written(backend, "r2", "two")
+    assert told(backend) == ["two", CLOSED]
+
+
 # ── in a folder ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -333,7 +424,9 @@ def test_a_forged_summary_is_found_by_reading_everything(tmp_path: Path, change:
     before = json.loads(lines[-1])["hash"]
     of = json.loads(last)["of"]
     empty: dict[str, Any] = {"lines": 0, "lately": [], "plans": {}}
-    of = Ledger(lines=1).written() if change == "all" else of | {change: empty[change]}
+    of = (Ledger(lines=1).written() if change == "all" else of | {change: empty[change]}) | {
+        "as_of": of["as_of"]
+    }
     forged, _ = sealed(Entry(now(), "run", "-", CLOSED, of), before)
     path.write_bytes(b"".join(lines) + forged)
     with pytest.raises(RetainerError, match="is not what the lines before it come to"):
@@ -500,7 +593,7 @@ def test_a_ledger_that_was_closed_on_the_way_answers_as_one_that_was_not(
     moment = datetime(2026, 11, 29, tzinfo=UTC) + timedelta(
         minutes=timed[min(at, len(timed)) - 1][3] if timed and at else 0
     )
-    summary = closing(first, "run", moment)
+    summary = closing(first, "run", moment, moment)
     through_json = json.loads(json.dumps(summary.particulars))
     again = Ledger.read(replace(summary, particulars=through_json, seal="s"))
     again.lines, again.head = again.lines - 1, first.head  # the summary is a line of its own
@@ -535,7 +628,108 @@ def test_nothing_of_a_plan_is_remembered_once_it_has_expired() -> None:
             ("copied", {"row": 1, "asset": "a", "record": {"key": "k"}}, "p", 1),
         ],
     )
-    closing(ledger, "run", datetime(2026, 11, 29, 4, tzinfo=UTC))
+    ledger.forget(datetime(2026, 11, 29, 4, tzinfo=UTC))
     assert ledger.done("p").uncatalogued
-    closing(ledger, "run", datetime(2026, 11, 29, 6, tzinfo=UTC))
+    ledger.forget(datetime(2026, 11, 29, 6, tzinfo=UTC))
     assert ledger.plans == {}
+
+
+# ── what a hostile reader found ───────────────────────────────────────────────────────────────────
+
+
+def test_an_interrupt_between_the_disk_and_the_ledger_ends_the_run_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = FolderBackend(tmp_path)
+    opened = journal(backend)
+    opened.write("one")
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "add", struck)
+        opened.write("deleted", row=1, asset="x", store="vault", rule="r", bytes=7, keys=["k"])
+    with pytest.raises(RetainerError, match="interrupted"):
+        opened.write("three")
+    opened.close()
+    written(backend, "r2", "four")
+    assert read_ledger(backend).recent_deletes(now()) == {("vault", "r"): (1, 7)}
+    verify_journal(backend)
+
+
+def test_another_zlib_makes_no_record_a_forged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retainer.journal import ledger as ledgers
+
+    backend = FolderBackend(tmp_path)
+    opened = journal(backend)
+    for row in range(50):
+        opened.write("copied", row=row, asset="a", record={"key": "k", "version": str(row)})
+        opened.write("catalogued", store="vault", rows=[row])
+    opened.close()
+    compress = ledgers.zlib.compress
+    monkeypatch.setattr(ledgers.zlib, "compress", lambda content, _: compress(content, 0))
+    verify_journal(backend)
+
+
+def test_a_summary_that_could_not_be_written_forgets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = [datetime(2026, 11, 29, tzinfo=UTC)]
+    backend = FolderBackend(tmp_path)
+    opened = Journal(backend, "run", "p", lambda: moment[0])
+    opened.write("start", tool="1", expires="2026-11-29T01:00:00Z")
+    opened.write("copied", row=1, asset="a", record={"key": "k"})
+    moment[0] += timedelta(hours=2)
+    monkeypatch.setattr(journals, "SEGMENT_LINES", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_close", lambda *_: (_ for _ in ()).throw(StoreFailed("503")))
+        opened.write("three")
+    opened.write("four")
+    opened.close()
+    verify_journal(backend)
+
+
+def test_a_clock_that_is_ahead_forgets_nothing_of_the_day(tmp_path: Path) -> None:
+    moment = [datetime(2026, 11, 29, tzinfo=UTC)]
+    backend = FolderBackend(tmp_path)
+
+    def run(name: str, *events: tuple[str, dict[str, Any]]) -> None:
+        opened = Journal(backend, name, "p", lambda: moment[0])
+        for event, of in events:
+            opened.write(event, **of)
+        opened.close()
+
+    delete = {"row": 1, "asset": "x", "store": "vault", "rule": "r", "bytes": 7, "keys": []}
+    expires = {"tool": "1", "expires": "2026-11-30T00:00:00Z"}
+    run("r1", ("start", expires), ("deleted", delete), ("end", {"finished": True}))
+    moment[0] += timedelta(days=4)
+    run("r2", ("start", {"tool": "1", "what": "verify"}))
+    moment[0] -= timedelta(days=4)
+    ledger = read_ledger(backend)
+    assert ledger.recent_deletes(moment[0] + timedelta(hours=1)) == {("vault", "r"): (1, 7)}
+    assert ledger.done("p").finished
+    verify_journal(backend)
+
+
+def test_a_row_whose_parts_went_on_two_days_counts_on_both() -> None:
+    delete = {"row": 1, "asset": "x", "store": "vault", "rule": "r", "bytes": 7, "keys": []}
+    start = datetime(2026, 11, 29, tzinfo=UTC)
+    lines = [
+        ("deleted", delete | {"partial": True}, "p", 0),
+        ("deleted", delete, "p", 24 * 60 + 30),
+    ]
+    ledger = folded(Ledger(), lines)
+    assert ledger.recent_deletes(start + timedelta(hours=25)) == {("vault", "r"): (1, 7)}
+
+
+def test_many_uploads_that_are_open_make_no_copy_slow() -> None:
+    ledger = Ledger()
+    for row in range(3):
+        of = {"row": row, "store": "vault", "key": "k", "upload": f"u{row}"}
+        ledger.add(Entry(now(), "run", "p", "upload", of, "s"))
+    ledger = Ledger.read(replace(closing(ledger, "run", now(), now()), seal="s"))
+    ledger.add(Entry(now(), "run", "p", "copied", {"row": 1, "record": {}}, "t"))
+    assert [each.upload for each in ledger.left_over()] == ["u0", "u2"]

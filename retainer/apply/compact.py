@@ -20,7 +20,7 @@ from retainer.errors import StoreFailed
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, is_part, is_whole
 from retainer.model.setting import OWN_PREFIX
 from retainer.model.tables import create
-from retainer.ports import Seen, StoreWriter
+from retainer.ports import Deletion, Seen, StoreWriter
 from retainer.private import private_file
 
 MERGE_FROM = 100
@@ -56,6 +56,14 @@ def compact(
     found = list(store.list(CATALOG_PREFIX))
     if len(found) < MERGE_FROM and not erased:
         return None
+    for seen in found:
+        check()
+        look = store.look(seen.key)
+        if look is not None and look.seen.locked_until is not None:
+            raise StoreFailed(
+                f"{store.name}:{seen.key} is locked: the parts of the catalog stay as they are",
+                hint="let what lies under _retainer/ be free of default retention",
+            )
     files = [_read(store, seen, check) for seen in found]
     connection = connect()
     try:
@@ -71,21 +79,23 @@ def compact(
                     f"({', '.join(sorted(more))}): it is left as it is"
                 )
             connection.execute(f"INSERT INTO entries BY NAME FROM {parts}")
+        connection.execute("CREATE TABLE before AS FROM entries")
         gone = _erase(connection, identity, erased)
         if len(found) < MERGE_FROM and not gone:
             return None
         connection.execute(_MERGED, {"identity": identity, "fresh": now - MARKERS_FOR})
+        connection.execute(_NAMES, {"identity": identity, "now": now.replace(tzinfo=None)})
         count = int(only_row(connection, "SELECT count(*) FROM merged")[0])
         made: list[str] = []
         for start in range(0, count, ROWS):
             check()
             some = f"FROM merged ORDER BY key, copied_at LIMIT {ROWS} OFFSET {start}"
             key = put_part(store, connection, some, now)
-            look = store.whole(key, _MOST)
-            if look is None or not is_whole(key.removeprefix(CATALOG_PREFIX), look[1]):
+            back = store.whole(key, _MOST)
+            if back is None or not is_whole(key.removeprefix(CATALOG_PREFIX), back[1]):
                 raise StoreFailed(f"{store.name}:{key} was written, and cannot be read back")
             made.append(key)
-    except duckdb.Error as error:
+    except (OSError, duckdb.Error) as error:
         reason = str(error).splitlines()[0]
         raise StoreFailed(f"the catalog of {store.name} cannot be merged: {reason}") from None
     finally:
@@ -94,8 +104,10 @@ def compact(
             file.unlink(missing_ok=True)
     for seen in found:
         check()
-        if seen.key not in made:
-            store.delete(seen)
+        if seen.key in made:
+            continue
+        if store.delete(seen) not in (Deletion.DELETED, Deletion.GONE):
+            raise StoreFailed(f"{store.name}:{seen.key} stays: it was changed, or is locked")
     return Compacted(len(found), tuple(made), tuple(sorted(gone)))
 
 
@@ -111,6 +123,37 @@ _MERGED = f"""
     ) WHERE place = 1 AND NOT (others = 1 AND deleted IS TRUE AND copied_at < $fresh
         AND NOT starts_with(key, '{OWN_PREFIX}'))
 """
+
+
+_NAMES = f"""
+    INSERT INTO merged BY NAME
+    SELECT '{OWN_PREFIX}names/' || room_id || '/' || md5(what || name) AS key, '-' AS version,
+        '-' AS asset_id, true AS deleted, $now AS copied_at, $identity AS store_id,
+        any_value(store) AS store, room_id,
+        CASE WHEN what = 'room' THEN name END AS room,
+        CASE WHEN what = 'template' THEN name END AS template
+    FROM (
+        SELECT store, room_id, what, name FROM (
+            SELECT asset_id, store, room_id, 'room' AS what,
+                unnest(coalesce(rooms, [room])) AS name
+            FROM before WHERE {_OWN}
+            UNION ALL
+            SELECT asset_id, store, room_id, 'template', unnest(coalesce(templates, [template]))
+            FROM before WHERE {_OWN}
+        ) WHERE room_id IS NOT NULL AND name IS NOT NULL AND (asset_id NOT IN (FROM erasing)
+            OR room_id IN (SELECT room_id FROM merged
+                WHERE room_id IS NOT NULL AND deleted IS NOT TRUE))
+    ) AS known
+    ANTI JOIN (
+        SELECT room_id, 'room' AS what, unnest(coalesce(rooms, [room])) AS name FROM merged
+        UNION ALL
+        SELECT room_id, 'template', unnest(coalesce(templates, [template])) FROM merged
+    ) AS still USING (room_id, what, name)
+    GROUP BY room_id, what, name
+"""
+"""A name that a room or its template once had, and that no entry bears any more: a hold by it still
+covers what else was recorded in that room. It stands by itself, and names no recording. A room of
+which only erased recordings were copied keeps no name."""
 
 
 def _read(store: StoreWriter, seen: Seen, check: Callable[[], None]) -> Path:
@@ -133,8 +176,6 @@ def _erase(
 ) -> set[str]:
     """Leave one entry of each erased recording of which nothing is there any more: its id, size and
     checksum. Gives their ids; another copy of it here is waited for."""
-    if not erased:
-        return set()
     connection.execute(
         f"""
         CREATE TABLE erasing AS SELECT asset_id FROM (

@@ -42,6 +42,7 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
     from retainer.journal.anchors import lost_record
     from retainer.journal.journal import goes_through, read_ledger, verify_journal
     from retainer.model.moment import write_moment
+    from retainer.model.printable import printable
     from retainer.own import anchors_in
     from retainer.views.units import many
 
@@ -69,7 +70,7 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
         except RetainerError as error:
             said = error.message
         wrong += said is not None
-        click.echo(f"{store.name}: {said or 'what it remembers is in the record'}")
+        click.echo(printable(f"{store.name}: {said or 'what it remembers is in the record'}"))
     if wrong:
         raise Exit(1)
 

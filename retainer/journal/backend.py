@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,10 @@ class Tape(Protocol):
     def left_behind(self) -> bytes:
         """Lines of ours that an earlier `append` told to be lost, and that came through after all;
         each is given once. They stand before what is appended next."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time to go on in another segment, whatever it holds."""
 
     def close(self) -> None: ...
 
@@ -66,8 +71,13 @@ class Backend(Reading, Protocol):
         """Give it one, which it does not have yet."""
 
     def open(self, number: int) -> Tape:
-        """The end of a segment, which begins with it where it is new; what a kill cut off there is
-        gone. Raises Locked where another run has begun it."""
+        """The end of a segment as far as it was read, which begins with it where it was not; what
+        a kill cut off there is gone. Where another run has written more, `append` raises
+        Locked."""
+
+    def moment(self, now: datetime) -> datetime:
+        """What time it is for the state: this machine's `now`, and no later than its server
+        says."""
 
     def finished(self, number: int) -> None:
         """A segment was closed: what helps to find it again."""

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -116,6 +117,9 @@ class FolderBackend:
         except OSError as error:
             raise _unwritable(path, error) from None
         return FileTape(stream, path)
+
+    def moment(self, now: datetime) -> datetime:
+        return now
 
     def finished(self, number: int) -> None:
         """The old journal becomes the segment that it is: an older retainer finds none, and deletes
@@ -251,6 +255,10 @@ class FileTape:
 
     def left_behind(self) -> bytes:
         return b""
+
+    @property
+    def is_long(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._stream.close()

@@ -14,15 +14,20 @@ from retainer.errors import RetainerError
 from retainer.journal.backend import Backend, Reading, Tape
 from retainer.journal.entry import CLOSED, START, Entry, entries_of, opened, sealed
 from retainer.journal.ledger import Ledger, closing
+from retainer.model.moment import read_moment
 
-SEGMENT_LINES, SEGMENT_APPENDS = 50_000, 1_000
-"""A long run goes on in another segment after so many lines or writes, so that what is open stays
-short."""
+SEGMENT_LINES = 50_000
+"""A long run goes on in another segment after so many lines, so that what is open stays short."""
 
 
-def _whole(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Without a last one that a kill cut off: what it announced was not begun."""
-    return (line for line in lines if line.endswith(b"\n"))
+def _whole(lines: Iterator[bytes], cut: list[int] | None = None) -> Iterator[bytes]:
+    """Without a last one that a kill cut off: what it announced was not begun. `cut`: takes how
+    long that is."""
+    for line in lines:
+        if line.endswith(b"\n"):
+            yield line
+        elif cut is not None:
+            cut.append(len(line))
 
 
 def _summary(backend: Reading, number: int) -> Entry | None:
@@ -43,25 +48,27 @@ def read_ledger(backend: Reading) -> Ledger:
     return _read(backend)[0]
 
 
-def _read(backend: Reading) -> tuple[Ledger, int | None, bool]:
-    """The ledger, the number of the newest segment, and whether that is closed."""
+def _read(backend: Reading) -> tuple[Ledger, int | None, bool, int]:
+    """The ledger, the number of the newest segment, whether that is closed, and how many bytes of
+    its last line a kill has left."""
     newest = backend.newest()
     if newest is None:
-        return Ledger(), None, True
+        return Ledger(), None, True, 0
     number, summary = newest, _summary(backend, newest)
     while summary is None and number > 0:
         number -= 1
         summary = _summary(backend, number)
     ledger = Ledger.read(summary) if summary else Ledger()
+    cut: list[int] = []
     for each in range(number + 1 if summary else number, newest + 1):
         for entry in entries_of(
-            _whole(backend.lines(each)),
+            _whole(backend.lines(each), cut),
             f"{backend.where}, segment {each}",
             previous=ledger.head,
             first=ledger.lines + 1,
         ):
             ledger.add(entry)
-    return ledger, newest, summary is not None and number == newest
+    return ledger, newest, summary is not None and number == newest, sum(cut)
 
 
 def read_journal(backend: Reading) -> Iterator[Entry]:
@@ -117,8 +124,7 @@ def verify_journal(backend: Reading) -> Verdict:
         runs.add(entry.run)
         if entry.event == CLOSED:
             segments += 1
-            ledger.forget(entry.at)
-            if ledger.written() != entry.particulars:
+            if not _comes_to(ledger, entry):
                 raise RetainerError(
                     f"the summary in line {number:,} of the journal is not what the lines before "
                     f"it come to ({entry.at:%Y-%m-%d %H:%M}, run {entry.run})",
@@ -129,6 +135,17 @@ def verify_journal(backend: Reading) -> Verdict:
         else:
             ledger.add(entry)
     return Verdict(number, segments, len(runs), first, last)
+
+
+def _comes_to(ledger: Ledger, summary: Entry) -> bool:
+    """Whether a summary is what the lines before it come to, as of the moment that it names."""
+    as_of = read_moment(str(summary.particulars.get("as_of")))
+    if as_of is None:
+        return False
+    mine = closing(ledger, summary.run, summary.at, as_of)
+    told, own = Ledger.read(summary), Ledger.read(mine)  # compressed bytes differ between zlibs
+    same_keys = summary.particulars.keys() == mine.particulars.keys()
+    return same_keys and told.written() == own.written()
 
 
 @dataclass
@@ -166,9 +183,11 @@ class Journal:
             raise
 
     def _begin(self) -> None:
-        self._ledger, newest, is_closed = _read(self.backend)
+        self._ledger, newest, is_closed, cut = _read(self.backend)
+        self._since = self._ledger.last
         self._number = (newest or 0) + 1
-        self._lines = self._appended = 0
+        self._lines = self._bytes = self._summary_bytes = 0
+        self._is_broken = False
         self.state = self.backend.identity() or self._named()
         if newest is None:
             return
@@ -176,7 +195,6 @@ class Journal:
             self.backend.finished(newest)
             return
         # A run that died left its segment open.
-        cut = sum(len(line) for line in self.backend.lines(newest) if not line.endswith(b"\n"))
         tape = self.backend.open(newest)
         try:
             self._close(tape, newest)
@@ -245,6 +263,10 @@ class Journal:
                 raise
 
     def _append(self, tape: Tape, waiting: Sequence[_Waiting]) -> None:
+        if self._is_broken:
+            raise RetainerError(
+                "the journal was interrupted in the middle of a line", hint="run it again"
+            )
         while True:
             lines: list[bytes] = []
             added: list[Entry] = []
@@ -258,9 +280,14 @@ class Journal:
                     lines.append(line)
                     added.append(replace(entry, seal=seal))
                 points.append((number, seal))
+            content = b"".join(lines)
+            # Whatever interrupts it until its lines are folded, the next run reads them and goes
+            # on; this one writes nothing more.
+            self._is_broken = True
             try:
-                tape.append(b"".join(lines))
+                tape.append(content)
             except RetainerError:
+                self._is_broken = False
                 if late := tape.left_behind():
                     self._take_up(late)
                     continue
@@ -268,16 +295,18 @@ class Journal:
             break
         for entry in added:
             self._ledger.add(entry)
+        self._is_broken = False
         for each, point in zip(waiting, points, strict=True):
             each.point = point
         self._lines += len(added)
-        self._appended += 1
-        if self._lines >= SEGMENT_LINES or self._appended >= SEGMENT_APPENDS:
+        self._bytes += len(content)
+        is_long = self._lines >= SEGMENT_LINES or tape.is_long
+        if is_long and self._bytes >= self._summary_bytes:
             with suppress(RetainerError):  # it goes on in this one, and is closed later
                 self._close(tape, self._number)
                 tape.close()
                 self._tape, self._number = None, self._number + 1
-                self._lines = self._appended = 0
+                self._lines = self._bytes = 0
 
     def _take_up(self, content: bytes) -> None:
         """Lines of this run that were told to be lost, and are there."""
@@ -290,9 +319,13 @@ class Journal:
             self._ledger.add(entry)
 
     def _close(self, tape: Tape, number: int) -> None:
-        summary = closing(self._ledger, self.run, self._clock().replace(microsecond=0))
+        now = self._clock().replace(microsecond=0)
+        # A clock that is ahead must not make it forget what others still count.
+        as_of = self.backend.moment(min(now, self._since or now))
+        summary = closing(self._ledger, self.run, now, as_of)
         line, seal = sealed(summary, self._ledger.head)
         tape.append(line)
+        self._summary_bytes = len(line)
         self._ledger = Ledger.read(replace(summary, seal=seal))
         self.backend.finished(number)
 
@@ -301,6 +334,7 @@ class Journal:
         with self._flushing, self._hold:
             if self._tape is not None:
                 with suppress(RetainerError):
-                    self._close(self._tape, self._number)
+                    if not self._is_broken:
+                        self._close(self._tape, self._number)
                 self._tape.close()
                 self._tape = None

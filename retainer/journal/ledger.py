@@ -145,8 +145,8 @@ class Done:
     copied: Marks = field(default_factory=Marks)
     catalogued: Rows = field(default_factory=Rows)
     deleted: Rows = field(default_factory=Rows)
-    counted: Rows = field(default_factory=Rows)
-    """Rows of which something was deleted, be it not all."""
+    partly: dict[int, str] = field(default_factory=dict)
+    """Rows of which something was deleted, and not all yet: when the last of it was."""
     uncatalogued: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def is_as_made(self, row: int, key: str, size: int, version: str) -> bool:
@@ -165,7 +165,7 @@ class Done:
             self.copied.copy(),
             self.catalogued.copy(),
             self.deleted.copy(),
-            self.counted.copy(),
+            dict(self.partly),
             dict(self.uncatalogued),
         )
 
@@ -176,7 +176,7 @@ class Done:
             "copied": self.copied.written(),
             "catalogued": self.catalogued.written(),
             "deleted": self.deleted.written(),
-            "counted": self.counted.written(),
+            "partly": [[row, at] for row, at in sorted(self.partly.items())],
             "uncatalogued": [[row, record] for row, record in sorted(self.uncatalogued.items())],
         }
 
@@ -188,7 +188,7 @@ class Done:
             Marks.read(of["copied"]),
             Rows(_unpacked(of["catalogued"])),
             Rows(_unpacked(of["deleted"])),
-            Rows(_unpacked(of["counted"])),
+            {int(row): str(at) for row, at in of["partly"]},
             {int(row): dict(record) for row, record in of["uncatalogued"]},
         )
 
@@ -284,12 +284,21 @@ class Ledger:
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
+    last: datetime | None = None
+    """When the last line was written."""
+    _uploads_of: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    """The writes of a run and row, as in `uploads`."""
+
+    def __post_init__(self) -> None:
+        for name, (_, _, run, row) in self.uploads.items():
+            self._uploads_of.setdefault((run, row), []).append(name)
+
     # ── folding ─────────────────────────────────────────────────────────────────────────────────
 
     def add(self, entry: Entry) -> None:
         """One more line. Raises RetainerError for an announcement that cannot be read."""
         self.lines += 1
-        self.head = entry.seal
+        self.head, self.last = entry.seal, entry.at
         of = entry.particulars
         plan = of.get("plan", entry.plan)
         match entry.event:
@@ -324,6 +333,7 @@ class Ledger:
                     told.pop(key, None)
             case "upload":
                 self.uploads[of["upload"]] = (of["store"], of["key"], entry.run, of["row"])
+                self._uploads_of.setdefault((entry.run, of["row"]), []).append(of["upload"])
             case "abandoned":
                 self.uploads.pop(of["upload"], None)
             case "conditions":
@@ -349,11 +359,15 @@ class Ledger:
         self.intents.pop((plan, of["row"]), None)
         done = self._of(plan)
         done.until = done.until or entry.at + WITHOUT_END
-        if not of.get("partial"):
-            done.deleted.add(of["row"])
+        row, known = of["row"], _counts_still(done, of["row"], entry.at)
+        if of.get("partial"):
+            done.partly[row] = write_moment(entry.at)
+        else:
+            done.partly.pop(row, None)
+            done.deleted.add(row)
         bucket = (plan, of["store"], of["rule"], write_moment(entry.at)[:15])
         lately = self.lately.setdefault(bucket, [0, 0, ""])
-        lately[0] += done.counted.add(of["row"])
+        lately[0] += not known
         lately[1] += of["bytes"]
         lately[2] = write_moment(entry.at)
         if of.get("asked_by") == "erasure":
@@ -372,10 +386,8 @@ class Ledger:
         )
         done.copied.set(of["row"], mark)
         self.gone.pop(str(of.get("asset", "")), None)
-        for upload in [
-            name for name, told in self.uploads.items() if told[2:] == (entry.run, of["row"])
-        ]:
-            del self.uploads[upload]
+        for upload in self._uploads_of.pop((entry.run, of["row"]), ()):
+            self.uploads.pop(upload, None)
 
     def _catalogued(self, plan: str, of: Mapping[str, Any]) -> None:
         done = self._of(plan)
@@ -452,7 +464,9 @@ class Ledger:
                 add(store, rule, count, size)
         for each in self.open_intents():
             if each.plan != but and each.at > since:
-                known = each.plan in self.plans and each.row in self.plans[each.plan].counted
+                known = each.plan in self.plans and _counts_still(
+                    self.plans[each.plan], each.row, now
+                )
                 add(each.store, each.rule, not known, each.bytes)
         return found
 
@@ -565,6 +579,7 @@ class Ledger:
             return Ledger(
                 lines=of["lines"] + 1,
                 head=entry.seal,
+                last=entry.at,
                 plans={str(plan): Done.read(done) for plan, done in of["plans"].items()},
                 intents={(each.plan, each.row): each for each in map(Intended.read, of["intents"])},
                 lately={
@@ -628,10 +643,19 @@ def _later(at: str, than: datetime) -> bool:
     return moment is None or moment > than
 
 
-def closing(ledger: Ledger, run: str, now: datetime) -> Entry:
-    """The line that closes a segment. The ledger forgets what it can do without."""
-    ledger.forget(now)
-    return Entry(now, run, "-", CLOSED, ledger.written())
+def closing(ledger: Ledger, run: str, now: datetime, as_of: datetime) -> Entry:
+    """The line that closes a segment, without what nobody can need any more at `as_of`."""
+    short = Ledger.read(Entry(now, run, "-", CLOSED, ledger.written()))
+    short.lines = ledger.lines
+    short.forget(as_of)
+    return Entry(now, run, "-", CLOSED, short.written() | {"as_of": write_moment(as_of)})
+
+
+def _counts_still(done: Done, row: int, now: datetime) -> bool:
+    """Whether a row counts already among the deletes of the day: it is gone, or a part of it went
+    within the day."""
+    at = read_moment(done.partly.get(row, ""))
+    return row in done.deleted or (at is not None and at > now - DAY)
 
 
 def _intended(entry: Entry) -> list[Intended]:

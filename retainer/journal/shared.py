@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
-from retainer.journal.entry import opened
+from retainer.journal.entry import CLOSED, opened
 from retainer.journal.folder import FolderBackend
 from retainer.journal.lock import Heart, StoreLock, owner
 from retainer.ports import Look, StoreReader, StoreWriter
@@ -23,10 +24,14 @@ from retainer.ports import Look, StoreReader, StoreWriter
 _MOST = 256 << 20
 """An object of a segment is at most so long."""
 _SMALL = 1 << 20
+_LARGEST = 10**8
+"""A number of a segment or a piece is smaller."""
 _LATEST = "journal/latest.json"
 _ID = "journal/id"
 _JSON = "application/json"
 _AT_ONCE = 16
+_LONG = 1_000
+"""A segment of so many pieces takes long to read."""
 
 
 def _key(number: int, piece: int) -> str:
@@ -40,6 +45,8 @@ class SharedReading:
     folder: Path
     url: str
     store: StoreReader
+    _read: dict[int, int] = field(default_factory=dict, kw_only=True)
+    """So many pieces of a segment were read: what comes behind them is another run's."""
 
     @property
     def where(self) -> str:
@@ -63,15 +70,19 @@ class SharedReading:
 
     def _hint(self) -> tuple[Look | None, int, int]:
         """The object that says which segment was closed last, its number, and of how many pieces it
-        is; zeros where nothing usable is there."""
+        is; zeros where that is not so."""
         found = self.store.whole(_LATEST, _SMALL)
         if found is None:
             return None, 0, 0
         try:
             told: Any = json.loads(found[1])
-            return found[0], max(0, int(told["segment"])), max(0, int(told["pieces"]))
-        except (ValueError, KeyError, TypeError, RecursionError):
+            number, pieces = int(told["segment"]), int(told["pieces"])
+            last = self._whole(_key(number, pieces), _MOST) if 0 < number < _LARGEST else None
+            line = (last or b"").rstrip(b"\n").rpartition(b"\n")[2]
+            is_closed = 0 < pieces < _LARGEST and opened(line)[0].event == CLOSED
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return found[0], 0, 0
+        return found[0], *((number, pieces) if is_closed else (0, 0))
 
     def newest(self) -> int | None:
         _, number, _ = self._hint()
@@ -116,7 +127,7 @@ class SharedReading:
         return content
 
     def lines(self, number: int) -> Iterator[bytes]:
-        count = self._pieces(number)
+        count = self._read[number] = self._pieces(number)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for start in range(1, count + 1, 4 * _AT_ONCE):
                 pieces = range(start, min(start + 4 * _AT_ONCE, count + 1))
@@ -124,11 +135,11 @@ class SharedReading:
                     yield from content.splitlines(keepends=True)
 
     def _freezes(self) -> list[str]:
-        return sorted(seen.key for seen in self.store.list("freezes/"))
+        return sorted(seen.key for seen in self.store.list("freezes/") if _NUMBERED(seen.key))
 
     def last_freeze(self) -> bytes | None:
         names = self._freezes()
-        return self._whole(names[-1]) if names else None
+        return (self._whole(names[-1]) or b"") if names else None
 
     def archived(self, name: str) -> bytes | None:
         return self._whole(name, _MOST)
@@ -146,6 +157,12 @@ class SharedBackend(SharedReading):
     _told: dict[int, int] = field(default_factory=dict)
     """Pieces of the segments that this run has written."""
     _lost: threading.Event = field(default_factory=threading.Event)
+    _lock: StoreLock | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other run can have the state."""
+        return not self._lost.is_set() and (self._lock is None or self._lock.holds)
 
     def name(self, identity: str) -> None:
         self._create(_ID, f"{identity}\n".encode(), "text/plain")
@@ -154,7 +171,14 @@ class SharedBackend(SharedReading):
         self.store.create(key, iter([content]), len(content), {}, kind)
 
     def open(self, number: int) -> PieceTape:
-        return PieceTape(self, number, self._pieces(number))
+        """Behind what was read of it: a piece that nobody here has read is another run's, and takes
+        the name away."""
+        return PieceTape(self, number, self._told.get(number, self._read.get(number, 0)))
+
+    def moment(self, now: datetime) -> datetime:
+        with suppress(RetainerError):
+            return min(now, self.store.server_time().replace(microsecond=0))
+        return now
 
     def finished(self, number: int) -> None:
         with suppress(RetainerError):  # a hint: the next command goes on from an older one
@@ -169,9 +193,12 @@ class SharedBackend(SharedReading):
     @contextmanager
     def alone(self, run: str) -> Iterator[str]:
         with FolderBackend(self.folder).alone(run) as place:
-            self._run = run
+            self._run, self._lost = run, threading.Event()
+            self._read.clear()
+            self._told.clear()
             lock = StoreLock(self.store, owner(run, "-", self.url, place))
-            with Heart(lambda _: self._lost.set()) as heart:
+            lost = self._lost
+            with Heart(lambda _: lost.set()) as heart:
                 lock.take()
                 try:
                     if not lock.holds:
@@ -182,13 +209,15 @@ class SharedBackend(SharedReading):
                             "says which hold",
                         )
                     heart.beat_for(lock)
+                    self._lock = lock
                     yield place
                 finally:
+                    self._lock = None
                     lock.give_back()
 
     def add_freeze(self, line: bytes) -> None:
         for _ in range(3):
-            last = ([0] + [int(name[-13:-5]) for name in self._freezes() if _NUMBERED(name)])[-1]
+            last = ([0] + [int(name[-13:-5]) for name in self._freezes()])[-1]
             with suppress(KeyTaken):  # somebody else said something at this moment
                 self._create(f"freezes/{last + 1:08}.json", line)
                 return
@@ -214,7 +243,7 @@ class PieceTape:
         self._late = b""
 
     def append(self, content: bytes) -> None:
-        if self._backend._lost.is_set():
+        if not self._backend.is_held:
             raise Locked(f"the lock of the state in {self._backend.url} was lost", hint=_AGAIN)
         key = _key(self._number, self._pieces + 1)
         try:
@@ -258,6 +287,10 @@ class PieceTape:
     def left_behind(self) -> bytes:
         late, self._late = self._late, b""
         return late
+
+    @property
+    def is_long(self) -> bool:
+        return self._pieces >= _LONG
 
     def close(self) -> None:
         """Every piece is whole already."""
