@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -23,9 +24,15 @@ _NO_STORES = ", ".join(map(literal, RESERVED_STORES))
 
 
 def standing(
-    facts: Path, settings: Settings, policies: Policies, now: datetime, gone: Mapping[str, str]
+    facts: Path,
+    settings: Settings,
+    policies: Policies,
+    now: datetime,
+    gone: Mapping[str, str],
+    forgotten: Mapping[str, int],
 ) -> Standing:
-    """`gone`: what the journal has seen end in 404 or 410. A hold that was released is left out.
+    """`gone`: what the journal has seen end in 404 or 410; `forgotten`: of how many recordings the
+    catalogs tell no more, by the erasure. A hold that was released is left out.
     Raises RetainerError for facts that cannot be read."""
     connection = open_facts(facts, settings, gone)
     try:
@@ -50,7 +57,10 @@ def standing(
                     if isinstance(each, Hold)
                 ),
                 tuple(
-                    _erasure(connection, n, each, settings.timezone)
+                    replace(
+                        _erasure(connection, n, each, settings.timezone),
+                        forgotten=forgotten.get(each.id, 0),
+                    )
                     for n, each in numbered
                     if isinstance(each, Erasure)
                 ),

@@ -226,8 +226,14 @@ def test_an_erasure_reaches_the_catalog_and_the_caches(erased: Project) -> None:
     (compacted,) = (each["of"] for each in erased.journal() if each["event"] == "compacted")
     assert compacted["erased"] == {A: "DSR-1"}
     assert json.loads(erased.run("verify", "vault", "--format", "json").stdout)["missing"] == []
-    history = erased.run("history", A).stdout
-    assert "deleted from vault for DSR-1" in history
+    assert "deleted from vault for DSR-1" in erased.run("history", A).stdout
+    erased.api._rows["recording-assets"].pop(A)  # 100ms has dropped it
+    erased.api._listings.clear()
+    erased.plan("g.plan")
+    (request,) = json.loads(erased.run("erasure", "list", "--format", "json").stdout)["erasures"]
+    assert (request["state"], request["recordings"], request["forgotten"]) == ("done", 0, 1)
+    assert "the catalogs tell no more of them" in erased.run("erasure", "list").stdout
+    assert "is whole" in erased.run("audit", "verify").stdout
 
 
 def test_an_erasure_that_a_kill_cut_short_reaches_the_catalog_with_the_next_run(

@@ -17,7 +17,14 @@ from retainer.cli.options import MAX_CHARS, OUT, as_moment, facts_option, form_o
 from retainer.cli.plans import MOST_SHOWN
 from retainer.cli.printing import print_page, put, reading_in, written
 from retainer.cli.process import EXIT, now
-from retainer.cli.project import last_facts, making_at, project_root, record_in, the_project
+from retainer.cli.project import (
+    last_facts,
+    ledger_in,
+    making_at,
+    project_root,
+    record_in,
+    the_project,
+)
 from retainer.errors import PoliciesWrong
 
 if TYPE_CHECKING:
@@ -241,7 +248,8 @@ def explain(
 
     root, settings, policies = the_project()
     snapshot = snapshot or last_facts(root, settings, policies)
-    gone = dict(making_at(record_in(root, settings), now(), offline=True).gone)
+    ledger = ledger_in(record_in(root, settings), offline=True)
+    gone = ledger.gone_sources() if ledger else {}
     told = explained(snapshot, settings, policies, asset_id, as_of or now(), gone)
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
@@ -276,14 +284,16 @@ def _standing(snapshot: Path | None, form: str, page_of: str) -> tuple[Standing,
     """Show what holds, or erasures, come to by the last facts."""
     from dataclasses import replace
 
+    from retainer.journal.ledger import Ledger
     from retainer.standing import standing
     from retainer.views.machine import standing_json
     from retainer.views.standing import erasures_page, holds_page
 
     root, settings, policies = the_project()
     facts = snapshot or last_facts(root, settings, policies)
-    gone = dict(making_at(record_in(root, settings), now(), offline=True).gone)
-    told = standing(facts, settings, policies, now(), gone)
+    ledger = ledger_in(record_in(root, settings), offline=True) or Ledger()
+    gone, forgotten = ledger.gone_sources(), ledger.purged
+    told = standing(facts, settings, policies, now(), gone, forgotten)
     reading = reading_in(settings.timezone)
     if page_of == "holds":
         told, page = replace(told, erasures=()), holds_page(told, reading)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from retainer.journal.backend import Backend, Reading
+    from retainer.journal.ledger import Ledger
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
     from retainer.planning import Making
@@ -129,16 +130,12 @@ def last_facts(root: Path, settings: Settings, policies: Policies) -> Path:
     return snapshot
 
 
-def making_at(record: Reading, moment: datetime, *, offline: bool = False, **more: Any) -> Making:
-    """What a decision is made with: its moment, and what the record says. `offline`: do without
-    one that cannot be reached, and say so."""
-    from retainer.journal.freeze import freeze_in
+def ledger_in(record: Reading, *, offline: bool = False) -> Ledger | None:
+    """What the record comes to. `offline`: None where it cannot be reached, which is said."""
     from retainer.journal.journal import read_ledger
-    from retainer.plan.limits import Deletes
-    from retainer.planning import Making
 
     try:
-        ledger, own = read_ledger(record), record.identity()
+        return read_ledger(record)
     except (StoreFailed, CredentialsRefused) as error:
         if not offline:
             raise
@@ -146,8 +143,20 @@ def making_at(record: Reading, moment: datetime, *, offline: bool = False, **mor
             f"the state in {record.where} cannot be read ({error.message}): this is without what "
             "was deleted in the last 24 hours, and without a freeze"
         )
+        return None
+
+
+def making_at(record: Reading, moment: datetime, *, offline: bool = False, **more: Any) -> Making:
+    """What a decision is made with: its moment, and what the record says. `offline`: do without
+    one that cannot be reached, and say so."""
+    from retainer.journal.freeze import freeze_in
+    from retainer.plan.limits import Deletes
+    from retainer.planning import Making
+
+    ledger = ledger_in(record, offline=offline)
+    if ledger is None:
         return Making(moment, **more)
-    frozen = freeze_in(record, moment)
+    own, frozen = record.identity(), freeze_in(record, moment)
     return Making(
         moment,
         frozen=frozen.words if frozen else "",

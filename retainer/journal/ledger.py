@@ -281,6 +281,8 @@ class Ledger:
     erased: dict[str, dict[str, str]] = field(default_factory=dict)
     """Recordings that were deleted for an erasure, and of which the catalog still tells more than
     it may: by store, with the request."""
+    purged: dict[str, int] = field(default_factory=dict)
+    """Of how many recordings the catalogs tell no more, by the erasure that asked for it."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -326,7 +328,8 @@ class Ledger:
             case "compacted":
                 erased = self.erased.get(str(of.get("store")), {})
                 for asset in of.get("erased", ()):
-                    erased.pop(asset, None)
+                    if request := erased.pop(asset, None):
+                        self.purged[request] = self.purged.get(request, 0) + 1
             case "settled":
                 told = self.untold.get(str(of.get("store")), {})
                 for key in of.get("keys", ()):
@@ -568,6 +571,7 @@ class Ledger:
                 for store, keys in sorted(self.untold.items())
             },
             "erased": {store: dict(of) for store, of in sorted(self.erased.items()) if of},
+            "purged": dict(sorted(self.purged.items())),
             "tool": list(self.tool),
         }
 
@@ -627,6 +631,7 @@ class Ledger:
                     str(store): {str(asset): str(request) for asset, request in told.items()}
                     for store, told in of["erased"].items()
                 },
+                purged={str(request): int(count) for request, count in of["purged"].items()},
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:

@@ -72,12 +72,15 @@ class ErasureNow:
     last_lapses: datetime | None
     unknown: int
     others: int
+    forgotten: int = 0
+    """Recordings that were deleted for it, and of which catalogs tell no more, counted for each
+    store."""
 
     @property
     def state(self) -> str:
         """In a word: nothing known, blocked, unknown, due, lapses, done."""
         if not self.recordings:
-            return "nothing known"
+            return "done" if self.forgotten else "nothing known"
         if self.barred:
             return "blocked"
         if self.unknown:

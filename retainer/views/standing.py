@@ -130,6 +130,9 @@ def _of_an_erasure(each: ErasureNow, told: Standing, reading: Reading) -> Iterat
         when = moment(each.last_lapses, reading.zone)
         lie = many(each.lapsing, "recording lapses", "recordings lapse")
         yield Note(".", "plain", f"{each.id}: {lie} at 100ms, the last on {when}")
+    if each.forgotten:
+        were = many(each.forgotten, "copy was", "copies were")
+        yield Note("=", "good", f"{each.id}: {were} deleted, and the catalogs tell no more of them")
     if each.unknown:
         pairs = many(each.unknown, "copy", "copies")
         yield Note("?", "unsure", f"{each.id}: of {pairs} a listing did not finish")
