@@ -20,7 +20,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.apply.compact import compact
+from retainer.apply.compact import compact, is_worth_it
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
 from retainer.apply.job import Job, Recheck, Watcher
@@ -745,7 +745,10 @@ def _compact(
             if world.stop.is_asked or not lock.holds:
                 raise Locked(f"the lock of {name} was lost, or the run is to end")
 
-        erased = dict(journal.ledger().erased.get(name, {}))
+        ledger = journal.ledger()
+        erased = dict(ledger.erased.get(name, {}))
+        if not is_worth_it(ledger.parts.get(name, 0), erased):
+            continue
         try:
             done = compact(stores[name], ground.identities.get(name), erased, world.clock(), check)
         except RetainerError as error:

@@ -256,6 +256,21 @@ def test_an_erasure_that_a_kill_cut_short_reaches_the_catalog_with_the_next_run(
     assert left["session_id"] is None
 
 
+def test_a_catalog_that_has_become_long_is_merged_at_the_end_of_a_run(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacting, "MERGE_FROM", 3)
+    counts = []
+    for number in range(4):
+        local.hosted(f"{number:024x}", video(number))
+        local.plan()
+        local.apply()
+        counts.append(len(parts(local.writer("vault"))))
+    assert counts == [1, 2, 1, 2]
+    assert len(rows(local.writer("vault"))) == 4
+    local.run("audit", "verify", "--stores")
+
+
 def test_a_reader_whose_list_was_overtaken_reads_it_anew(
     erased: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,12 @@ class Compacted:
     erased: tuple[str, ...]
 
 
+def is_worth_it(parts: int, erased: Mapping[str, str]) -> bool:
+    """Whether a catalog should be looked at, of which so many parts are known to have been
+    written."""
+    return bool(erased) or parts >= MERGE_FROM
+
+
 def compact(
     store: StoreWriter,
     identity: str | None,

@@ -283,6 +283,8 @@ class Ledger:
     it may: by store, with the request."""
     purged: dict[str, int] = field(default_factory=dict)
     """Of how many recordings the catalogs tell no more, by the erasure that asked for it."""
+    parts: dict[str, int] = field(default_factory=dict)
+    """So many parts of each store's catalog were written since it was last made short."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -303,6 +305,9 @@ class Ledger:
         self.head, self.last = entry.seal, entry.at
         of = entry.particulars
         plan = of.get("plan", entry.plan)
+        if isinstance(of.get("part"), str):
+            store = str(of.get("store"))
+            self.parts[store] = self.parts.get(store, 0) + 1
         match entry.event:
             case "start":
                 self.tool = (entry.run, str(of.get("tool", "")))
@@ -326,6 +331,7 @@ class Ledger:
             case "catalogued":
                 self._catalogued(plan, of)
             case "compacted":
+                self.parts[str(of.get("store"))] = len(of.get("parts", ()))
                 erased = self.erased.get(str(of.get("store")), {})
                 for asset in of.get("erased", ()):
                     if request := erased.pop(asset, None):
@@ -571,6 +577,7 @@ class Ledger:
                 for store, keys in sorted(self.untold.items())
             },
             "erased": {store: dict(of) for store, of in sorted(self.erased.items()) if of},
+            "parts": dict(sorted(self.parts.items())),
             "purged": dict(sorted(self.purged.items())),
             "tool": list(self.tool),
         }
@@ -631,6 +638,7 @@ class Ledger:
                     str(store): {str(asset): str(request) for asset, request in told.items()}
                     for store, told in of["erased"].items()
                 },
+                parts={str(store): int(count) for store, count in of["parts"].items()},
                 purged={str(request): int(count) for request, count in of["purged"].items()},
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
