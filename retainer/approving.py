@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from retainer.errors import RetainerError
 from retainer.journal.backend import Backend, Reading
 from retainer.model.moment import read_moment, write_moment
 from retainer.private import private_file
@@ -45,11 +46,13 @@ def approve(
     fingerprint: str,
     deletes: int,
     key: Path,
+    allowed: Path,
     now: datetime,
     who: Mapping[str, str],
     host: str,
-) -> None:
-    """Sign a plan and keep that beside the journal. Raises RetainerError."""
+) -> str:
+    """Sign a plan and keep that beside the journal; as whom, by the file of allowed signers. Raises
+    RetainerError, also for a key that stands in no line of it: then nothing is kept."""
     message = {
         "plan": fingerprint,
         "deletes": deletes,
@@ -59,11 +62,18 @@ def approve(
     }
     text = json.dumps(message, sort_keys=True)
     signature = sign(text.encode(), key)
+    principal = signer(text.encode(), signature, allowed) if allowed.is_file() else None
+    if principal is None:
+        raise RetainerError(
+            f"{key} is nobody's key by {allowed}: its signature would count for nothing",
+            hint="have its public half reviewed into that file, as a line of ssh-keygen(1)",
+        )
     kept = json.dumps({"message": text, "signature": signature}).encode() + b"\n"
     file = private_file(".json")
     file.write_bytes(kept)
     name = hashlib.sha256(kept).hexdigest()[:16]
     backend.archive(f"{_UNDER}{fingerprint}-{name}.json", file)
+    return principal
 
 
 def approvals(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from retainer.errors import RetainerError
 from retainer.journal.anchors import lost_record
@@ -70,8 +71,30 @@ def of_record(record: Reading, now: datetime) -> Iterator[Found]:
             f"{len(opened):,} deletes were announced by runs that died",
             "the next apply looks at each, and writes down what became of it",
         )
+    try:
+        held = record.held()
+    except RetainerError as error:
+        held = error.message
+    if held:
+        yield Found("record", "unsure", held, "wait for it, or `retainer apply --wait 15m`")
     if frozen := freeze_in(record, now):
         yield Found("record", "worry", frozen.words, "retainer freeze --end --reason WHY")
+
+
+def of_approvals(settings: Settings, allowed: Path) -> Iterator[Found]:
+    """Whether anybody can approve, where a second person must."""
+    if not settings.second_person:
+        return
+    try:
+        lines = allowed.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    keys = sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in lines)
+    if keys:
+        yield Found("approvals", "well", f"{keys} keys stand in {allowed.name}")
+    else:
+        said = f"nobody can approve: {allowed.name} beside retainer.yaml has no key"
+        yield Found("approvals", "worry", said, "docs/how-to/second-person.md")
 
 
 def of_store(

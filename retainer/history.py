@@ -3,6 +3,7 @@ that was ever done."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -28,6 +29,7 @@ def history(
     run (its first eight digits suffice); empty for everything. `since` and `until` (not itself)
     bound it."""
     runs: dict[str, RunTold] = {}
+    made: dict[str, Counter[str]] = {}
     found: list[Happening] = []
     lines, first, last = 0, "", ""
     for entry in entries:
@@ -37,6 +39,7 @@ def history(
             runs[entry.run] = _begun(entry, of)
         elif entry.event == "end" and entry.run in runs:
             runs[entry.run] = _ended(runs[entry.run], entry, of)
+        made.setdefault(entry.run, Counter())[entry.event] += 1
         if (since and entry.at < since) or (until and entry.at >= until):
             continue
         happening = _happening(entry, of, about, is_run=_is_run(entry, about))
@@ -53,7 +56,7 @@ def history(
             )
     touched = {each.run for each in found}
     told = tuple(
-        run
+        run if run.ended else _counted(run, made[run.run])
         for run in runs.values()
         if run.run in touched
         or (len(about) >= _RUN_DIGITS and run.run.startswith(about))
@@ -173,6 +176,17 @@ def _told(value: object) -> Mapping[str, Any]:
 def _list(of: Mapping[str, Any], name: str) -> list[Any]:
     value = of.get(name)
     return value if isinstance(value, list) else []
+
+
+def _counted(run: RunTold, made: Counter[str]) -> RunTold:
+    """A run that told no end, by its lines."""
+    return replace(
+        run,
+        copied=made["copied"],
+        deleted=made["deleted"],
+        failed=made["failed"],
+        skipped=made["skipped"],
+    )
 
 
 def _count(of: Mapping[str, Any], name: str) -> int:

@@ -220,7 +220,16 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
         address, is_address = urlsplit(""), False
     yield from _shared_mistakes(document, settings)
     state = Path(os.path.normpath(settings.state.replace("\0", "")))
-    if "\0" in settings.state or not settings.state.strip() or state.parts[:1] == (POLICY_FOLDER,):
+    if re.match(r"[A-Za-z0-9+.-]+:", settings.state):
+        yield document.complain(
+            "S311",
+            ("state",),
+            f"`{printable(settings.state)}` is neither a folder nor a place that machines share",
+            "s3://bucket/prefix, gs://…, file:///folder, or a folder such as .retainer",
+        )
+    elif (
+        "\0" in settings.state or not settings.state.strip() or state.parts[:1] == (POLICY_FOLDER,)
+    ):
         yield document.complain(
             "S311",
             ("state",),

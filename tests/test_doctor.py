@@ -92,6 +92,15 @@ def test_a_freeze_a_lock_and_a_lost_record_are_told(local: Project) -> None:
     assert "cut or replaced: nothing is deleted there" in texts(found, "vault")
 
 
+def test_a_second_person_who_cannot_be_is_told(local: Project) -> None:
+    settings = (local.root / "retainer.yaml").read_text()
+    settings = settings.replace("limits:\n", "limits:\n  second_person: true\n")
+    (local.root / "retainer.yaml").write_text(settings)
+    assert "nobody can approve" in texts(looked(local, expect=1), "approvals")
+    (local.root / "allowed_signers").write_text("dana@acme ssh-ed25519 AAAA\n# a remark\n")
+    assert "1 keys stand in allowed_signers" in texts(looked(local), "approvals")
+
+
 # ── rules of buckets ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -433,6 +433,17 @@ def test_a_forged_summary_is_found_by_reading_everything(tmp_path: Path, change:
         verify_journal(FolderBackend(tmp_path))
 
 
+def test_a_summary_of_another_format_says_which_version_can_go_on(tmp_path: Path) -> None:
+    written(FolderBackend(tmp_path), "r1", "one")
+    (path,) = segments(tmp_path)
+    first = path.read_bytes().splitlines(keepends=True)[0]
+    of = Ledger(lines=1).written() | {"format": 2}
+    made, _ = sealed(Entry(now(), "run", "-", CLOSED, of), json.loads(first)["hash"])
+    path.write_bytes(first + made)
+    with pytest.raises(RetainerError, match="has format 2, and this retainer reads 1"):
+        read_ledger(FolderBackend(tmp_path))
+
+
 @pytest.mark.parametrize("of", [{}, {"lines": 1, "plans": []}, {"lines": 1, "plans": {"p": 3}}])
 def test_a_summary_that_cannot_be_read_stops_whoever_needs_it(
     tmp_path: Path, of: dict[str, Any]

@@ -200,7 +200,9 @@ def test_a_state_on_a_server_without_conditions_is_refused(
     assert local.content("vault") == {}
 
 
-WRONG = {
+WRONG: dict[str, Any] = {
+    "half a url": "s3:/acme",
+    "a url of a folder": "file:state",
     "in a store": {"url": "s3://acme-vault/100ms/state"},
     "around a store": {"url": "s3://acme-vault"},
     "no bucket": {"url": "s3://"},
@@ -210,7 +212,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_a_place_where_no_state_can_lie_is_a_mistake(tmp_path: Path, wrong: dict[str, str]) -> None:
+def test_a_place_where_no_state_can_lie_is_a_mistake(tmp_path: Path, wrong: Any) -> None:
     from retainer.settings import load_settings
 
     settings = {"version": 1, "stores": {"vault": {"url": "s3://acme-vault/100ms"}}, "state": wrong}
@@ -340,8 +342,40 @@ def test_of_two_people_the_one_who_does_not_apply_counts(signed: Project, tmp_pa
     assert (deleted, [each["user"] for each in approvals]) == (1, ["ana"])
 
 
+@pytest.fixture(params=["file", "seaweedfs"])
+def signed_in_a_store(request: pytest.FixtureRequest, signed: Project, tmp_path: Path) -> Project:
+    """The same with a record that machines share."""
+    server = {"file": "local"}.get(request.param, request.param)
+    signed.state = place_of(
+        make_store(server, endpoint_of(server, request), tmp_path, name="state")
+    )
+    text = (signed.root / "retainer.yaml").read_text()
+    (signed.root / "retainer.yaml").write_text(text + f"state: {json.dumps(signed.state)}\n")
+    signed.plan("p.plan", "--lift", "record:vault", "--lift", "record:uploads")
+    return signed
+
+
+def test_an_approval_is_found_where_the_record_is_shared(
+    signed_in_a_store: Project, tmp_path: Path
+) -> None:
+    approve(signed_in_a_store, tmp_path, "dana", "dana")
+    signed_in_a_store.environment["LOGNAME"] = "ops"
+    done = signed_in_a_store.run("apply", "p.plan", "--approve-deletes", "1")
+    assert "approved by dana@acme.example" in done.stderr
+
+
+def test_a_key_that_stands_in_no_line_signs_nothing(signed: Project, tmp_path: Path) -> None:
+    words = ("approve", "p.plan", "--key", str(tmp_path / "mallory"), "--deletes", "1")
+    assert "is nobody's key" in signed.run(*words, expect=1).stderr
+    assert not (signed.root / ".retainer" / "approvals").exists()
+
+
 def test_a_key_that_is_not_allowed_counts_for_nothing(signed: Project, tmp_path: Path) -> None:
-    approve(signed, tmp_path, "mallory", "mallory")
+    allowed = signed.root / "allowed_signers"
+    before = allowed.read_text()
+    allowed.write_text(before.replace("dana@", "x@", 1).split("\n", 1)[0] + "\n")
+    approve(signed, tmp_path, "dana", "mallory")
+    allowed.write_text(before.split("\n", 1)[1])
     deleted, said, _ = apply(signed, "ops")
     assert deleted == 0 and "signed by nobody whose key stands in allowed_signers" in said
     (signed.root / "allowed_signers").unlink()

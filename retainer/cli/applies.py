@@ -378,6 +378,7 @@ def approve(
     import os
 
     from retainer.applying import prepare
+    from retainer.approving import ALLOWED
     from retainer.approving import approve as signed
     from retainer.journal.journal import read_ledger
     from retainer.views.units import many
@@ -401,8 +402,12 @@ def approve(
     identity = who()
     fingerprint = prepared.plan.fingerprint
     host = os.uname().nodename
-    signed(backend, fingerprint, count, key.expanduser(), now(), identity, host)
-    click.echo(f"signed with {key}; it counts where {identity['user']} does not apply it alone")
+    allowed = root / ALLOWED
+    principal = signed(
+        backend, fingerprint, count, key.expanduser(), allowed, now(), identity, host
+    )
+    me = identity.get("actor") or identity["user"]
+    click.echo(printable(f"signed as {principal}; it does not count where {me} applies the plan"))
     click.echo(f"Next: somebody else says retainer apply {path} --approve-deletes {count}")
 
 

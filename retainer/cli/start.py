@@ -228,6 +228,7 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
     Examples: `retainer doctor`, `retainer doctor --only vault`
     """
     from retainer import doctoring, wiring
+    from retainer.approving import ALLOWED
     from retainer.journal.stores import known_stores
     from retainer.model.diagnosis import Diagnosis, Found
     from retainer.progress import Gathering
@@ -248,6 +249,7 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
             found += doctoring.of_100ms(opened, now)
         if only in (None, "record"):
             found += doctoring.of_record(record, now())
+            found += doctoring.of_approvals(settings, root / ALLOWED)
         for store in settings.stores:
             if only in (None, store.name):
                 reader = partial(wiring.open_reader, store, stop(), patient)

@@ -54,6 +54,9 @@ class Reading(Protocol):
         """Every line of a segment, each with its end but perhaps the last, which a kill cut
         off."""
 
+    def held(self) -> str | None:
+        """Which run has the state, in words, where that is known."""
+
     def last_freeze(self) -> bytes | None:
         """The newest line about freezes; None where there is none."""
 

@@ -196,6 +196,10 @@ class FolderBackend:
         except OSError as error:
             raise _unreadable(self.folder / name, error) from None
 
+    def held(self) -> str | None:
+        """A lock on a file tells nobody whose it is."""
+        return None
+
     def archives(self, under: str) -> list[str]:
         folder, _, start = under.rpartition("/")
         try:

@@ -22,6 +22,8 @@ from retainer.journal.entry import CLOSED, START, Entry
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import LeftOver
 
+FORMAT = 1
+"""Of a summary."""
 DAY = timedelta(hours=24)
 """So far back limits count, and so long it is believed that a server honours what it did."""
 REMEMBERED = timedelta(days=90)
@@ -552,6 +554,7 @@ class Ledger:
     def written(self) -> dict[str, Any]:
         """What a segment is closed with: JSON."""
         return {
+            "format": FORMAT,
             "lines": self.lines,
             "plans": {plan: done.written() for plan, done in sorted(self.plans.items())},
             "intents": [each.written() for _, each in sorted(self.intents.items())],
@@ -586,6 +589,12 @@ class Ledger:
     def read(entry: Entry) -> Ledger:
         """The ledger that a segment was closed with. Raises RetainerError."""
         of = entry.particulars
+        if of.get("format") != FORMAT:
+            raise RetainerError(
+                f"the journal's summary of {entry.at:%Y-%m-%d %H:%M} (run {entry.run}) has format "
+                f"{of.get('format')}, and this retainer reads {FORMAT}",
+                hint="go on with the version of retainer that wrote it, or a newer one",
+            )
         try:
             return Ledger(
                 lines=of["lines"] + 1,

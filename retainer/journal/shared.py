@@ -18,7 +18,7 @@ from typing import Any
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
 from retainer.journal.entry import CLOSED, opened
 from retainer.journal.folder import FolderBackend
-from retainer.journal.lock import Heart, StoreLock, owner
+from retainer.journal.lock import Heart, StoreLock, lock_in, owner
 from retainer.ports import Look, StoreReader, StoreWriter
 
 _MOST = 256 << 20
@@ -145,7 +145,12 @@ class SharedReading:
         return self._whole(name, _MOST)
 
     def archives(self, under: str) -> list[str]:
-        return sorted(seen.key for seen in self.store.list(under))
+        folder = under.rpartition("/")[0] + "/"  # a folder's listing knows no half names
+        return sorted(seen.key for seen in self.store.list(folder) if seen.key.startswith(under))
+
+    def held(self) -> str | None:
+        found = lock_in(self.store)
+        return found.words("the state") if found else None
 
 
 @dataclass
