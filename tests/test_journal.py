@@ -669,6 +669,32 @@ def test_an_interrupt_between_the_disk_and_the_ledger_ends_the_run_and_breaks_no
     verify_journal(backend)
 
 
+def test_an_interrupt_while_a_summary_is_written_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = FolderBackend(tmp_path)
+    opened = journal(backend)
+    opened.write("one")
+    monkeypatch.setattr(journals, "SEGMENT_LINES", 2)
+
+    def struck(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    read = Ledger.read
+    calls: list[int] = []
+
+    def second(entry: Entry) -> Ledger:  # the first is of what is to be written
+        calls.append(1)
+        return read(entry) if len(calls) == 1 else struck()  # type: ignore[func-returns-value,return-value]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "read", second)
+        opened.write("two")
+    opened.close()
+    written(backend, "r2", "three")
+    verify_journal(backend)
+
+
 def test_another_zlib_makes_no_record_a_forged_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

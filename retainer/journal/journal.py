@@ -324,9 +324,15 @@ class Journal:
         as_of = self.backend.moment(min(now, self._since or now))
         summary = closing(self._ledger, self.run, now, as_of)
         line, seal = sealed(summary, self._ledger.head)
-        tape.append(line)
+        self._is_broken = True
+        try:
+            tape.append(line)
+        except RetainerError:
+            self._is_broken = False
+            raise
         self._summary_bytes = len(line)
         self._ledger = Ledger.read(replace(summary, seal=seal))
+        self._is_broken = False
         self.backend.finished(number)
 
     def close(self) -> None:
