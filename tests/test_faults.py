@@ -483,7 +483,7 @@ def quick() -> Iterator[list[float]]:
         patch.setattr(
             wiring,
             "patience_of",
-            lambda _, stop, on_wait: Patience(sleep=asked.append, on_wait=on_wait),
+            lambda _, stop, on_wait=lambda _: None: Patience(sleep=asked.append, on_wait=on_wait),
         )
         patch.setattr(Copies, "_pause", lambda _, attempt: asked.append(attempt))
         patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=asked.append))
