@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from retainer.errors import RetainerError
-from retainer.journal.anchors import lost_record
+from retainer.journal.anchors import Judge, judge_of
 from retainer.journal.backend import Reading
 from retainer.journal.freeze import freeze_in
-from retainer.journal.journal import goes_through, read_ledger
+from retainer.journal.journal import read_ledger
 from retainer.journal.ledger import Ledger
 from retainer.journal.lock import lock_in
 from retainer.model.diagnosis import Found
@@ -20,10 +19,17 @@ from retainer.model.period import Period
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings, Store
 from retainer.own import anchors_in, identity_in, must_be
+from retainer.planfile import SKEW_SECONDS
 from retainer.ports import Recordings, StoreReader
 
-SKEW = timedelta(minutes=5)
-"""A clock that is further off deletes nothing."""
+Past = tuple[Ledger, Judge]
+"""What the record comes to, and what it says to what a store remembers."""
+
+
+def read_past(record: Reading) -> Past:
+    """Raises RetainerError."""
+    ledger = read_ledger(record)
+    return ledger, judge_of(record, ledger)
 
 
 def of_100ms(opened: Callable[[], Recordings], now: Callable[[], datetime]) -> Iterator[Found]:
@@ -42,7 +48,7 @@ def of_100ms(opened: Callable[[], Recordings], now: Callable[[], datetime]) -> I
 
 
 def _clock(place: str, skew: timedelta) -> Iterator[Found]:
-    if abs(skew) > SKEW:
+    if abs(skew.total_seconds()) > SKEW_SECONDS:
         off = f"{abs(skew).total_seconds() / 60:,.0f} minutes"
         which = "ahead of" if skew > timedelta() else "behind"
         yield Found(
@@ -53,10 +59,10 @@ def _clock(place: str, skew: timedelta) -> Iterator[Found]:
         )
 
 
-def of_record(record: Reading, now: datetime) -> Iterator[Found]:
+def of_record(record: Reading, past: Callable[[], Past], now: datetime) -> Iterator[Found]:
     """Whether the record can be read, and whether it forbids deletes."""
     try:
-        ledger = read_ledger(record)
+        ledger, _ = past()
     except RetainerError as error:
         yield Found("record", "bad", error.message, error.hint)
         return
@@ -102,7 +108,7 @@ def of_store(
     opened: Callable[[], StoreReader],
     policies: Policies,
     settings: Settings,
-    record: Reading,
+    past: Callable[[], Past],
     known: dict[str, str],
     now: Callable[[], datetime],
 ) -> Iterator[Found]:
@@ -125,7 +131,7 @@ def of_store(
     )
     yield from _clock(name, skew)
     yield from _of_deletes(name, reader)
-    yield from _of_runs(name, reader, record)
+    yield from _of_runs(name, reader, past)
     yield from _of_lifecycle(store, reader.lifecycle(), policies, now())
 
 
@@ -136,14 +142,11 @@ def _of_deletes(name: str, reader: StoreReader) -> Iterator[Found]:
         yield Found(name, "told", "what is deleted there is gone for ever, as far as it tells")
 
 
-def _of_runs(name: str, reader: StoreReader, record: Reading) -> Iterator[Found]:
+def _of_runs(name: str, reader: StoreReader, past: Callable[[], Past]) -> Iterator[Found]:
     """What runs have left there: a lock, and what it remembers of the record."""
     try:
-        ledger = read_ledger(record)
-        held = lock_in(reader)
-        said = lost_record(
-            anchors_in(reader)[1], record.identity(), partial(goes_through, record, ledger)
-        )
+        ledger, judge = past()
+        held, said = lock_in(reader), judge(anchors_in(reader)[1])
     except RetainerError as error:
         yield Found(name, "bad", error.message, error.hint)
         return
@@ -154,10 +157,6 @@ def _of_runs(name: str, reader: StoreReader, record: Reading) -> Iterator[Found]
     if said:
         hint = f"bring that record back, or plan with `--lift record:{name}` if it is gone for good"
         yield Found(name, "worry", f"{said}: nothing is deleted there", hint)
-    yield from _of_abilities(name, ledger)
-
-
-def _of_abilities(name: str, ledger: Ledger) -> Iterator[Found]:
     if weak := ledger.weak_stores().get(name):
         yield Found(name, "unsure", f"it {weak[1]}", "docs/reference/stores.md")
 

@@ -269,6 +269,28 @@ def test_the_hint_only_helps(shared: Callable[[str], SharedBackend], hint: bytes
     assert read_ledger(shared("d")).lines == 11
 
 
+def test_a_closed_record_is_read_in_three_calls(
+    shared: Callable[[str], SharedBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("r1", "r2", "r3"):
+        written(shared("a"), run, "one", "two")
+    backend, asked = shared("b"), list[str]()
+    for name in ("whole", "look", "list"):
+        call = getattr(backend.store, name)
+
+        def counted(key: str, *more: Any, call: Any = call) -> Any:
+            asked.append(key)
+            return call(key, *more)
+
+        monkeypatch.setattr(backend.store, name, counted)
+    assert read_ledger(backend).lines == 9
+    assert asked == [
+        "journal/latest.json",
+        "journal/00000003/00000003.jsonl",
+        "journal/00000004/00000001.jsonl",
+    ]
+
+
 def test_a_piece_that_is_missing_is_no_record(shared: Callable[[str], SharedBackend]) -> None:
     written(shared("a"), "r1", "one", "two", "three")
     backend = shared("b")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,15 +84,15 @@ def gathered(
     """Ask 100ms and every store, and leave a snapshot of the facts at `out`. `before`: older ones,
     besides the last, whose names of rooms are kept."""
     from retainer import wiring
-    from retainer.journal.anchors import lost_record
-    from retainer.journal.journal import goes_through, read_ledger
+    from retainer.journal.anchors import judge_of
+    from retainer.journal.journal import read_ledger
     from retainer.journal.stores import known_stores, remember_stores
     from retainer.planning import gather
     from retainer.progress import Gathering
 
     state = state_of(root, settings)
     record = record_in(root, settings, patience)
-    ledger, own, known = read_ledger(record), record.identity(), known_stores(state)
+    judge, known = judge_of(record, read_ledger(record)), known_stores(state)
     with Gathering() as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         api = wiring.open_api(settings, stop(), patient)
@@ -107,7 +106,7 @@ def gathered(
             cache=state / "catalog",
             clock=now,
             known=settings.identities(known),
-            judge=lambda anchors: lost_record(anchors, own, partial(goes_through, record, ledger)),
+            judge=judge,
             before=sorted({state / "facts.duckdb", out, *before}),
             progress=shown.rows,
             for_any_policies=for_any_policies,

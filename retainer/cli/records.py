@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,8 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
     `retainer audit verify --stores`
     """
     from retainer import wiring
-    from retainer.journal.anchors import lost_record
-    from retainer.journal.journal import goes_through, read_ledger, verify_journal
+    from retainer.journal.anchors import judge_of
+    from retainer.journal.journal import read_ledger, verify_journal
     from retainer.model.moment import write_moment
     from retainer.model.printable import printable
     from retainer.own import anchors_in
@@ -61,12 +60,12 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
         click.echo(f"last hash   {found.last.seal}")
     if not asks_stores:
         return
-    stands = partial(goes_through, record, read_ledger(record))
+    judge = judge_of(record, read_ledger(record))
     wrong = 0
     for store in settings.stores:
         try:
             reader = wiring.open_reader(store, stop(), wiring.patience_of(patience, stop()))
-            said = lost_record(anchors_in(reader)[1], record.identity(), stands)
+            said = judge(anchors_in(reader)[1])
         except RetainerError as error:
             said = error.message
         wrong += said is not None

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -243,17 +243,18 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
     with Gathering("looking at stores…") as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         record, known = record_in(root, settings, patience), known_stores(state)
+        past = cache(partial(doctoring.read_past, record))  # it may lie in a store
         found: list[Found] = []
         if only in (None, "100ms"):
             opened = partial(wiring.open_api, settings, stop(), patient)
             found += doctoring.of_100ms(opened, now)
         if only in (None, "record"):
-            found += doctoring.of_record(record, now())
+            found += doctoring.of_record(record, past, now())
             found += doctoring.of_approvals(settings, root / ALLOWED)
         for store in settings.stores:
             if only in (None, store.name):
                 reader = partial(wiring.open_reader, store, stop(), patient)
-                found += doctoring.of_store(store, reader, policies, settings, record, known, now)
+                found += doctoring.of_store(store, reader, policies, settings, past, known, now)
     told = Diagnosis(tuple(found))
     if form == "json":
         click.echo(diagnosis_json(told), nl=False)

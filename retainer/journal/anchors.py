@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from retainer.errors import KeyTaken, RetainerError, StoreFailed
-from retainer.journal.journal import Journal
+from retainer.journal.backend import Reading
+from retainer.journal.journal import Journal, goes_through
+from retainer.journal.ledger import Ledger
 from retainer.model.anchors import ANCHORS_KEY, Anchor, Anchors, Lately, write_anchors
 from retainer.model.moment import write_moment
 from retainer.own import anchors_in
@@ -36,6 +39,16 @@ def lost_record(
             f"{last.at} ({last.run} on {last.host})"
         )
     return None
+
+
+Judge = Callable[["Anchors | None"], "str | None"]
+"""Why a record cannot be all that was done in a store, by what the store remembers."""
+
+
+def judge_of(record: Reading, ledger: Ledger) -> Judge:
+    """`lost_record` of a record that was read. Raises RetainerError."""
+    own, stands = record.identity(), partial(goes_through, record, ledger)
+    return lambda anchors: lost_record(anchors, own, stands)
 
 
 def drop_anchor(

@@ -47,6 +47,9 @@ class SharedReading:
     store: StoreReader
     _read: dict[int, int] = field(default_factory=dict, kw_only=True)
     """So many pieces of a segment were read: what comes behind them is another run's."""
+    _closed: tuple[int, bytes] = field(default=(0, b""), kw_only=True)
+    """The segment that the hint named when it was last read, and its last line; 0 where none
+    was."""
 
     @property
     def where(self) -> str:
@@ -71,6 +74,7 @@ class SharedReading:
     def _hint(self) -> tuple[Look | None, int, int]:
         """The object that says which segment was closed last, its number, and of how many pieces it
         is; zeros where that is not so."""
+        self._closed = (0, b"")
         found = self.store.whole(_LATEST, _SMALL)
         if found is None:
             return None, 0, 0
@@ -82,7 +86,10 @@ class SharedReading:
             is_closed = 0 < pieces < _LARGEST and opened(line)[0].event == CLOSED
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return found[0], 0, 0
-        return found[0], *((number, pieces) if is_closed else (0, 0))
+        if not is_closed:
+            return found[0], 0, 0
+        self._closed = (number, line + b"\n")
+        return found[0], number, pieces
 
     def newest(self) -> int | None:
         _, number, _ = self._hint()
@@ -110,8 +117,9 @@ class SharedReading:
         return len(found)
 
     def last_line(self, number: int) -> bytes | None:
-        _, hinted, pieces = self._hint()
-        pieces = pieces if hinted == number and pieces else self._pieces(number)
+        if self._closed[0] == number > 0:
+            return self._closed[1]
+        pieces = self._pieces(number)
         if pieces == 0:
             return None
         return self._piece(number, pieces).rstrip(b"\n").rpartition(b"\n")[2] + b"\n"
