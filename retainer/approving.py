@@ -16,6 +16,7 @@ from retainer.journal.backend import Backend, Reading
 from retainer.model.moment import read_moment, write_moment
 from retainer.private import private_file
 from retainer.signing import sign, signer
+from retainer.who import known_as
 
 ALLOWED = "allowed_signers"
 """Beside retainer.yaml: who may approve, a line for each key, reviewed like the policies."""
@@ -57,7 +58,7 @@ def approve(
         "plan": fingerprint,
         "deletes": deletes,
         "at": write_moment(now),
-        "user": who.get("actor") or who["user"],
+        "user": known_as(who),
         "host": host,
     }
     text = json.dumps(message, sort_keys=True)

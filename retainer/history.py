@@ -11,6 +11,7 @@ from typing import Any
 
 from retainer.journal.entry import Entry
 from retainer.model.history import Happening, History, RunTold
+from retainer.who import known_as
 
 _TOLD = ("copied", "deleted", "failed", "skipped", "left", "restoring", "accepted")
 _CHECKSUMS = ("sha256", "crc64nvme", "crc32c")
@@ -77,7 +78,7 @@ def _begun(entry: Entry, of: Mapping[str, Any]) -> RunTold:
         what=_text(of, "what"),
         began=entry.at,
         ended=None,
-        user=str(who.get("actor") or who.get("user") or ""),
+        user=str(known_as(who)),
         host=_text(of, "host"),
         ticket=_text(of, "ticket"),
         approved_by=tuple(_text(_told(each), "principal") for each in _list(of, "approvals")),

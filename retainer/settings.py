@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -96,22 +97,14 @@ def _settings(
     shared = _shared(file.state)
     settings = Settings(
         stores=tuple(
-            Store(
-                name=name,
-                url=item.url.rstrip("/") if not re.fullmatch(r"file:/*", item.url) else item.url,
+            replace(
+                _place(name, item),
                 layout=item.layout,
                 layouts=tuple(
                     dict.fromkeys(
                         [*item.layouts, *([DEFAULT_LAYOUT] if item.layout != LAYOUT_100MS else [])]
                     )
                 ),
-                region=item.region,
-                endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
-                addressing=item.addressing,
-                profile=item.profile,
-                role_arn=item.role_arn,
-                impersonate=item.impersonate,
-                concurrency=item.concurrency,
                 storage_class=item.storage_class,
                 storage_class_from=item.storage_class_from,
                 kms_key=item.kms_key,
@@ -156,20 +149,23 @@ def _settings(
 
 def _shared(state: str | PlaceItem) -> Store | None:
     """The place that several machines keep their record in; None where `state:` names a folder."""
-    if isinstance(state, str):
-        if "://" not in state:
-            return None
-        state = PlaceItem(url=state)
+    if isinstance(state, PlaceItem):
+        return _place(STATE, state)
+    return _place(STATE, PlaceItem(url=state)) if "://" in state else None
+
+
+def _place(name: str, item: PlaceItem) -> Store:
+    """Where something lies, and the way there."""
     return Store(
-        name=STATE,
-        url=state.url.rstrip("/"),
-        region=state.region,
-        endpoint=state.endpoint.rstrip("/") if state.endpoint else None,
-        addressing=state.addressing,
-        profile=state.profile,
-        role_arn=state.role_arn,
-        impersonate=state.impersonate,
-        concurrency=state.concurrency,
+        name=name,
+        url=item.url.rstrip("/") if not re.fullmatch(r"file:/*", item.url) else item.url,
+        region=item.region,
+        endpoint=item.endpoint.rstrip("/") if item.endpoint else None,
+        addressing=item.addressing,
+        profile=item.profile,
+        role_arn=item.role_arn,
+        impersonate=item.impersonate,
+        concurrency=item.concurrency,
     )
 
 

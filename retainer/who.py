@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 
 _CI = {
     "GITHUB_ACTIONS": ("github", "GITHUB_ACTOR", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"),
@@ -21,6 +22,11 @@ _CI = {
 the job. From each one's documentation of its predefined variables."""
 _TOLD = ("actor", "project", "job")
 _LONGEST = 200
+
+
+def known_as(who: Mapping[str, str]) -> str:
+    """By what name somebody is known best."""
+    return who.get("actor") or who.get("user") or ""
 
 
 def who() -> dict[str, str]:

@@ -207,20 +207,24 @@ def test_a_run_that_was_taken_for_dead_can_write_no_more(
     assert timedelta(minutes=10) == DEAD_AFTER
 
 
+def unheard(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that is done, and whose answer never comes."""
+
+    def done(*words: Any, **named: Any) -> Any:
+        call(*words, **named)
+        raise StoreFailed("no answer came")
+
+    return done
+
+
 def test_a_write_whose_answer_was_lost_is_there_once(
     shared: Callable[[str], SharedBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = shared("a")
     opened = journal(backend)
     opened.write("one")
-    create = backend.store.create
-
-    def unheard(*words: Any, **named: Any) -> Any:
-        create(*words, **named)
-        raise StoreFailed("no answer came")
-
     with monkeypatch.context() as patch:
-        patch.setattr(backend.store, "create", unheard)
+        patch.setattr(backend.store, "create", unheard(backend.store.create))
         opened.write("two")
     opened.write("three")
     opened.close()
@@ -233,17 +237,12 @@ def test_what_was_told_to_be_lost_and_is_there_stands_in_its_place(
     backend = shared("a")
     opened = journal(backend)
     opened.write("one")
-    create = backend.store.create
-
-    def unheard(*words: Any, **named: Any) -> Any:
-        create(*words, **named)
-        raise StoreFailed("no answer came")
 
     def silent(*words: Any) -> Any:
         raise StoreFailed("no answer came")
 
     with monkeypatch.context() as patch:
-        patch.setattr(backend.store, "create", unheard)
+        patch.setattr(backend.store, "create", unheard(backend.store.create))
         patch.setattr(backend.store, "whole", silent)
         with pytest.raises(StoreFailed):
             opened.write("deleted", row=1, asset="x", store="vault", rule="r", bytes=7, keys=[])

@@ -17,7 +17,7 @@ import duckdb
 from retainer.apply.record import put_part
 from retainer.database import connect, exactly, only_row
 from retainer.errors import StoreFailed
-from retainer.model.catalog import CATALOG, CATALOG_PREFIX, is_part, is_whole
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, is_part, is_whole
 from retainer.model.setting import OWN_PREFIX
 from retainer.model.tables import create
 from retainer.ports import Deletion, Seen, StoreWriter
@@ -97,7 +97,7 @@ def compact(
             check()
             some = f"FROM merged ORDER BY key, copied_at LIMIT {ROWS} OFFSET {start}"
             key = put_part(store, connection, some, now)
-            back = store.whole(key, _MOST)
+            back = store.whole(key, PART_BYTES)
             if back is None or not is_whole(key.removeprefix(CATALOG_PREFIX), back[1]):
                 raise StoreFailed(f"{store.name}:{key} was written, and cannot be read back")
             made.append(key)
@@ -118,7 +118,6 @@ def compact(
 
 
 _BY_NAME = "union_by_name = true"
-_MOST = 256 << 20
 _OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
 _MERGED = f"""
     CREATE TABLE merged AS SELECT * EXCLUDE (place, others) FROM (
@@ -131,6 +130,15 @@ _MERGED = f"""
 """
 
 
+def _borne(table: str) -> str:
+    """SQL: the names of rooms and templates that its entries bear."""
+    return " UNION ALL ".join(
+        f"SELECT asset_id, store, room_id, '{what}' AS what, "
+        f"unnest(coalesce({what}s, [{what}])) AS name FROM {table}"
+        for what in ("room", "template")
+    )
+
+
 _NAMES = f"""
     INSERT INTO merged BY NAME
     SELECT '{OWN_PREFIX}names/' || room_id || '/' || md5(what || name) AS key, '-' AS version,
@@ -139,22 +147,12 @@ _NAMES = f"""
         CASE WHEN what = 'room' THEN name END AS room,
         CASE WHEN what = 'template' THEN name END AS template
     FROM (
-        SELECT store, room_id, what, name FROM (
-            SELECT asset_id, store, room_id, 'room' AS what,
-                unnest(coalesce(rooms, [room])) AS name
-            FROM before WHERE {_OWN}
-            UNION ALL
-            SELECT asset_id, store, room_id, 'template', unnest(coalesce(templates, [template]))
-            FROM before WHERE {_OWN}
-        ) WHERE room_id IS NOT NULL AND name IS NOT NULL AND (asset_id NOT IN (FROM erasing)
+        SELECT store, room_id, what, name FROM ({_borne(f"(FROM before WHERE {_OWN})")})
+        WHERE room_id IS NOT NULL AND name IS NOT NULL AND (asset_id NOT IN (FROM erasing)
             OR room_id IN (SELECT room_id FROM merged
                 WHERE room_id IS NOT NULL AND deleted IS NOT TRUE))
     ) AS known
-    ANTI JOIN (
-        SELECT room_id, 'room' AS what, unnest(coalesce(rooms, [room])) AS name FROM merged
-        UNION ALL
-        SELECT room_id, 'template', unnest(coalesce(templates, [template])) FROM merged
-    ) AS still USING (room_id, what, name)
+    ANTI JOIN ({_borne("merged")}) AS still USING (room_id, what, name)
     GROUP BY room_id, what, name
 """
 """A name that a room or its template once had, and that no entry bears any more: a hold by it still
@@ -166,7 +164,7 @@ def _read(store: StoreWriter, seen: Seen, check: Callable[[], None]) -> Path:
     """A part as a private file. Raises StoreFailed where it is none, or damaged."""
     check()
     name = seen.key.removeprefix(CATALOG_PREFIX)
-    content = b"".join(store.read(seen)) if is_part(name) and seen.size <= _MOST else b""
+    content = b"".join(store.read(seen)) if is_part(name) and seen.size <= PART_BYTES else b""
     if not is_whole(name, content):
         raise StoreFailed(
             f"{store.name}:{seen.key} is damaged or no part of a catalog: it is left as it is",

@@ -14,11 +14,11 @@ from click.exceptions import Exit
 from retainer.cli.group import cli
 from retainer.cli.options import (
     COMPLETE_STORE,
+    FINGERPRINT,
     METRICS,
     PATIENCE,
     WAIT,
     WEBHOOK,
-    as_fingerprint,
     as_moment,
     as_ticket,
     form_option,
@@ -55,12 +55,7 @@ if TYPE_CHECKING:
         "when all were made."
     ),
 )
-@click.option(
-    "--fingerprint",
-    callback=as_fingerprint,
-    metavar="F",
-    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
-)
+@FINGERPRINT
 @click.option(
     "--restore",
     is_flag=True,
@@ -358,12 +353,7 @@ def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
     metavar="N",
     help="The plan's own number of deletes, where there is no terminal to type it on.",
 )
-@click.option(
-    "--fingerprint",
-    callback=as_fingerprint,
-    metavar="F",
-    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
-)
+@FINGERPRINT
 @PATIENCE
 def approve(
     path: Path, key: Path, deletes: int | None, fingerprint: str | None, patience: timedelta | None
@@ -382,7 +372,7 @@ def approve(
     from retainer.approving import approve as signed
     from retainer.journal.journal import read_ledger
     from retainer.views.units import many
-    from retainer.who import who
+    from retainer.who import known_as, who
 
     root, settings, policies = the_project()
     backend = record_for(root, settings, patience)
@@ -406,7 +396,7 @@ def approve(
     principal = signed(
         backend, fingerprint, count, key.expanduser(), allowed, now(), identity, host
     )
-    me = identity.get("actor") or identity["user"]
+    me = known_as(identity)
     click.echo(printable(f"signed as {principal}; it does not count where {me} applies the plan"))
     click.echo(f"Next: somebody else says retainer apply {path} --approve-deletes {count}")
 

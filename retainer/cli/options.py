@@ -126,6 +126,14 @@ def as_fingerprint(
     raise click.BadParameter("write at least the first 12 of its 64 hex digits")
 
 
+FINGERPRINT = click.option(
+    "--fingerprint",
+    callback=as_fingerprint,
+    metavar="F",
+    help="Insist that this is the plan that was reviewed; its first 12 digits suffice.",
+)
+
+
 def as_span(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> timedelta | None:

@@ -37,7 +37,7 @@ from retainer.inventory.facts import (
     two_facts_are_none,
 )
 from retainer.model.anchors import Anchor, write_anchors
-from retainer.model.catalog import CATALOG, CATALOG_PREFIX, RECORD, is_part, is_whole
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
@@ -53,8 +53,6 @@ _PAGES = 20
 _PARTS_OF_A_LONG_LIST = 20
 LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
 """So many rooms (and templates) are asked for one by one, and for so long."""
-PART_BYTES = 256 << 20
-"""A part of a catalog is at most so long; those of retainer are under a megabyte."""
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""

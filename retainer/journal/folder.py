@@ -51,12 +51,7 @@ class FolderBackend:
             return None
         except OSError as error:
             raise _unreadable(self.folder / _ID_FILE, error) from None
-        if not re.fullmatch("[0-9a-f]{32}", text):
-            raise RetainerError(
-                f"{self.folder / _ID_FILE} is damaged: it should hold 32 hex digits",
-                hint="restore it from a backup",
-            )
-        return text
+        return as_identity(text, str(self.folder / _ID_FILE))
 
     def name(self, identity: str) -> None:
         try:
@@ -215,6 +210,13 @@ class FolderBackend:
         )
 
 
+def as_identity(text: str, where: str, hint: str = "restore it from a backup") -> str:
+    """The identity of a state, as it stands in a file or an object. Raises RetainerError."""
+    if not re.fullmatch("[0-9a-f]{32}", text):
+        raise RetainerError(f"{where} is damaged: it should hold 32 hex digits", hint=hint)
+    return text
+
+
 _PIECE = 1 << 16
 
 
@@ -233,14 +235,14 @@ class FileTape:
 
     def _whole_lines(self) -> int:
         """Where the last whole line ends."""
-        at = end = self._stream.seek(0, os.SEEK_END)
+        at = self._stream.seek(0, os.SEEK_END)
         while at > 0:
             start = max(0, at - _PIECE)
             found = os.pread(self._stream.fileno(), at - start, start).rfind(b"\n")
             if found >= 0:
                 return start + found + 1
             at = start
-        return 0 if end else end
+        return 0
 
     def append(self, content: bytes) -> None:
         try:

@@ -101,11 +101,10 @@ def goes_through(backend: Reading, ledger: Ledger, lines: int, head: str) -> boo
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a whole journal was found to be: so many lines in so many segments and runs, from when
-    until when, and the hash of the first and the last line."""
+    """What a whole journal was found to be: so many lines of so many runs, from when until when,
+    and the hash of the first and the last line."""
 
     lines: int
-    segments: int
     runs: int
     first: Entry | None
     last: Entry | None
@@ -118,12 +117,10 @@ def verify_journal(backend: Reading) -> Verdict:
     first: Entry | None = None
     last: Entry | None = None
     runs: set[str] = set()
-    segments = 0
     for number, entry in enumerate(read_journal(backend), 1):
         first, last = first or entry, entry
         runs.add(entry.run)
         if entry.event == CLOSED:
-            segments += 1
             if not _comes_to(ledger, entry):
                 raise RetainerError(
                     f"the summary in line {number:,} of the journal is not what the lines before "
@@ -134,7 +131,7 @@ def verify_journal(backend: Reading) -> Verdict:
             ledger = Ledger.read(entry)
         else:
             ledger.add(entry)
-    return Verdict(number, segments, len(runs), first, last)
+    return Verdict(number, len(runs), first, last)
 
 
 def _comes_to(ledger: Ledger, summary: Entry) -> bool:

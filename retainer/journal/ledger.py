@@ -13,6 +13,7 @@ import hashlib
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -86,9 +87,6 @@ class Rows:
     def written(self) -> str:
         return _packed(bytes(self._bits).rstrip(b"\0"))
 
-    def copy(self) -> Rows:
-        return Rows(bytes(self._bits))
-
 
 class Marks:
     """Of each row of one plan that was copied, what tells the object that was made from every
@@ -108,9 +106,6 @@ class Marks:
 
     def written(self) -> str:
         return _packed(self._marks.tobytes().rstrip(b"\0"))
-
-    def copy(self) -> Marks:
-        return Marks(array("Q", self._marks))
 
     @staticmethod
     def read(text: str) -> Marks:
@@ -158,18 +153,6 @@ class Done:
     def was_made(self, row: int) -> bool:
         """Whether a row was copied, and a catalog tells of it."""
         return row in self.catalogued and self.copied.get(row) != 0
-
-    def copy(self) -> Done:
-        """As it is now."""
-        return Done(
-            self.finished,
-            self.until,
-            self.copied.copy(),
-            self.catalogued.copy(),
-            self.deleted.copy(),
-            dict(self.partly),
-            dict(self.uncatalogued),
-        )
 
     def written(self) -> dict[str, Any]:
         return {
@@ -359,17 +342,21 @@ class Ledger:
             case "verified" | "broken":
                 self._verified(entry, of)
             case "end" if "what" not in of:
-                done = self._of(plan)
+                done = self._going(plan, entry)
                 done.finished = done.finished or of["finished"]
-                done.until = done.until or entry.at + WITHOUT_END
 
     def _of(self, plan: str) -> Done:
         return self.plans.setdefault(plan, Done())
 
-    def _deleted(self, entry: Entry, plan: str, of: Mapping[str, Any]) -> None:
-        self.intents.pop((plan, of["row"]), None)
+    def _going(self, plan: str, entry: Entry) -> Done:
+        """A plan that something was done of: it ends some day, also where no run said when."""
         done = self._of(plan)
         done.until = done.until or entry.at + WITHOUT_END
+        return done
+
+    def _deleted(self, entry: Entry, plan: str, of: Mapping[str, Any]) -> None:
+        self.intents.pop((plan, of["row"]), None)
+        done = self._going(plan, entry)
         row, known = of["row"], _counts_still(done, of["row"], entry.at)
         if of.get("partial"):
             done.partly[row] = write_moment(entry.at)
@@ -389,8 +376,7 @@ class Ledger:
 
     def _copied(self, entry: Entry, plan: str, of: Mapping[str, Any]) -> None:
         record = of["record"]
-        done = self._of(plan)
-        done.until = done.until or entry.at + WITHOUT_END
+        done = self._going(plan, entry)
         done.uncatalogued[of["row"]] = record
         mark = mark_of(
             str(record.get("key")), int(record.get("object_size") or 0), str(record.get("version"))
@@ -443,7 +429,7 @@ class Ledger:
 
     def done(self, plan: str) -> Done:
         """What was done of a plan, by its fingerprint, as it is now."""
-        return self.plans[plan].copy() if plan in self.plans else Done()
+        return deepcopy(self.plans[plan]) if plan in self.plans else Done()
 
     def open_intents(self) -> list[Intended]:
         """The deletes, of any plan, that a run was about to make when it ended, or whose answer it

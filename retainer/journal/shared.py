@@ -17,7 +17,7 @@ from typing import Any
 
 from retainer.errors import KeyTaken, Locked, RetainerError, StoreFailed
 from retainer.journal.entry import CLOSED, opened
-from retainer.journal.folder import FolderBackend
+from retainer.journal.folder import FolderBackend, as_identity
 from retainer.journal.lock import Heart, StoreLock, lock_in, owner
 from retainer.ports import Look, StoreReader, StoreWriter
 
@@ -64,12 +64,7 @@ class SharedReading:
         if text is None:
             return None
         found = text.decode("ascii", errors="replace").strip()
-        if not re.fullmatch("[0-9a-f]{32}", found):
-            raise RetainerError(
-                f"{self.url}/{_ID} is damaged: it should hold 32 hex digits",
-                hint="restore an older version of it",
-            )
-        return found
+        return as_identity(found, f"{self.url}/{_ID}", "restore an older version of it")
 
     def _hint(self) -> tuple[Look | None, int, int]:
         """The object that says which segment was closed last, its number, and of how many pieces it

@@ -11,6 +11,8 @@ from retainer.model.setting import OWN_PREFIX
 from retainer.model.tables import ASSETS
 
 CATALOG_PREFIX = f"{OWN_PREFIX}catalog/"
+PART_BYTES = 256 << 20
+"""A part of a catalog is at most so long; those of retainer have 50,000 entries at most."""
 _PART_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-([0-9a-f]{32})\.parquet")
 
 RECORD = {name: kind for name, kind in ASSETS.items() if name not in ("asset_no", "many")}
