@@ -574,7 +574,8 @@ def _lifted(header: Header) -> list[str]:
     return [
         *(f"{limit.name}:{limit.scope}" for limit in header.limits if limit.lifted),
         *(f"clash:{clash.ceiling}" for clash in header.clashes if clash.lifted),
-        *(f"{what}:{source.name}" for source in header.sources for what in source.lifted),
+        *sorted({f"lifecycle:{each.store}" for each in header.own_rules if each.lifted}),
+        *sorted({f"{what}:{each.place}" for each in header.sources for what in each.lifted}),
     ]
 
 
@@ -634,6 +635,11 @@ def carry_out(
             dirty=header.git_dirty,
             policies=header.policy_digest,
             lifted=_lifted(header),
+            seen=[
+                [source.name, source.identity or "", source.objects]
+                for source in header.sources
+                if source.complete
+            ],
         )
         world.backend.archive(f"{APPLIED}{plan.fingerprint}.plan", plan.copy)
         _record_accepted(header, journal)

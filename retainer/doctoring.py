@@ -15,10 +15,10 @@ from retainer.journal.ledger import Ledger
 from retainer.journal.lock import lock_in
 from retainer.model.diagnosis import Found
 from retainer.model.lifecycle import LifecycleRule
-from retainer.model.period import Period
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings, Store
 from retainer.own import anchors_in, identity_in, must_be
+from retainer.plan.lifecycles import ARCHIVES, Against, against, concerns
 from retainer.planfile import SKEW_SECONDS
 from retainer.ports import Recordings, StoreReader
 
@@ -132,7 +132,7 @@ def of_store(
     yield from _clock(name, skew)
     yield from _of_deletes(name, reader)
     yield from _of_runs(name, reader, past)
-    yield from _of_lifecycle(store, reader.lifecycle(), policies, now())
+    yield from of_lifecycle(store, reader.lifecycle(), policies, now())
 
 
 def _of_deletes(name: str, reader: StoreReader) -> Iterator[Found]:
@@ -161,7 +161,7 @@ def _of_runs(name: str, reader: StoreReader, past: Callable[[], Past]) -> Iterat
         yield Found(name, "unsure", f"it {weak[1]}", "docs/reference/stores.md")
 
 
-def _of_lifecycle(
+def of_lifecycle(
     store: Store, rules: Sequence[LifecycleRule] | None, policies: Policies, now: datetime
 ) -> Iterator[Found]:
     """Rules of the bucket's own that may strike before a policy allows it."""
@@ -174,67 +174,35 @@ def _of_lifecycle(
             f"`retainer iam --for plan` has the right that it takes for {name}",
         )
         return
-    prefix = store.prefix if store.scheme != "file" else ""
-    clashes = [
-        clash
-        for rule in rules
-        if rule.concerns(prefix) and not rule.versions
-        for clash in conflicts(rule, store, policies, now)
-    ]
+    clashes = [_clash(each) for rule in rules for each in against(rule, store, policies, now)]
     yield from clashes
-    concerned = sum(rule.concerns(prefix) for rule in rules)
+    concerned = [rule for rule in rules if concerns(rule, store)]
+    for rule in concerned:
+        if rule.act == "move" and not rule.versions and rule.to in ARCHIVES:
+            yield Found(
+                name,
+                "unsure",
+                f"the bucket's {rule.id} {rule.words}: it must be restored before it can be read "
+                "or copied",
+                "`apply --restore` asks for that",
+            )
     if not clashes:
-        said = (
-            f"{concerned} rules of the bucket's own" if concerned else "no rule of the bucket's own"
-        )
+        many = len(concerned)
+        said = f"{many} rules of the bucket's own" if many else "no rule of the bucket's own"
         yield Found(name, "well", f"{said} stands against the policies")
 
 
-def conflicts(
-    rule: LifecycleRule, store: Store, policies: Policies, now: datetime
-) -> Iterator[Found]:
-    """Where a rule of the bucket may delete what a policy keeps there, or archive it. For one that
-    is made now both ends are told."""
-    said = f"the bucket's {rule.id} {rule.words}"
-    strikes = rule.earliest(now)
-    if rule.act == "move":
-        if rule.to in _ARCHIVES:
-            yield Found(
-                store.name,
-                "unsure",
-                f"{said}: it must be restored before it can be read or copied",
-                "`apply --restore` asks for that",
-            )
-        return
-    for policy in policies.rules:
-        for keep in policy.keeps:
-            if keep.store != store.name or _outlasts(rule, keep.period):
-                continue
-            ends = "for ever" if keep.period.forever else f"until {keep.period.ends(now):%Y-%m-%d}"
-            yield Found(
-                store.name,
-                "worry",
-                f"{said}, and {policy.id} ({policy.where.file}:{policy.where.line}) keeps "
-                f"{keep.period.text} there: what is made now would go on {strikes:%Y-%m-%d}, and "
-                f"is to stay {ends}",
-                "take that rule of the bucket away, or narrow it to other prefixes",
-            )
-    for hold in policies.holds:
-        if hold.store == store.name and (hold.released is None or hold.released > strikes):
-            yield Found(
-                store.name,
-                "worry",
-                f"{said}, and the hold {hold.id} lets nothing go",
-                "take that rule of the bucket away while the hold stands",
-            )
+def _clash(each: Against) -> Found:
+    if each.kept == "a hold":
+        text, hint = f"the hold {each.item} lets nothing go", _NO_RULE_WHILE_HELD
+    else:
+        stays = f"until {each.stays:%Y-%m-%d}" if each.stays else "for ever"
+        text = (
+            f"{each.item} ({each.at}) keeps {each.kept} there: what is made now would go on "
+            f"{each.strikes:%Y-%m-%d}, and is to stay {stays}"
+        )
+        hint = "take that rule of the bucket away, or narrow it to other prefixes"
+    return Found(each.store, "worry", f"the bucket's {each.rule}, and {text}", hint)
 
 
-_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
-"""Classes from which nothing can be read at once."""
-
-
-def _outlasts(rule: LifecycleRule, period: Period) -> bool:
-    """Whether a rule strikes no earlier than a period ends, whenever it begins."""
-    if rule.days is None or rule.on is not None or rule.days <= 0:
-        return False
-    return Period(seconds=rule.days * 86400, text=f"{rule.days}d").reaches(period)
+_NO_RULE_WHILE_HELD = "take that rule of the bucket away while the hold stands"

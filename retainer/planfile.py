@@ -29,7 +29,7 @@ from retainer.model.setting import LAPSE_DAYS
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.4"
+FORMAT = "4.5"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -125,7 +125,13 @@ class SourceState:
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()
     """What a person said is to be so: `record`, that it is gone for good; `workspace`, that it may
-    be another one; `clock`, that the dates of its files are wrong (of a folder alone)."""
+    be another one; `clock`, that the dates of its files are wrong (of a folder alone);
+    `disappeared`, that much is gone from it on purpose."""
+
+    @property
+    def place(self) -> str:
+        """Whose list it is: a store's, or 100ms's."""
+        return self.name if self.kind == "store" else "100ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,25 @@ class LimitState:
     @property
     def lift(self) -> str:
         return f"--lift {self.name}:{self.scope}"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRule:
+    """A rule of a bucket's own that would delete what an item keeps there, as plan/lifecycles.py
+    says it; moments as RFC 3339, `stays` None for ever."""
+
+    store: str
+    rule: str
+    item: str
+    at: str
+    kept: str
+    strikes: str
+    stays: str | None
+    lifted: bool
+
+    @property
+    def lift(self) -> str:
+        return f"--lift lifecycle:{self.store}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +316,9 @@ class Header(BaseModel):
     unseen_keys: list[UnseenKey] = []
     frozen: str = ""
     """The freeze that was in force, in words; empty where there was none."""
+    own_rules: list[OwnRule] = []
+    """Rules of the buckets' own that stand against the policies. They block nothing here: the
+    bucket deletes, whatever a plan says."""
 
     @property
     def plan_id(self) -> str:

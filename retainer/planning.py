@@ -16,11 +16,20 @@ import duckdb
 from retainer.database import connect, fill, only_row
 from retainer.errors import RetainerError
 from retainer.git import git
-from retainer.inventory.collect import ONE_STORE, Judge, Listing, Progress, collect, locked_text
+from retainer.inventory.collect import (
+    NOTHING,
+    ONE_STORE,
+    Judge,
+    Listing,
+    Progress,
+    collect,
+    locked_text,
+)
 from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
 from retainer.inventory.locate import key_sql
 from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.calendar import zones_version
+from retainer.model.lifecycle import read_rules
 from retainer.model.moment import write_moment
 from retainer.model.rule import (
     NAME_FACTS,
@@ -35,6 +44,7 @@ from retainer.model.rule import (
 )
 from retainer.model.setting import NO_PATH, Settings
 from retainer.plan.decide import Clause, decide, items_of
+from retainer.plan.lifecycles import against
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
 from retainer.plan.lines import make_lines
 from retainer.plan.predicates import metadata_sql
@@ -45,6 +55,7 @@ from retainer.planfile import (
     Header,
     ItemState,
     LimitState,
+    OwnRule,
     Renamed,
     SourceState,
     Superseded,
@@ -91,6 +102,7 @@ def gather(
     known: Mapping[str, str] | None = None,
     judge: Judge = lambda _anchors: None,
     before: Sequence[Path] = (),
+    seen: Mapping[str, tuple[str, int]] = NOTHING,
     progress: Progress = lambda _name, _rows: None,
     for_any_policies: bool = False,
 ) -> list[Listing]:
@@ -99,8 +111,8 @@ def gather(
 
     `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
-    `known`, `judge`: as `collect`; `before`: older snapshots, whose names of rooms are kept. Raises
-    RetainerError where it cannot be written.
+    `known`, `judge`, `seen`: as `collect`; `before`: older snapshots, whose names of rooms are
+    kept. Raises RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
     connection = connect(cache)
@@ -126,6 +138,7 @@ def gather(
             clock=clock,
             known=known,
             judge=judge,
+            seen=seen,
             progress=progress,
         )
         save_snapshot(connection, half)
@@ -413,6 +426,7 @@ def _header(
         timezone=settings.timezone,
         remembered=weighing.remembered,
         frozen=making.frozen,
+        own_rules=_own_rules(connection, settings, policies, making),
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
         unseen_keys=_unseen_keys(connection, policies),
@@ -507,6 +521,45 @@ def names_of(snapshot: Path) -> dict[tuple[str, str], list[str]]:
     return {(room_id, what): names for room_id, what, names in rows}
 
 
+def _own_rules(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
+) -> list[OwnRule]:
+    """Where a bucket's own rules would take what a policy keeps."""
+    found = []
+    for name, text in connection.execute(
+        "SELECT name, lifecycle FROM listings WHERE kind = 'store' AND lifecycle IS NOT NULL "
+        "ORDER BY name"
+    ).fetchall():
+        store = settings.store(name)
+        if store is None:
+            continue
+        try:
+            rules = read_rules(text)
+        except ValueError:
+            raise _damaged(name) from None
+        found += [
+            OwnRule(
+                store=name,
+                rule=each.rule,
+                item=each.item,
+                at=each.at,
+                kept=each.kept,
+                strikes=write_moment(each.strikes),
+                stays=write_moment(each.stays) if each.stays else None,
+                lifted=f"lifecycle:{name}" in making.lifts,
+            )
+            for rule in rules
+            for each in against(rule, store, policies, making.now)
+        ]
+    return found
+
+
+def _damaged(store: str) -> RetainerError:
+    return RetainerError(
+        f"what the facts tell of {store} is damaged", hint="gather them anew with `retainer facts`"
+    )
+
+
 def _customer(connection: duckdb.DuckDBPyConnection) -> str | None:
     row = connection.execute(
         "SELECT any_value(customer) FROM listings WHERE kind = 'assets'"
@@ -577,8 +630,8 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             keeps_deleted=keeps_deleted,
             lifted=tuple(
                 what
-                for what in ("record", "workspace", "clock")
-                if kind == "store" and f"{what}:{name}" in making.lifts
+                for what in ("record", "workspace", "clock", "disappeared")
+                if f"{what}:{name if kind == 'store' else '100ms'}" in making.lifts
             ),
         )
         for (
@@ -677,10 +730,7 @@ def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Delet
         try:
             own, rest = deleted_lately(read_anchors(text.encode()), making.now, making.state)
         except ValueError:
-            raise RetainerError(
-                f"what the facts tell of {store} is damaged",
-                hint="gather them anew with `retainer facts`",
-            ) from None
+            raise _damaged(store) from None
         mine += [Deletes(store, *each) for each in own]
         others += [Deletes(store, *each) for each in rest]
     return remembered(making.recent, mine, others)

@@ -127,6 +127,7 @@ def _settings(
             file.limits.deletes.percent,
             file.limits.deletes.bytes,
             file.limits.deletes.last_copies,
+            file.limits.disappeared,
         ),
         second_person=file.limits.second_person,
         plan_age_hours=_hours(file.limits.plan_age),

@@ -17,7 +17,7 @@ from conftest import endpoint_of, make_store, make_writer
 from project import POLICY, Project, make_project, video
 
 from retainer.demo.standin import StandIn
-from retainer.doctoring import conflicts
+from retainer.doctoring import of_lifecycle
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
 from retainer.policy.files import policy_files
@@ -208,7 +208,8 @@ def clashes(rule: LifecycleRule, tmp_path: Path, keep: str, **more: str) -> list
     )
     assert not wrong
     store = Store("vault", "s3://acme-vault/rec")
-    return [each.text for each in conflicts(rule, store, policies, NOW)]
+    found = of_lifecycle(store, [rule], policies, NOW)
+    return [each.text for each in found if each.health != "well"]
 
 
 def test_a_rule_that_strikes_before_a_keep_ends_is_told_with_both_dates(tmp_path: Path) -> None:
@@ -270,6 +271,17 @@ def test_a_rule_of_a_real_bucket_is_found(
     assert (
         "the bucket's tidy deletes `rec/…` after 30 days, and calls (policies/rules.yaml:" in said
     )
+    project.hosted(A, video(1))
+    project.run("plan", "--out", "one.plan", expect=4)
+    text = project.run("show", "one.plan").stdout
+    assert "The bucket of vault deletes by rules of its own what is to be kept there" in text
+    assert "keeps 2y: what is made now would go on" in " ".join(text.split())
+    project.run("facts", "--out", "facts.duckdb")
+    project.run("plan", "--facts", "facts.duckdb", "--out", "two.plan", expect=4)
+    project.run("plan", "--lift", "lifecycle:vault", "--out", "three.plan")
+    assert "and that was lifted" in project.run("show", "three.plan").stdout
+    project.run("apply", "one.plan")  # it blocks nothing
+    assert len(project.content("vault")) == 1
 
 
 @pytest.mark.parametrize("server", ["fake_gcs", "strict_gcs"])

@@ -31,6 +31,7 @@ from retainer.inventory.collect import Listing, collect, locked_text
 from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
 from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
+from retainer.model.lifecycle import LifecycleRule
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
 from retainer.model.tables import SNAPSHOT_FORMAT
@@ -1507,6 +1508,9 @@ class FakeReader:
     def keeps_deleted(self) -> str | None:
         return None
 
+    def lifecycle(self) -> tuple[LifecycleRule, ...] | None:
+        return None
+
     def look(self, key: str) -> Look | None:
         assert key.startswith("_retainer/"), "nothing is looked at one by one here"
         return Look(Seen(key, len(self.content[key]), "v1")) if key in self.content else None
@@ -2255,11 +2259,11 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (
             lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"),
-            "this retainer reads format 5",
+            "this retainer reads format 6",
         ),
         (
             lambda path: a_database(path, "CREATE TABLE about (format INT)"),
-            "this retainer reads format 5",
+            "this retainer reads format 6",
         ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],

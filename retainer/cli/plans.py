@@ -58,8 +58,14 @@ if TYPE_CHECKING:
     required=True,
     help="The snapshot to write (one DuckDB file).",
 )
+@click.option(
+    "--lift",
+    multiple=True,
+    metavar="LIMIT",
+    help="Say that so much is gone from a list on purpose, as in disappeared:vault.",
+)
 @PATIENCE
-def facts(out: Path, patience: timedelta | None) -> None:
+def facts(out: Path, lift: tuple[str, ...], patience: timedelta | None) -> None:
     """Gather what exists into a snapshot, so that a plan elsewhere needs no credentials and no
     connection.
 
@@ -73,11 +79,19 @@ def facts(out: Path, patience: timedelta | None) -> None:
     from retainer.private import private_file
 
     root, settings, policies = the_project()
+    _only_limits(lift, settings, policies)
     not_in_the_way(out, root, settings, ".duckdb")
     may_be_written(out, is_snapshot, "a snapshot of facts")
     made = private_file(".duckdb")
     gathered(
-        root, settings, policies, made, for_any_policies=True, before=(out,), patience=patience
+        root,
+        settings,
+        policies,
+        made,
+        for_any_policies=True,
+        before=(out,),
+        patience=patience,
+        lifts=lift,
     )
     for_the_next, copy = state_of(root, settings) / "facts.duckdb", private_file(".duckdb")
     shutil.copyfile(made, copy)
@@ -284,7 +298,9 @@ def _made(
             # Of its own until the plan is made of it: another plan in this project may be
             # gathering too.
             facts = private_file(".duckdb")
-            gathered(root, settings, policies, facts, patience=patience)
+            gathered(
+                root, settings, policies, facts, patience=patience, lifts=making.get("lifts", ())
+            )
         made_at = private_file(".plan")
         # the clock is read once all is gathered, so that nothing of it is of the future
         making_now = making_at(record, as_of or now(), offline=snapshot is not None, **making)
@@ -361,7 +377,7 @@ def _plan_exit(made: PlanFile, detailed: bool, *, leaves: bool) -> int:
         return CredentialsRefused.exit_code
     if header.incomplete or _uncatalogued(made):
         return EXIT["incomplete"]
-    if header.held_back:
+    if header.held_back or any(not each.lifted for each in header.own_rules):
         return EXIT["held back"]
     if leaves:
         return EXIT["at risk"]

@@ -48,8 +48,8 @@ MEANINGS = {
     3: "With `--detailed-exitcode`: there are deletes among the actions; of `impact`: new ones.",
     4: (
         "A limit, a clash, a freeze, a lost record, a clock or another workspace: the plan is "
-        "written, its deletes are held back, its copies can run. The plan names what a person "
-        "could lift."
+        "written, its deletes are held back, its copies can run. Or a rule of a bucket's own "
+        "deletes what a policy keeps. The plan names what a person could lift."
     ),
     5: "The plan was refused: stale, expired, edited, truncated, applied already. Make a new one.",
     6: "Another run holds the lock of a store or of the state folder. Wait for it.",

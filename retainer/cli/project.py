@@ -15,7 +15,7 @@ from retainer.tracing import listed
 from retainer.voice import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import timedelta
 
     from retainer.journal.backend import Backend, Reading
@@ -80,9 +80,10 @@ def gathered(
     for_any_policies: bool = False,
     before: Sequence[Path] = (),
     patience: timedelta | None = None,
+    lifts: Collection[str] = (),
 ) -> None:
     """Ask 100ms and every store, and leave a snapshot of the facts at `out`. `before`: older ones,
-    besides the last, whose names of rooms are kept."""
+    besides the last, whose names of rooms are kept; `lifts`: what a person said may be so."""
     from retainer import wiring
     from retainer.journal.anchors import judge_of
     from retainer.journal.journal import read_ledger
@@ -92,7 +93,9 @@ def gathered(
 
     state = state_of(root, settings)
     record = record_in(root, settings, patience)
-    judge, known = judge_of(record, read_ledger(record)), known_stores(state)
+    ledger = read_ledger(record)
+    judge, known = judge_of(record, ledger), known_stores(state)
+    lists = dict.fromkeys(ledger.seen, "100ms") | {each: each for each in settings.places}
     with Gathering() as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         api = wiring.open_api(settings, stop(), patient)
@@ -108,6 +111,11 @@ def gathered(
             known=settings.identities(known),
             judge=judge,
             before=sorted({state / "facts.duckdb", out, *before}),
+            seen={
+                name: seen
+                for name, seen in ledger.seen.items()
+                if f"disappeared:{lists[name]}" not in lifts
+            },
             progress=shown.rows,
             for_any_policies=for_any_policies,
         )

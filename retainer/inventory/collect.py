@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -38,6 +39,7 @@ from retainer.inventory.facts import (
 )
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
+from retainer.model.lifecycle import write_rules
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
@@ -51,8 +53,11 @@ _PAGE = 1000
 _PAGES = 20
 """A range has so many pages: each asks for one more, to see that the next one begins there."""
 _PARTS_OF_A_LONG_LIST = 20
+MISSED_FROM = 20
+"""So many must be gone from a list before a share of it is judged."""
 LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
 """So many rooms (and templates) are asked for one by one, and for so long."""
+NOTHING: Mapping[str, tuple[str, int]] = MappingProxyType({})
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
@@ -78,6 +83,7 @@ class Listing:
     lost_record: str | None = None
     refused: bool = False
     keeps_deleted: str | None = None
+    lifecycle: str | None = None
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What a person should know, and what leaves nothing unfinished."""
@@ -107,6 +113,7 @@ class Listing:
             "lost_record": self.lost_record,
             "refused": self.refused,
             "keeps_deleted": self.keeps_deleted,
+            "lifecycle": self.lifecycle,
         }
 
 
@@ -121,14 +128,18 @@ def collect(
     clock: Callable[[], datetime],
     known: Mapping[str, str] | None = None,
     judge: Judge = lambda _anchors: None,
+    seen: Mapping[str, tuple[str, int]] = NOTHING,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
     catalog parts between runs.
 
     `known`: the identity that each store must have, by its name; `judge` says why a store's memory
-    of journals speaks against this one's. Raises CredentialsRefused where 100ms refuses them,
-    PoliciesWrong where two stores are one; any other failure leaves its listing marked unfinished.
+    of journals speaks against this one's; `seen`: how many objects each list had when it was last
+    seen, with the store's identity, by its name.
+
+    Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
+    other failure leaves its listing marked unfinished.
     """
     stage(connection)
     with (
@@ -182,11 +193,31 @@ def collect(
             "known"
         )
     first.notes += _new_types(connection)
+    for listing in listings:
+        _miss(listing, seen, settings.limits.disappeared)
     if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
         first.notes += _look_up_rooms(connection, recordings)
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
     assemble(connection, settings)
     return listings
+
+
+def _miss(listing: Listing, seen: Mapping[str, tuple[str, int]], most: float) -> None:
+    """Leave a list unfinished in which too much is missing of what it had."""
+    identity, objects = seen.get(listing.name, ("", 0))
+    missing = objects - listing.objects
+    if (
+        listing.complete
+        and identity in ("", listing.identity)
+        and missing >= MISSED_FROM
+        and 100 * missing > most * objects
+    ):
+        listing.complete = False
+        place = listing.name if listing.kind == "store" else "100ms"
+        listing.notes.append(
+            f"{missing:,} of the {objects:,} that it had at the last apply are gone from it, and "
+            f"retainer did not delete them: if that is meant, `--lift disappeared:{place}`"
+        )
 
 
 def _kinds(recordings: Recordings) -> list[str]:
@@ -484,6 +515,8 @@ def _store(
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
         listing.keeps_deleted = reader.keeps_deleted()
+        rules = reader.lifecycle()
+        listing.lifecycle = None if rules is None else write_rules(rules)
         _recognise(reader, listing, expected, judge, clock())
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
         if moved := reader.unfinished():

@@ -270,6 +270,9 @@ class Ledger:
     """Of how many recordings the catalogs tell no more, by the erasure that asked for it."""
     parts: dict[str, int] = field(default_factory=dict)
     """So many parts of each store's catalog were written since it was last made short."""
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """How many objects each whole listing showed that a plan was applied of, with what was copied
+    and without what was deleted since: by its name, with the store's identity."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -298,6 +301,8 @@ class Ledger:
                 self.tool = (entry.run, str(of.get("tool", "")))
                 if isinstance(of.get("expires"), str):
                     self._of(plan).until = read_moment(of["expires"])
+                for name, identity, objects in of.get("seen", ()):
+                    self.seen[str(name)] = (str(identity), int(objects))
             case "intent" if of["act"] == "delete":
                 self.intents |= {(each.plan, each.row): each for each in _intended(entry)}
             case "deleted":
@@ -373,6 +378,7 @@ class Ledger:
         untold = self.untold.setdefault(of["store"], {})
         keys = [key for key in of.get("keys", ()) if isinstance(key, str)]
         untold |= dict.fromkeys(keys, (write_moment(entry.at), plan, of["row"]))
+        self._count(of["store"], -len(keys))
 
     def _copied(self, entry: Entry, plan: str, of: Mapping[str, Any]) -> None:
         record = of["record"]
@@ -383,8 +389,14 @@ class Ledger:
         )
         done.copied.set(of["row"], mark)
         self.gone.pop(str(of.get("asset", "")), None)
+        self._count(str(record.get("store")), 1)
         for upload in self._uploads_of.pop((entry.run, of["row"]), ()):
             self.uploads.pop(upload, None)
+
+    def _count(self, store: str, more: int) -> None:
+        if store in self.seen:
+            identity, objects = self.seen[store]
+            self.seen[store] = (identity, max(0, objects + more))
 
     def _catalogued(self, plan: str, of: Mapping[str, Any]) -> None:
         done = self._of(plan)
@@ -568,6 +580,7 @@ class Ledger:
             "erased": {store: dict(of) for store, of in sorted(self.erased.items()) if of},
             "parts": dict(sorted(self.parts.items())),
             "purged": dict(sorted(self.purged.items())),
+            "seen": {name: list(of) for name, of in sorted(self.seen.items())},
             "tool": list(self.tool),
         }
 
@@ -635,6 +648,10 @@ class Ledger:
                 },
                 parts={str(store): int(count) for store, count in of["parts"].items()},
                 purged={str(request): int(count) for request, count in of["purged"].items()},
+                seen={
+                    str(name): (str(identity), int(objects))
+                    for name, (identity, objects) in of.get("seen", {}).items()
+                },
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:

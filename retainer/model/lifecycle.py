@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+
+from retainer.model.moment import read_moment, write_moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,28 @@ class LifecycleRule:
         )
         only = f" (only where {' and '.join(self.narrowed)})" if self.narrowed else ""
         return f"{what} {whose}{where} {when}{only}"
+
+
+def write_rules(rules: Sequence[LifecycleRule]) -> str:
+    """As JSON, for a snapshot."""
+    return json.dumps(
+        [asdict(rule) | {"on": write_moment(rule.on) if rule.on else None} for rule in rules]
+    )
+
+
+def read_rules(text: str) -> tuple[LifecycleRule, ...]:
+    """What `write_rules` wrote. Raises ValueError."""
+    try:
+        rules = [LifecycleRule(**of) for of in json.loads(text)]
+        return tuple(
+            replace(
+                rule,
+                prefixes=tuple(map(str, rule.prefixes)),
+                narrowed=tuple(map(str, rule.narrowed)),
+                days=None if rule.days is None else int(rule.days),
+                on=read_moment(str(rule.on)) if rule.on else None,
+            )
+            for rule in rules
+        )
+    except TypeError:
+        raise ValueError("no rules of a bucket") from None

@@ -138,6 +138,8 @@ class DeleteLimits:
     last_copies: int = 0
     """So many last copies one plan may delete by a rule that only says `delete:`, which does not
     say that the recording is to end."""
+    disappeared: float = 50.0
+    """A list in which more percent of what the last run saw is missing counts as unfinished."""
 
 
 MEDIA_HOSTS = ("cdn.100ms.live", "media-cdn-in3.100ms.live", "sh-cdn-in3.100ms.live")

@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 5
+SNAPSHOT_FORMAT = 6
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
@@ -92,6 +92,8 @@ LISTINGS = {
     "lost_record": "VARCHAR",
     "refused": "BOOLEAN",  # its credentials were refused
     "keeps_deleted": "VARCHAR",  # how what is deleted there can still be read; NULL: not at all
+    # JSON: what the bucket's own rules delete or move (model/lifecycle.py); NULL: not known
+    "lifecycle": "VARCHAR",
 }
 
 

@@ -67,7 +67,11 @@ def liftable(stores: Iterable[str], rules: Iterable[str], ceilings: Iterable[str
     found = [f"{name}:rule:{rule}" for rule in rules for name in ("count", "bytes", "last_copies")]
     for store in stores:
         found += [f"{name}:store:{store}" for name in ("count", "bytes", "percent", "empty")]
-        found += [f"{name}:{store}" for name in ("record", "workspace", "clock")]
+        found += [
+            f"{name}:{store}"
+            for name in ("record", "workspace", "clock", "lifecycle", "disappeared")
+        ]
+    found.append("disappeared:100ms")
     return [*found, *(f"clash:{rule}" for rule in ceilings)]
 
 

@@ -453,6 +453,12 @@ class LimitsItem(Strict):
         {"count": 500, "percent": 10, "bytes": "100GB"},
         DeleteLimitsItem(),
     )
+    disappeared: Annotated[Number, Field(le=100)] = _said(
+        "percent of what the last run saw: where more is gone from a list, and not by retainer, "
+        "the list counts as unfinished; counts from 20 up",
+        50,
+        50,
+    )
     second_person: Annotated[bool, BeforeValidator(resolved)] = _said(
         "whether deletes want an approval by somebody else (`retainer approve`), signed with a key "
         "that stands in `allowed_signers` beside retainer.yaml",

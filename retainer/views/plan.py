@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from retainer.model.moment import read_moment
@@ -78,6 +79,7 @@ def plan_page(
     urgent = [
         *_at_risk(view, now, reading),
         *_lapsing(view, now),
+        *_own_rules(header, reading),
         *_doubts(header),
         *_breaches(header, view, now, reading),
         *_unfinished(header),
@@ -212,6 +214,37 @@ def _lapsing(view: Overview, now: datetime) -> Iterator[Note]:
             f"No rule keeps {many(count, 'recording')} that only 100ms has, {size(total)}: "
             f"{leave} there without a copy{when}",
         )
+
+
+def _own_rules(header: Header, reading: Reading) -> Iterator[Note]:
+    """Rules of buckets that take what policies keep: nothing that is done here stops them."""
+    for store, told in groupby(header.own_rules, key=lambda each: each.store):
+        rules = list(told)
+        rows = [
+            Note(
+                "!",
+                "worry",
+                f"{each.rule}; {each.item} ({each.at}) keeps {each.kept}: what is made now would "
+                f"go on {_day(each.strikes, reading)} and is to stay "
+                + (f"until {_day(each.stays, reading)}" if each.stays else "for ever"),
+            )
+            for each in rules[:5]
+        ]
+        if len(rules) > 5:
+            rows.append(Note(" ", "plain", f"… and {len(rules) - 5:,} more"))
+        text = f"The bucket of {store} deletes by rules of its own what is to be kept there"
+        yield Note(
+            "!",
+            "worry",
+            text + (", and that was lifted" if rules[0].lifted else ""),
+            "take those rules of the bucket away, or narrow them"
+            + ("" if rules[0].lifted else f"; `{rules[0].lift}` if it is meant so"),
+            parts=tuple(rows),
+        )
+
+
+def _day(text: str, reading: Reading) -> str:
+    return moment(moment_of(text), reading.zone)
 
 
 def _doubts(header: Header) -> Iterator[Note]:
