@@ -31,6 +31,7 @@ it, see pyproject.toml).
     rights.py       the least rights that a plan, or an apply, needs
     cases.py        policy tests -> what came out otherwise
     cataloguing.py  a store's objects -> its catalog: made anew, adopted, read back and compared
+    restoring.py    what was deleted -> what a bucket still has of it, brought back
     holding.py      the locks of stores, once they are the stores that they should be
     patience.py     how a call is tried again, and how long that may take
     stop.py         the one token that ends every wait

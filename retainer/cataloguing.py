@@ -84,10 +84,10 @@ Item = TypeVar("Item", bound=_Item)
 
 
 @contextmanager
-def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
+def alone(work: Work, what: str, **told: Any) -> Iterator[tuple[_Record, Journal]]:
     """The journal and the store's lock, as an apply has them, while entries are written: gives the
-    function that writes them, for an event of the journal. Raises Locked; no more is written once
-    the lock was lost."""
+    function that writes them, for an event of the journal. `told`: what else the record says of
+    this run. Raises Locked; no more is written once the lock was lost."""
     journal = Journal(work.backend, uuid.uuid4().hex[:12], "-", work.clock)
     name = work.store.name
 
@@ -116,7 +116,7 @@ def _alone(work: Work, what: str) -> Iterator[tuple[_Record, Journal]]:
             if identity is not None:
                 remember_stores(work.state, known, {work.store.place: identity.id})
             open_intents = journal.ledger().open_intents()
-            journal.write("start", what=what, store=name, host=owner.host)
+            journal.write("start", what=what, store=name, host=owner.host, **told)
             announced = [each for each in open_intents if each.store == name] if lock.holds else []
             settled = settle(
                 announced,
@@ -197,7 +197,7 @@ class _Recorded:
 
     def write(self) -> None:
         """Raises Locked, StoreFailed."""
-        with _alone(self._work, self._what) as (record, journal):
+        with alone(self._work, self._what) as (record, journal):
             record(self._event, self._rows)
             self.count += len(self._rows)
             self._rows = []
@@ -245,13 +245,21 @@ def rebuild(work: Work) -> Census:
 
     recorded.write()
     if damaged:
-        with _alone(work, "catalog rebuild"):
+        with alone(work, "catalog rebuild"):
             for seen in damaged:
                 work.writer.delete(seen)
                 census.said.append(f"{seen.key} was damaged, and is gone")
     census.recorded = recorded.count
     census.unknown = census.looked - len(explained) - len(census.failed)
     return census
+
+
+def explained(work: Work, seen: Seen) -> Sequence[Mapping[str, Any]]:
+    """The catalog's entries of an object that says of itself what it is: one, or those of all that
+    its manifest lists; none where it does not. Raises StoreFailed."""
+    if seen.key.endswith(f"/{MANIFEST}"):
+        return _of_manifest(work, seen) or ()
+    return _of_metadata(work, seen)
 
 
 def _of_metadata(work: Work, seen: Seen) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from retainer.journal.entry import Entry
 from retainer.model.history import Happening, History, RunTold
 from retainer.who import known_as
 
-_TOLD = ("copied", "deleted", "failed", "skipped", "left", "restoring", "accepted")
+_TOLD = ("copied", "deleted", "failed", "skipped", "left", "restoring", "restored", "accepted")
 _CHECKSUMS = ("sha256", "crc64nvme", "crc32c")
 _OF_KEYS = ("adopted", "rebuilt", "broken")
 

@@ -36,6 +36,20 @@ class Seen:
     """Whether it must be restored before it can be read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """An object that was deleted, and that the bucket still has: what was seen of it then.
+
+    `marks`: the delete markers that lie on it, the newest first (S3); `soft`: soft-deleted
+    (Google); `until`: when it is gone for good, None where that is not told.
+    """
+
+    seen: Seen
+    marks: tuple[str, ...] = ()
+    soft: bool = False
+    until: datetime | None = None
+
+
 class Hasher(Protocol):
     """What is computed of bytes as they go by; hashlib's and google_crc32c's are such."""
 
@@ -231,6 +245,10 @@ class StoreReader(Protocol):
         """How what is deleted here can still be read, in words; None: it cannot, or that is not
         known."""
 
+    def hidden(self, seen: Seen) -> Hidden | None:
+        """What is left of just this version, which was deleted; None where nothing of it can be
+        brought back. Raises StoreFailed."""
+
     def lifecycle(self) -> Sequence[LifecycleRule] | None:
         """What the bucket's own rules delete or move; None where that is not known."""
 
@@ -321,6 +339,10 @@ class StoreWriter(StoreReader, Protocol):
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays
         behind. Raises StoreFailed."""
+
+    def bring_back(self, hidden: Hidden) -> Seen:
+        """Let a deleted object be there again, as it lies then. It creates only, and takes nothing
+        away but delete markers. Raises KeyTaken where something lies there by now, StoreFailed."""
 
     def put_back(self, key: str) -> bool:
         """Undo a delete that `unfinished` tells of; False where another object lies in its place by

@@ -1,5 +1,5 @@
-"""The least rights that a plan, or an apply, needs of each cloud, as that cloud's policies are
-written."""
+"""The least rights that a plan, an apply or a restore needs of each cloud, as that cloud's policies
+are written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from retainer.model.setting import OWN_PREFIX, Settings, Store
 
-For = Literal["plan", "apply"]
+For = Literal["plan", "apply", "restore"]
 
 READ_BUCKET = (
     "s3:ListBucket",
@@ -19,8 +19,9 @@ READ_BUCKET = (
 )
 READ_OBJECT = ("s3:GetObject", "s3:GetObjectRetention", "s3:GetObjectLegalHold")
 WRITE_OBJECT = ("s3:PutObject", "s3:AbortMultipartUpload")
-"""Docs: the Service Authorization Reference of Amazon S3. Nothing here deletes a version: a delete
-names the version it means by If-Match, which `s3:DeleteObject` alone allows."""
+"""Docs: the Service Authorization Reference of Amazon S3. A plan and an
+apply delete no version: a delete names the one it means by If-Match, which `s3:DeleteObject` alone
+allows. A restore takes delete markers away, which Amazon counts as that."""
 _GCS_READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
 _GCS_WRITE = ("storage.objects.create", "storage.objects.delete", "storage.objects.update")
 
@@ -63,7 +64,7 @@ def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, A
         yield {
             "Sid": f"{name}Key",
             "Effect": "Allow",
-            "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if purpose == "apply" else [])],
+            "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if purpose != "plan" else [])],
             "Resource": [store.kms_key],
         }
     if purpose == "plan":
@@ -85,6 +86,19 @@ def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, A
         "Action": ["s3:DeleteObject"],
         "Resource": [objects],
     }
+    if purpose == "restore":
+        yield {
+            "Sid": f"{name}Versions",
+            "Effect": "Allow",
+            "Action": ["s3:ListBucketVersions"],
+            "Resource": [bucket],
+        }
+        yield {
+            "Sid": f"{name}Markers",
+            "Effect": "Allow",
+            "Action": ["s3:DeleteObjectVersion"],
+            "Resource": [objects],
+        }
     if store.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
         yield {
             "Sid": f"{name}Restore",
@@ -103,8 +117,9 @@ def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
     locks = any(store.lock for store in stores)
     permissions = [
         *_GCS_READ,
-        *(_GCS_WRITE if purpose == "apply" else ()),
-        *(["storage.objects.setRetention"] if locks and purpose == "apply" else []),
+        *(_GCS_WRITE if purpose != "plan" else ()),
+        *(["storage.objects.setRetention"] if locks and purpose != "plan" else []),
+        *(["storage.objects.restore"] if purpose == "restore" else []),
     ]
     return {
         "role": {

@@ -465,7 +465,15 @@ def test_a_summary_of_another_format_says_which_version_can_go_on(tmp_path: Path
         read_ledger(FolderBackend(tmp_path))
 
 
-@pytest.mark.parametrize("of", [{}, {"lines": 1, "plans": []}, {"lines": 1, "plans": {"p": 3}}])
+def test_nothing_is_written_that_no_run_could_read_again(tmp_path: Path) -> None:
+    """The line would end every later command."""
+    with pytest.raises(ValueError, match="no line of a journal"):
+        sealed(Entry(now(), "run", "-", "intent", {"act": "restore", "store": "vault"}), START)
+
+
+@pytest.mark.parametrize(
+    "of", [{"lines": 1}, {"lines": 1, "plans": []}, {"lines": 1, "plans": {"p": 3}}]
+)
 def test_a_summary_that_cannot_be_read_stops_whoever_needs_it(
     tmp_path: Path, of: dict[str, Any]
 ) -> None:

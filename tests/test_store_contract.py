@@ -206,6 +206,84 @@ def test_a_delete_where_versioning_is_on_leaves_a_version_behind(
         assert len(versions) == 1
 
 
+@pytest.fixture
+def versioned(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Lab:
+    """A store in a bucket that keeps versions."""
+    lab.needs("versions")
+    endpoint = endpoint_of(lab.server, request)
+    store = make_store(lab.server, endpoint, tmp_path, bucket="lab-versioned")
+    return dataclasses.replace(lab, writer=make_writer(store))
+
+
+def test_what_was_deleted_where_versions_are_kept_is_brought_back_as_it_was(versioned: Lab) -> None:
+    seen = put(versioned, "a/k", b"content", {"retainer-asset": "a1"})
+    put(versioned, "a/k-behind", b"other")
+    assert versioned.writer.hidden(seen) is None  # it is there
+    assert versioned.writer.delete(seen) is Deletion.DELETED
+    hidden = versioned.writer.hidden(seen)
+    assert hidden is not None and hidden.seen == seen
+    back = versioned.writer.bring_back(hidden)
+    look = versioned.writer.look("a/k")
+    assert look is not None and look.seen == dataclasses.replace(
+        back, locked_until=look.seen.locked_until, lock_read=look.seen.lock_read
+    )
+    assert look.metadata == {"retainer-asset": "a1"}
+    assert content_of(versioned, "a/k") == b"content"
+    assert (back.version == seen.version) is (versioned.writer.store.scheme == "s3")  # type: ignore[attr-defined]
+
+
+def test_what_was_deleted_twice_is_brought_back_once(versioned: Lab) -> None:
+    """Somebody deleted again what was deleted: S3 lays one more marker upon it."""
+    seen = put(versioned, "k", b"content")
+    assert versioned.writer.delete(seen) is Deletion.DELETED
+    store: Store = versioned.writer.store  # type: ignore[attr-defined]
+    if store.scheme == "s3":
+        servers.s3_client(versioned.endpoint).delete_object(
+            Bucket=store.bucket, Key=store.prefix + "k"
+        )
+    hidden = versioned.writer.hidden(seen)
+    assert hidden is not None
+    versioned.writer.bring_back(hidden)
+    assert content_of(versioned, "k") == b"content"
+
+
+def test_nothing_is_brought_back_over_what_lies_there_by_now(versioned: Lab) -> None:
+    seen = put(versioned, "k", b"content")
+    assert versioned.writer.delete(seen) is Deletion.DELETED
+    hidden = versioned.writer.hidden(seen)
+    assert hidden is not None
+    put(versioned, "k", b"somebody else's")
+    with pytest.raises((KeyTaken, StoreFailed)):
+        versioned.writer.bring_back(hidden)
+    assert content_of(versioned, "k") == b"somebody else's"
+    if versioned.writer.store.scheme == "s3":  # type: ignore[attr-defined]
+        assert versioned.writer.hidden(seen) is None
+
+
+def test_another_version_is_not_taken_for_the_one_that_was_deleted(versioned: Lab) -> None:
+    seen = put(versioned, "k", b"content")
+    other = dataclasses.replace(seen, version=seen.version[::-1])
+    assert versioned.writer.delete(seen) is Deletion.DELETED
+    assert versioned.writer.hidden(other) is None
+    assert versioned.writer.hidden(dataclasses.replace(seen, key="never")) is None
+
+
+def test_what_is_gone_for_good_is_not_hidden(lab: Lab) -> None:
+    """Where a bucket keeps nothing; one of Google's keeps it for a week."""
+    seen = put(lab, "k", b"content")
+    assert lab.writer.delete(seen) is Deletion.DELETED
+    hidden = lab.writer.hidden(seen)
+    if lab.server != "strict_gcs":
+        assert hidden is None
+        return
+    assert hidden is not None and hidden.soft and hidden.until is not None
+    back = lab.writer.bring_back(hidden)
+    assert content_of(lab, "k") == b"content"
+    with pytest.raises(KeyTaken):
+        lab.writer.bring_back(hidden)
+    assert back.version != seen.version
+
+
 def test_the_conditions_that_a_server_honours_are_found_out(lab: Lab) -> None:
     conditions = lab.writer.conditions()
     assert conditions.create

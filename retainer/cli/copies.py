@@ -1,4 +1,4 @@
-"""Commands about what lies in a store: adopt, catalog, verify, accept."""
+"""Commands about what lies in a store, or lay there: adopt, catalog, verify, accept, restore."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli, help_alone
-from retainer.cli.options import COMPLETE_STORE, PATIENCE, form_option
-from retainer.cli.printing import print_page
+from retainer.cli.options import COMPLETE_STORE, PATIENCE, as_ticket, form_option
+from retainer.cli.printing import print_page, reading_in
 from retainer.cli.process import EXIT, now, stop
 from retainer.cli.project import (
     declared_store,
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from retainer.cataloguing import Work
+    from retainer.inventory.collect import Progress
+    from retainer.journal.backend import Backend
     from retainer.model.outcome import Census
+    from retainer.model.setting import Settings
+    from retainer.patience import Patience
 
 
 def _census(
@@ -34,32 +38,33 @@ def _census(
 ) -> None:
     """Look at every object of a store, and show what was found."""
     from retainer import wiring
-    from retainer.cataloguing import Work
     from retainer.progress import Gathering
     from retainer.views.census import census_page
     from retainer.views.machine import census_json
 
     root, settings, _ = the_project()
-    declared = declared_store(settings, store)
+    backend = record_for(root, settings, patience)
     with Gathering(f"looking at the objects of {store}…") as shown:
-        census = act(
-            Work(
-                declared,
-                wiring.open_writer(
-                    declared, stop(), wiring.patience_of(patience, stop(), shown.waiting)
-                ),
-                record_for(root, settings, patience),
-                now,
-                shown.rows,
-                stop(),
-            )
-        )
+        patient = wiring.patience_of(patience, stop(), shown.waiting)
+        census = act(_work(settings, backend, store, patient, shown.rows))
     if form == "json":
         click.echo(census_json(census), nl=False)
     else:
         print_page(census_page(census, what, store), settings.timezone, form)
     if census.failed or census.broken or census.missing or census.replaced:
         raise Exit(EXIT["partly"] if census.failed else 1)
+
+
+def _work(
+    settings: Settings, backend: Backend, store: str, patience: Patience, progress: Progress
+) -> Work:
+    """A store to work on. Raises WrongUsage where it is not declared."""
+    from retainer import wiring
+    from retainer.cataloguing import Work
+
+    declared = declared_store(settings, store)
+    writer = wiring.open_writer(declared, stop(), patience)
+    return Work(declared, writer, backend, now, progress, stop())
 
 
 @cli.command()
@@ -174,3 +179,77 @@ def accept(asset_id: str, reason: str, owner: str | None) -> None:
         click.echo(f"{store}: {why}")
     click.echo(f"{asset_id} is accepted in {ACCEPTED}")
     click.echo("Next: have that reviewed, and `retainer plan`")
+
+
+@cli.command()
+@click.argument("about", metavar="RUN|ID")
+@click.option(
+    "--approve",
+    type=int,
+    metavar="N",
+    help="Bring them back; N must be how many copies can be, as it is told without.",
+)
+@click.option(
+    "--ticket",
+    metavar="T",
+    callback=as_ticket,
+    help="What this belongs to, such as INC-42; it stands in the record.",
+)
+@PATIENCE
+@form_option()
+def restore(
+    about: str, approve: int | None, ticket: str | None, patience: timedelta | None, form: str
+) -> None:
+    """Look for what was deleted of a recording, or by a run, and bring back what a bucket still
+    has: under a delete marker, as an earlier version, or soft-deleted.
+
+    Without --approve nothing is changed. It never writes over anything, and what an erasure asked
+    for stays away. Examples: `retainer restore 6544d1e2f3a4b5c6d7e8f901`, `retainer restore
+    6f1c2a9b03d4 --approve 12`
+    """
+    from retainer import restoring, wiring
+    from retainer.journal.journal import read_journal
+    from retainer.model.restoration import Restoration
+    from retainer.ports import StoreReader
+    from retainer.progress import Gathering
+    from retainer.views.machine import restoration_json
+    from retainer.views.restoration import restoration_page
+    from retainer.who import who
+
+    if not about.strip():
+        raise WrongUsage("what is to be brought back?", hint="a recording's id, or a run's")
+    root, settings, policies = the_project()
+    backend = record_for(root, settings, patience)
+    with Gathering("looking for what was deleted…") as shown:
+        patient = wiring.patience_of(patience, stop(), shown.waiting)
+
+        def opened(name: str) -> StoreReader | None:
+            store = settings.store(name)
+            return wiring.open_reader(store, stop(), patient) if store else None
+
+        wanted = restoring.deleted_by(read_journal(backend), about)
+        found = restoring.looked_for(wanted, opened, shown.rows)
+        able = sum(each.told.state == "recoverable" for each in found)
+        if approve is not None and approve != able:
+            raise WrongUsage(
+                f"--approve {approve}, but {able} copies can be brought back",
+                hint=f"look again: `retainer restore {about}`",
+            )
+        if approve:
+            found = restoring.bring_back(
+                found,
+                lambda name: _work(settings, backend, name, patient, shown.rows),
+                {"who": dict(who()), "ticket": ticket},
+            )
+    rules = {each.told.rule for each in found} & {rule.id for rule in policies.rules}
+    told = Restoration(about, tuple(each.told for each in found), tuple(sorted(rules)))
+    if form == "json":
+        click.echo(restoration_json(told), nl=False)
+    else:
+        page = restoration_page(told, reading_in(settings.timezone))
+        print_page(page, settings.timezone, form)
+    states = {each.state for each in told.copies}
+    if approve and states & {"unknown", "taken"}:
+        raise Exit(EXIT["partly"])
+    if not states & {"recoverable", "restored", "there"}:
+        raise Exit(1)

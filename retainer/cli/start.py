@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
+    from retainer.rights import For
     from retainer.starter import Answers
 
 
@@ -194,26 +195,27 @@ def _would_be_valid(files: Mapping[str, str]) -> None:
 @click.option(
     "--for",
     "purpose",
-    type=click.Choice(["plan", "apply"]),
+    type=click.Choice(["plan", "apply", "restore"]),
     required=True,
-    help="What is to be allowed: to read alone, or also to copy and delete.",
+    help="To read alone; also to copy and delete; also to bring back what was deleted.",
 )
 @click.option(
     "--cloud",
     type=click.Choice(["aws", "google"]),
     help="Only the policy of this cloud, as it takes it.",
 )
-def iam(purpose: str, cloud: str | None) -> None:
+def iam(purpose: For, cloud: str | None) -> None:
     """Print the least rights that the stores of retainer.yaml need, for S3 and Google Cloud.
 
-    No version is ever deleted, so no right to that is asked for. Examples: `retainer iam --for
-    plan`, `retainer iam --for apply --cloud aws > policy.json`
+    A plan and an apply delete no version, so no right to that is asked for; a restore takes delete
+    markers away, which S3 counts as that. Examples: `retainer iam --for plan`, `retainer iam --for
+    apply --cloud aws > policy.json`
     """
     from retainer.rights import rights_text
 
     _, settings, _ = the_project()
     clouds = (cloud,) if cloud else ()
-    click.echo(rights_text(settings, "plan" if purpose == "plan" else "apply", clouds), nl=False)
+    click.echo(rights_text(settings, purpose, clouds), nl=False)
 
 
 @cli.command()
@@ -266,7 +268,7 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
 
 ANSWERS = (
     *("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "standing"),
-    *("doctor", "history", "verify"),
+    *("doctor", "history", "restore", "verify"),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -51,7 +51,10 @@ class Entry:
 
 
 def sealed(entry: Entry, previous: str) -> tuple[bytes, str]:
-    """An entry as a line, and its hash, which is over the bytes before it and a closing brace."""
+    """An entry as a line, and its hash, which is over the bytes before it and a closing brace.
+    Raises ValueError for an entry that nobody could read again."""
+    if not _has_its_shape(entry.event, entry.particulars):
+        raise ValueError(f"no line of a journal is `{entry.event}` with {entry.particulars}")
     line = {
         "at": write_moment(entry.at),
         "run": entry.run,
@@ -63,6 +66,11 @@ def sealed(entry: Entry, previous: str) -> tuple[bytes, str]:
     body = json.dumps(line, sort_keys=True, separators=(",", ":")).encode()
     seal = hashlib.sha256(body).hexdigest()
     return body[:-1] + _BEFORE_SEAL + seal.encode() + _AFTER_SEAL + b"\n", seal
+
+
+def _has_its_shape(event: object, of: Mapping[str, Any]) -> bool:
+    shape = _SHAPES.get(event, _ANY) if isinstance(event, str) else _ANY
+    return all(isinstance(of.get(name), kind) for name, kind in shape.items())
 
 
 def opened(text: bytes) -> tuple[Entry, str]:
@@ -79,12 +87,11 @@ def opened(text: bytes) -> tuple[Entry, str]:
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is no line of a journal") from error
     run, plan, event, previous = texts
-    shape = _SHAPES.get(event, _ANY) if isinstance(event, str) else _ANY
     if (
         at is None
         or not isinstance(of, dict)
         or not all(isinstance(each, str) for each in texts)
-        or not all(isinstance(of.get(name), kind) for name, kind in shape.items())
+        or not _has_its_shape(event, of)
     ):
         raise ValueError("it is no line of a journal")
     return Entry(at, run, plan, event, of, seal), previous

@@ -320,6 +320,11 @@ class Ledger:
                     self.gone.pop(asset, None)  # something came, so it was there
             case "catalogued":
                 self._catalogued(plan, of)
+            case "restored":
+                store, keys = str(of.get("store")), of.get("keys", ())
+                self._count(store, len(keys))
+                for key in keys:
+                    self.untold.get(store, {}).pop(key, None)
             case "compacted":
                 self.parts[str(of.get("store"))] = len(of.get("parts", ()))
                 erased = self.erased.get(str(of.get("store")), {})

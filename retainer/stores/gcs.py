@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import ClassVar, Self
 
 from retainer.errors import RetainerError, StoreFailed
 from retainer.model.setting import Store
 from retainer.patience import Patience
-from retainer.ports import Begun, Checksum, Look, Seen, StoreReader, untold
+from retainer.ports import Begun, Checksum, Hidden, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described
 from retainer.stores.gcs_account import GcsAccount
@@ -44,6 +45,19 @@ class GcsReader(ObjectReader):
         CredentialsRefused."""
         self.account = account or GcsAccount(store)
         super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
+
+    def hidden(self, seen: Seen) -> Hidden | None:
+        """An earlier generation, else what is soft-deleted; a bucket without soft delete refuses to
+        be asked for that."""
+        for soft in (False, True):
+            answer = self.ask("look for", seen.key, self.calls.versions(seen.key, soft=soft))
+            told = refusal_of(answer)
+            if soft and told is not None and told.verdict is Verdict.CANNOT:
+                return None
+            says = partial(self.calls.hidden, seen, soft)
+            if found := self.said("look for", seen.key, answer, says):
+                return found
+        return None
 
 
 class GcsWriter(ObjectWriter, GcsReader):
@@ -176,6 +190,21 @@ class GcsWriter(ObjectWriter, GcsReader):
             case Verdict.REFUSED | Verdict.LOCKED:
                 return
         raise self.failure("copy to", key, told)
+
+    def bring_back(self, hidden: Hidden) -> Seen:
+        key, token = hidden.seen.key, None
+        while True:
+            step = self.calls.restore(hidden) if hidden.soft else self.calls.revive(hidden, token)
+            answer = self.ask("bring back", key, step)
+            told = refusal_of(answer)
+            if told is not None and told.verdict is Verdict.UNMET:
+                raise self.taken(key)
+            if hidden.soft:
+                return self.said("bring back", key, answer, partial(self.calls.looked, key)).seen
+            found = self.said("bring back", key, answer, self.calls.copied)
+            if isinstance(found, Seen):
+                return found
+            token = found
 
     def lock(self, seen: Seen, until: datetime) -> None:
         self.account.retain(seen, until)

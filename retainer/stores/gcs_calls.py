@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
-from retainer.ports import Checksum, Look, Seen
+from retainer.ports import Checksum, Hidden, Look, Seen
 from retainer.stores.calls import Body, Described, Nonsense, Page
 from retainer.stores.gcs_answers import (
     copied,
@@ -31,6 +31,7 @@ from retainer.stores.gcs_answers import (
     version_in,
     written,
 )
+from retainer.stores.hidden import hidden_at_google
 from retainer.stores.lifecycles import gcs_lifecycle
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
@@ -122,6 +123,34 @@ class GcsCalls:
 
     def keeps(self, answer: Answer) -> str | None:
         return kept_behind(answer)
+
+    def versions(self, key: str, *, soft: bool) -> Request:
+        """Of this key, and of those that begin with it, behind it."""
+        fields = "kind,items(name,generation,size,timeDeleted,softDeleteTime,hardDeleteTime)"
+        query = (
+            ("prefix", self.store.prefix + key),
+            ("softDeleted" if soft else "versions", "true"),
+            ("fields", fields),
+        )
+        return Request("GET", f"{self._bucket()}/o", query)
+
+    def hidden(self, seen: Seen, soft: bool, answer: Answer) -> Hidden | None:
+        return hidden_at_google(seen, self.store.prefix + seen.key, answer, soft=soft)
+
+    def restore(self, hidden: Hidden) -> Request:
+        """What is soft-deleted, as a new generation, where nothing lies."""
+        query = (("generation", hidden.seen.version), ("ifGenerationMatch", "0"))
+        path = f"{self._object(hidden.seen.key)}/restore"
+        return Request("POST", path, query, {"content-length": "0"})
+
+    def revive(self, hidden: Hidden, token: str | None) -> Request:
+        """A step of a copy of an earlier generation to where it lay, where nothing lies."""
+        path = self._object(hidden.seen.key)
+        query = [("sourceGeneration", hidden.seen.version), ("ifGenerationMatch", "0")]
+        if token is not None:
+            query.append(("rewriteToken", token))
+        to = path.replace("/storage/v1", "/rewriteTo")
+        return Request("POST", path + to, tuple(query), {"content-length": "0"})
 
     def lifecycle(self) -> Request:
         return Request("GET", self._bucket(), (("fields", "lifecycle"),))

@@ -24,6 +24,7 @@ from retainer.ports import (
     Certain,
     Checksum,
     Deletion,
+    Hidden,
     Look,
     Seen,
     StoreFailure,
@@ -157,6 +158,10 @@ class LocalReader:
         return ()
 
     def keeps_deleted(self) -> str | None:
+        return None
+
+    def hidden(self, seen: Seen) -> Hidden | None:
+        """A folder keeps nothing of what is deleted."""
         return None
 
     def look(self, key: str) -> Look | None:
@@ -378,6 +383,9 @@ class LocalWriter(LocalReader):
 
     def prove_on(self, seen: Seen, content: bytes) -> Seen:
         return seen
+
+    def bring_back(self, hidden: Hidden) -> Seen:
+        raise StoreFailed(f"bring back {self.name}:{hidden.seen.key}: a folder keeps nothing")
 
     def put_back(self, key: str) -> bool:
         aside, path = self.root / _GOING / key, self._path(key)

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import ClassVar, Self
 
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
 from retainer.model.setting import Store
 from retainer.patience import Patience
-from retainer.ports import Begun, Checksum, ChecksumKind, Look, Seen, StoreReader, untold
+from retainer.ports import Begun, Checksum, ChecksumKind, Hidden, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described
+from retainer.stores.hidden import NO_VERSION
 from retainer.stores.parts import Part, Parts, crc32c_of
 from retainer.stores.proofs import OTHER, PROBE, Proven, Put, probe_of
 from retainer.stores.reads import ObjectReader
@@ -73,6 +75,10 @@ class S3Reader(ObjectReader):
         if told or not self._lock_headers_can_be_believed(key):
             return look
         return replace(look, seen=replace(look.seen, lock_read=True))
+
+    def hidden(self, seen: Seen) -> Hidden | None:
+        answer = self.ask("look for", seen.key, self.calls.versions(seen.key))
+        return self.said("look for", seen.key, answer, partial(self.calls.hidden, seen))
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         if self._may_see_locks is None:
@@ -167,6 +173,24 @@ class S3Writer(ObjectWriter, S3Reader):
             return None
         new = Described(key, seen.size, metadata, content_type, lock_until)
         return self.uploads.copy(source, seen, checksum, new, begun)
+
+    def bring_back(self, hidden: Hidden) -> Seen:
+        seen = hidden.seen
+        if NO_VERSION in hidden.marks:
+            raise StoreFailed(
+                f"{self.where('bring back', seen.key)}: the bucket kept no versions when it was "
+                "deleted, so its marker has no id of its own",
+                hint="bring it back by hand, and see that nobody writes there meanwhile",
+            )
+        for mark in hidden.marks:
+            answer = self.ask("bring back", seen.key, self.calls.uncover(seen.key, mark))
+            told = self.calls.refusal_of(answer)
+            if told is not None and told.verdict is not Verdict.MISSING:
+                raise self.failure("bring back", seen.key, told)
+        look = self.look(seen.key)
+        if look is None or look.seen.version != seen.version:
+            raise self.changed("bring back", seen)
+        return look.seen
 
     # ── locks, archives ─────────────────────────────────────────────────────────────────────────
 

@@ -17,8 +17,9 @@ from xml.sax.saxutils import escape
 
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
-from retainer.ports import Checksum, ChecksumKind, Look, Seen
+from retainer.ports import Checksum, ChecksumKind, Hidden, Look, Seen
 from retainer.stores.calls import Body, Described, Nonsense, Page
+from retainer.stores.hidden import hidden_at_s3
 from retainer.stores.lifecycles import s3_lifecycle
 from retainer.stores.s3_answers import (
     CHECKSUMS,
@@ -252,6 +253,19 @@ class S3Calls:
 
     def keeps(self, answer: Answer) -> str | None:
         return versions_in(answer)
+
+    def versions(self, key: str) -> Request:
+        """Of this key, and of those that begin with it, behind it."""
+        query = (("versions", ""), ("encoding-type", "url"), ("prefix", self.store.prefix + key))
+        return Request("GET", f"{self.base}/", query)
+
+    def hidden(self, seen: Seen, answer: Answer) -> Hidden | None:
+        return hidden_at_s3(seen, self.store.prefix + seen.key, answer)
+
+    def uncover(self, key: str, mark: str) -> Request:
+        """Take a delete marker away, by the id that a list of them gave. This alone names a
+        version, and what lies under the marker is not touched."""
+        return Request("DELETE", self._path(key), (("versionId", mark),))
 
     def lifecycle(self) -> Request:
         return Request("GET", f"{self.base}/", (("lifecycle", ""),))

@@ -22,6 +22,7 @@ from retainer.views.units import Cell, Weight, many, moment, size
 
 _SIGNS: dict[str, tuple[Sign, Weight]] = {
     "copied": ("+", "good"),
+    "restored": ("+", "good"),
     "deleted": ("-", "bad"),
     "failed": ("!", "worry"),
     "broken": ("!", "bad"),

@@ -19,6 +19,7 @@ from retainer.model.history import Happening, History
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
+from retainer.model.restoration import Restoration
 from retainer.model.standing import Standing
 from retainer.planfile import COLUMNS, Header, action_of
 
@@ -180,6 +181,12 @@ def diagnosis_json(told: Diagnosis) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **found})
 
 
+def restoration_json(told: Restoration) -> str:
+    """What can be brought back, or was."""
+    found = {"recoverable": told.recoverable, **dataclasses.asdict(told)}
+    return _dumped({"format_version": FORMAT_VERSION, **found})
+
+
 def census_json(census: Census) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(census)})
 
@@ -214,6 +221,7 @@ def schema_of(form: str) -> dict[str, Any]:
         "forecast": Forecast,
         "history": History,
         "impact": Impact,
+        "restore": Restoration,
         "standing": Standing,
         "verify": Census,
     }
@@ -225,6 +233,8 @@ def schema_of(form: str) -> dict[str, Any]:
             "doctor": ("is_well",),
             "impact": ("shortens", "deletes_more", "breaches_more"),
         }.get(form, ())
+        if form == "restore":
+            told["properties"] |= {"recoverable": {"type": "integer"}}
         told["properties"] |= version | {name: {"type": "boolean"} for name in more}
         told["required"] = ["format_version", *told.get("required", [])]
     elif form == "policy-diff":
