@@ -23,6 +23,7 @@ it, see pyproject.toml).
     approving.py    what a second person says to a plan
     doctoring.py    settings and policies beside what is really there
     history.py      the record -> what it says of a recording, a run, a span of time
+    certifying.py   the record and applied plans -> what is gone, and what is left
     explaining.py   why one asset is treated as it is
     standing.py     what each hold and erasure comes to
     forecasting.py  what daily plans will do, what lies where, and about what it costs

@@ -33,7 +33,7 @@ from retainer.inventory.collect import room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, lost_record
-from retainer.journal.backend import Backend
+from retainer.journal.backend import APPLIED, Backend
 from retainer.journal.freeze import Freeze, freeze_in
 from retainer.journal.journal import Journal
 from retainer.journal.ledger import Done, Ledger, path_mark
@@ -563,10 +563,6 @@ class World:
     ticket: str | None = None
     approvals: Sequence[Mapping[str, str]] = ()
     """Who else has approved this plan, by which key, and when."""
-
-
-APPLIED = "applied/"
-"""Where plans that were applied are kept beside the journal, by their fingerprint."""
 
 
 def _lifted(header: Header) -> list[str]:

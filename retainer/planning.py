@@ -665,10 +665,11 @@ def _limits(
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     ends = [number for number, clause in enumerate(clauses, 1) if clause.is_end]
+    # As an apply counts them: what stays and nobody needs is no witness, and may go any day.
     last = connection.execute(
         "SELECT rule, count(DISTINCT asset_no) FROM acting JOIN names USING (clause_no) "
         f"WHERE {ACTIONS} AND decision = 'delete' AND doubt IS NULL "
-        "AND asset_no NOT IN (SELECT asset_no FROM staying) "
+        "AND asset_no NOT IN (SELECT asset_no FROM staying WHERE witnesses IS NOT NULL) "
         "AND clause_no NOT IN (SELECT unnest(?::INTEGER[])) GROUP BY rule",
         [ends],
     ).fetchall()

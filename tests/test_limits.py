@@ -375,6 +375,23 @@ def test_a_lift_of_what_is_no_limit_is_wrong_usage(
     assert f"`{lift}` is no limit" in done.stderr and (hint or "") in done.stderr
 
 
+def test_a_copy_that_nothing_asks_for_is_no_witness_in_a_plan_as_in_an_apply(
+    local: Project,
+) -> None:
+    """Else an apply holds back what no plan can lift."""
+    local.uploaded("a" * 24, video(1))
+    local.plan("copies.plan")
+    local.apply("copies.plan")
+    gone = {"id": "gone", "match": "all", "delete": [{"in": "vault", "after": "1d"}]}
+    local.write({"version": 1, "rules": [gone]})
+    empties = ("--lift", "empty:store:vault")
+    text = local.run("plan", "--out", "p.plan", *empties, expect=4).stdout
+    assert "`--lift last_copies:rule:gone` lifts it" in text
+    local.run("plan", "--out", "p.plan", *empties, "--lift", "last_copies:rule:gone")
+    local.run("apply", "p.plan", "--approve-deletes", "1")
+    assert local.content("uploads") and not local.content("vault")
+
+
 @pytest.mark.parametrize(
     "lift", ["count:store:vault", "last_copies:rule:raw", "empty:store:uploads", "clock:vault"]
 )

@@ -1,4 +1,4 @@
-"""Commands that answer from the record: audit, history, report."""
+"""Commands that answer from the record: audit, certificate, history, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.exceptions import Exit
 from retainer.cli.group import cli, help_alone
 from retainer.cli.options import MAX_CHARS, OUT, PATIENCE, as_moment, form_option
 from retainer.cli.printing import print_page, put, reading_in, written
-from retainer.cli.process import stop
+from retainer.cli.process import now, stop
 from retainer.cli.project import record_in, the_project
 from retainer.errors import RetainerError, WrongUsage
 
@@ -102,6 +102,54 @@ def history(about: str, patience: timedelta | None, form: str) -> None:
         page = history_page(told, reading_in(settings.timezone))
         print_page(page, settings.timezone, form)
     if not told.happenings and not told.runs:
+        raise Exit(1)
+
+
+@cli.command()
+@click.argument("about", metavar="ID|ROOM|SESSION|ERASURE")
+@click.option(
+    "--stores", "asks_stores", is_flag=True, help="Look once more at each object that was deleted."
+)
+@PATIENCE
+@form_option()
+@OUT
+def certificate(
+    about: str, asks_stores: bool, patience: timedelta | None, form: str, out: Path | None
+) -> None:
+    """Certify what became of a recording, of a room or a session by its id, or of all that an
+    erasure asked for: every copy, by which rule, plan, person and approval, and what is left.
+
+    From the record and the plans that were applied. It names ids alone. Exit 1 where something is
+    left, or nothing is known.
+
+    \b
+    Examples:
+      retainer certificate DSR-17 --stores --format html --out DSR-17.html
+      retainer certificate 6544d1e2f3a4b5c6d7e8f901
+    """
+    from retainer import wiring
+    from retainer.certifying import certificate as certified
+    from retainer.ports import StoreReader
+    from retainer.views.certificate import certificate_page
+    from retainer.views.machine import certificate_json
+
+    if not about.strip():
+        raise WrongUsage("of what?", hint="the id of a recording, a room, a session or an erasure")
+    root, settings, _ = the_project()
+    patient = wiring.patience_of(patience, stop())
+
+    def opened(name: str) -> StoreReader | None:
+        store = settings.store(name)
+        return wiring.open_reader(store, stop(), patient) if store else None
+
+    record = record_in(root, settings, patience)
+    told = certified(record, about, now(), opened if asks_stores else None)
+    if form == "json":
+        put(out, certificate_json(told))
+    else:
+        page = certificate_page(told, reading_in(settings.timezone))
+        put(out, written(page, settings.timezone, form, None))
+    if not told.is_gone:
         raise Exit(1)
 
 

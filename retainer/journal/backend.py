@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+APPLIED = "applied/"
+"""Where plans that were applied are kept beside the journal, by their fingerprint."""
+
 
 class Tape(Protocol):
     """The open end of one segment."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from retainer.model.certificate import Certificate
 from retainer.model.change import Change, Impact
 from retainer.model.diagnosis import Diagnosis
 from retainer.model.explanation import Explanation
@@ -181,6 +182,12 @@ def diagnosis_json(told: Diagnosis) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **found})
 
 
+def certificate_json(told: Certificate) -> str:
+    """What became of what was asked for."""
+    found = {"is_gone": told.is_gone, **dataclasses.asdict(told)}
+    return _dumped({"format_version": FORMAT_VERSION, **found})
+
+
 def restoration_json(told: Restoration) -> str:
     """What can be brought back, or was."""
     found = {"recoverable": told.recoverable, **dataclasses.asdict(told)}
@@ -216,6 +223,7 @@ def schema_of(form: str) -> dict[str, Any]:
     `jsonl`."""
     kinds: dict[str, Any] = {
         "apply": Summary,
+        "certificate": Certificate,
         "doctor": Diagnosis,
         "explain": Explanation,
         "forecast": Forecast,
@@ -230,6 +238,7 @@ def schema_of(form: str) -> dict[str, Any]:
         told = TypeAdapter(kinds[form]).json_schema(mode="serialization")
         more = {
             "apply": ("finished",),
+            "certificate": ("is_gone",),
             "doctor": ("is_well",),
             "impact": ("shortens", "deletes_more", "breaches_more"),
         }.get(form, ())

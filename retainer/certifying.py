@@ -1,0 +1,187 @@
+"""The record and the plans that were applied -> a certificate of what is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+from retainer.errors import RetainerError
+from retainer.history import history
+from retainer.journal.backend import APPLIED, Reading
+from retainer.journal.journal import read_journal
+from retainer.model.certificate import Certificate, Looked
+from retainer.model.history import Happening
+from retainer.planfile import PlanFile, moment_of, read_plan
+from retainer.ports import StoreReader
+from retainer.private import private_file
+
+
+def certificate(
+    record: Reading,
+    about: str,
+    now: datetime,
+    opened: Callable[[str], StoreReader | None] | None = None,
+) -> Certificate:
+    """`about`: the id of a recording, a room, a session or an erasure. `opened`: a store by its
+    name, None where it is not declared; without it no store is asked.
+
+    Raises RetainerError where the record, or a plan beside it, cannot be read: what could not be
+    read may say that something is left.
+    """
+    told = history(read_journal(record), record.where)
+    ids = {
+        each.asset_id
+        for each in told.happenings
+        if about == each.asset_id or (about == each.rule and each.asked_by == "erasure")
+    } - {""}
+    names = record.archives(APPLIED)
+    for name in names:
+        with _plan(record, name) as plan:
+            ids |= _named_in(plan, about)
+    seen = []
+    for name in names if ids else ():
+        with _plan(record, name) as plan:
+            seen.append((moment_of(plan.header.as_of), _rows_of(plan, ids)))
+    deleted = tuple(each for each in told.deletions if each.asset_id in ids)
+    return Certificate(
+        about=about,
+        record=told.record,
+        made=now,
+        recordings=tuple(sorted(ids)),
+        deleted=deleted,
+        left=tuple(_left([each for each in told.happenings if each.asset_id in ids], seen)),
+        lapses=tuple(sorted(_lapsing(seen, now))),
+        purged=tuple(sorted(_purged(record) & ids)),
+        looked=tuple(_looked(deleted, opened)) if opened else (),
+        plans=len(names),
+        lines=told.lines,
+        first_hash=told.first_hash,
+        last_hash=told.last_hash,
+    )
+
+
+Row = tuple[str, str, str, datetime | None]
+"""Of a plan: recording, place, decision, until when."""
+
+
+@contextmanager
+def _plan(record: Reading, name: str) -> Iterator[PlanFile]:
+    """A plan that was applied. Raises RetainerError where it is not what its name says."""
+    content = record.archived(name)
+    path = private_file(".plan")
+    path.write_bytes(content or b"")
+    try:
+        plan = read_plan(path)
+    finally:
+        path.unlink()
+    with closing(plan.connection):
+        if plan.fingerprint not in name:
+            raise RetainerError(
+                f"{record.where}: {name} is not the plan that was applied",
+                hint="restore it from a backup; do not edit it",
+            )
+        yield plan
+    plan.copy.unlink()
+
+
+def _named_in(plan: PlanFile, about: str) -> set[str]:
+    """The recordings of a room or a session that a plan copied or deleted, and those that an
+    erasure of this name asked for."""
+    rows = plan.connection.execute(
+        "SELECT DISTINCT asset_id FROM plan WHERE $erases AND rule = $about "
+        "AND decision IN ('lapses', 'delete') OR action IS NOT NULL "
+        "AND $about IN (action->>'$.facts.room_id', action->>'$.facts.session_id')",
+        {
+            "about": about,
+            "erases": any(
+                item.id == about and item.kind == "erasure" for item in plan.header.items
+            ),
+        },
+    ).fetchall()
+    return {asset_id for (asset_id,) in rows}
+
+
+def _rows_of(plan: PlanFile, ids: set[str]) -> list[Row]:
+    rows = plan.connection.execute(
+        "SELECT asset_id, store, decision, CASE WHEN until < TIMESTAMP '9999-12-31' THEN until END "
+        "FROM plan WHERE asset_id IN (SELECT unnest(?::VARCHAR[]))",
+        [sorted(ids)],
+    ).fetchall()
+    return [
+        (asset, store, decision, until.replace(tzinfo=UTC) if until else None)
+        for asset, store, decision, until in rows
+    ]
+
+
+def _left(
+    happenings: Sequence[Happening], seen: Sequence[tuple[datetime, Sequence[Row]]]
+) -> Iterator[Happening]:
+    """What was copied, came back, or was seen by a plan, and did not go since."""
+    lying: dict[tuple[str, str], Happening] = {}
+    told: list[tuple[datetime, Happening | Sequence[Row]]] = [(at, rows) for at, rows in seen]
+    told += [(each.at, each) for each in happenings]
+    for at, what in sorted(told, key=lambda each: each[0]):
+        if isinstance(what, Happening):
+            place = (what.asset_id, what.store)
+            if what.event in ("copied", "restored"):
+                lying[place] = what
+            elif what.event == "deleted":
+                lying.pop(place, None)
+            continue
+        assets = {asset for asset, *_ in what}
+        lying = {place: each for place, each in lying.items() if place[0] not in assets}
+        lying |= {
+            (asset, store): Happening(at, "seen", asset, store, "", "")
+            for asset, store, decision, _ in what
+            if decision in _THERE and store != "hosted"
+        }
+    yield from (each for _, each in sorted(lying.items()))
+
+
+_THERE = ("keep", "unmanaged", "blocked", "delete")
+"""Decisions on what lies somewhere."""
+
+
+def _lapsing(
+    seen: Sequence[tuple[datetime, Sequence[Row]]], now: datetime
+) -> Iterator[tuple[str, datetime | None]]:
+    """What 100ms still has, as the last plan that knew of it says."""
+    last: dict[str, dict[str, datetime | None]] = {}
+    for _, rows in sorted(seen, key=lambda each: each[0]):
+        for asset, *_ in rows:
+            last[asset] = {}
+        for asset, _, decision, until in rows:
+            if decision == "lapses":
+                last[asset]["hosted"] = until
+    for asset, found in last.items():
+        if found and (found["hosted"] is None or found["hosted"] > now):
+            yield asset, found["hosted"]
+
+
+def _purged(record: Reading) -> set[str]:
+    return {
+        str(asset)
+        for entry in read_journal(record)
+        if entry.event == "compacted"
+        for asset in entry.particulars.get("erased", ())
+    }
+
+
+def _looked(
+    deleted: tuple[Happening, ...], opened: Callable[[str], StoreReader | None]
+) -> Iterator[Looked]:
+    """Each object that was deleted, looked at once more."""
+    readers: dict[str, StoreReader | None] = {}
+    for each in deleted:
+        for key in each.keys:
+            try:
+                if each.store not in readers:
+                    readers[each.store] = opened(each.store)
+                reader = readers[each.store]
+                if reader is None:
+                    yield Looked(each.store, key, None, "no store of this name is declared")
+                else:
+                    yield Looked(each.store, key, reader.look(key) is not None)
+            except RetainerError as error:
+                yield Looked(each.store, key, None, error.message)
