@@ -23,6 +23,8 @@ it, see pyproject.toml).
     approving.py    what a second person says to a plan
     doctoring.py    settings and policies beside what is really there
     history.py      the record -> what it says of a recording, a run, a span of time
+    applied.py      the plans that were applied, read again
+    reporting.py    the record and applied plans -> a span of time, for an audit
     certifying.py   the record and applied plans -> what is gone, and what is left
     explaining.py   why one asset is treated as it is
     standing.py     what each hold and erasure comes to

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
+from retainer.applied import applied_plans
 from retainer.errors import RetainerError
 from retainer.history import history
-from retainer.journal.backend import APPLIED, Reading
+from retainer.journal.backend import Reading
 from retainer.journal.journal import read_journal
 from retainer.model.certificate import Certificate, Looked
 from retainer.model.history import Happening
-from retainer.planfile import PlanFile, moment_of, read_plan
+from retainer.planfile import PlanFile, moment_of
 from retainer.ports import StoreReader
-from retainer.private import private_file
 
 
 def certificate(
@@ -35,14 +34,14 @@ def certificate(
         for each in told.happenings
         if about == each.asset_id or (about == each.rule and each.asked_by == "erasure")
     } - {""}
-    names = record.archives(APPLIED)
-    for name in names:
-        with _plan(record, name) as plan:
-            ids |= _named_in(plan, about)
-    seen = []
-    for name in names if ids else ():
-        with _plan(record, name) as plan:
-            seen.append((moment_of(plan.header.as_of), _rows_of(plan, ids)))
+    plans = 0
+    for plan in applied_plans(record):
+        plans += 1
+        ids |= _named_in(plan, about)
+    seen = [
+        (moment_of(plan.header.as_of), _rows_of(plan, ids))
+        for plan in (applied_plans(record) if ids else ())
+    ]
     deleted = tuple(each for each in told.deletions if each.asset_id in ids)
     return Certificate(
         about=about,
@@ -54,7 +53,7 @@ def certificate(
         lapses=tuple(sorted(_lapsing(seen, now))),
         purged=tuple(sorted(_purged(record) & ids)),
         looked=tuple(_looked(deleted, opened)) if opened else (),
-        plans=len(names),
+        plans=plans,
         lines=told.lines,
         first_hash=told.first_hash,
         last_hash=told.last_hash,
@@ -63,26 +62,6 @@ def certificate(
 
 Row = tuple[str, str, str, datetime | None]
 """Of a plan: recording, place, decision, until when."""
-
-
-@contextmanager
-def _plan(record: Reading, name: str) -> Iterator[PlanFile]:
-    """A plan that was applied. Raises RetainerError where it is not what its name says."""
-    content = record.archived(name)
-    path = private_file(".plan")
-    path.write_bytes(content or b"")
-    try:
-        plan = read_plan(path)
-    finally:
-        path.unlink()
-    with closing(plan.connection):
-        if plan.fingerprint not in name:
-            raise RetainerError(
-                f"{record.where}: {name} is not the plan that was applied",
-                hint="restore it from a backup; do not edit it",
-            )
-        yield plan
-    plan.copy.unlink()
 
 
 def _named_in(plan: PlanFile, about: str) -> set[str]:

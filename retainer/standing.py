@@ -170,7 +170,7 @@ def _erasure(
         erasure.why,
         erasure.owner,
         erasure.requested,
-        _a_month_after(day) if day else None,
+        a_month_after(day) if day else None,
         *_counts(connection, number),
         due,
         tuple(Barred(why, store, count, moment_at(until)) for why, store, count, until in barred),
@@ -181,7 +181,7 @@ def _erasure(
     )
 
 
-def _a_month_after(day: date) -> date:
+def a_month_after(day: date) -> date:
     """When a request must be answered: within one month of its receipt (GDPR, Art. 12(3)); where
     the month is shorter, on its last day (Regulation 1182/71, Art. 3(2)(c))."""
     year, month = day.year + day.month // 12, day.month % 12 + 1

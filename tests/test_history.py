@@ -103,6 +103,67 @@ def test_a_report_is_one_page_of_html(told: Project, tmp_path: Path) -> None:
     assert "Register of deletions" in text and "<script" not in text
 
 
+def test_a_report_tells_what_plans_saw_and_how_late_what_was_due_went(told: Project) -> None:
+    found = json.loads(told.run("report", "--format", "json").stdout)
+    first, second = found["plans"]
+    assert [(store, count) for store, count, _ in first["stores"]] == [("uploads", 2)]
+    assert [(store, count) for store, count, _ in second["stores"]] == [
+        ("uploads", 2),
+        ("vault", 2),
+    ]
+    assert first["recordings"] == 2 and not first["unfinished"] and not first["lost"]
+    (raw,) = [each for each in found["punctual"] if each["rule"] == "raw"]
+    # made 60 days ago, and due the day after the 30th
+    assert raw["deleted"] == 1 and 28 < raw["median_days"] == raw["worst_days"] < 31
+    text = told.run("report").stdout
+    assert "Due and done" in text and "What plans saw" in text and "Lost" not in text
+
+
+def test_a_report_tells_holds_erasures_losses_and_what_is_left(told: Project) -> None:
+    told.uploaded(C, video(3))
+    told.hosted("d" * 24, video(4), status="completed")
+    hold = {"id": "LIT-1", "why": "Acme v. Example", "match": {"asset_id": C}, "in": "vault"}
+    erasure = {"id": "DSR-1", "why": "ticket 4711", "match": {"asset_id": B}}
+    erasure["requested"] = "2026-01-31"
+    told.write(POLICY | {"holds": [hold], "erasures": [erasure]})
+    told.plan("copies.plan", expect=None)
+    told.run("apply", "copies.plan", "--approve-deletes", "2", expect=None)
+    told.plan("then.plan", expect=None)
+    told.run("apply", "then.plan", expect=None)
+    found = json.loads(told.run("report", "--format", "json").stdout)
+    one, two = found["requests"]
+    assert (one["id"], one["recordings"], one["answer_by"], one["deleted"]) == (
+        "DSR-1",
+        1,
+        "2026-02-28",
+        2,
+    )
+    assert (two["id"], two["kind"], two["recordings"], two["why"]) == (
+        "LIT-1",
+        "hold",
+        1,
+        "Acme v. Example",
+    )
+    (raw,) = [each for each in found["punctual"] if each["rule"] == "raw"]
+    assert raw["left"] == [["hold", 1]]
+    text = " ".join(told.run("report").stdout.split())
+    assert "Holds and erasures" in text and "2026-02-28" in text
+    early = json.loads(told.run("report", "--to", "2020-01-01", "--format", "json").stdout)
+    assert early["plans"] == early["requests"] == early["punctual"] == early["lost"] == []
+
+
+def test_a_loss_that_a_plan_saw_is_in_the_report(told: Project) -> None:
+    told.uploaded(C, video(3))
+    for key in told.content("uploads"):
+        if C in key:
+            Path(told.stores["uploads"].prefix, key).unlink()
+    told.plan("lost.plan", expect=None)
+    told.run("apply", "lost.plan", expect=None)
+    found = json.loads(told.run("report", "--format", "json").stdout)
+    assert [(asset, store) for asset, store, _ in found["lost"]] == [(C, "vault")]
+    assert f"{C} was wanted in vault" in told.run("report").stdout
+
+
 def test_what_was_lifted_and_what_did_not_end_are_exceptions(told: Project) -> None:
     told.limits["count"] = 0
     told.uploaded(C, video(3))

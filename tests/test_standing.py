@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from project import ROOM, Project, video
 
-from retainer.standing import _a_month_after
+from retainer.standing import a_month_after
 
 A, B, C, D = ("6544d1e2f3a4b5c6d7e8f90" + each for each in "abcd")
 SESSION = "65f0aa11bb22cc33dd44ee55"
@@ -179,7 +179,7 @@ def test_a_request_whose_month_is_over_fails_the_check(
     ],
 )
 def test_a_month_ends_on_the_same_day_or_on_the_last(asked: date, by: date) -> None:
-    assert _a_month_after(asked) == by
+    assert a_month_after(asked) == by
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])

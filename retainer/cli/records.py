@@ -168,10 +168,11 @@ def report(
     max_chars: int | None,
     out: Path | None,
 ) -> None:
-    """Tell a span of time for an audit: runs, a register of each deletion with what led to it,
-    exceptions, and what the record can prove.
+    """Tell a span of time for an audit: a register of each deletion with what led to it, what was
+    due and when it went, holds, erasures, losses, what plans saw, runs, exceptions, and what the
+    record can prove.
 
-    From the record alone, offline. CSV is the register of deletions.
+    From the record and the plans that were applied, offline. CSV is the register of deletions.
 
     \b
     Examples:
@@ -180,8 +181,9 @@ def report(
     """
     from retainer.history import history as told_of
     from retainer.journal.journal import read_journal
+    from retainer.reporting import report as reported
     from retainer.views.history import report_page
-    from retainer.views.machine import history_json, register_csv
+    from retainer.views.machine import register_csv, report_json
 
     if since and until and since >= until:
         raise WrongUsage("--from is not before --to")
@@ -189,11 +191,11 @@ def report(
     record = record_in(root, settings, patience)
     told = told_of(read_journal(record), record.where, since=since, until=until)
     if form == "json":
-        put(out, history_json(told))
+        put(out, report_json(reported(record, told)))
     elif form == "csv":
         put(out, "".join(register_csv(told)))
     else:
-        page = report_page(told, reading_in(settings.timezone))
+        page = report_page(reported(record, told), reading_in(settings.timezone))
         put(out, written(page, settings.timezone, form, max_chars))
     if told.too_early:
         raise Exit(1)

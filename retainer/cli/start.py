@@ -268,7 +268,7 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
 
 ANSWERS = (
     *("plan", "row", "apply", "explain", "forecast", "impact", "policy-diff", "standing"),
-    *("certificate", "doctor", "history", "restore", "verify"),
+    *("certificate", "doctor", "history", "report", "restore", "verify"),
 )
 
 

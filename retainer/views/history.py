@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from retainer.model.history import Happening, History, RunTold
 from retainer.model.printable import shown
+from retainer.model.report import Report
 from retainer.views.page import (
     Block,
     Column,
@@ -19,6 +20,7 @@ from retainer.views.page import (
     Table,
 )
 from retainer.views.units import Cell, Weight, many, moment, size
+from retainer.views.words import BECAUSE
 
 _SIGNS: dict[str, tuple[Sign, Weight]] = {
     "copied": ("+", "good"),
@@ -146,10 +148,110 @@ def _run(run: RunTold) -> tuple[Cell, ...]:
     )
 
 
-def report_page(told: History, reading: Reading) -> Document:
-    """A span of time: its runs, each deletion with what led to it, exceptions, and what the record
-    can prove."""
-    told = shown(told)
+_PLANS = (
+    Column("plan of", "moment"),
+    Column("plan", "id"),
+    Column("recordings", "count"),
+    Column("in"),
+    Column("copies", "count"),
+    Column("size", "bytes"),
+    Column("blocked", "count"),
+    Column("lost", "count"),
+    Column("lists that did not finish"),
+)
+_DUE = (
+    Column("rule"),
+    Column("deleted", "count"),
+    Column("days after it was due: median", "count"),
+    Column("worst", "count"),
+    Column("due, and left by the last plan"),
+)
+_REQUESTS = (
+    Column("id"),
+    Column(""),
+    Column("recordings", "count"),
+    Column("from", "moment"),
+    Column("to", "moment"),
+    Column("requested"),
+    Column("answer by"),
+    Column("copies deleted", "count"),
+    Column("owner"),
+    Column("why"),
+)
+
+
+def _due(report: Report) -> Iterator[Section]:
+    if not report.punctual:
+        return
+    rows = tuple(
+        (
+            each.rule,
+            each.deleted,
+            each.median_days,
+            each.worst_days,
+            ", ".join(f"{count:,} {BECAUSE.get(why, why)}" for why, count in each.left),
+        )
+        for each in report.punctual
+    )
+    yield Section("Due and done", (Table("", _DUE, rows),))
+
+
+def _requests(report: Report) -> Iterator[Section]:
+    if not report.requests:
+        return
+    rows = tuple(
+        (
+            each.id,
+            each.kind,
+            each.recordings,
+            each.first,
+            each.last,
+            (each.requested or "")[:10],
+            each.answer_by.isoformat() if each.answer_by else "",
+            each.deleted if each.kind == "erasure" else None,
+            each.owner,
+            each.why,
+        )
+        for each in report.requests
+    )
+    yield Section("Holds and erasures", (Table("", _REQUESTS, rows),))
+
+
+def _lost(report: Report, reading: Reading) -> Iterator[Section]:
+    if report.lost:
+        notes = tuple(
+            Note("!", "bad", f"{asset} was wanted in {store}: {moment(at, reading.zone)}")
+            for asset, store, at in report.lost
+        )
+        yield Section("Lost", notes)
+
+
+def _population(report: Report) -> Iterator[Section]:
+    """What each plan that was applied saw, a row for each store."""
+    rows = tuple(
+        (
+            each.at,
+            each.plan[:12],
+            each.recordings,
+            store,
+            count,
+            total,
+            each.blocked,
+            each.lost,
+            ", ".join(each.unfinished),
+        )
+        for each in report.plans
+        for store, count, total in each.stores or (("nothing", 0, 0),)
+    )
+    if rows:
+        yield Section("What plans saw", (Table("", _PLANS, rows),))
+
+
+def report_page(report: Report, reading: Reading) -> Document:
+    """A span of time: what plans saw, what was due and went, each deletion with what led to it,
+    holds, erasures, losses, runs, exceptions, and what the record can prove."""
+    report = shown(report)
+    told = report.history
     early = told.too_early
     deleted = told.deletions
     if early:
@@ -204,6 +306,10 @@ def report_page(told: History, reading: Reading) -> Document:
         Section("Register of deletions", (Table("", _REGISTER, rows, is_list=True),))
         if rows
         else Prose("Nothing was deleted."),
+        *_due(report),
+        *_requests(report),
+        *_lost(report, reading),
+        *_population(report),
         *_runs(told),
         Section("Exceptions", tuple(exceptions) or (Prose("None: nothing was lifted."),)),
         Section("Evidence", _evidence(told)),

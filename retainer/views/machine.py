@@ -20,6 +20,7 @@ from retainer.model.history import Happening, History
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Census, Summary
 from retainer.model.printable import printable
+from retainer.model.report import Report
 from retainer.model.restoration import Restoration
 from retainer.model.standing import Standing
 from retainer.planfile import COLUMNS, Header, action_of
@@ -162,6 +163,12 @@ def history_json(told: History) -> str:
     return _dumped({"format_version": FORMAT_VERSION, **dataclasses.asdict(told)})
 
 
+def report_json(told: Report) -> str:
+    """What the record, and the plans that were applied, say of a span of time."""
+    found = dataclasses.asdict(told)
+    return _dumped({"format_version": FORMAT_VERSION, **found.pop("history"), **found})
+
+
 def register_csv(told: History) -> Iterator[str]:
     """The register of deletions as CSV; what is several things has blanks between them."""
     columns = [field.name for field in dataclasses.fields(Happening)]
@@ -234,7 +241,13 @@ def schema_of(form: str) -> dict[str, Any]:
         "verify": Census,
     }
     version = {"format_version": {"type": "string", "const": FORMAT_VERSION}}
-    if form in kinds:
+    if form == "report":
+        told = TypeAdapter(Report).json_schema(mode="serialization")
+        history = told["$defs"].pop("History")
+        of_plans = {name: of for name, of in told["properties"].items() if name != "history"}
+        told["properties"] = version | history["properties"] | of_plans
+        told["required"] = ["format_version", *history["required"], *of_plans]
+    elif form in kinds:
         told = TypeAdapter(kinds[form]).json_schema(mode="serialization")
         more = {
             "apply": ("finished",),
