@@ -52,7 +52,7 @@ def test_what_went_for_an_erasure_is_certified(erased: Project, about: str) -> N
     text = " ".join(erased.run("certificate", about).stdout.split())
     assert "No copy of 1 recording is left that the record knows of." in text
     assert "The stores were not asked" in text and "ticket 4711" in text
-    assert "erasure DSR-17 (policies/rules.yaml:" in text
+    assert "for erasure DSR-17 (policies/rules.yaml:" in text and "ticket OPS-1" in text
 
 
 @pytest.mark.parametrize("about", [ROOM, "s" * 24])

@@ -8,22 +8,8 @@ from retainer.model.certificate import Certificate
 from retainer.model.history import Happening
 from retainer.model.printable import shown
 from retainer.views.page import Block, Column, Document, Facts, Note, Prose, Reading, Section, Table
-from retainer.views.units import Cell, many, moment
+from retainer.views.units import many, moment, size
 
-_GONE = (
-    Column("recording", "id"),
-    Column("from"),
-    Column("when", "moment"),
-    Column("size", "bytes"),
-    Column("by"),
-    Column("why"),
-    Column("applied by"),
-    Column("approved by"),
-    Column("ticket"),
-    Column("commit"),
-    Column("plan", "id"),
-    Column("recoverable"),
-)
 _LEFT = (Column("recording", "id"), Column("in"), Column("", "moment"), Column("known by"))
 
 
@@ -32,12 +18,8 @@ def certificate_page(told: Certificate, reading: Reading) -> Document:
     told = shown(told)
     blocks: list[Block] = []
     if told.deleted:
-        gone = tuple(_gone(each) for each in told.deleted)
-        keys = tuple(
-            Note("-", "plain", f"{each.store}:{key}") for each in told.deleted for key in each.keys
-        )
-        blocks.append(Section("What was deleted", (Table("", _GONE, gone, is_list=True),)))
-        blocks.append(Section("Its objects", keys))
+        notes = tuple(_gone(each, reading) for each in told.deleted)
+        blocks.append(Section("What was deleted", notes))
     if told.left:
         left = tuple((each.asset_id, each.store, each.at, _known_by(each)) for each in told.left)
         blocks.append(Section("What is left", (Table("", _LEFT, left, is_list=True),)))
@@ -82,22 +64,30 @@ def _verdict(told: Certificate) -> Note:
     return Note("!", "worry", f"Not all of {of} is gone: {', '.join(parts) or 'nothing went'}.")
 
 
-def _gone(each: Happening) -> tuple[Cell, ...]:
-    asked = f"{each.asked_by} {each.rule}".strip()
-    return (
-        each.asset_id,
-        each.store + (" (the last copy)" if each.last_copy else ""),
-        each.at,
-        each.bytes,
-        f"{asked} ({each.rule_at})" if each.rule_at else asked,
-        each.why,
-        each.user,
-        ", ".join(each.approved_by),
-        each.ticket,
-        each.commit[:12],
-        each.plan[:12],
-        each.recoverable,
+def _gone(each: Happening, reading: Reading) -> Note:
+    last = " (the last copy)" if each.last_copy else ""
+    long = f", {size(each.bytes)}" if each.bytes is not None else ""
+    return Note(
+        "-",
+        "plain",
+        f"{moment(each.at, reading.zone)}: {each.asset_id} from {each.store}{last}{long}",
+        parts=tuple(Prose(line) for line in _grounds(each)),
     )
+
+
+def _grounds(each: Happening) -> Iterator[str]:
+    """By whose word it went, what it was, and until when it can be brought back."""
+    at = f" ({each.rule_at})" if each.rule_at else ""
+    yield f"for {each.asked_by} {each.rule}{at}" + (f": {each.why}" if each.why else "")
+    said = [f"applied by {each.user or 'nobody named'}", f"run {each.run}"]
+    said += [f"ticket {each.ticket}"] if each.ticket else []
+    said += [f"approved by {' and '.join(each.approved_by)}"] if each.approved_by else []
+    said += [f"plan {each.plan[:12]}"]
+    said += [f"policies of commit {each.commit[:12]}"] if each.commit else []
+    yield ", ".join(said)
+    yield from each.keys
+    if each.recoverable:
+        yield f"recoverable: {each.recoverable}"
 
 
 def _known_by(each: Happening) -> str:
@@ -143,7 +133,8 @@ def _evidence(told: Certificate) -> tuple[Block, ...]:
         ),
         Prose(
             "It speaks of what retainer copied and deleted. It cannot know of downloads, backups, "
-            "or what others copied. It names ids, and no person, room or session.",
+            "or what others copied. It has ids and keys, and no name of a person, a room or "
+            "a session.",
             is_aside=True,
         ),
     )
