@@ -29,7 +29,7 @@ from retainer.apply.settle import Settled, settle
 from retainer.database import connect
 from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
-from retainer.inventory.collect import room_of
+from retainer.inventory.collect import OTHER_TYPES, room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, lost_record
@@ -634,8 +634,9 @@ def carry_out(
             seen=[
                 [source.name, source.identity or "", source.objects]
                 for source in header.sources
-                if source.complete
+                if source.complete and source.name != OTHER_TYPES
             ],
+            seen_at=header.created,
         )
         world.backend.archive(f"{APPLIED}{plan.fingerprint}.plan", plan.copy)
         _record_accepted(header, journal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -102,7 +102,8 @@ def gather(
     known: Mapping[str, str] | None = None,
     judge: Judge = lambda _anchors: None,
     before: Sequence[Path] = (),
-    seen: Mapping[str, tuple[str, int]] = NOTHING,
+    seen: Mapping[str, tuple[str, int, str]] = NOTHING,
+    meant: Collection[str] = (),
     progress: Progress = lambda _name, _rows: None,
     for_any_policies: bool = False,
 ) -> list[Listing]:
@@ -111,8 +112,8 @@ def gather(
 
     `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
-    `known`, `judge`, `seen`: as `collect`; `before`: older snapshots, whose names of rooms are
-    kept. Raises RetainerError where it cannot be written.
+    `known`, `judge`, `seen`, `meant`: as `collect`; `before`: older snapshots, whose names of rooms
+    are kept. Raises RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
     connection = connect(cache)
@@ -139,6 +140,7 @@ def gather(
             known=known,
             judge=judge,
             seen=seen,
+            meant=meant,
             progress=progress,
         )
         save_snapshot(connection, half)

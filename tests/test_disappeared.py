@@ -90,8 +90,28 @@ def test_a_share_and_a_number_must_be_missing(
     had: int, has: int, most: float, believed: bool
 ) -> None:
     listing = Listing("vault", "store", datetime.now(UTC), complete=True, objects=has, identity="x")
-    _miss(listing, {"vault": ("x", had)}, most)
+    _miss(listing, {"vault": ("x", had, "")}, most)
     assert listing.complete is believed
     other = replace(listing, complete=True, identity="y", notes=[])
-    _miss(other, {"vault": ("x", had)}, most)
+    _miss(other, {"vault": ("x", had, "")}, most)
     assert other.complete  # another store now has this name
+
+
+def test_a_plan_that_knows_less_than_the_record_does_not_count(copied: Project) -> None:
+    """Two plans of one moment: what the first deleted is not missed once the second was applied."""
+    copied.write({"version": 1, "rules": [{"id": "end", "match": "all", "at_most": "1d"}]})
+    words = [word for name in copied.stores for word in ("--lift", f"empty:store:{name}")]
+    copied.run("plan", "--out", "a.plan", *words)
+    copied.run("plan", "--out", "b.plan", *words)
+    copied.run("apply", "b.plan", "--approve-deletes", str(2 * MANY))
+    copied.run("apply", "a.plan", expect=None)
+    copied.run("plan", "--out", "next.plan")
+
+
+def test_a_lift_in_the_facts_is_told_by_the_plan(copied: Project) -> None:
+    copied.plan("seen.plan")
+    copied.run("apply", "seen.plan", "--approve-deletes", "1")
+    lose(copied, 22)
+    copied.run("facts", "--lift", "disappeared:vault", "--out", "facts.duckdb")
+    text = copied.run("plan", "--facts", "facts.duckdb", "--out", "p.plan").stdout
+    assert "a person said that this is meant" in " ".join(text.split())

@@ -236,6 +236,14 @@ def test_a_hold_stands_against_every_rule_and_an_archive_is_told(tmp_path: Path)
     assert clashes(replace(moves, to="STANDARD_IA"), tmp_path, "1y") == []
 
 
+@pytest.mark.parametrize("days", [3_650_000, 2_147_483_647])
+def test_a_rule_that_strikes_beyond_every_calendar_stops_no_plan(tmp_path: Path, days: int) -> None:
+    """S3 takes any number of days up to 2,147,483,647."""
+    rule = LifecycleRule("r", "delete", days=days)
+    assert clashes(rule, tmp_path, "7y") == []
+    assert "9999-12-31" in clashes(rule, tmp_path, "forever")[0]
+
+
 @pytest.mark.parametrize(
     ("prefixes", "concerns"),
     [((), True), (("rec/",), True), (("rec/chat/",), True), (("re",), True), (("other/",), False)],

@@ -799,3 +799,11 @@ def test_many_uploads_that_are_open_make_no_copy_slow() -> None:
     ledger = Ledger.read(replace(closing(ledger, "run", now(), now()), seal="s"))
     ledger.add(Entry(now(), "run", "p", "copied", {"row": 1, "record": {}}, "t"))
     assert [each.upload for each in ledger.left_over()] == ["u0", "u2"]
+
+
+def test_a_summary_of_a_version_that_counted_no_lists_is_no_forgery(tmp_path: Path) -> None:
+    """It has no `seen`, and a record without one writes none."""
+    written(FolderBackend(tmp_path), "r1", "one")
+    summary = next(e for e in read_journal(FolderBackend(tmp_path)) if e.event == CLOSED)
+    assert "seen" not in summary.particulars
+    assert verify_journal(FolderBackend(tmp_path)).runs == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from conftest import endpoint_of, gcs_client
 from hls import simple
 from project import POLICY, Project, make_project, pairs, video
 
+from retainer.cli import copies
 from retainer.demo.standin import StandIn
+from retainer.journal.entry import Entry
+from retainer.ports import Hidden, Seen
+from retainer.restoring import deleted_by
+from retainer.stores.calls import Nonsense
+from retainer.stores.hidden import hidden_at_google, hidden_at_s3
+from retainer.stores.wire import Answer
 
 A, B = "a" * 24, "b" * 24
 END: dict[str, Any] = {"version": 1, "rules": [{"id": "end", "match": "all", "at_most": "1d"}]}
@@ -183,3 +191,198 @@ def test_nothing_is_said_to_come_back_from_a_record_that_is_gone(local: Project)
     deleted(local)
     shutil.rmtree(local.root / ".retainer" / "journal")
     local.run("restore", A, expect=1)
+
+
+# ── what a reviewer broke ─────────────────────────────────────────────────────────────────────────
+
+
+def test_what_was_erased_anywhere_comes_back_nowhere(kept: Project) -> None:
+    """A rule had deleted the upload before the erasure came, and it was copied again in between."""
+    deleted(kept)
+    run = run_of(kept)
+    kept.uploaded(A, video(1))
+    kept.plan("again.plan", expect=None)
+    kept.run("apply", "again.plan")
+    erasure = {"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}
+    kept.write(KEEP | {"erasures": [erasure]})
+    kept.run("plan", "--out", "erase.plan", *LIFTS)
+    kept.run("apply", "erase.plan", "--approve-deletes", "2")
+    assert set(states(looked(kept, A, expect=1)).values()) == {"erased"}
+    found = states(looked(kept, run))  # what went again since is no more of that run
+    assert {asset for asset, _ in found} == {B}
+
+
+def test_an_erasure_that_another_command_settles_is_one_still(
+    kept: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retainer.apply.outcomes import Outcomes
+
+    kept.uploaded(A, video(1))
+    kept.uploaded(B, video(2))
+    kept.write(KEEP)
+    kept.plan("copies.plan")
+    kept.apply("copies.plan")
+    erasure = {"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}
+    kept.write(KEEP | {"erasures": [erasure]})
+    kept.plan("erase.plan")
+
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcomes, "deleted", cut)
+        kept.run("apply", "erase.plan", "--approve-deletes", "2", expect=None)
+    kept.write(KEEP)  # nobody's policies name it any more
+    for store in kept.stores:
+        kept.run("verify", store, expect=None)
+    settled = [line["of"] for line in kept.journal() if line["event"] == "deleted"]
+    assert settled and {of["asked_by"] for of in settled} == {"erasure"}
+    assert set(states(looked(kept, A, expect=1)).values()) == {"erased"}
+
+
+def test_what_came_back_and_was_not_recorded_is_recorded_by_the_next_try(
+    kept: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retainer import cataloguing
+    from retainer.errors import StoreFailed
+
+    before = deleted(kept)
+
+    def fails(*_: object) -> None:
+        raise StoreFailed("write the catalog: no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cataloguing, "write_part", fails)
+        kept.run("restore", run_of(kept), "--approve", "4", expect=7)
+    assert kept.content("vault") == before
+    # of what 100ms uploaded no catalog tells, so nothing of that is missing
+    found = states(looked(kept, run_of(kept)))
+    assert (found[A, "uploads"], found[A, "vault"]) == ("there", "recoverable")
+    looked(kept, run_of(kept), "--approve", "2")
+    decided = "copy" if kept.stores["uploads"].scheme == "gs" else "keep"
+    assert pairs(kept.plan("after.plan"))[A, "vault"] == decided
+    assert set(states(looked(kept, run_of(kept))).values()) == {"there"}
+
+
+def test_a_clock_that_is_behind_records_what_came_back_all_the_same(
+    kept: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted(kept)
+    clock = copies.now
+    monkeypatch.setattr(copies, "now", lambda: clock() - timedelta(minutes=4))
+    looked(kept, B, "--approve", "2")
+    decided = "copy" if kept.stores["uploads"].scheme == "gs" else "keep"
+    assert pairs(kept.plan("after.plan"))[B, "vault"] == decided
+
+
+def test_what_was_known_to_be_broken_is_so_still() -> None:
+    act = {"row": 1, "asset": A, "rule": "r", "bytes": 1, "objects": [["k", 1, "e1"]]}
+    gone = {"row": 1, "asset": A, "rule": "r", "bytes": 1, "store": "vault", "keys": ["k"]}
+    moment = datetime(2026, 11, 29, tzinfo=UTC)
+    lines = [
+        Entry(moment, "run-1-run", "p", "broken", {"store": "vault", "keys": ["k"]}),
+        Entry(
+            moment,
+            "run-1-run",
+            "p",
+            "intent",
+            {"act": "delete", "rows": [1], "store": "vault", "acts": [act]},
+        ),
+        Entry(moment, "run-2-run", "-", "deleted", gone | {"plan": "p"}),
+    ]
+    (one,) = deleted_by(lines, A)
+    assert one.broken == {"k"}
+    assert deleted_by(lines, "run-1-run") == deleted_by(lines, "run-2-run") == [one]
+    again = Entry(
+        moment, "run-0-run", "q", "copied", {"row": 1, "record": {"store": "vault", "key": "k"}}
+    )
+    (one,) = deleted_by([lines[0], again, *lines[1:]], A)
+    assert not one.broken
+
+
+def test_the_parts_of_a_copy_that_went_in_two_runs_belong_together() -> None:
+    objects = [[f"k{n}", 1, f"e{n}"] for n in range(3)]
+    act = {"row": 1, "asset": A, "rule": "r", "bytes": 3, "objects": objects}
+    announced = {"act": "delete", "rows": [1], "store": "vault", "acts": [act]}
+    gone = {"row": 1, "asset": A, "rule": "r", "bytes": 1, "store": "vault"}
+    moment = datetime(2026, 11, 29, tzinfo=UTC)
+    lines = [
+        Entry(moment, "run-1-run", "p", "intent", announced),
+        Entry(moment, "run-1-run", "p", "deleted", gone | {"keys": ["k0"], "partial": True}),
+        Entry(moment, "run-2-run", "p", "intent", announced),
+        Entry(moment, "run-2-run", "p", "deleted", gone | {"keys": ["k1", "k2"]}),
+    ]
+    for about in (A, "run-1-run", "run-2-run"):
+        (one,) = deleted_by(lines, about)
+        assert [seen.key for seen in one.objects] == ["k0", "k1", "k2"]
+    (one,) = deleted_by([*lines, *lines[2:]], A)  # copied, and deleted once more
+    assert [seen.key for seen in one.objects] == ["k1", "k2"]
+
+
+def versions_of(*listed: tuple[str, str, str, str]) -> Answer:
+    """Kind, id, ETag and moment of each, the newest first."""
+    text = "".join(
+        f"<{kind}><Key>p/k</Key><VersionId>{id}</VersionId><IsLatest>"
+        f"{str(number == 0).lower()}</IsLatest><LastModified>{at}</LastModified>"
+        + (f"<ETag>&quot;{etag}&quot;</ETag><Size>1</Size>" if kind == "Version" else "")
+        + f"</{kind}>"
+        for number, (kind, id, etag, at) in enumerate(listed)
+    )
+    body = f"<ListVersionsResult><IsTruncated>false</IsTruncated>{text}</ListVersionsResult>"
+    return Answer(200, {}, body.encode())
+
+
+def test_the_order_of_amazon_counts_and_not_when_an_upload_was_begun() -> None:
+    answer = versions_of(
+        ("DeleteMarker", "m2", "", "2026-11-29T10:00:00Z"),
+        ("Version", "v1", "e1", "2026-11-29T08:00:00Z"),
+        ("DeleteMarker", "m1", "", "2026-11-29T09:00:00Z"),
+        ("Version", "v0", "e0", "2026-11-29T08:30:00Z"),
+    )
+    found = hidden_at_s3(Seen("k", 1, "e1"), "p/k", answer)
+    assert found is not None and found.marks == ("m2",)
+    assert hidden_at_s3(Seen("k", 1, "e0"), "p/k", answer) is None
+    twice = versions_of(
+        ("DeleteMarker", "x", "", "2026-11-29T10:00:00Z"),
+        ("Version", "x", "e1", "2026-11-29T08:00:00Z"),
+    )
+    assert hidden_at_s3(Seen("k", 1, "e1"), "p/k", twice) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<Nothing/>",
+        b"<ListVersionsResult/>",
+        b"not xml",
+        b"<ListVersionsResult><IsTruncated>true</IsTruncated></ListVersionsResult>",
+        b"<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>p/k</Key></Version>"
+        b"</ListVersionsResult>",
+    ],
+)
+def test_an_answer_that_s3_would_not_give_is_no_answer(body: bytes) -> None:
+    with pytest.raises(Nonsense):
+        hidden_at_s3(Seen("k", 1, "e1"), "p/k", Answer(200, {}, body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"{",
+        b'{"items": 3}',
+        b'{"items": [3]}',
+        b'{"nextPageToken": "x"}',
+        b'{"items": [{"name": "p/k", "generation": "x"}]}',
+    ],
+)
+def test_an_answer_that_google_would_not_give_is_no_answer(body: bytes) -> None:
+    with pytest.raises(Nonsense):
+        hidden_at_google(Seen("k", 1, "17"), "p/k", Answer(200, {}, body), soft=False)
+
+
+def test_an_older_generation_is_not_brought_back_over_a_newer_one() -> None:
+    items = [{"name": "p/k", "generation": each, "timeDeleted": "x"} for each in ("17", "18")]
+    answer = Answer(200, {}, json.dumps({"items": items}).encode())
+    assert hidden_at_google(Seen("k", 1, "17"), "p/k", answer, soft=False) == "newer"
+    assert isinstance(hidden_at_google(Seen("k", 1, "18"), "p/k", answer, soft=False), Hidden)

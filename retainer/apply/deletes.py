@@ -222,6 +222,7 @@ class Deletes:
                 "row": action.n,
                 "asset": action.asset_id,
                 "rule": action.rule,
+                "asked_by": self._job.asking.get(action.rule, (None, None))[0],
                 "bytes": sum(each.size for each in action.objects),
                 "objects": [[each.key, each.size, each.version] for each in action.objects],
             }

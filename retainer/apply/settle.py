@@ -27,6 +27,8 @@ class Announced(Protocol):
     @property
     def rule(self) -> str: ...
     @property
+    def asked_by(self) -> str: ...
+    @property
     def objects(self) -> tuple[tuple[str, int, str], ...]: ...
 
 
@@ -56,7 +58,8 @@ def settle(
     """Close the open intents of every plan in these stores, undo what a kill cut short in the
     middle, give up what is half uploaded.
 
-    `erasures`: the ids of those that the policies have. Nothing is deleted here: what is to go, a
+    `erasures`: the ids of those that the policies have, for announcements of older versions, which
+    do not say who asked. Nothing is deleted here: what is to go, a
     plan of today says. What cannot be looked at stays open, and counts towards the limits.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
@@ -101,7 +104,7 @@ def settle(
                 keys=keys,
                 left=remains,
                 partial=bool(remains),
-                asked_by="erasure" if each.rule in erasures else None,
+                asked_by=each.asked_by or ("erasure" if each.rule in erasures else None),
             )
             deleted += 1
             gone_by_now |= {(each.store, key) for key in keys}

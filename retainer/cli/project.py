@@ -111,11 +111,8 @@ def gathered(
             known=settings.identities(known),
             judge=judge,
             before=sorted({state / "facts.duckdb", out, *before}),
-            seen={
-                name: seen
-                for name, seen in ledger.seen.items()
-                if f"disappeared:{lists[name]}" not in lifts
-            },
+            seen=ledger.seen,
+            meant={name for name in ledger.seen if f"disappeared:{lists[name]}" in lifts},
             progress=shown.rows,
             for_any_policies=for_any_policies,
         )

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -57,7 +57,9 @@ MISSED_FROM = 20
 """So many must be gone from a list before a share of it is judged."""
 LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
 """So many rooms (and templates) are asked for one by one, and for so long."""
-NOTHING: Mapping[str, tuple[str, int]] = MappingProxyType({})
+NOTHING: Mapping[str, tuple[str, int, str]] = MappingProxyType({})
+OTHER_TYPES = "100ms types"
+"""The list of all types, of which those count that no list of one type has shown."""
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
@@ -128,7 +130,8 @@ def collect(
     clock: Callable[[], datetime],
     known: Mapping[str, str] | None = None,
     judge: Judge = lambda _anchors: None,
-    seen: Mapping[str, tuple[str, int]] = NOTHING,
+    seen: Mapping[str, tuple[str, int, str]] = NOTHING,
+    meant: Collection[str] = (),
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
@@ -136,7 +139,8 @@ def collect(
 
     `known`: the identity that each store must have, by its name; `judge` says why a store's memory
     of journals speaks against this one's; `seen`: how many objects each list had when it was last
-    seen, with the store's identity, by its name.
+    seen, with the store's identity, by its name; `meant`: of which of them a person said that what
+    is missing may be.
 
     Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
     other failure leaves its listing marked unfinished.
@@ -194,7 +198,7 @@ def collect(
         )
     first.notes += _new_types(connection)
     for listing in listings:
-        _miss(listing, seen, settings.limits.disappeared)
+        _miss(listing, seen, settings.limits.disappeared, meant)
     if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
         first.notes += _look_up_rooms(connection, recordings)
     fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
@@ -202,9 +206,14 @@ def collect(
     return listings
 
 
-def _miss(listing: Listing, seen: Mapping[str, tuple[str, int]], most: float) -> None:
+def _miss(
+    listing: Listing,
+    seen: Mapping[str, tuple[str, int, str]],
+    most: float,
+    meant: Collection[str] = (),
+) -> None:
     """Leave a list unfinished in which too much is missing of what it had."""
-    identity, objects = seen.get(listing.name, ("", 0))
+    identity, objects, _ = seen.get(listing.name, ("", 0, ""))
     missing = objects - listing.objects
     if (
         listing.complete
@@ -212,12 +221,16 @@ def _miss(listing: Listing, seen: Mapping[str, tuple[str, int]], most: float) ->
         and missing >= MISSED_FROM
         and 100 * missing > most * objects
     ):
-        listing.complete = False
         place = listing.name if listing.kind == "store" else "100ms"
-        listing.notes.append(
+        said = (
             f"{missing:,} of the {objects:,} that it had at the last apply are gone from it, and "
-            f"retainer did not delete them: if that is meant, `--lift disappeared:{place}`"
+            "retainer did not delete them"
         )
+        if listing.name in meant:
+            listing.notes.append(f"{said}; a person said that this is meant")
+            return
+        listing.complete = False
+        listing.notes.append(f"{said}: if that is meant, `--lift disappeared:{place}`")
 
 
 def _kinds(recordings: Recordings) -> list[str]:
@@ -417,7 +430,8 @@ def _assets(
     """The assets of one type; or (None) all, so that none is missed that is of a type that nobody
     knew of, or that a filter leaves out. What is odd about those of `kinds` is told where they are
     listed by themselves."""
-    listing = Listing(f"100ms {kind or ('types' if kinds else 'assets')}", "assets", clock())
+    name = f"100ms {kind or 'assets'}" if kind or not kinds else OTHER_TYPES
+    listing = Listing(name, "assets", clock())
 
     def rows() -> Iterator[dict[str, Any]]:
         for raw in recordings.assets(kind):

@@ -192,6 +192,8 @@ class Intended:
     rule: str
     bytes: int
     objects: tuple[tuple[str, int, str], ...]
+    asked_by: str = ""
+    """`rule` or `erasure`; empty where an older version announced it."""
 
     def written(self) -> list[Any]:
         return [
@@ -204,11 +206,12 @@ class Intended:
             self.rule,
             self.bytes,
             [list(each) for each in self.objects],
+            *([self.asked_by] if self.asked_by else []),
         ]
 
     @staticmethod
     def read(of: list[Any]) -> Intended:
-        at, run, plan, row, asset, store, rule, size, objects = of
+        at, run, plan, row, asset, store, rule, size, objects, *asked_by = of
         moment = read_moment(at)
         if moment is None:
             raise ValueError("an announcement has no moment")
@@ -222,6 +225,7 @@ class Intended:
             str(rule),
             int(size),
             tuple((str(key), int(length), str(version)) for key, length, version in objects),
+            str(asked_by[0]) if asked_by else "",
         )
 
 
@@ -270,9 +274,9 @@ class Ledger:
     """Of how many recordings the catalogs tell no more, by the erasure that asked for it."""
     parts: dict[str, int] = field(default_factory=dict)
     """So many parts of each store's catalog were written since it was last made short."""
-    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    seen: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     """How many objects each whole listing showed that a plan was applied of, with what was copied
-    and without what was deleted since: by its name, with the store's identity."""
+    and without what was deleted since: by its name, with the store's identity and as of when."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -302,7 +306,7 @@ class Ledger:
                 if isinstance(of.get("expires"), str):
                     self._of(plan).until = read_moment(of["expires"])
                 for name, identity, objects in of.get("seen", ()):
-                    self.seen[str(name)] = (str(identity), int(objects))
+                    self._see(str(name), str(identity), int(objects), str(of.get("seen_at")))
             case "intent" if of["act"] == "delete":
                 self.intents |= {(each.plan, each.row): each for each in _intended(entry)}
             case "deleted":
@@ -322,7 +326,7 @@ class Ledger:
                 self._catalogued(plan, of)
             case "restored":
                 store, keys = str(of.get("store")), of.get("keys", ())
-                self._count(store, len(keys))
+                self._count(store, len(keys), entry.at)
                 for key in keys:
                     self.untold.get(store, {}).pop(key, None)
             case "compacted":
@@ -383,7 +387,7 @@ class Ledger:
         untold = self.untold.setdefault(of["store"], {})
         keys = [key for key in of.get("keys", ()) if isinstance(key, str)]
         untold |= dict.fromkeys(keys, (write_moment(entry.at), plan, of["row"]))
-        self._count(of["store"], -len(keys))
+        self._count(of["store"], -len(keys), entry.at)
 
     def _copied(self, entry: Entry, plan: str, of: Mapping[str, Any]) -> None:
         record = of["record"]
@@ -394,14 +398,19 @@ class Ledger:
         )
         done.copied.set(of["row"], mark)
         self.gone.pop(str(of.get("asset", "")), None)
-        self._count(str(record.get("store")), 1)
+        self._count(str(record.get("store")), 1, entry.at)
         for upload in self._uploads_of.pop((entry.run, of["row"]), ()):
             self.uploads.pop(upload, None)
 
-    def _count(self, store: str, more: int) -> None:
+    def _see(self, name: str, identity: str, objects: int, at: str) -> None:
+        """A plan that is gone on with, or was made before what another one did, knows less."""
+        if name not in self.seen or self.seen[name][2] < at:
+            self.seen[name] = (identity, objects, at)
+
+    def _count(self, store: str, more: int, at: datetime) -> None:
         if store in self.seen:
-            identity, objects = self.seen[store]
-            self.seen[store] = (identity, max(0, objects + more))
+            identity, objects, _ = self.seen[store]
+            self.seen[store] = (identity, max(0, objects + more), write_moment(at))
 
     def _catalogued(self, plan: str, of: Mapping[str, Any]) -> None:
         done = self._of(plan)
@@ -555,7 +564,9 @@ class Ledger:
         }
 
     def written(self) -> dict[str, Any]:
-        """What a segment is closed with: JSON."""
+        """What a segment is closed with: JSON. What an older version did not know is left out
+        where there is none of it."""
+        seen = {name: list(of) for name, of in sorted(self.seen.items())}
         return {
             "format": FORMAT,
             "lines": self.lines,
@@ -585,9 +596,8 @@ class Ledger:
             "erased": {store: dict(of) for store, of in sorted(self.erased.items()) if of},
             "parts": dict(sorted(self.parts.items())),
             "purged": dict(sorted(self.purged.items())),
-            "seen": {name: list(of) for name, of in sorted(self.seen.items())},
             "tool": list(self.tool),
-        }
+        } | ({"seen": seen} if seen else {})
 
     @staticmethod
     def read(entry: Entry) -> Ledger:
@@ -654,8 +664,8 @@ class Ledger:
                 parts={str(store): int(count) for store, count in of["parts"].items()},
                 purged={str(request): int(count) for request, count in of["purged"].items()},
                 seen={
-                    str(name): (str(identity), int(objects))
-                    for name, (identity, objects) in of.get("seen", {}).items()
+                    str(name): (str(identity), int(objects), str(at))
+                    for name, (identity, objects, at) in of.get("seen", {}).items()
                 },
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
@@ -702,6 +712,7 @@ def _intended(entry: Entry) -> list[Intended]:
                 str(act["rule"]),
                 int(act["bytes"]),
                 tuple((str(key), int(size), str(version)) for key, size, version in act["objects"]),
+                str(act.get("asked_by") or ""),
             )
             for act in of["acts"]
         ]

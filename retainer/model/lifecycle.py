@@ -38,7 +38,10 @@ class LifecycleRule:
         """When it may strike an object that was made at a moment, at the earliest."""
         if self.on is not None:
             return max(self.on, made)
-        return made + timedelta(days=self.days or 0)
+        try:
+            return made + timedelta(days=self.days or 0)
+        except OverflowError:
+            return datetime.max.replace(tzinfo=made.tzinfo)
 
     @property
     def words(self) -> str:

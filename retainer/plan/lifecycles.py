@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.period import Period
@@ -43,7 +43,7 @@ def against(
         for keep in policy.keeps:
             if keep.store == store.name and not _outlasts(rule, keep.period):
                 period = keep.period
-                ends = None if period.forever else period.ends(now)
+                ends = None if period.forever else period.ends(now).replace(tzinfo=UTC)
                 at = str(policy.where)
                 yield Against(store.name, said, policy.id, at, period.text, strikes, ends)
     for hold in policies.holds:
@@ -61,4 +61,9 @@ def _outlasts(rule: LifecycleRule, period: Period) -> bool:
     """Whether a rule strikes no earlier than a period ends, whenever it begins."""
     if rule.days is None or rule.on is not None or rule.days <= 0:
         return False
-    return Period(seconds=rule.days * 86400, text=f"{rule.days}d").reaches(period)
+    days = min(rule.days, _LONGEST)
+    return Period(seconds=days * 86400, text=f"{days}d").reaches(period)
+
+
+_LONGEST = 1_000_000
+"""Days; S3 takes two thousand times as many, which no calendar has."""

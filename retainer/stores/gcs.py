@@ -55,8 +55,9 @@ class GcsReader(ObjectReader):
             if soft and told is not None and told.verdict is Verdict.CANNOT:
                 return None
             says = partial(self.calls.hidden, seen, soft)
-            if found := self.said("look for", seen.key, answer, says):
-                return found
+            found = self.said("look for", seen.key, answer, says)
+            if found is not None:
+                return found if isinstance(found, Hidden) else None
         return None
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from retainer.model.lifecycle import LifecycleRule
@@ -126,7 +126,7 @@ class GcsCalls:
 
     def versions(self, key: str, *, soft: bool) -> Request:
         """Of this key, and of those that begin with it, behind it."""
-        fields = "kind,items(name,generation,size,timeDeleted,softDeleteTime,hardDeleteTime)"
+        fields = "kind,nextPageToken,items(name,generation,timeDeleted,hardDeleteTime)"
         query = (
             ("prefix", self.store.prefix + key),
             ("softDeleted" if soft else "versions", "true"),
@@ -134,7 +134,7 @@ class GcsCalls:
         )
         return Request("GET", f"{self._bucket()}/o", query)
 
-    def hidden(self, seen: Seen, soft: bool, answer: Answer) -> Hidden | None:
+    def hidden(self, seen: Seen, soft: bool, answer: Answer) -> Hidden | Literal["newer"] | None:
         return hidden_at_google(seen, self.store.prefix + seen.key, answer, soft=soft)
 
     def restore(self, hidden: Hidden) -> Request:

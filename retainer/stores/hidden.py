@@ -8,7 +8,7 @@ Sources: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 from urllib.parse import unquote_plus
 
 from retainer.model.moment import read_moment
@@ -30,8 +30,7 @@ def hidden_at_s3(seen: Seen, full_key: str, answer: Answer) -> Hidden | None:
     root = root_of(answer, "ListVersionsResult")
     told = texts(root)
     encoded = told.get("EncodingType") == "url"
-    versions: list[Mapping[str, str]] = []
-    marks: list[Mapping[str, str]] = []
+    listed: list[tuple[str, Mapping[str, str]]] = []
     others = False
     for child in root:
         kind, of = name_of(child), texts(child)
@@ -43,40 +42,66 @@ def hidden_at_s3(seen: Seen, full_key: str, answer: Answer) -> Hidden | None:
         elif of.get("IsLatest") not in ("true", "false") or not of.get("VersionId"):
             raise Nonsense
         else:
-            (versions if kind == "Version" else marks).append(of)
+            listed.append((kind, of))
     if told.get("IsTruncated") not in ("true", "false"):
         raise Nonsense
     if told["IsTruncated"] == "true" and not others:
         raise Nonsense
-    if not any(mark["IsLatest"] == "true" for mark in marks):
+    marks, found = _newest_first(listed)
+    is_ours = (
+        found is not None
+        and found.get("ETag", "").strip('"') == seen.version
+        and found.get("Size") == str(seen.size)
+        and not {each["VersionId"] for each in marks}
+        & {of["VersionId"] for kind, of in listed if kind == "Version"}
+    )
+    if not marks or not is_ours:
         return None
-    newest = max((of.get("LastModified", "") for of in versions), default="")
-    lately = [of for of in versions if of.get("LastModified", "") == newest]
-    if not lately or not all(
-        of.get("ETag", "").strip('"') == seen.version and of.get("Size") == str(seen.size)
-        for of in lately
-    ):
-        return None
-    above = [mark for mark in marks if mark.get("LastModified", "") >= newest]
-    above.sort(key=lambda mark: (mark["IsLatest"] == "true", mark.get("LastModified", "")))
-    return Hidden(seen, marks=tuple(mark["VersionId"] for mark in reversed(above)))
+    return Hidden(seen, marks=tuple(mark["VersionId"] for mark in marks))
 
 
-def hidden_at_google(seen: Seen, full_key: str, answer: Answer, *, soft: bool) -> Hidden | None:
-    """`answer`: of a list of versions, or (`soft`) of what is soft-deleted. Raises Nonsense."""
-    items = parsed(answer).get("items", [])
+def _newest_first(
+    listed: list[tuple[str, Mapping[str, str]]],
+) -> tuple[list[Mapping[str, str]], Mapping[str, str] | None]:
+    """The markers on top of a key, and the version right under them. Amazon lists the newest first,
+    whatever its LastModified says, which for an upload in parts is when that was begun; moto 5.2.5
+    lists versions before markers, and then LastModified is all there is."""
+    if listed and listed[0][1]["IsLatest"] != "true":
+        listed = sorted(
+            listed, key=lambda each: (each[1]["IsLatest"] == "true", each[1].get("LastModified"))
+        )[::-1]
+    marks: list[Mapping[str, str]] = []
+    for kind, of in listed:
+        if kind == "Version":
+            return marks, of
+        marks.append(of)
+    return marks, None
+
+
+def hidden_at_google(
+    seen: Seen, full_key: str, answer: Answer, *, soft: bool
+) -> Hidden | Literal["newer"] | None:
+    """`answer`: of a list of versions, or (`soft`) of what is soft-deleted. `newer`: something was
+    written there since. Raises Nonsense, also where not all of it came."""
+    told = parsed(answer)
+    items = told.get("items", [])
     if not isinstance(items, list):
         raise Nonsense
+    found: Hidden | None = None
+    others = False
     for item in items:
-        if not isinstance(item, dict):
-            raise Nonsense
-        if item.get("name") == full_key and str(item.get("generation")) == seen.version:
-            return _of_google(seen, item, soft=soft)
-    return None
-
-
-def _of_google(seen: Seen, item: Mapping[str, Any], *, soft: bool) -> Hidden | None:
-    if not soft and not item.get("timeDeleted"):
-        return None
-    until = read_moment(str(item.get("hardDeleteTime", ""))) if soft else None
-    return Hidden(seen, soft=soft, until=until)
+        try:
+            if item["name"] != full_key:
+                others = True
+                continue
+            generation = int(item["generation"])
+        except (KeyError, TypeError, ValueError):
+            raise Nonsense from None
+        if generation > int(seen.version):
+            return "newer"
+        if generation == int(seen.version) and (soft or item.get("timeDeleted")):
+            until = read_moment(str(item.get("hardDeleteTime", ""))) if soft else None
+            found = Hidden(seen, soft=soft, until=until)
+    if told.get("nextPageToken") and not others:
+        raise Nonsense
+    return found

@@ -68,7 +68,9 @@ def _verdict(told: Restoration) -> Note:
         return Note("=", "good", f"{can}. Nothing was changed.")
     if all(each.state == "there" for each in told.copies):
         return Note("=", "good", "All of it lies there.")
-    return Note("!", "worry", "Nothing can be brought back here.")
+    there = sum(each.state == "there" for each in told.copies)
+    some = f" {many(there, 'copy lies', 'copies lie')} there." if there else ""
+    return Note("!", "worry", f"Nothing more can be brought back.{some}")
 
 
 def _next(told: Restoration, reading: Reading) -> Iterator[Block]:
