@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from retainer.applied import applied_plans
 from retainer.errors import RetainerError
 from retainer.history import history
 from retainer.journal.backend import Reading
+from retainer.journal.entry import Entry
 from retainer.journal.journal import read_journal
 from retainer.model.certificate import Certificate, Looked
 from retainer.model.history import Happening
-from retainer.planfile import PlanFile, moment_of
+from retainer.planfile import LYING, PlanFile, moment_of
 from retainer.ports import StoreReader
 
 
@@ -28,7 +29,8 @@ def certificate(
     Raises RetainerError where the record, or a plan beside it, cannot be read: what could not be
     read may say that something is left.
     """
-    told = history(read_journal(record), record.where)
+    purged: set[str] = set()
+    told = history(_noting(read_journal(record), purged), record.where)
     ids = {
         each.asset_id
         for each in told.happenings
@@ -51,7 +53,7 @@ def certificate(
         deleted=deleted,
         left=tuple(_left([each for each in told.happenings if each.asset_id in ids], seen)),
         lapses=tuple(sorted(_lapsing(seen, now))),
-        purged=tuple(sorted(_purged(record) & ids)),
+        purged=tuple(sorted(purged & ids)),
         looked=tuple(_looked(deleted, opened)) if opened else (),
         plans=plans,
         lines=told.lines,
@@ -60,8 +62,8 @@ def certificate(
     )
 
 
-Row = tuple[str, str, str, datetime | None]
-"""Of a plan: recording, place, decision, until when."""
+Row = tuple[str, str, str, bool, datetime | None]
+"""Of a plan: recording, place, decision, whether something of it lies there, until when."""
 
 
 def _named_in(plan: PlanFile, about: str) -> set[str]:
@@ -83,14 +85,12 @@ def _named_in(plan: PlanFile, about: str) -> set[str]:
 
 def _rows_of(plan: PlanFile, ids: set[str]) -> list[Row]:
     rows = plan.connection.execute(
-        "SELECT asset_id, store, decision, CASE WHEN until < TIMESTAMP '9999-12-31' THEN until END "
-        "FROM plan WHERE asset_id IN (SELECT unnest(?::VARCHAR[]))",
+        f"SELECT asset_id, store, decision, {LYING} AND store <> 'hosted', "
+        "CASE WHEN until < TIMESTAMP '9999-12-31' THEN until END FROM plan "
+        "WHERE asset_id IN (SELECT unnest(?::VARCHAR[]))",
         [sorted(ids)],
     ).fetchall()
-    return [
-        (asset, store, decision, until.replace(tzinfo=UTC) if until else None)
-        for asset, store, decision, until in rows
-    ]
+    return [(*row, until.replace(tzinfo=UTC) if until else None) for *row, until in rows]
 
 
 def _left(
@@ -112,39 +112,31 @@ def _left(
         lying = {place: each for place, each in lying.items() if place[0] not in assets}
         lying |= {
             (asset, store): Happening(at, "seen", asset, store, "", "")
-            for asset, store, decision, _ in what
-            if decision in _THERE and store != "hosted"
+            for asset, store, _, lies, _ in what
+            if lies
         }
     yield from (each for _, each in sorted(lying.items()))
-
-
-_THERE = ("keep", "unmanaged", "blocked", "delete")
-"""Decisions on what lies somewhere."""
 
 
 def _lapsing(
     seen: Sequence[tuple[datetime, Sequence[Row]]], now: datetime
 ) -> Iterator[tuple[str, datetime | None]]:
     """What 100ms still has, as the last plan that knew of it says."""
-    last: dict[str, dict[str, datetime | None]] = {}
+    last: dict[str, Row | None] = {}
     for _, rows in sorted(seen, key=lambda each: each[0]):
-        for asset, *_ in rows:
-            last[asset] = {}
-        for asset, _, decision, until in rows:
-            if decision == "lapses":
-                last[asset]["hosted"] = until
-    for asset, found in last.items():
-        if found and (found["hosted"] is None or found["hosted"] > now):
-            yield asset, found["hosted"]
+        last |= {row[0]: None for row in rows}
+        last |= {row[0]: row for row in rows if row[2] == "lapses"}
+    for asset, row in last.items():
+        if row is not None and (row[-1] is None or row[-1] > now):
+            yield asset, row[-1]
 
 
-def _purged(record: Reading) -> set[str]:
-    return {
-        str(asset)
-        for entry in read_journal(record)
-        if entry.event == "compacted"
-        for asset in entry.particulars.get("erased", ())
-    }
+def _noting(entries: Iterable[Entry], purged: set[str]) -> Iterator[Entry]:
+    """The same entries, while the recordings are noted that the catalogs tell no more of."""
+    for entry in entries:
+        if entry.event == "compacted":
+            purged.update(map(str, entry.particulars.get("erased", ())))
+        yield entry
 
 
 def _looked(

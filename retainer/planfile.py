@@ -48,6 +48,8 @@ DECISIONS = (
     "lapses",
     "none",
 )
+LYING = "decision IN ('keep', 'unmanaged', 'blocked', 'delete')"
+"""Something of it lies in that place."""
 ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
 ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
@@ -1014,8 +1016,7 @@ def _charts(plan: PlanFile) -> Charts:
     stores = ask(
         "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT, "
         f"coalesce(sum(bytes) FILTER (decision = 'delete' AND {ACTIONS}), 0)::BIGINT FROM plan "
-        "WHERE decision IN ('keep', 'unmanaged', 'blocked', 'delete') "
-        "AND store NOT IN ('hosted', 'elsewhere') GROUP BY store ORDER BY store"
+        f"WHERE {LYING} AND store NOT IN ('hosted', 'elsewhere') GROUP BY store ORDER BY store"
     ).fetchall()
     return Charts(tuple(months), tuple(cliff), tuple(stores))
 

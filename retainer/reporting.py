@@ -13,10 +13,9 @@ from retainer.journal.backend import Reading
 from retainer.model.history import History
 from retainer.model.moment import read_moment
 from retainer.model.report import PlanSeen, Punctual, Report, Request
-from retainer.planfile import PlanFile, moment_of
+from retainer.planfile import LYING, PlanFile, moment_of
 from retainer.standing import a_month_after
 
-_LYING = "decision IN ('keep', 'unmanaged', 'blocked', 'delete') AND store <> 'hosted'"
 Left = dict[str, list[tuple[str, int]]]
 
 
@@ -58,7 +57,7 @@ def _seen(plan: PlanFile, at: datetime) -> PlanSeen:
     ask = plan.connection.execute
     stores = ask(
         "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan "
-        f"WHERE {_LYING} GROUP BY store ORDER BY store"
+        f"WHERE {LYING} AND store <> 'hosted' GROUP BY store ORDER BY store"
     ).fetchall()
     row = ask(
         "SELECT count(DISTINCT asset_id), count(*) FILTER (decision = 'blocked'), "

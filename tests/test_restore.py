@@ -31,6 +31,10 @@ KEEP: dict[str, Any] = {
     "rules": [{"id": "calls", "match": "all", "keep": [{"in": "vault", "for": "2y"}]}],
 }
 
+ERASURES: dict[str, Any] = {
+    "erasures": [{"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}]
+}
+
 
 @pytest.fixture(params=["moto", "seaweedfs", "strict_gcs"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
@@ -139,15 +143,19 @@ def test_a_recording_of_many_objects_comes_back_whole(kept: Project) -> None:
 LIFTS = ("--lift", "empty:store:vault", "--lift", "empty:store:uploads")
 
 
+def asked_to_erase(project: Project) -> None:
+    """Two uploads, copied, and a plan that erases the first."""
+    project.uploaded(A, video(1))
+    project.uploaded(B, video(2))
+    project.write(KEEP)
+    project.plan("copies.plan")
+    project.apply("copies.plan")
+    project.write(KEEP | ERASURES)
+    project.plan("erase.plan")
+
+
 def test_what_an_erasure_asked_for_stays_away(kept: Project) -> None:
-    kept.uploaded(A, video(1))
-    kept.uploaded(B, video(2))
-    kept.write(KEEP)
-    kept.plan("copies.plan")
-    kept.apply("copies.plan")
-    erasure = {"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}
-    kept.write(KEEP | {"erasures": [erasure]})
-    kept.plan("erase.plan")
+    asked_to_erase(kept)
     kept.run("apply", "erase.plan", "--approve-deletes", "2")
     assert set(states(looked(kept, A, expect=1)).values()) == {"erased"}
     kept.run("restore", A, "--approve", "2", expect=64)
@@ -203,8 +211,7 @@ def test_what_was_erased_anywhere_comes_back_nowhere(kept: Project) -> None:
     kept.uploaded(A, video(1))
     kept.plan("again.plan", expect=None)
     kept.run("apply", "again.plan")
-    erasure = {"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}
-    kept.write(KEEP | {"erasures": [erasure]})
+    kept.write(KEEP | ERASURES)
     kept.run("plan", "--out", "erase.plan", *LIFTS)
     kept.run("apply", "erase.plan", "--approve-deletes", "2")
     assert set(states(looked(kept, A, expect=1)).values()) == {"erased"}
@@ -217,14 +224,7 @@ def test_an_erasure_that_another_command_settles_is_one_still(
 ) -> None:
     from retainer.apply.outcomes import Outcomes
 
-    kept.uploaded(A, video(1))
-    kept.uploaded(B, video(2))
-    kept.write(KEEP)
-    kept.plan("copies.plan")
-    kept.apply("copies.plan")
-    erasure = {"id": "DSR-17", "why": "x", "match": {"asset_id": A}, "requested": "2026-11-01"}
-    kept.write(KEEP | {"erasures": [erasure]})
-    kept.plan("erase.plan")
+    asked_to_erase(kept)
 
     def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -17,10 +17,10 @@ from retainer.cli.options import (
     FINGERPRINT,
     METRICS,
     PATIENCE,
+    TICKET,
     WAIT,
     WEBHOOK,
     as_moment,
-    as_ticket,
     form_option,
 )
 from retainer.cli.printing import measure, notify, print_page, reading_in, told_to
@@ -69,12 +69,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="So many actions at once (32); a store far away takes more, a small machine fewer.",
 )
-@click.option(
-    "--ticket",
-    metavar="T",
-    callback=as_ticket,
-    help="What this run belongs to, such as OPS-1234; it stands in the record of each delete.",
-)
+@TICKET
 @WAIT
 @PATIENCE
 @METRICS

@@ -8,13 +8,14 @@ import rich_click as click
 from click.exceptions import Exit
 
 from retainer.cli.group import cli, help_alone
-from retainer.cli.options import COMPLETE_STORE, PATIENCE, as_ticket, form_option
+from retainer.cli.options import COMPLETE_STORE, PATIENCE, TICKET, form_option
 from retainer.cli.printing import print_page, reading_in
 from retainer.cli.process import EXIT, now, stop
 from retainer.cli.project import (
     declared_store,
     gathered,
     keep_facts,
+    readers_of,
     record_for,
     state_of,
     the_project,
@@ -189,12 +190,7 @@ def accept(asset_id: str, reason: str, owner: str | None) -> None:
     metavar="N",
     help="Bring them back; N must be how many copies can be, as it is told without.",
 )
-@click.option(
-    "--ticket",
-    metavar="T",
-    callback=as_ticket,
-    help="What this belongs to, such as INC-42; it stands in the record.",
-)
+@TICKET
 @PATIENCE
 @form_option()
 def restore(
@@ -210,7 +206,6 @@ def restore(
     from retainer import restoring, wiring
     from retainer.journal.journal import read_journal
     from retainer.model.restoration import Restoration
-    from retainer.ports import StoreReader
     from retainer.progress import Gathering
     from retainer.views.machine import restoration_json
     from retainer.views.restoration import restoration_page
@@ -222,13 +217,8 @@ def restore(
     backend = record_for(root, settings, patience)
     with Gathering("looking for what was deleted…") as shown:
         patient = wiring.patience_of(patience, stop(), shown.waiting)
-
-        def opened(name: str) -> StoreReader | None:
-            store = settings.store(name)
-            return wiring.open_reader(store, stop(), patient) if store else None
-
         wanted = restoring.deleted_by(read_journal(backend), about)
-        found = restoring.looked_for(wanted, opened, shown.rows)
+        found = restoring.looked_for(wanted, readers_of(settings, patient), shown.rows)
         able = sum(each.told.state == "recoverable" for each in found)
         if approve is not None and approve != able:
             raise WrongUsage(

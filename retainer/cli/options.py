@@ -118,6 +118,14 @@ def as_ticket(
     raise click.BadParameter("a ticket is one line of at most 200 letters")
 
 
+TICKET = click.option(
+    "--ticket",
+    metavar="T",
+    callback=as_ticket,
+    help="What this run belongs to, such as OPS-1234; it stands in the record of all it did.",
+)
+
+
 def as_fingerprint(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> str | None:

@@ -15,14 +15,16 @@ from retainer.tracing import listed
 from retainer.voice import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import timedelta
 
     from retainer.journal.backend import Backend, Reading
     from retainer.journal.ledger import Ledger
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
+    from retainer.patience import Patience
     from retainer.planning import Making
+    from retainer.ports import StoreReader
 
 
 def project_root() -> Path:
@@ -174,6 +176,17 @@ def making_at(record: Reading, moment: datetime, *, offline: bool = False, **mor
         gone=tuple(ledger.gone_sources().items()),
         **more,
     )
+
+
+def readers_of(settings: Settings, patience: Patience) -> Callable[[str], StoreReader | None]:
+    """What opens a store by its name; it gives None where none of that name is declared."""
+    from retainer import wiring
+
+    def opened(name: str) -> StoreReader | None:
+        store = settings.store(name)
+        return wiring.open_reader(store, stop(), patience) if store else None
+
+    return opened
 
 
 def declared_store(settings: Settings, store: str) -> Store:

@@ -12,7 +12,7 @@ from retainer.cli.group import cli, help_alone
 from retainer.cli.options import MAX_CHARS, OUT, PATIENCE, as_moment, form_option
 from retainer.cli.printing import print_page, put, reading_in, written
 from retainer.cli.process import now, stop
-from retainer.cli.project import record_in, the_project
+from retainer.cli.project import readers_of, record_in, the_project
 from retainer.errors import RetainerError, WrongUsage
 
 if TYPE_CHECKING:
@@ -129,21 +129,15 @@ def certificate(
     """
     from retainer import wiring
     from retainer.certifying import certificate as certified
-    from retainer.ports import StoreReader
     from retainer.views.certificate import certificate_page
     from retainer.views.machine import certificate_json
 
     if not about.strip():
         raise WrongUsage("of what?", hint="the id of a recording, a room, a session or an erasure")
     root, settings, _ = the_project()
-    patient = wiring.patience_of(patience, stop())
-
-    def opened(name: str) -> StoreReader | None:
-        store = settings.store(name)
-        return wiring.open_reader(store, stop(), patient) if store else None
-
     record = record_in(root, settings, patience)
-    told = certified(record, about, now(), opened if asks_stores else None)
+    opened = readers_of(settings, wiring.patience_of(patience, stop())) if asks_stores else None
+    told = certified(record, about, now(), opened)
     if form == "json":
         put(out, certificate_json(told))
     else:

@@ -47,9 +47,7 @@ def restoration_page(told: Restoration, reading: Reading) -> Document:
         for each in told.copies
     )
     table: list[Block] = [Table("", _COLUMNS, rows)] if rows else []
-    return Document(
-        f"What was deleted: {told.about}", (_verdict(told),), (*table, *_next(told, reading))
-    )
+    return Document(f"What was deleted: {told.about}", (_verdict(told),), (*table, *_next(told)))
 
 
 def _verdict(told: Restoration) -> Note:
@@ -73,8 +71,9 @@ def _verdict(told: Restoration) -> Note:
     return Note("!", "worry", f"Nothing more can be brought back.{some}")
 
 
-def _next(told: Restoration, reading: Reading) -> Iterator[Block]:
-    if told.asking and (told.recoverable or any(e.state == "restored" for e in told.copies)):
+def _next(told: Restoration) -> Iterator[Block]:
+    came_back = any(each.state == "restored" for each in told.copies)
+    if told.asking and (told.recoverable or came_back):
         yield Prose(
             f"{' and '.join(told.asking)} would have it deleted again: write a hold first "
             "(docs/how-to/restore.md)."
@@ -83,5 +82,5 @@ def _next(told: Restoration, reading: Reading) -> Iterator[Block]:
         yield Command(
             f"retainer restore {told.about} --approve {told.recoverable}", "brings them back"
         )
-    elif any(each.state == "restored" for each in told.copies):
+    elif came_back:
         yield Command("retainer plan", "which says what is due now")
