@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from retainer.apply.manifest import is_manifest, read_manifest
 from retainer.apply.record import entries_of, entry_of, members_of, write_part
 from retainer.apply.settle import settle
 from retainer.apply.verify import Counted, checksum_of, digest_of
-from retainer.database import connect, fill
+from retainer.database import connect, fill, only_row
 from retainer.errors import FactsIncomplete, Locked, RetainerError, SourceFailed, StoreFailed
 from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
@@ -218,30 +219,37 @@ def rebuild(work: Work) -> Census:
     census = Census()
     recorded = _Recorded(work, "catalog rebuild", "rebuilt")
     with _listed(work, spoilt_parts=True) as (connection, damaged):
-        known = {
-            row[0]
-            for row in connection.execute(
-                "SELECT key FROM objects JOIN entry USING (key) WHERE entry.object_size = "
-                "objects.size AND entry.version = objects.version "
-                "AND deleted IS NOT TRUE"
-            ).fetchall()
-        }
-        row = connection.execute("SELECT count(*) FROM objects").fetchone()
-        census.looked, census.known = row[0] if row else 0, len(known)
+        connection.execute(
+            "CREATE TABLE known AS SELECT key FROM objects JOIN entry USING (key) WHERE "
+            "entry.object_size = objects.size AND entry.version = objects.version "
+            "AND deleted IS NOT TRUE"
+        )
+        connection.execute("CREATE TABLE of_many (key VARCHAR)")
         work.writer.conditions().find_out("checksum")  # only what is proven is believed
-        explained = set(known)
-
-        def add(rows: Sequence[dict[str, Any]]) -> None:
-            recorded.add([row for row in rows if row["key"] not in known])
-            explained.update(row["key"] for row in rows)
-
         manifests = _objects(connection, f"FROM objects WHERE ends_with(key, '/{MANIFEST}')")
-        for _, rows in _each(work, "rebuild", partial(_of_manifest, work), manifests, census):
-            add(rows or ())
-        of_many = frozenset(explained)
-        singles = (seen for seen in _objects(connection, "FROM objects") if seen.key not in of_many)
-        for _, rows in _each(work, "rebuild", partial(_of_metadata, work), singles, census):
-            add(rows or ())
+        found = _each(work, "rebuild", partial(_of_manifest, work), manifests, census)
+        for rows in _together(row for _, told in found for row in told or ()):
+            keys = [{"key": row["key"]} for row in rows]
+            fill(connection, "of_many", {"key": "VARCHAR"}, keys)
+            known = set(
+                connection.execute(
+                    "SELECT key FROM known WHERE key IN (SELECT unnest(?::VARCHAR[]))",
+                    [[row["key"] for row in rows]],
+                ).fetchall()
+            )
+            recorded.add([row for row in rows if (row["key"],) not in known])
+        left = "FROM objects ANTI JOIN known USING (key) ANTI JOIN of_many USING (key)"
+        singles = 0
+        for _, rows in _each(
+            work, "rebuild", partial(_of_metadata, work), _objects(connection, left), census
+        ):
+            recorded.add(rows or ())
+            singles += len(rows or ())
+        census.looked, census.known, many = only_row(
+            connection,
+            "SELECT (SELECT count(*) FROM objects), (SELECT count(*) FROM known), "
+            "(SELECT count(DISTINCT key) FROM of_many ANTI JOIN known USING (key))",
+        )
 
     recorded.write()
     if damaged:
@@ -250,8 +258,15 @@ def rebuild(work: Work) -> Census:
                 work.writer.delete(seen)
                 census.said.append(f"{seen.key} was damaged, and is gone")
     census.recorded = recorded.count
-    census.unknown = census.looked - len(explained) - len(census.failed)
+    census.unknown = census.looked - census.known - many - singles - len(census.failed)
     return census
+
+
+def _together(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows by the thousand."""
+    each = iter(rows)
+    while few := list(islice(each, PART_ROWS)):
+        yield few
 
 
 def explained(work: Work, seen: Seen) -> Sequence[Mapping[str, Any]]:

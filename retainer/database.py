@@ -13,7 +13,7 @@ import duckdb
 
 from retainer.private import private_file, private_folder
 
-MEMORY_LIMIT = "700MB"
+MEMORY_LIMIT = "280MB"
 BYTES_PER_ASSET = 700
 """What deciding takes for each asset, measured with benchmarks/plan_a_million.py."""
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retainer.database import ALWAYS, NEVER, connect, exactly, literal, write_parquet
+from retainer.database import ALWAYS, NEVER, connect, exactly, literal, only_row, write_parquet
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
@@ -409,6 +409,27 @@ def _as_text() -> str:
     return ", ".join(written(column, kind) for column, kind in COLUMNS.items())
 
 
+AT_ONCE = 61_440
+"""So many rows that are acted on are put together at a time: what each takes is some kilobytes."""
+
+
+@contextmanager
+def _piece(connection: duckdb.DuckDBPyConnection, columns: str, first: int) -> Iterator[str]:
+    """The next rows of the view lines, from row `first` on, in a file of the private folder: its
+    path, as SQL."""
+    path = private_file(".parquet")
+    try:
+        write_parquet(
+            connection,
+            f"SELECT {columns} FROM lines WHERE n BETWEEN {first} AND {first + AT_ONCE - 1}",
+            path,
+            ", COMPRESSION lz4, ROW_GROUP_SIZE 10240",
+        )
+        yield literal(str(path))
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
     """Write the views quiet_lines and lines, in their order, and a header to one file in the
     private folder."""
@@ -424,13 +445,23 @@ def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
     few = ", ".join(
         told[name] if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items()
     )
-    write_parquet(
-        connection,
-        f"SELECT {few} FROM quiet_lines UNION ALL SELECT {', '.join(told.values())} FROM lines",
-        half,
-        ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
-        f"ROW_GROUP_SIZE 122880, KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}}",
-    )
+    kinds = {name: kind for name, kind, *_ in connection.execute("DESCRIBE lines").fetchall()}
+    as_they_were = ", ".join(f"{name}::{kinds[name]} AS {name}" for name in COLUMNS)
+    with ExitStack() as parts:
+        pieces = [
+            parts.enter_context(_piece(connection, ", ".join(told.values()), first))
+            for first in range(
+                0, max(1, only_row(connection, "SELECT count(*) FROM acting")[0]), AT_ONCE
+            )
+        ]
+        write_parquet(
+            connection,
+            f"SELECT {few} FROM quiet_lines UNION ALL "
+            f"SELECT {as_they_were} FROM read_parquet([{', '.join(pieces)}])",
+            half,
+            ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
+            f"ROW_GROUP_SIZE 30720, KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}}",
+        )
     with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         place = content.rfind(_NO_DIGEST.encode())
         content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
@@ -607,12 +638,8 @@ def _take_rows(connection: duckdb.DuckDBPyConnection, copy: Path) -> None:
     columns = ", ".join(
         f"NULL::{kind} AS {name}" if name in absent else name for name, kind in COLUMNS.items()
     )
-    connection.execute(
-        f"CREATE TABLE numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL ORDER BY n"
-    )
-    connection.execute(
-        f"CREATE VIEW plan AS SELECT {columns} FROM {file} WHERE n IS NULL UNION ALL FROM numbered"
-    )
+    connection.execute(f"CREATE VIEW numbered AS SELECT {columns} FROM {file} WHERE n IS NOT NULL")
+    connection.execute(f"CREATE VIEW plan AS SELECT {columns} FROM {file}")
     connection.execute(f"CREATE VIEW plan_text AS SELECT {_as_text()} FROM plan")
 
 
@@ -786,16 +813,21 @@ def action_of(text: str | None) -> dict[str, Any]:
 
 def check_actions(plan: PlanFile) -> None:
     """Look at the actions of the rows that are none to be carried out now. Raises PlanRefused."""
-    for (text,) in plan.connection.execute(
+    cursor = plan.connection.cursor()
+    cursor.execute(
         f"SELECT action FROM numbered WHERE action IS NOT NULL AND NOT coalesce({ACTIONS}, false)"
-    ).fetchall():
-        _said(text)
+    )
+    while rows := cursor.fetchmany(1000):
+        for (text,) in rows:
+            _said(text)
 
 
-COPY_ORDER = "date_trunc('hour', deadline) NULLS LAST, hash(asset_id), asset_id, n"
+AS_IT_STANDS = ""
+"""SQL: the order of the file, which is that of `n`."""
+COPY_ORDER = "ORDER BY date_trunc('hour', deadline) NULLS LAST, hash(asset_id), asset_id, n"
 """Within an hour they are spread over the keys of every store and over the servers that they come
 from, those of one recording beside each other."""
-DELETE_ORDER = "action->>'$.witnesses[0].key' NULLS FIRST, n"
+DELETE_ORDER = "ORDER BY action->>'$.witnesses[0].key' NULLS FIRST, n"
 """What makes them safe lies beside each other, so that it can be looked at together."""
 
 
@@ -804,24 +836,34 @@ def actions(
     decision: str,
     *,
     archived: bool = False,
-    order: str = "n",
+    order: str = AS_IT_STANDS,
     store: str | None = None,
     only: Collection[int] | None = None,
 ) -> Iterator[Action]:
-    """The copies or the deletes of a plan, read as they are asked for. `archived`: those copies
-    that must wait until their source is restored; `store`: in that one; `only`: of these rows."""
+    """The copies or the deletes of a plan, read as they are asked for, some ten thousand at a time:
+    only their numbers are put in order together. `archived`: those copies that must wait until
+    their source is restored; `store`: in that one; `only`: of these rows."""
     cursor = plan.connection.cursor()
     cursor.execute(
-        "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
-        "epoch(deadline), bytes, last_copy, source, action, "
-        "strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ'), "
-        "strftime(delete_from, '%Y-%m-%dT%H:%M:%SZ'), also "
-        f"FROM numbered WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
+        "CREATE TEMP TABLE turns AS SELECT n FROM numbered "
+        f"WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
         "AND ($store IS NULL OR store = $store) "
-        "AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) "
-        f"ORDER BY {order}",
+        f"AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) {order}",
         {"decision": decision, "store": store, "only": None if only is None else sorted(only)},
     )
+    for first in range(0, only_row(cursor, "SELECT count(*) FROM turns")[0], AT_ONCE):
+        turns = f"turns.rowid BETWEEN {first} AND {first + AT_ONCE - 1}"
+        cursor.execute(
+            "SELECT n, asset_id, store, decision, rule, rule_at, type, epoch(created), "
+            "epoch(deadline), bytes, last_copy, source, action, "
+            "strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ'), "
+            "strftime(delete_from, '%Y-%m-%dT%H:%M:%SZ'), also "
+            f"FROM numbered JOIN turns USING (n) WHERE {turns} ORDER BY turns.rowid"
+        )
+        yield from _actions(cursor)
+
+
+def _actions(cursor: duckdb.DuckDBPyConnection) -> Iterator[Action]:
     while rows := cursor.fetchmany(1000):
         for (
             n,
@@ -876,7 +918,7 @@ def assets_copied(plan: PlanFile) -> Iterator[str]:
     """The recordings that are copied, in the order of their copies, each once in a row."""
     cursor = plan.connection.cursor()
     cursor.execute(
-        f"SELECT asset_id FROM numbered WHERE {ACTIONS} AND decision = 'copy' ORDER BY {COPY_ORDER}"
+        f"SELECT asset_id FROM numbered WHERE {ACTIONS} AND decision = 'copy' {COPY_ORDER}"
     )
     last = None
     while rows := cursor.fetchmany(1000):
@@ -889,10 +931,15 @@ def assets_copied(plan: PlanFile) -> Iterator[str]:
 def named_twice(plan: PlanFile) -> list[tuple[str, str, list[int]]]:
     """The objects that more than one delete names: store, key, and the rows."""
     return plan.connection.execute("""
-        SELECT store, key, list_sort(list(DISTINCT n)) FROM (
+        WITH named AS (
             SELECT n, store, unnest(json_extract_string(action, '$.objects[*].key')) AS key
             FROM numbered WHERE decision = 'delete' AND action IS NOT NULL
-        ) GROUP BY store, key HAVING count(DISTINCT n) > 1 ORDER BY store, key
+        ), perhaps AS (  -- few, and found without holding every key
+            SELECT hash(store, key) AS told FROM named GROUP BY told HAVING min(n) < max(n)
+        )
+        SELECT store, key, list_sort(list(DISTINCT n)) FROM named
+        WHERE hash(store, key) IN (FROM perhaps)
+        GROUP BY store, key HAVING count(DISTINCT n) > 1 ORDER BY store, key
     """).fetchall()
 
 

@@ -769,6 +769,13 @@ def whole_facts(path: Path) -> Iterator[None]:
     """Whatever DuckDB stumbles over in a snapshot is told as that. Raises RetainerError."""
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise RetainerError(
+            f"{path} cannot be decided on in the memory that retainer takes, and what it spills to "
+            f"the disk: {_first_line(error)}",
+            hint="is the disk of TMPDIR full? Else it is a fault of retainer: report it, with the "
+            "numbers of recordings and rules",
+        ) from None
     except duckdb.Error as error:
         raise RetainerError(
             f"{path} is damaged, or no snapshot that retainer made: {_first_line(error)}",
