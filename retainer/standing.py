@@ -15,9 +15,9 @@ from retainer.database import literal, only_row
 from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
 from retainer.model.calendar import zone_named
 from retainer.model.moment import moment_at
-from retainer.model.rule import Erasure, Hold, Policies
+from retainer.model.rule import PERSON_FACTS, Erasure, Hold, Policies, facts_asked
 from retainer.model.setting import RESERVED_STORES, Settings
-from retainer.model.standing import Barred, ErasureNow, HoldNow, Standing
+from retainer.model.standing import Barred, ErasureNow, HoldNow, Standing, Undecided
 from retainer.plan.decide import decide, items_of, timestamp
 
 _NO_STORES = ", ".join(map(literal, RESERVED_STORES))
@@ -155,14 +155,6 @@ def _erasure(
             OR found.store = 'elsewhere' AND there)
         GROUP BY ALL ORDER BY ALL
     """).fetchall()
-    (others,) = only_row(
-        connection,
-        f"""
-        SELECT count(*) FROM assets WHERE session_id IN (
-            SELECT session_id FROM assets JOIN covered USING (asset_no) WHERE item_no = {number})
-        AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = {number} AND certain)
-        """,
-    )
     day = erasure.requested.astimezone(zone_named(timezone)).date() if erasure.requested else None
     return ErasureNow(
         erasure.id,
@@ -177,7 +169,34 @@ def _erasure(
         lapsing,
         moment_at(last),
         unknown,
-        others,
+        _undecided(connection, number, erasure),
+    )
+
+
+def _undecided(
+    connection: duckdb.DuckDBPyConnection, number: int, erasure: Erasure
+) -> tuple[Undecided, ...]:
+    """What may show the person too: recordings of the same sessions that do not carry what the
+    erasure asks for. A composite shows everybody who was in the room, and names nobody."""
+    asked = facts_asked(erasure.match) & {*PERSON_FACTS}
+    if not asked:
+        return ()
+    rows = connection.execute(
+        f"""
+        SELECT asset_id, coalesce(type, ''), epoch(created_at), session_id FROM assets
+        WHERE session_id IN (
+            SELECT session_id FROM assets JOIN covered USING (asset_no)
+            WHERE item_no = {number} AND certain)
+        AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = {number} AND certain)
+        AND ({" OR ".join(f"{fact} IS NULL" for fact in sorted(asked))})
+        AND asset_id NOT IN (SELECT unnest(?::VARCHAR[]))
+        ORDER BY created_at NULLS FIRST, asset_id
+        """,
+        [list(erasure.stays)],
+    ).fetchall()
+    return tuple(
+        Undecided(asset_id, kind, moment_at(created), session)
+        for asset_id, kind, created, session in rows
     )
 
 

@@ -614,6 +614,13 @@ MISTAKES: dict[str, tuple[str, str, str | None, str]] = {
         "write 2026-11-22, or 2026-11-22T10:00:00Z with a zone",
         "`0000-01-01`",
     ),
+    "what is to be erased and to stay": (
+        "version: 1\nerasures:\n  - { id: e, why: w, match: all, decided: [ "
+        "{ asset_id: a, decision: stay, why: w }, { asset_id: «a», decision: erase, why: w } ] }\n",
+        "P220",
+        "keep what is right of the two",
+        "`a`",
+    ),
     "a date by a key of another kind": (
         "version: 1\nerasures: [{ id: e, why: w, match: all, requested: «[2026-01-01]» }]\n",
         "P103",

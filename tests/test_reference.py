@@ -103,6 +103,7 @@ POLICY_KEYS = (
     "DeleteItem",
     "HoldItem",
     "ErasureItem",
+    "DecidedItem",
     "AcceptanceItem",
 )
 SETTINGS_KEYS = (
@@ -208,6 +209,9 @@ def policies_with(model: str, entry: dict[str, Any]) -> dict[str, Any]:
             return {"version": 1, "rules": [RULE], "holds": [HOLD | entry]}
         case "ErasureItem":
             return {"version": 1, "rules": [RULE], "erasures": [ERASURE | entry]}
+        case "DecidedItem":
+            looked = {"asset_id": "a", "decision": "stay", "why": "w"} | entry
+            return {"version": 1, "rules": [RULE], "erasures": [ERASURE | {"decided": [looked]}]}
         case "AcceptanceItem":
             accepted = {"asset_id": "a", "why": "w"} | entry
             return {"version": 1, "rules": [RULE], "accept": [accepted]}

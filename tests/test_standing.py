@@ -11,7 +11,7 @@ from project import ROOM, Project, video
 
 from retainer.standing import a_month_after
 
-A, B, C, D = ("6544d1e2f3a4b5c6d7e8f90" + each for each in "abcd")
+A, B, C, D, E, F = ("6544d1e2f3a4b5c6d7e8f90" + each for each in "abcdef")
 SESSION = "65f0aa11bb22cc33dd44ee55"
 KEEP = {"id": "calls", "match": "all", "keep": [{"in": "vault", "for": "2y"}]}
 
@@ -99,13 +99,74 @@ def state_of(project: Project) -> dict[str, Any]:
 def test_an_erasure_goes_from_due_to_lapses_to_done(kept: Project) -> None:
     kept.write(policy(erasures=[erasure(asset_id=A)]))
     assert (state_of(kept)["state"], state_of(kept)["due"]) == ("due", 1)
-    assert state_of(kept)["others"] == 2, "the others of its session may show the same person"
+    assert state_of(kept)["undecided"] == [], "it names a recording, and no person"
     plan = kept.plan("e.plan")
     kept.apply_all("e.plan", plan)
     kept.plan("f.plan")
     after = state_of(kept)
     assert (after["state"], after["due"], after["lapsing"]) == ("lapses", 0, 1)
     assert after["last_lapses"] is not None
+
+
+def of_a_person(*decided: dict[str, Any]) -> dict[str, Any]:
+    return erasure(user_id="u-1") | ({"decided": list(decided)} if decided else {})
+
+
+@pytest.fixture
+def person(kept: Project) -> Project:
+    """Streams of two people in the session of the three composites, and a track, which tells a peer
+    and no user."""
+    for name, user in ((D, "u-1"), (E, "u-2")):
+        facts = {"user_id": user, "peer_id": f"p-{user}"}
+        kept.hosted(name, video(4), type="stream", session_id=SESSION, **facts)
+    kept.hosted(F, video(6), type="track", session_id=SESSION, peer_id="p-u-2")
+    kept.write(policy(erasures=[of_a_person()]))
+    kept.plan("person.plan")
+    return kept
+
+
+def test_what_may_show_a_person_who_is_erased_needs_a_decision(person: Project) -> None:
+    one = state_of(person)
+    assert one["recordings"] == 1
+    assert {each["asset_id"] for each in one["undecided"]} == {A, B, C, F}, (
+        "E names another user; a track names none"
+    )
+    assert one["state"] == "needs a decision"
+    said = person.run("erasure", "list").stdout
+    assert "4 recordings of the same sessions may show the person" in said and A in said
+
+
+def test_what_was_decided_is_erased_or_stays_and_is_not_asked_again(person: Project) -> None:
+    decided = (
+        {"asset_id": [A, C], "decision": "erase", "why": "they speak"},
+        {"asset_id": [B, F], "decision": "stay", "why": "it does not show them"},
+    )
+    person.write(policy(erasures=[of_a_person(*decided)]))
+    plan = person.plan("decided.plan")
+    assert state_of(person)["undecided"] == []
+    due = {
+        (each["asset_id"], each["decision"])
+        for each in plan["rows"]
+        if each["decision"] == "delete"
+    }
+    assert due == {(A, "delete")}, "C lies at 100ms alone, and lapses"
+    assert state_of(person)["state"] == "due"
+    person.apply_all("decided.plan", plan)
+    person.plan("after.plan")
+    assert state_of(person)["state"] == "lapses"
+
+
+def test_what_stays_is_not_erased_even_where_the_match_finds_it(person: Project) -> None:
+    stays = {"asset_id": A, "decision": "stay", "why": "somebody else of that name"}
+    person.write(policy(erasures=[erasure(session_id=SESSION) | {"decided": [stays]}]))
+    plan = person.plan("stays.plan")
+    assert [each["asset_id"] for each in plan["rows"] if each["decision"] == "delete"] == [B]
+
+
+def test_what_is_decided_both_ways_is_a_mistake(person: Project) -> None:
+    decided = [{"asset_id": A, "decision": each, "why": "because"} for each in ("erase", "stay")]
+    person.write(policy(erasures=[of_a_person(*decided)]))
+    assert "P220" in person.run("validate", expect=10).stderr
 
 
 def test_what_a_hold_or_a_legal_keep_protects_is_blocked_and_says_by_what(kept: Project) -> None:

@@ -34,6 +34,8 @@ TEXT_FACTS = (
 GLOB_FACTS = ("room", "template", "path")
 NUMBER_FACTS = ("size", "duration")
 FACTS = (*TEXT_FACTS, *GLOB_FACTS, *NUMBER_FACTS, "created", "metadata", "thumbnails")
+PERSON_FACTS = ("user_id", "peer_id")
+"""Facts that tell a person. Streams carry both, tracks `peer_id` alone, nothing else any."""
 NAME_FACTS = ("room", "template")
 """Facts that are names: they never appear in a plan, a journal or a log."""
 
@@ -205,7 +207,8 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Erasure:
     """A person's request to have what matches erased; `requested` starts the request's clock and
-    delays nothing."""
+    delays nothing. `stays`: recordings of which somebody decided that they do not show the person;
+    `match` leaves them out, and has in it those of which the contrary was decided."""
 
     id: str
     match: Match
@@ -213,6 +216,7 @@ class Erasure:
     requested: datetime | None = None
     why: str = ""
     owner: str = ""
+    stays: tuple[str, ...] = ()
 
 
 def meaning(item: Rule | Hold | Erasure) -> tuple[object, ...]:

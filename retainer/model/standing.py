@@ -50,12 +50,22 @@ class Barred:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided:
+    """A recording that may show a person who is to be erased: somebody has to look."""
+
+    asset_id: str
+    type: str
+    created: datetime | None
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureNow:
     """An erasure. `due` copies are deleted by the next plan; `lapsing` recordings lie at 100ms, the
     last of them until `last_lapses`; of `unknown` pairs a listing did not finish.
 
-    `answer_by`: a month after it was requested. `others`: recordings of the same sessions that it
-    does not cover: where a person is erased, somebody must look whether these show them.
+    `answer_by`: a month after it was requested. `undecided`: where a person is erased, the
+    recordings of the same sessions that do not tell whom they show, of which nobody has decided.
     """
 
     id: str
@@ -71,14 +81,14 @@ class ErasureNow:
     lapsing: int
     last_lapses: datetime | None
     unknown: int
-    others: int
+    undecided: tuple[Undecided, ...]
     forgotten: int = 0
     """Recordings that were deleted for it, and of which catalogs tell no more, counted for each
     store."""
 
     @property
     def state(self) -> str:
-        """In a word: nothing known, blocked, unknown, due, lapses, done."""
+        """In a word: nothing known, blocked, unknown, due, needs a decision, lapses, done."""
         if not self.recordings:
             return "done" if self.forgotten else "nothing known"
         if self.barred:
@@ -87,6 +97,8 @@ class ErasureNow:
             return "unknown"
         if self.due:
             return "due"
+        if self.undecided:
+            return "needs a decision"
         return "lapses" if self.lapsing else "done"
 
 

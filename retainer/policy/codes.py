@@ -155,6 +155,11 @@ CODES: dict[str, tuple[str, str]] = {
         "100ms adds types and statuses. One that this retainer does not know is matched letter by "
         "letter; look that it is spelt as 100ms spells it.",
     ),
+    "P220": (
+        "decided both ways",
+        "One recording stands under `decided:` as one to erase and as one that stays. Nothing is "
+        "guessed: take out the entry that is wrong.",
+    ),
     "S301": (
         "a store inside another",
         "No store lies inside another's prefix: a listing of one would show the objects of the "

@@ -50,6 +50,7 @@ from retainer.policy.schema import (
     EVERYTHING,
     UNSEEN,
     AcceptanceItem,
+    DecidedItem,
     ErasureItem,
     HoldItem,
     MatchMap,
@@ -385,11 +386,13 @@ class _Parser:
             )
 
     def shown(
-        self, item: RuleItem | HoldItem | ErasureItem | AcceptanceItem, location: Location
+        self,
+        item: RuleItem | HoldItem | ErasureItem | DecidedItem | AcceptanceItem,
+        location: Location,
     ) -> None:
         """Warn of text that would not look like what it is."""
         for key in ("why", "owner"):
-            if (text := getattr(item, key)) and printable(text.rstrip("\n")) != text.rstrip(
+            if (text := getattr(item, key, None)) and printable(text.rstrip("\n")) != text.rstrip(
                 "\n"
             ).replace("\n", "\\n"):
                 self.warn(
@@ -632,13 +635,30 @@ class _Parser:
         for number, item in self.items("erasures", ErasureItem):
             here: Location = ("erasures", number)
             self.shown(item, here)
+            told: dict[str, dict[str, None]] = {"erase": {}, "stay": {}}
+            for n, each in enumerate(item.decided or ()):
+                place = (*here, "decided", n)
+                self.shown(each, place)
+                for asset_id in self.texts(each.asset_id, (*place, "asset_id")):
+                    told[each.decision][asset_id] = None
+                    if all(asset_id in ids for ids in told.values()):
+                        self.complain(
+                            "P220",
+                            (*place, "asset_id"),
+                            f"`{asset_id}` is to be erased and to stay",
+                            "keep what is right of the two",
+                        )
+            stays = tuple(told["stay"])
             yield Erasure(
                 id=item.id,
-                match=self.match(item.match, (*here, "match")),
+                match=_with_decisions(
+                    self.match(item.match, (*here, "match")), stays, tuple(told["erase"])
+                ),
                 where=self.where(here),
                 requested=self.moment(item.requested, (*here, "requested")),
                 why=item.why,
                 owner=item.owner or "",
+                stays=stays,
             )
 
     def acceptances(self, section: str) -> Iterator[Acceptance]:
@@ -647,6 +667,13 @@ class _Parser:
             self.shown(item, here)
             (asset_id,) = self.texts([item.asset_id], (*here, "asset_id"))
             yield Acceptance(asset_id, self.where(here), item.why, item.owner or "")
+
+
+def _with_decisions(match: Match, stays: tuple[str, ...], erased: tuple[str, ...]) -> Match:
+    """What an erasure means once somebody has looked at more recordings than its match can tell."""
+    if stays:
+        match = AllOf((match, Not(OneOf("asset_id", stays))))
+    return AnyOf((match, OneOf("asset_id", erased))) if erased else match
 
 
 def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:

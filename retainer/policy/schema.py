@@ -301,6 +301,14 @@ class HoldItem(Strict):
     )
 
 
+class DecidedItem(Strict):
+    asset_id: Texts = _said(
+        "a recording of the same session, or several", "6544d1e2f3a4b5c6d7e8f901"
+    )
+    decision: Literal["erase", "stay"] = _said("what becomes of it", "stay")
+    why: Text = _said(_WHY, "shows the other party alone")
+
+
 class ErasureItem(Strict):
     id: Id = _said("its name in plans, journal and comments", "DSR-17")
     why: Text = _said(_WHY, "Art. 17 request")
@@ -310,6 +318,11 @@ class ErasureItem(Strict):
     )
     requested: Text | None = _said(
         "starts the request's clock and delays nothing", "2026-11-01", None
+    )
+    decided: Annotated[list[DecidedItem], Field(min_length=1)] | None = _said(
+        "what somebody who looked says of other recordings of the same sessions",
+        [{"asset_id": "6544d1e2f3a4b5c6d7e8f901", "decision": "erase", "why": "they speak"}],
+        None,
     )
 
 

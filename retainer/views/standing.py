@@ -20,6 +20,8 @@ _HOLDS = (
     Column("at"),
     Column("why"),
 )
+_TO_DECIDE = (Column("recording"), Column("type"), Column("created", "moment"), Column("session"))
+_MOST = 20
 _ERASURES = (
     Column("erasure"),
     Column("state"),
@@ -141,14 +143,27 @@ def _of_an_erasure(each: ErasureNow, told: Standing, reading: Reading) -> Iterat
         yield Note(
             "?", "unsure", f"{each.id} may mean {may} more, and deletes only what is certain"
         )
-    if each.others:
-        more = many(each.others, "recording")
+    if each.undecided:
+        more = many(len(each.undecided), "recording")
         yield Note(
-            "?",
-            "unsure",
-            f"{each.id}: {more} of the same sessions are not covered",
-            "where a person is erased, look whether these show them",
+            "!",
+            "worry",
+            f"{each.id}: {more} of the same sessions may show the person, and nobody has decided",
+            "look at each, and write `decided:` into the erasure (docs/how-to/erasure.md)",
+            (_to_decide(each),),
         )
+
+
+def _to_decide(each: ErasureNow) -> Table:
+    few = each.undecided[:_MOST]
+    return Table(
+        "",
+        _TO_DECIDE,
+        tuple((one.asset_id, one.type, one.created, one.session_id) for one in few),
+        more=len(each.undecided) - len(few),
+        all_at="`retainer erasure list --format json` lists every one",
+        is_list=True,
+    )
 
 
 def is_late(erasure: ErasureNow, told: Standing, reading: Reading) -> bool:
