@@ -20,6 +20,7 @@ it, see pyproject.toml).
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file
     applying.py     a plan file and today -> a run
+    cooling.py      what earlier policies had promised, from their commits
     approving.py    what a second person says to a plan
     doctoring.py    settings and policies beside what is really there
     history.py      the record -> what it says of a recording, a run, a span of time

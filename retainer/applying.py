@@ -26,7 +26,7 @@ from retainer.apply.identify import identified
 from retainer.apply.job import Job, Recheck, Watcher
 from retainer.apply.run import Run
 from retainer.apply.settle import Settled, settle
-from retainer.database import connect
+from retainer.database import connect, fill
 from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
 from retainer.inventory.collect import OTHER_TYPES, room_of
@@ -73,9 +73,9 @@ from retainer.stop import Stop
 class Prepared:
     """A plan that may be applied now, and what may be done of it: `apply.job.Actions`.
 
-    `held_back`: why no delete may run, in words. `beside`: for deletes that have an object in
-    common with others, what makes those safe. `ending`: the rules and erasures by which a last copy
-    may go.
+    `held_back`: why no delete may run, in words. `sharing`: the rows of deletes that have an object
+    in common; `beside`: for each of those, what makes the others safe. `ending`: the rules and
+    erasures by which a last copy may go.
     """
 
     plan: PlanFile
@@ -85,6 +85,7 @@ class Prepared:
     deleted_in: Mapping[str, int]
     rested_on: frozenset[str]
     beside: Mapping[int, tuple[Planned, ...]]
+    sharing: Sequence[frozenset[int]]
     ending: frozenset[str]
 
     @property
@@ -136,6 +137,7 @@ def prepare(
     held_back = [
         *(reason for reason in header.held_back if reason != header.frozen),
         *([frozen.words] if frozen and header.deletes else []),
+        *_not_weighed(header, settings, ledger, now),
         *_over_by_now(plan, settings, policies.ending(), ledger, ((), ()), now),
     ]
     check_actions(plan)
@@ -159,6 +161,7 @@ def prepare(
         rested_on |= rests_on(action)
     for _ in sound(actions(plan, "copy", archived=True)):
         pass
+    sharing = [frozenset(rows) for _, _, rows in named_twice(plan)]
     return Prepared(
         plan,
         held_back,
@@ -166,9 +169,27 @@ def prepare(
         copied_to.total(),
         dict(sorted(deleted_in.items())),
         frozenset(rested_on),
-        _beside(plan),
+        _beside(plan, sharing),
+        sharing,
         policies.ending(),
     )
+
+
+def _not_weighed(
+    header: Header, settings: Settings, ledger: Ledger, now: datetime
+) -> Iterator[str]:
+    """Why no delete may run where policies of earlier applies still count, and the plan was made
+    without that record."""
+    if settings.cooling is None or header.cooling_lifted or not header.deletes:
+        return
+    known = {*header.weighed, header.policy_digest}
+    for reign in ledger.applied_within(settings.cooling, now):
+        if reign.policies not in known:
+            yield (
+                f"cooling: the policies of commit {reign.commit[:12] or 'no name'}, which were "
+                "applied lately, still count, and this plan was made without them"
+            )
+            return
 
 
 def _impossible(action: Action, settings: Settings, policies: Policies) -> str | None:
@@ -276,15 +297,14 @@ def _asks_for(item: Rule | Erasure, store: str) -> bool:
             return True
 
 
-def _beside(plan: PlanFile) -> dict[int, tuple[Planned, ...]]:
+def _beside(plan: PlanFile, sharing: Sequence[frozenset[int]]) -> dict[int, tuple[Planned, ...]]:
     """Where two assets name one object, the copies of both must be there when it goes."""
-    shared = [rows for _, _, rows in named_twice(plan)]
-    sharing = {n for rows in shared for n in rows}
     if not sharing:
         return {}
-    own = {each.n: set(each.witnesses) for each in actions(plan, "delete", only=sharing)}
+    every = frozenset().union(*sharing)
+    own = {each.n: set(each.witnesses) for each in actions(plan, "delete", only=every)}
     found = {n: set(witnesses) for n, witnesses in own.items()}
-    for rows in shared:
+    for rows in sharing:
         together = set().union(*(own.get(n, set()) for n in rows))
         for n in rows:
             if n in found:
@@ -354,9 +374,10 @@ Remembers = tuple[Sequence[Deletes], Sequence[Deletes]]
 plan's, and those of others."""
 
 
-def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, str]:
+def _withheld(prepared: Prepared, policies: Policies, now: datetime) -> dict[int, str]:
     """The deletes that may not be done today: a new hold may cover them, or an asset that names the
     same object may not go."""
+    plan = prepared.plan
     found = _newly_held(plan, policies, now)
     staying = {
         n
@@ -364,9 +385,8 @@ def _withheld(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, st
             "SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL"
         ).fetchall()
     }
-    shared = [frozenset(rows) for _, _, rows in named_twice(plan)]
     stay = staying | set(found)
-    while more := {n for numbers in shared if numbers & stay for n in numbers} - stay:
+    while more := {n for numbers in prepared.sharing if numbers & stay for n in numbers} - stay:
         stay |= more
         found |= dict.fromkeys(
             more, "another recording has an object in common with it, and may not go"
@@ -390,19 +410,7 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
         connection.execute(
             f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})"
         )
-        names = list(columns)
-        for action in actions(plan, "delete"):
-            row = _facts_row(action) | {
-                "n": action.n,
-                "created": action.created.replace(tzinfo=None) if action.created else None,
-            }
-            # What a plan leaves out is not known here: names always, and metadata beyond the
-            # documented keys.
-            row["not_known"] = [*(row.get("not_known") or []), *NAME_FACTS, "metadata"]
-            connection.execute(
-                f"INSERT INTO due ({', '.join(names)}) VALUES ({', '.join('?' for _ in names)})",
-                [row.get(name) for name in names],
-            )
+        fill(connection, "due", columns, (_due_row(each) for each in actions(plan, "delete")))
         found: dict[int, str] = {}
         for hold in fresh:
             for (n,) in connection.execute(
@@ -412,6 +420,14 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
         return found
     finally:
         connection.close()
+
+
+def _due_row(action: Action) -> dict[str, Any]:
+    """What is known of a delete: names never, and metadata only by the documented keys."""
+    row = _facts_row(action)
+    unknown = [*(row["not_known"] or []), *NAME_FACTS, "metadata"]
+    created = action.created.strftime("%Y-%m-%d %H:%M:%S.%f") if action.created else None
+    return row | {"n": action.n, "created": created, "not_known": unknown}
 
 
 _PLAN_FACTS = (
@@ -572,6 +588,7 @@ def _lifted(header: Header) -> list[str]:
         *(f"clash:{clash.ceiling}" for clash in header.clashes if clash.lifted),
         *sorted({f"lifecycle:{each.store}" for each in header.own_rules if each.lifted}),
         *sorted({f"{what}:{each.place}" for each in header.sources for what in each.lifted}),
+        *(["cooling:policies"] if header.cooling_lifted else []),
     ]
 
 
@@ -922,7 +939,7 @@ def _job(
             return Recheck("a second person must sign it by now (`retainer approve`)", {})
         if frozen := freeze_in(world.backend, now):
             return Recheck(frozen.words, {})
-        return Recheck(None, _withheld(plan, current[1], now))
+        return Recheck(None, _withheld(prepared, current[1], now))
 
     def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:
         drop_anchor(world.writers[store], journal, host, world.clock(), planned)

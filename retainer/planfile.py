@@ -29,7 +29,7 @@ from retainer.model.setting import LAPSE_DAYS
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.5"
+FORMAT = "4.6"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -172,6 +172,19 @@ class OwnRule:
     @property
     def lift(self) -> str:
         return f"--lift lifecycle:{self.store}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cooled:
+    """A keep of the policies of an earlier apply that still counts as it was: of which rule, where
+    that stood (commit, file and line), in which store and how long, and until when it counts (RFC
+    3339; None until an apply goes by other policies)."""
+
+    rule: str
+    at: str
+    store: str
+    kept: str
+    until: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +335,13 @@ class Header(BaseModel):
     """Rules of the buckets' own that stand against the policies. They block nothing here: the
     bucket deletes, whatever a plan says."""
 
+    cooled: list[Cooled] = []
+    weighed: list[str] = []
+    """The digests of the policies of earlier applies whose keeps were weighed."""
+    cooling_unknown: str = ""
+    """Why what they had promised is not all known; empty where it is."""
+    cooling_lifted: bool = False
+
     @property
     def plan_id(self) -> str:
         """The plan's short name: the beginning of its digest."""
@@ -349,6 +369,8 @@ class Header(BaseModel):
         doubts = [
             reason for source in self.sources if (reason := self.doubt(source)) and self.deletes
         ]
+        if self.cooling_unknown and not self.cooling_lifted and self.deletes:
+            doubts.append(f"cooling: {self.cooling_unknown}")
         return breaches + clashes + doubts + [self.frozen] * bool(self.frozen and self.deletes)
 
     def doubt(self, source: SourceState) -> str | None:

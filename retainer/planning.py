@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +52,7 @@ from retainer.planfile import (
     ACTIONS,
     Accepted,
     ClashState,
+    Cooled,
     Header,
     ItemState,
     LimitState,
@@ -258,6 +259,17 @@ def _amend(snapshot: Path, assignment: str, rows: Sequence[tuple[object, ...]]) 
 
 
 @dataclass(frozen=True, slots=True)
+class Cooling:
+    """What the policies of earlier applies promised and those of today do not. `rules`: each keep
+    of theirs, with when it ends to count (RFC 3339, empty where that is open). `weighed`: the
+    digests of all those policies; `unknown`: why not all of them are known, in words."""
+
+    rules: tuple[tuple[Rule, str], ...] = ()
+    weighed: tuple[str, ...] = ()
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Making:
     """What a plan is made with, besides facts and policies."""
 
@@ -277,6 +289,18 @@ class Making:
     """What the journal has seen end in 404 or 410: an asset's id, and the mark of its path."""
     frozen: str = ""
     """The freeze that is in force at `now`, in words."""
+    cooling: Cooling = field(default_factory=Cooling)
+
+    @property
+    def is_cooling_lifted(self) -> bool:
+        return "cooling:policies" in self.lifts
+
+    def counting(self, policies: Policies) -> Policies:
+        """What is decided by: the policies of today, and what still counts of earlier ones."""
+        if self.is_cooling_lifted:
+            return policies
+        earlier = (rule for rule, _ in self.cooling.rules)
+        return replace(policies, rules=(*policies.rules, *earlier))
 
 
 def make_plan(
@@ -311,13 +335,14 @@ def weigh(
 ) -> Weighing:
     """Decide at `making.now` on facts that were opened, and leave the plan's rows: the views
     `lines` and `quiet_lines`, and the tables they are made of."""
-    clauses = decide(connection, policies, making.now, settings.timezone)
+    clauses = decide(connection, making.counting(policies), making.now, settings.timezone)
     targets = {
         store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms
     }
     locking = [store.name for store in settings.stores if store.lock]
     make_lines(connection, targets, locking, making.now, making.only)
     items = tuple({id(clause.item): clause.item for clause in clauses}.values())
+    cooling = [rule for rule, _ in making.cooling.rules]
     return Weighing(
         items,
         tuple(_limits(connection, settings, clauses, making)),
@@ -329,6 +354,7 @@ def weigh(
                 lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
             )
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
+            if items[keep - 1] not in cooling  # a ceiling that is new would clash with each
         ),
         _remembered(connection, making),
     )
@@ -358,6 +384,7 @@ def _header(
     making: Making,
 ) -> Header:
     items = weighing.items
+    cooling = [rule for rule, _ in making.cooling.rules]
     copies, copy_bytes, deletes, delete_bytes, last = only_row(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
@@ -409,7 +436,12 @@ def _header(
                 else None,
             )
             for item, (sure, maybe) in zip(items, matches(connection, len(items)), strict=True)
+            if item not in cooling
         ],
+        cooled=_cooled(making),
+        weighed=list(making.cooling.weighed),
+        cooling_unknown=making.cooling.unknown,
+        cooling_lifted=making.is_cooling_lifted,
         sources=_sources(connection, making),
         monthly=monthly,
         unpriced=unpriced,
@@ -441,6 +473,14 @@ def _header(
         delete_bytes=delete_bytes,
         last_copies=last,
     )
+
+
+def _cooled(making: Making) -> list[Cooled]:
+    return [
+        Cooled(rule.id, str(rule.where), keep.store, keep.period.text, until or None)
+        for rule, until in making.cooling.rules
+        for keep in rule.keeps
+    ]
 
 
 def matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -130,6 +131,7 @@ def _settings(
             file.limits.disappeared,
         ),
         second_person=file.limits.second_person,
+        cooling=timedelta(hours=_hours(file.limits.cooling)) if file.limits.cooling else None,
         plan_age_hours=_hours(file.limits.plan_age),
         state=_LOCAL if shared else str(file.state),
         shared=shared,
@@ -142,6 +144,15 @@ def _settings(
         wrong.append(
             document.complain(
                 "P208", ("limits", "plan_age"), "a plan cannot last for ever", "the default is 24h"
+            )
+        )
+    if file.limits.cooling and file.limits.cooling.forever:
+        wrong.append(
+            document.complain(
+                "P208",
+                ("limits", "cooling"),
+                "what is cooling for ever could never be deleted",
+                "such as 30d",
             )
         )
     wrong += list(_mistakes(document, settings))

@@ -85,7 +85,7 @@ def test_a_plan_is_opened_once(due: Project) -> None:
     (due.root / "p.plan").write_bytes(b"another plan")
     assert len(list(actions(plan, "delete"))) == 1
     assert overview(plan).deletes[0].count == 1
-    assert applying._beside(plan) == {}
+    assert applying._beside(plan, []) == {}
 
 
 def test_plans_with_a_star_in_their_name_are_one_file_each(due: Project) -> None:

@@ -18,6 +18,7 @@ from retainer.cli.plans import MOST_SHOWN
 from retainer.cli.printing import print_page, put, reading_in, written
 from retainer.cli.process import EXIT, now
 from retainer.cli.project import (
+    cooling_at,
     last_facts,
     ledger_in,
     making_at,
@@ -250,7 +251,10 @@ def explain(
     snapshot = snapshot or last_facts(root, settings, policies)
     ledger = ledger_in(record_in(root, settings), offline=True)
     gone = ledger.gone_sources() if ledger else {}
-    told = explained(snapshot, settings, policies, asset_id, as_of or now(), gone)
+    moment = as_of or now()
+    cooling = cooling_at(root, settings, policies, ledger, moment)
+    counting = replace(policies, rules=(*policies.rules, *(rule for rule, _ in cooling.rules)))
+    told = explained(snapshot, settings, counting, asset_id, moment, gone)
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
         told = replace(

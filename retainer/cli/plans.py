@@ -303,7 +303,9 @@ def _made(
             )
         made_at = private_file(".plan")
         # the clock is read once all is gathered, so that nothing of it is of the future
-        making_now = making_at(record, as_of or now(), offline=snapshot is not None, **making)
+        making_now = making_at(
+            record, as_of or now(), cooling=project, offline=snapshot is not None, **making
+        )
         make_plan(facts, settings, policies, root, making_now, made_at)
         names = names_of(facts) if wants_names else None
         if snapshot is None and not keep_facts(facts, state / "facts.duckdb"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
     from retainer.patience import Patience
-    from retainer.planning import Making
+    from retainer.planning import Cooling, Making
     from retainer.ports import StoreReader
 
 
@@ -152,9 +152,17 @@ def ledger_in(record: Reading, *, offline: bool = False) -> Ledger | None:
         return None
 
 
-def making_at(record: Reading, moment: datetime, *, offline: bool = False, **more: Any) -> Making:
-    """What a decision is made with: its moment, and what the record says. `offline`: do without
-    one that cannot be reached, and say so."""
+def making_at(
+    record: Reading,
+    moment: datetime,
+    *,
+    cooling: tuple[Path, Settings, Policies] | None = None,
+    offline: bool = False,
+    **more: Any,
+) -> Making:
+    """What a decision is made with: its moment, and what the record says. `cooling`: the project
+    whose earlier policies may count; `offline`: do without a record that cannot be reached, and say
+    so."""
     from retainer.journal.freeze import freeze_in
     from retainer.plan.limits import Deletes
     from retainer.planning import Making
@@ -162,6 +170,8 @@ def making_at(record: Reading, moment: datetime, *, offline: bool = False, **mor
     ledger = ledger_in(record, offline=offline)
     if ledger is None:
         return Making(moment, **more)
+    if cooling is not None:
+        more["cooling"] = cooling_at(*cooling, ledger, moment)
     own, frozen = record.identity(), freeze_in(record, moment)
     return Making(
         moment,
@@ -176,6 +186,19 @@ def making_at(record: Reading, moment: datetime, *, offline: bool = False, **mor
         gone=tuple(ledger.gone_sources().items()),
         **more,
     )
+
+
+def cooling_at(
+    root: Path, settings: Settings, policies: Policies, ledger: Ledger | None, moment: datetime
+) -> Cooling:
+    """What the policies of earlier applies promised, where that still counts."""
+    from retainer.cooling import cooling
+    from retainer.planning import Cooling
+
+    if ledger is None or settings.cooling is None:
+        return Cooling()
+    reigns = ledger.applied_within(settings.cooling, moment)
+    return cooling(root, settings, policies, reigns, settings.cooling)
 
 
 def readers_of(settings: Settings, patience: Patience) -> Callable[[str], StoreReader | None]:

@@ -241,6 +241,21 @@ class Verified:
 
 
 @dataclass
+class Reign:
+    """The applies that went one after the other by the same policies: their digest, the last commit
+    that they were known to be of (`dirty`: perhaps with changes), and when others took their place;
+    empty until then."""
+
+    policies: str
+    commit: str
+    dirty: bool
+    until: str = ""
+
+    def written(self) -> list[Any]:
+        return [self.policies, self.commit, self.dirty, self.until]
+
+
+@dataclass
 class Ledger:
     """All that later runs need of a journal. `lines` so many there are, `head` the hash of the
     last."""
@@ -277,6 +292,8 @@ class Ledger:
     seen: dict[str, tuple[str, int, str]] = field(default_factory=dict)
     """How many objects each whole listing showed that a plan was applied of, with what was copied
     and without what was deleted since: by its name, with the store's identity and as of when."""
+    reigns: list[Reign] = field(default_factory=list)
+    """By which policies applies went, the last ones last."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -305,6 +322,8 @@ class Ledger:
                 self.tool = (entry.run, str(of.get("tool", "")))
                 if isinstance(of.get("expires"), str):
                     self._of(plan).until = read_moment(of["expires"])
+                if isinstance(of.get("policies"), str):
+                    self._reign(entry.at, of)
                 for name, identity, objects in of.get("seen", ()):
                     self._see(str(name), str(identity), int(objects), str(of.get("seen_at")))
             case "intent" if of["act"] == "delete":
@@ -447,6 +466,17 @@ class Ledger:
         broken = same.broken if same and of.get("upto") else []
         self.verified[store] = Verified(identity, began, str(of.get("upto") or ""), broken)
 
+    def _reign(self, at: datetime, of: Mapping[str, Any]) -> None:
+        """A run begins to go by these policies."""
+        commit, dirty = str(of.get("commit") or ""), of.get("dirty") is not False
+        last = self.reigns[-1] if self.reigns else None
+        if last is None or last.policies != of["policies"]:
+            if last is not None:
+                last.until = write_moment(at)
+            self.reigns.append(Reign(of["policies"], commit, dirty))
+        elif commit and (last.dirty or not dirty):
+            last.commit, last.dirty = commit, dirty
+
     # ── what it is asked ────────────────────────────────────────────────────────────────────────
 
     @property
@@ -500,6 +530,11 @@ class Ledger:
             if of == plan:
                 found[store, rule] = found.get((store, rule), 0) + count
         return found
+
+    def applied_within(self, span: timedelta, now: datetime) -> list[Reign]:
+        """By which policies applies went at any moment of the span before `now`, the oldest
+        first."""
+        return [each for each in self.reigns if not each.until or _later(each.until, now - span)]
 
     def weak_stores(self) -> dict[str, tuple[str, str]]:
         """Stores that were seen to lack an ability, as they were last seen: the worst that is
@@ -557,6 +592,7 @@ class Ledger:
             asset: of for asset, of in self.gone.items() if _later(of[1], now - REMEMBERED)
         }
         self.accepted = {key: at for key, at in self.accepted.items() if _later(at, now - ACCEPTED)}
+        self.reigns = self.applied_within(ACCEPTED, now)
         self.untold = {
             store: kept
             for store, keys in self.untold.items()
@@ -566,7 +602,10 @@ class Ledger:
     def written(self) -> dict[str, Any]:
         """What a segment is closed with: JSON. What an older version did not know is left out
         where there is none of it."""
-        seen = {name: list(of) for name, of in sorted(self.seen.items())}
+        added = {
+            "seen": {name: list(of) for name, of in sorted(self.seen.items())},
+            "reigns": [each.written() for each in self.reigns],
+        }
         return {
             "format": FORMAT,
             "lines": self.lines,
@@ -597,7 +636,7 @@ class Ledger:
             "parts": dict(sorted(self.parts.items())),
             "purged": dict(sorted(self.purged.items())),
             "tool": list(self.tool),
-        } | ({"seen": seen} if seen else {})
+        } | {name: of for name, of in added.items() if of}
 
     @staticmethod
     def read(entry: Entry) -> Ledger:
@@ -667,6 +706,10 @@ class Ledger:
                     str(name): (str(identity), int(objects), str(at))
                     for name, (identity, objects, at) in of.get("seen", {}).items()
                 },
+                reigns=[
+                    Reign(str(policies), str(commit), bool(dirty), str(until))
+                    for policies, commit, dirty, until in of.get("reigns", ())
+                ],
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:

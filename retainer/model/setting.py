@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -166,6 +167,8 @@ class Settings:
     limits: DeleteLimits = field(default_factory=DeleteLimits)
     second_person: bool = False
     """Whether deletes want an approval that somebody else has signed."""
+    cooling: timedelta | None = None
+    """So long a keep still counts as it was, once it is shortened or gone."""
     plan_age_hours: float = 24.0
     state: str = ".retainer"
     """The folder of what this machine keeps for itself, and of the record where nobody shares

@@ -71,7 +71,7 @@ def liftable(stores: Iterable[str], rules: Iterable[str], ceilings: Iterable[str
             f"{name}:{store}"
             for name in ("record", "workspace", "clock", "lifecycle", "disappeared")
         ]
-    found.append("disappeared:100ms")
+    found += ["disappeared:100ms", "cooling:policies"]
     return [*found, *(f"clash:{rule}" for rule in ceilings)]
 
 

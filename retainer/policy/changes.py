@@ -266,6 +266,7 @@ def _told(settings: Settings) -> dict[str, str]:
         "limits.deletes.bytes": f"{limits.bytes:,} B",
         "limits.deletes.last_copies": f"{limits.last_copies:,}",
         "limits.plan_age": f"{settings.plan_age_hours:g} h",
+        "limits.cooling": f"{_cooling(settings):g} h" if settings.cooling else "",
         "may_be_emptied": ", ".join(sorted(settings.may_be_emptied)),
     } | {
         f"stores.{store.name}": " ".join(
@@ -292,7 +293,13 @@ def _brakes(settings: Settings) -> dict[str, float]:
         "limits.deletes.bytes": limits.bytes,
         "limits.deletes.last_copies": limits.last_copies,
         "may_be_emptied": len(settings.may_be_emptied),
+        "limits.cooling": -_cooling(settings),
     }
+
+
+def _cooling(settings: Settings) -> float:
+    """In hours."""
+    return settings.cooling.total_seconds() / 3600 if settings.cooling else 0.0
 
 
 def _text(period: Period) -> str:

@@ -478,6 +478,12 @@ class LimitsItem(Strict):
         True,
         False,
     )
+    cooling: PeriodText | None = _said(
+        "so long after it was shortened or taken out, a keep still counts as it was; needs git, "
+        "from which the policies of earlier applies are read",
+        "30d",
+        None,
+    )
     plan_age: PeriodText = _said(
         "a plan is refused after this time", "24h", Period(seconds=86400, text="24h")
     )

@@ -81,6 +81,7 @@ def plan_page(
         *_lapsing(view, now),
         *_own_rules(header, reading),
         *_doubts(header),
+        *_cooling(header, reading),
         *_breaches(header, view, now, reading),
         *_unfinished(header),
         *_others(view),
@@ -245,6 +246,52 @@ def _own_rules(header: Header, reading: Reading) -> Iterator[Note]:
 
 def _day(text: str, reading: Reading) -> str:
     return moment(moment_of(text), reading.zone)
+
+
+_COOLED = (
+    Column("rule"),
+    Column("kept"),
+    Column("in"),
+    Column("counts until", "moment"),
+    Column("stood at"),
+)
+
+
+def _cooling(header: Header, reading: Reading) -> Iterator[Note]:
+    """What earlier policies had promised, and is still kept for that."""
+    if header.cooling_unknown and header.deletes:
+        text = header.cooling_unknown
+        if header.cooling_lifted:
+            yield Note("?", "unsure", f"Lifted: {text}")
+        else:
+            text = f"The deletes of this plan are held back: {text}"
+            hint = (
+                "plan where that commit is (a clone that is not shallow), or, if nothing that was "
+                "shortened is to count, `--lift cooling:policies`"
+            )
+            yield Note("!", "worry", text, hint)
+    if header.cooled:
+        rows = tuple(
+            (
+                each.rule,
+                each.kept,
+                each.store,
+                moment_of(each.until) if each.until else None,
+                each.at,
+            )
+            for each in header.cooled
+        )
+        counts = (
+            "was shortened or taken out, and does not count any more: `--lift cooling:policies`"
+            if header.cooling_lifted
+            else "was shortened or taken out, and still counts as it was (`limits: cooling`)"
+        )
+        yield Note(
+            "?",
+            "unsure",
+            f"{many(len(header.cooled), 'keep')} {counts}",
+            parts=(Table("", _COOLED, rows),),
+        )
 
 
 def _doubts(header: Header) -> Iterator[Note]:
