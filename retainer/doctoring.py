@@ -130,6 +130,7 @@ def of_store(
         f"it can be listed ({'something' if anything else 'nothing'} lies there), {whose}",
     )
     yield from _clock(name, skew)
+    yield from reader.traits()
     yield from _of_deletes(name, reader)
     yield from _of_runs(name, reader, past)
     yield from of_lifecycle(store, reader.lifecycle(), policies, now())

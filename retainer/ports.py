@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, Literal, Protocol, get_args
 
 from retainer.errors import StoreFailed
+from retainer.model.diagnosis import Found
 from retainer.model.lifecycle import LifecycleRule
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
@@ -41,13 +42,15 @@ class Hidden:
     """An object that was deleted, and that the bucket still has: what was seen of it then.
 
     `marks`: the delete markers that lie on it, the newest first (S3); `soft`: soft-deleted
-    (Google); `until`: when it is gone for good, None where that is not told.
+    (Google); `until`: when it is gone for good, None where that is not told. `by_hand`: the command
+    for a person, where only a second factor lets it come back.
     """
 
     seen: Seen
     marks: tuple[str, ...] = ()
     soft: bool = False
     until: datetime | None = None
+    by_hand: str = ""
 
 
 class Hasher(Protocol):
@@ -251,6 +254,10 @@ class StoreReader(Protocol):
 
     def lifecycle(self) -> Sequence[LifecycleRule] | None:
         """What the bucket's own rules delete or move; None where that is not known."""
+
+    def traits(self) -> Sequence[Found]:
+        """What else its owner has set, and what does not fit its settings here; what is not known
+        is left out, or told as that."""
 
     def look(self, key: str) -> Look | None:
         """The object with its checksum, metadata and locks; None when it is certainly not there.

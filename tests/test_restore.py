@@ -20,6 +20,7 @@ from retainer.demo.standin import StandIn
 from retainer.journal.entry import Entry
 from retainer.ports import Hidden, Seen
 from retainer.restoring import deleted_by
+from retainer.stores import s3
 from retainer.stores.calls import Nonsense
 from retainer.stores.hidden import hidden_at_google, hidden_at_s3
 from retainer.stores.wire import Answer
@@ -152,6 +153,28 @@ def asked_to_erase(project: Project) -> None:
     project.apply("copies.plan")
     project.write(KEEP | ERASURES)
     project.plan("erase.plan")
+
+
+def test_where_a_second_factor_is_wanted_a_person_is_told_the_command_and_nothing_is_tried(
+    kept: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No server here knows MFA delete: of its answer alone this is otherwise."""
+    if kept.stores["vault"].scheme != "s3":
+        pytest.skip("Google has no such thing")
+    deleted(kept)
+    answer = b"<VersioningConfiguration><Status>Enabled</Status><MfaDelete>Enabled</MfaDelete></VersioningConfiguration>"
+    assert s3.mfa_in(Answer(200, {}, answer))
+    assert not s3.mfa_in(Answer(200, {}, answer.replace(b"<MfaDelete>Enabled</MfaDelete>", b"")))
+    monkeypatch.setattr(s3, "mfa_in", lambda _answer: True)
+    (found,) = (each for each in looked(kept, A, expect=1) if each["store"] == "vault")
+    (command,) = found["by_hand"]
+    assert found["state"] == "by hand"
+    assert command.startswith("aws s3api delete-object --bucket lab-versioned --key ")
+    assert A in command and "--version-id" in command and command.endswith("--mfa 'SERIAL CODE'")
+    text = kept.run("restore", A, expect=1).stdout
+    assert "without the second factor" in text and "catalog rebuild" in text
+    kept.run("restore", A, "--approve", "2", expect=64)
+    assert not kept.content("vault")
 
 
 def test_what_an_erasure_asked_for_stays_away(kept: Project) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-State = Literal["recoverable", "restored", "there", "taken", "gone", "erased", "unknown"]
-"""It can be brought back; it was, just now; it lies there already; something else lies there; the
-bucket has nothing of it; an erasure asked for it, so that it stays away; nobody could look, or it
-did not come back."""
+State = Literal["recoverable", "by hand", "restored", "there", "taken", "gone", "erased", "unknown"]
+"""It can be brought back; only by a person with a second factor; it was, just now; it lies there
+already; something else lies there; the bucket has nothing of it; an erasure asked for it, so that
+it stays away; nobody could look, or it did not come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Deleted:
     state: State
     until: datetime | None = None
     note: str = ""
+    by_hand: tuple[str, ...] = ()
+    """The commands that bring it back, where only a person can give them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -10,19 +10,21 @@ from itertools import chain
 from typing import ClassVar, Self
 
 from retainer.errors import RetainerError, StoreFailed
+from retainer.model.diagnosis import Found
 from retainer.model.setting import Store
 from retainer.patience import Patience
 from retainer.ports import Begun, Checksum, Hidden, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
-from retainer.stores.calls import Body, Described
+from retainer.stores.calls import Body, Described, Nonsense
 from retainer.stores.gcs_account import GcsAccount
 from retainer.stores.gcs_answers import kept, refusal_of
 from retainer.stores.gcs_calls import GcsCalls
 from retainer.stores.parts import Part, Parts
 from retainer.stores.proofs import OTHER, Proven, probe_of
 from retainer.stores.reads import ObjectReader
+from retainer.stores.traits import gcs_traits
 from retainer.stores.verdict import Refusal, Verdict
-from retainer.stores.wire import Answer, Request
+from retainer.stores.wire import Answer, NoAnswer, Request
 from retainer.stores.writes import ObjectWriter
 
 
@@ -45,6 +47,16 @@ class GcsReader(ObjectReader):
         CredentialsRefused."""
         self.account = account or GcsAccount(store)
         super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
+
+    def traits(self) -> Sequence[Found]:
+        try:
+            answer = self.wire.ask(self.calls.settings())
+            if refusal_of(answer) is None:
+                return tuple(gcs_traits(self.store, answer))
+        except (NoAnswer, Nonsense):
+            pass
+        said, right = "what its owner has set cannot be read", "the right is storage.buckets.get"
+        return (Found(self.name, "unsure", said, right),)
 
     def hidden(self, seen: Seen) -> Hidden | None:
         """An earlier generation, else what is soft-deleted; a bucket without soft delete refuses to

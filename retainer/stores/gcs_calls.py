@@ -33,6 +33,7 @@ from retainer.stores.gcs_answers import (
 )
 from retainer.stores.hidden import hidden_at_google
 from retainer.stores.lifecycles import gcs_lifecycle
+from retainer.stores.traits import GCS_FIELDS
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
 
@@ -117,6 +118,10 @@ class GcsCalls:
 
     def version_in(self, answer: Answer) -> str | None:
         return version_in(answer)
+
+    def settings(self) -> Request:
+        """What the bucket's owner has set."""
+        return Request("GET", self._bucket(), (("fields", GCS_FIELDS),))
 
     def keeping(self) -> Request:
         return Request("GET", self._bucket(), (("fields", "versioning,softDeletePolicy"),))

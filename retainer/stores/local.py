@@ -16,6 +16,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, StoreRefused
+from retainer.model.diagnosis import Found
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.patience import Patience
@@ -156,6 +157,17 @@ class LocalReader:
     def lifecycle(self) -> Sequence[LifecycleRule]:
         """A folder has no rules of its own."""
         return ()
+
+    def traits(self) -> Sequence[Found]:
+        try:
+            leads_there = all(each.stat().st_mode & 0o001 for each in self.root.parents)
+            is_open = leads_there and self.root.stat().st_mode & 0o004
+        except OSError:
+            return ()
+        if not is_open:
+            return ()
+        said = "every user of this machine can read what lies there"
+        return (Found(self.name, "unsure", said, f"chmod o= {self.root}"),)
 
     def keeps_deleted(self) -> str | None:
         return None

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -11,11 +12,12 @@ from functools import partial
 from typing import ClassVar, Self
 
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
+from retainer.model.diagnosis import Found
 from retainer.model.setting import Store
 from retainer.patience import Patience
 from retainer.ports import Begun, Checksum, ChecksumKind, Hidden, Look, Seen, StoreReader, untold
 from retainer.stop import Stop
-from retainer.stores.calls import Body, Described
+from retainer.stores.calls import Body, Described, Nonsense
 from retainer.stores.hidden import NO_VERSION
 from retainer.stores.parts import Part, Parts, crc32c_of
 from retainer.stores.proofs import OTHER, PROBE, Proven, Put, probe_of
@@ -24,6 +26,7 @@ from retainer.stores.s3_account import S3Account
 from retainer.stores.s3_answers import locks_in
 from retainer.stores.s3_calls import S3Calls
 from retainer.stores.s3_uploads import Uploads
+from retainer.stores.traits import mfa_in, s3_traits
 from retainer.stores.verdict import Verdict
 from retainer.stores.wire import Answer, NoAnswer, Request
 from retainer.stores.writes import ObjectWriter
@@ -53,6 +56,7 @@ class S3Reader(ObjectReader):
         self.account = account or S3Account(store)
         super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
         self._may_see_locks: bool | None = None
+        self._wants_a_second_factor: bool | None = None
 
     def can_lock(self) -> bool:
         return self.locks() is not False
@@ -78,7 +82,36 @@ class S3Reader(ObjectReader):
 
     def hidden(self, seen: Seen) -> Hidden | None:
         answer = self.ask("look for", seen.key, self.calls.versions(seen.key))
-        return self.said("look for", seen.key, answer, partial(self.calls.hidden, seen))
+        found = self.said("look for", seen.key, answer, partial(self.calls.hidden, seen))
+        return replace(found, by_hand=self._by_hand(found)) if found else None
+
+    def _by_hand(self, hidden: Hidden) -> str:
+        """The commands for a person, where the bucket wants a second factor: S3 takes none from a
+        program that was not given one. Raises StoreFailed where that cannot be read."""
+        if self._wants_a_second_factor is None:
+            answer = self.ask("look at", "", self.calls.keeping())
+            self._wants_a_second_factor = self.said("look at", "", answer, mfa_in)
+        if not self._wants_a_second_factor:
+            return ""
+        key = shlex.quote(self.store.prefix + hidden.seen.key)
+        return " && ".join(
+            f"aws s3api delete-object --bucket {self.store.bucket} --key {key} "
+            f"--version-id {shlex.quote(mark)} --mfa 'SERIAL CODE'"
+            for mark in hidden.marks
+        )
+
+    def traits(self) -> Sequence[Found]:
+        def asked(name: str) -> Answer | None:
+            try:
+                return self.wire.ask(self.calls.setting(name))
+            except NoAnswer:
+                return None
+
+        try:
+            return tuple(s3_traits(self.store, asked))
+        except Nonsense:
+            said = "what its owner has set cannot be read: the answer makes no sense"
+            return (Found(self.name, "unsure", said),)
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         if self._may_see_locks is None:

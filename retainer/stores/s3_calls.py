@@ -248,8 +248,12 @@ class S3Calls:
         """A look at the bucket alone, for the server's time."""
         return Request("HEAD", f"{self.base}/")
 
+    def setting(self, name: str) -> Request:
+        """What the bucket's owner has set under this name."""
+        return Request("GET", f"{self.base}/", ((name, ""),))
+
     def keeping(self) -> Request:
-        return Request("GET", f"{self.base}/", (("versioning", ""),))
+        return self.setting("versioning")
 
     def keeps(self, answer: Answer) -> str | None:
         return versions_in(answer)
@@ -268,7 +272,7 @@ class S3Calls:
         return Request("DELETE", self._path(key), (("versionId", mark),))
 
     def lifecycle(self) -> Request:
-        return Request("GET", f"{self.base}/", (("lifecycle", ""),))
+        return self.setting("lifecycle")
 
     def rules(self, answer: Answer) -> Sequence[LifecycleRule] | None:
         told = refusal_of(answer)
@@ -277,7 +281,7 @@ class S3Calls:
         return s3_lifecycle(parsed(answer.content))
 
     def locking(self) -> Request:
-        return Request("GET", f"{self.base}/", (("object-lock", ""),))
+        return self.setting("object-lock")
 
 
 def _proof(body: bytes | memoryview, checksum: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from retainer.views.units import Cell, many, size
 
 _WORDS: dict[State, str] = {
     "recoverable": "can be brought back",
+    "by hand": "only with a second factor",
     "restored": "brought back",
     "there": "lies there",
     "taken": "something else lies there",
@@ -18,6 +19,8 @@ _WORDS: dict[State, str] = {
     "erased": "stays away",
     "unknown": "not known",
 }
+_MOST = 20
+"""So many commands are told."""
 _COLUMNS = (
     Column("recording", "id"),
     Column("in"),
@@ -66,6 +69,12 @@ def _verdict(told: Restoration) -> Note:
         return Note("=", "good", f"{can}. Nothing was changed.")
     if all(each.state == "there" for each in told.copies):
         return Note("=", "good", "All of it lies there.")
+    if any(each.by_hand for each in told.copies):
+        return Note(
+            "!",
+            "worry",
+            "Nothing can be brought back without the second factor that the bucket wants.",
+        )
     there = sum(each.state == "there" for each in told.copies)
     some = f" {many(there, 'copy lies', 'copies lie')} there." if there else ""
     return Note("!", "worry", f"Nothing more can be brought back.{some}")
@@ -77,6 +86,15 @@ def _next(told: Restoration) -> Iterator[Block]:
         yield Prose(
             f"{' and '.join(told.asking)} would have it deleted again: write a hold first "
             "(docs/how-to/restore.md)."
+        )
+    if commands := [each for copy in told.copies for each in copy.by_hand]:
+        for command in commands[:_MOST]:
+            yield Command(command)
+        left_out = len(commands) - _MOST
+        more = f" {left_out:,} more: `--format json` has every one." if left_out > 0 else ""
+        yield Prose(
+            "SERIAL and CODE are those of the bucket owner's device (MFA delete). Then `retainer "
+            f"catalog rebuild` of that store, so that it is known again.{more}"
         )
     if told.recoverable:
         yield Command(
