@@ -78,9 +78,9 @@ it, see pyproject.toml).
     sources/        the 100ms API, answers (its calls), media (bytes), words (its errors)
     stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls, s3_answers,
                     gcs_calls and gcs_answers; no I/O),
-                    lifecycles, hidden and traits (what a bucket tells of itself), s3_account (boto3), gcs_account (Google's),
-                    reads and writes (what every call means), proofs (what a server honours), s3 and
-                    gcs (what differs), local (folders)
+                    lifecycles, hidden and traits (what a bucket tells of itself), s3_account
+                    (boto3), gcs_account (Google's), reads and writes (what every call means),
+                    proofs (what a server honours), s3 and gcs (what differs), local (folders)
     views/          page (what a page says, as a value); a module for each thing told: plan, impact,
                     changes, forecast, run, explanation, standing, census, mistakes, outcomes
                     (words: what they share); a renderer for each form: terminal, markdown, html
