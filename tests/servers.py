@@ -86,65 +86,70 @@ def _ready(check, seconds: float = 60.0) -> None:
             time.sleep(0.1)
 
 
-@contextmanager
-def seaweedfs(*more: str) -> Iterator[str]:
-    """A SeaweedFS S3 server that enforces authentication; yields its endpoint. `more`: flags, which
-    win over those written here."""
-    weed = Path(sys.executable).parent / "weed"
-    folder = Path(tempfile.mkdtemp(prefix="weed-"))
-    identities = [
-        {
-            "name": "admin",
-            "credentials": [{"accessKey": ADMIN[0], "secretKey": ADMIN[1]}],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        },
-        {
-            "name": "ro",
-            "credentials": [{"accessKey": READ_ONLY[0], "secretKey": READ_ONLY[1]}],
-            "actions": ["Read", "List"],
-        },
-    ]
-    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    p = free_ports(9)
-    command = [
-        str(weed),
-        "-logtostderr=true",
-        "mini",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-        f"-master.port={p[0]}",
-        f"-master.port.grpc={p[1]}",
-        f"-volume.port={p[2]}",
-        f"-volume.port.grpc={p[3]}",
-        f"-filer.port={p[4]}",
-        f"-filer.port.grpc={p[5]}",
-        f"-s3.port={p[6]}",
-        f"-s3.port.grpc={p[7]}",
-        f"-admin.port={p[8]}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-webdav=false",
-        "-admin.ui=false",
-        f"-s3.config={folder}/s3.json",
-        f"-s3.localSocket={folder}/s3.sock",
-        f"-filer.localSocket={folder}/f.sock",
-        "-s3.autoCreateBucket=false",
-        "-s3.allowDeleteBucketNotEmpty=false",
-        "-master.volumeSizeLimitMB=64",
-        "-volume.max=2000",
-        *more,
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    endpoint = f"http://127.0.0.1:{p[6]}"
-    try:
-        client = s3_client(endpoint)
+class SeaweedFS:
+    """A SeaweedFS S3 server that enforces authentication, and that can die and come back with what
+    it has on its disk. `more`: flags, which win over those written here."""
+
+    def __init__(self, *more: str) -> None:
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="weed-"))
+        identities = [
+            {
+                "name": "admin",
+                "credentials": [{"accessKey": ADMIN[0], "secretKey": ADMIN[1]}],
+                "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+            },
+            {
+                "name": "ro",
+                "credentials": [{"accessKey": READ_ONLY[0], "secretKey": READ_ONLY[1]}],
+                "actions": ["Read", "List"],
+            },
+        ]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+        p = free_ports(9)
+        self.endpoint = f"http://127.0.0.1:{p[6]}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._command = [
+            str(Path(sys.executable).parent / "weed"),
+            "-logtostderr=true",
+            "mini",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.telemetry=false",
+            f"-master.port={p[0]}",
+            f"-master.port.grpc={p[1]}",
+            f"-volume.port={p[2]}",
+            f"-volume.port.grpc={p[3]}",
+            f"-filer.port={p[4]}",
+            f"-filer.port.grpc={p[5]}",
+            f"-s3.port={p[6]}",
+            f"-s3.port.grpc={p[7]}",
+            f"-admin.port={p[8]}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-webdav=false",
+            "-admin.ui=false",
+            f"-s3.config={folder}/s3.json",
+            f"-s3.localSocket={folder}/s3.sock",
+            f"-filer.localSocket={folder}/f.sock",
+            "-s3.autoCreateBucket=false",
+            "-s3.allowDeleteBucketNotEmpty=false",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=2000",
+            *more,
+        ]
+
+    def start(self) -> None:
+        """Returns once it works."""
+        with (self.folder / "log").open("ab") as log:
+            process = self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, cwd=self.folder
+            )
+        client = s3_client(self.endpoint)
 
         def works() -> None:
             if process.poll() is not None:
-                raise RuntimeError(f"weed ended: {(folder / 'log').read_text()[-2000:]}")
+                raise RuntimeError(f"weed ended: {(self.folder / 'log').read_text()[-2000:]}")
             with suppress(
                 client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
             ):
@@ -152,10 +157,27 @@ def seaweedfs(*more: str) -> Iterator[str]:
             client.put_object(Bucket="lab-ready", Key="ready", Body=b"1")
 
         _ready(works)
-        yield endpoint
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    def end(self) -> None:
+        if self._process:
+            _stop(self._process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def seaweedfs(*more: str) -> Iterator[str]:
+    """Yields its endpoint."""
+    server = SeaweedFS(*more)
+    try:
+        server.start()
+        yield server.endpoint
     finally:
-        _stop(process)
-        shutil.rmtree(folder, ignore_errors=True)
+        server.end()
 
 
 @contextmanager
