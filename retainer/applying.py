@@ -180,13 +180,13 @@ def _not_weighed(
 ) -> Iterator[str]:
     """Why no delete may run where policies of earlier applies still count, and the plan was made
     without that record."""
-    if settings.cooling is None or header.cooling_lifted or not header.deletes:
+    if settings.cooling is None or not header.deletes:
         return
     known = {*header.weighed, header.policy_digest}
     for reign in ledger.applied_within(settings.cooling, now):
         if reign.policies not in known:
             yield (
-                f"cooling: the policies of commit {reign.commit[:12] or 'no name'}, which were "
+                f"cooling: policies {reign.commit[:12] or 'of no known commit'}, which were "
                 "applied lately, still count, and this plan was made without them"
             )
             return
@@ -577,6 +577,8 @@ class World:
     who: Mapping[str, str]
     """Who applies, as the system and a CI say it (`retainer.who`)."""
     ticket: str | None = None
+    commit: str = ""
+    """A commit of git that has just these settings and policies; empty where none is known."""
     approvals: Sequence[Mapping[str, str]] = ()
     """Who else has approved this plan, by which key, and when."""
 
@@ -683,6 +685,12 @@ def carry_out(
                     )
 
             ground = _ground(stores, held.locks, held.unusable, plan, world, journal)
+            journal.write(
+                "applies",
+                policies=header.policy_digest,
+                commit=world.commit,
+                after_others=earlier.has_acted,
+            )
             settled = settle(
                 [each for each in announced if each.store in ground.locks],
                 [each for each in left if each.store in ground.locks],
@@ -693,9 +701,12 @@ def carry_out(
                 {item.id for item in header.items if item.kind == "erasure"},
             )
             ledger = journal.ledger()
-            over = _over_by_now(
-                plan, world.settings, prepared.ending, ledger, ground.remembers, world.clock()
-            )
+            over = [
+                *_over_by_now(
+                    plan, world.settings, prepared.ending, ledger, ground.remembers, world.clock()
+                ),
+                *_not_weighed(header, world.settings, ledger, world.clock()),
+            ]
             job = _job(
                 prepared,
                 world,
@@ -733,6 +744,7 @@ def carry_out(
                 skipped=len(summary.skipped),
                 interrupted=summary.interrupted,
             )
+            plan.connection.close()  # a long catalog takes as much memory as a long plan
             if not summary.interrupted:
                 _compact(stores, ground, journal, world, summary)
             for name, lock in ground.locks.items():
@@ -935,6 +947,8 @@ def _job(
             )
         ):
             return Recheck(over[0], {})
+        if reason := next(_not_weighed(plan.header, current[0], journal.ledger(), now), None):
+            return Recheck(reason, {})
         if current[0].second_person and not world.approvals:
             return Recheck("a second person must sign it by now (`retainer approve`)", {})
         if frozen := freeze_in(world.backend, now):

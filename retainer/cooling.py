@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from retainer.errors import RetainerError
 from retainer.journal.ledger import Reign
 from retainer.model.moment import read_moment, write_moment
-from retainer.model.rule import Policies, Rule, Where
+from retainer.model.rule import Keep, Match, Policies, Rule, Where
 from retainer.model.setting import Settings
 from retainer.planning import Cooling, policy_digest
 from retainer.revision import project_at
@@ -20,9 +21,9 @@ def cooling(
     root: Path, settings: Settings, policies: Policies, reigns: Iterable[Reign], span: timedelta
 ) -> Cooling:
     """The keeps that still count, each as a rule that asks for nothing else. `reigns`: by which
-    policies applies went within the span (`Ledger.applied_within`)."""
+    policies applies went within the span, the oldest first (`Ledger.applied_within`)."""
     today = {(rule.match, keep) for rule in policies.rules for keep in rule.keeps}
-    found: dict[Rule, str] = {}
+    found: dict[tuple[str, Match, tuple[Keep, ...]], tuple[Rule, str]] = {}
     weighed: list[str] = []
     unknown = ""
     own = policy_digest(policies, settings)
@@ -31,7 +32,7 @@ def cooling(
         if reign.policies == own:
             continue
         try:
-            earlier = _earlier(root, reign)
+            was, earlier = _earlier(root, reign)
         except RetainerError as error:
             unknown = (
                 "what the policies promised that were applied until "
@@ -40,17 +41,22 @@ def cooling(
             continue
         until = _until(reign, span)
         for rule in earlier.rules:
-            promised = tuple(keep for keep in rule.keeps if (rule.match, keep) not in today)
+            keeps = (_where_it_lies_now(keep, was, settings) for keep in rule.keeps)
+            promised = tuple(keep for keep in keeps if keep and (rule.match, keep) not in today)
             if promised:
                 at = Where(f"{reign.commit[:8]}:{rule.where.file}", rule.where.line)
-                found[Rule(rule.id, rule.match, at, promised, why="cooling")] = until
-    return Cooling(tuple(_latest(found).items()), tuple(weighed), unknown)
+                cooled = Rule(rule.id, rule.match, at, promised, why="cooling", cooled=True)
+                found[rule.id, rule.match, promised] = (cooled, until)
+    return Cooling(tuple(found.values()), tuple(weighed), unknown)
 
 
-def _latest(found: dict[Rule, str]) -> dict[Rule, str]:
-    """What several commits promised alike once, as the last of them did."""
-    last = {(rule.id, rule.match, rule.keeps): rule for rule in found}
-    return {rule: found[rule] for rule in last.values()}
+def _where_it_lies_now(keep: Keep, was: Settings, now: Settings) -> Keep | None:
+    """The keep in the store that lies at the same place by now, whatever it is called. None: there
+    is none, so that nothing can be copied there, and nothing is deleted."""
+    before = was.store(keep.store)
+    place = before.place if before else None
+    name = next((name for name, each in now.places.items() if each == place), None)
+    return replace(keep, store=name) if name else None
 
 
 def _until(reign: Reign, span: timedelta) -> str:
@@ -59,11 +65,10 @@ def _until(reign: Reign, span: timedelta) -> str:
     return write_moment(ended + span) if ended else ""
 
 
-def _earlier(root: Path, reign: Reign) -> Policies:
-    """The policies that were applied, from the commit that they were in. Raises RetainerError."""
+def _earlier(root: Path, reign: Reign) -> tuple[Settings, Policies]:
+    """The settings and policies that were applied, from a commit that has them. Raises
+    RetainerError."""
     if not reign.commit:
-        raise RetainerError("they were in no commit of git")
-    settings, policies, short = project_at(reign.commit, root)
-    if reign.dirty and policy_digest(policies, settings) != reign.policies:
-        raise RetainerError(f"they differed from commit {short}")
-    return policies
+        raise RetainerError("no commit of git is known that has them")
+    settings, policies, _ = project_at(reign.commit, root)
+    return settings, policies

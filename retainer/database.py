@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ def write_parquet(
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet{options})")
     finally:
         connection.execute("RESET disabled_optimizers")
+
+
+FILES_AT_ONCE = 200
+
+
+def rows_of(files: Sequence[Path]) -> Iterator[str]:
+    """SQL: the rows of Parquet files, of so many at a time, which may lack columns that others
+    have. What DuckDB (2.0.1) holds of each file counts towards no memory limit: 5,000 small ones
+    take 850 MB where 280 are allowed, and 315 by two hundred."""
+    for start in range(0, len(files), FILES_AT_ONCE):
+        some = ", ".join(exactly(file) for file in files[start : start + FILES_AT_ONCE])
+        yield f"read_parquet([{some}], union_by_name = true)"
 
 
 def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:

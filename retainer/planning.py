@@ -268,6 +268,10 @@ class Cooling:
     weighed: tuple[str, ...] = ()
     unknown: str = ""
 
+    def beside(self, policies: Policies) -> Policies:
+        """The policies of today, and what still counts of earlier ones."""
+        return replace(policies, rules=(*policies.rules, *(rule for rule, _ in self.rules)))
+
 
 @dataclass(frozen=True, slots=True)
 class Making:
@@ -297,10 +301,7 @@ class Making:
 
     def counting(self, policies: Policies) -> Policies:
         """What is decided by: the policies of today, and what still counts of earlier ones."""
-        if self.is_cooling_lifted:
-            return policies
-        earlier = (rule for rule, _ in self.cooling.rules)
-        return replace(policies, rules=(*policies.rules, *earlier))
+        return policies if self.is_cooling_lifted else self.cooling.beside(policies)
 
 
 def make_plan(
@@ -317,6 +318,10 @@ def make_plan(
         put_in_place(made, out)
     finally:
         connection.close()
+
+
+def is_cooled(item: Rule | Hold | Erasure) -> bool:
+    return isinstance(item, Rule) and item.cooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +347,6 @@ def weigh(
     locking = [store.name for store in settings.stores if store.lock]
     make_lines(connection, targets, locking, making.now, making.only)
     items = tuple({id(clause.item): clause.item for clause in clauses}.values())
-    cooling = [rule for rule, _ in making.cooling.rules]
     return Weighing(
         items,
         tuple(_limits(connection, settings, clauses, making)),
@@ -354,7 +358,8 @@ def weigh(
                 lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
             )
             for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
-            if items[keep - 1] not in cooling  # a ceiling that is new would clash with each
+            # a ceiling that is new would clash with each keep that it takes the place of
+            if not is_cooled(items[keep - 1])
         ),
         _remembered(connection, making),
     )
@@ -384,7 +389,6 @@ def _header(
     making: Making,
 ) -> Header:
     items = weighing.items
-    cooling = [rule for rule, _ in making.cooling.rules]
     copies, copy_bytes, deletes, delete_bytes, last = only_row(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
@@ -436,7 +440,7 @@ def _header(
                 else None,
             )
             for item, (sure, maybe) in zip(items, matches(connection, len(items)), strict=True)
-            if item not in cooling
+            if not is_cooled(item)
         ],
         cooled=_cooled(making),
         weighed=list(making.cooling.weighed),

@@ -10,7 +10,7 @@ from retainer.errors import PoliciesWrong, WrongUsage
 from retainer.git import git
 from retainer.model.rule import Policies
 from retainer.model.setting import Settings
-from retainer.policy.files import POLICY_FOLDER
+from retainer.policy.files import POLICY_FOLDER, policy_files
 from retainer.private import private_file
 from retainer.settings import SETTINGS_FILE, load_project
 
@@ -53,6 +53,26 @@ def commit_of(root: Path) -> str:
         return ""
     dirty = git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
     return told.decode().strip()[:12] + ("-dirty" if dirty else "")
+
+
+def commit_with(root: Path) -> str:
+    """The commit that a folder is at, where it has just the settings and policies that lie there,
+    byte for byte, whatever git shows or hides of them; else empty."""
+    told = git(root, "rev-parse", "HEAD")
+    if told is None:
+        return ""
+    commit = told.decode().strip()
+    try:
+        there = _written(root, commit)
+        return commit if _texts(there) == _texts(root) else ""
+    except (OSError, PoliciesWrong):
+        return ""
+
+
+def _texts(folder: Path) -> dict[str, bytes]:
+    """What settings and policies say, by where they lie."""
+    paths = [folder / SETTINGS_FILE, *policy_files(folder).files]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def prefix_of(root: Path) -> str:

@@ -38,6 +38,8 @@ from retainer.policy.schema import PlaceItem, SettingsFile
 SETTINGS_FILE = "retainer.yaml"
 _LOCAL = ".retainer"
 """Where a machine keeps its facts and caches when the record lies in a store."""
+LONGEST_COOLING_DAYS = 400
+"""So far back the record knows by which policies applies went (journal/ledger.py)."""
 _LAYOUT_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id", "filename")
 
 
@@ -146,15 +148,10 @@ def _settings(
                 "P208", ("limits", "plan_age"), "a plan cannot last for ever", "the default is 24h"
             )
         )
-    if file.limits.cooling and file.limits.cooling.forever:
-        wrong.append(
-            document.complain(
-                "P208",
-                ("limits", "cooling"),
-                "what is cooling for ever could never be deleted",
-                "such as 30d",
-            )
-        )
+    cooling = file.limits.cooling
+    if cooling and (cooling.forever or _hours(cooling) > 24 * LONGEST_COOLING_DAYS):
+        said = f"earlier policies are remembered for {LONGEST_COOLING_DAYS} days at the most"
+        wrong.append(document.complain("P208", ("limits", "cooling"), said, "such as 30d"))
     wrong += list(_mistakes(document, settings))
     return settings, wrong
 

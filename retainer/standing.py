@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -57,10 +56,7 @@ def standing(
                     if isinstance(each, Hold)
                 ),
                 tuple(
-                    replace(
-                        _erasure(connection, n, each, settings.timezone),
-                        forgotten=forgotten.get(each.id, 0),
-                    )
+                    _erasure(connection, n, each, settings.timezone, forgotten.get(each.id, 0))
                     for n, each in numbered
                     if isinstance(each, Erasure)
                 ),
@@ -131,7 +127,11 @@ def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: d
 
 
 def _erasure(
-    connection: duckdb.DuckDBPyConnection, number: int, erasure: Erasure, timezone: str
+    connection: duckdb.DuckDBPyConnection,
+    number: int,
+    erasure: Erasure,
+    timezone: str,
+    forgotten: int,
 ) -> ErasureNow:
     due, unknown, lapsing, last = only_row(
         connection,
@@ -170,7 +170,32 @@ def _erasure(
         moment_at(last),
         unknown,
         _undecided(connection, number, erasure),
+        _misfits(connection, number, erasure, forgotten),
+        is_blind=erasure.is_of_a_person and forgotten > 0 and not (erasure.stays or erasure.erases),
+        forgotten=forgotten,
     )
+
+
+_SESSIONS = """
+    SELECT session_id FROM assets JOIN covered USING (asset_no)
+    WHERE item_no = {} AND certain AND session_id IS NOT NULL
+        AND asset_id NOT IN (SELECT unnest(?::VARCHAR[]))
+"""
+"""The sessions of what an erasure's match finds, less what was decided."""
+
+
+def _misfits(
+    connection: duckdb.DuckDBPyConnection, number: int, erasure: Erasure, forgotten: int
+) -> tuple[str, ...]:
+    """What was decided of a recording that is not known, or of no session of the erasure: it may
+    be misspelt. What was erased meanwhile is not known any more."""
+    decided = [*erasure.stays, *(() if forgotten else erasure.erases)]
+    rows = connection.execute(
+        "SELECT id FROM (SELECT unnest(?::VARCHAR[]) AS id) WHERE id NOT IN (SELECT asset_id "
+        f"FROM assets WHERE session_id IN ({_SESSIONS.format(number)})) ORDER BY id",
+        [decided, list(erasure.erases)],
+    ).fetchall()
+    return tuple(each for (each,) in rows)
 
 
 def _undecided(
@@ -178,21 +203,19 @@ def _undecided(
 ) -> tuple[Undecided, ...]:
     """What may show the person too: recordings of the same sessions that do not carry what the
     erasure asks for. A composite shows everybody who was in the room, and names nobody."""
-    asked = facts_asked(erasure.match) & {*PERSON_FACTS}
-    if not asked:
+    if not erasure.is_of_a_person:
         return ()
+    asked = facts_asked(erasure.match) & {*PERSON_FACTS}
     rows = connection.execute(
         f"""
         SELECT asset_id, coalesce(type, ''), epoch(created_at), session_id FROM assets
-        WHERE session_id IN (
-            SELECT session_id FROM assets JOIN covered USING (asset_no)
-            WHERE item_no = {number} AND certain)
+        WHERE session_id IN ({_SESSIONS.format(number)})
         AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = {number} AND certain)
         AND ({" OR ".join(f"{fact} IS NULL" for fact in sorted(asked))})
         AND asset_id NOT IN (SELECT unnest(?::VARCHAR[]))
         ORDER BY created_at NULLS FIRST, asset_id
         """,
-        [list(erasure.stays)],
+        [list(erasure.erases), list(erasure.stays)],
     ).fetchall()
     return tuple(
         Undecided(asset_id, kind, moment_at(created), session)

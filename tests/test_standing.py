@@ -156,6 +156,43 @@ def test_what_was_decided_is_erased_or_stays_and_is_not_asked_again(person: Proj
     assert state_of(person)["state"] == "lapses"
 
 
+def test_what_tells_the_person_may_be_gone_before_anybody_decided(person: Project) -> None:
+    """The stream is copied, erased and forgotten; that somebody has to look is not."""
+    person.write(policy())
+    person.plan("all.plan")
+    person.apply("all.plan")
+    person.write(policy(erasures=[of_a_person()]))
+    plan = person.plan("erase.plan")
+    person.apply_all("erase.plan", plan)
+    person.api._rows["recording-assets"].pop(D)
+    person.api._listings.clear()
+    person.plan("after.plan")
+    one = state_of(person)
+    assert (one["recordings"], one["undecided"], one["state"]) == (0, [], "needs a decision")
+    assert "nobody has decided" in " ".join(person.run("erasure", "list").stdout.split())
+    stays = {"asset_id": [A, B, C, F], "decision": "stay", "why": "it does not show them"}
+    person.write(policy(erasures=[of_a_person(stays)]))
+    person.plan("decided.plan")
+    assert state_of(person)["state"] == "done"
+
+
+def test_a_decision_that_fits_no_recording_of_the_sessions_is_told(person: Project) -> None:
+    other = "9" * 24
+    person.hosted(other, video(7), session_id="another")
+    decided = (
+        {"asset_id": [A.upper(), B], "decision": "stay", "why": "w"},
+        {"asset_id": [C, F, other], "decision": "erase", "why": "w"},
+    )
+    person.write(policy(erasures=[of_a_person(*decided)]))
+    person.plan("misfits.plan")
+    one = state_of(person)
+    assert one["misfits"] == [A.upper(), other]
+    assert [each["asset_id"] for each in one["undecided"]] == [A]
+    assert "a `stay` that fits nothing protects nothing" in " ".join(
+        person.run("erasure", "list").stdout.split()
+    )
+
+
 def test_what_stays_is_not_erased_even_where_the_match_finds_it(person: Project) -> None:
     stays = {"asset_id": A, "decision": "stay", "why": "somebody else of that name"}
     person.write(policy(erasures=[erasure(session_id=SESSION) | {"decided": [stays]}]))

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from retainer.apply.record import put_part
-from retainer.database import connect, exactly, only_row
+from retainer.database import connect, only_row, rows_of
 from retainer.errors import StoreFailed
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, is_part, is_whole
 from retainer.model.setting import OWN_PREFIX
@@ -74,8 +74,7 @@ def compact(
     connection = connect()
     try:
         connection.execute(create("entries", CATALOG))
-        if files:
-            parts = f"read_parquet([{', '.join(exactly(file) for file in files)}], {_BY_NAME})"
+        for parts in rows_of(files):
             more = {
                 name for name, *_ in connection.execute(f"DESCRIBE FROM {parts}").fetchall()
             } - CATALOG.keys()
@@ -85,7 +84,7 @@ def compact(
                     f"({', '.join(sorted(more))}): it is left as it is"
                 )
             connection.execute(f"INSERT INTO entries BY NAME FROM {parts}")
-        connection.execute("CREATE TABLE before AS FROM entries")
+        connection.execute(f"CREATE TABLE before AS SELECT {_NAMING} FROM entries")
         gone = _erase(connection, identity, erased)
         if len(found) < MERGE_FROM and not gone:
             return None
@@ -117,7 +116,7 @@ def compact(
     return Compacted(len(found), tuple(made), tuple(sorted(gone)))
 
 
-_BY_NAME = "union_by_name = true"
+_NAMING = "asset_id, store, store_id, room_id, room, rooms, template, templates"
 _OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
 _MERGED = f"""
     CREATE TABLE merged AS SELECT * EXCLUDE (place, others) FROM (

@@ -27,6 +27,7 @@ from retainer.cli.project import (
     the_project,
 )
 from retainer.errors import PoliciesWrong
+from retainer.voice import tell
 
 if TYPE_CHECKING:
     from retainer.model.change import Impact
@@ -253,8 +254,9 @@ def explain(
     gone = ledger.gone_sources() if ledger else {}
     moment = as_of or now()
     cooling = cooling_at(root, settings, policies, ledger, moment)
-    counting = replace(policies, rules=(*policies.rules, *(rule for rule, _ in cooling.rules)))
-    told = explained(snapshot, settings, counting, asset_id, moment, gone)
+    if cooling.unknown:
+        tell(f"a plan holds its deletes back: {cooling.unknown}")
+    told = explained(snapshot, settings, cooling.beside(policies), asset_id, moment, gone)
     if not (names or sys.stdout.isatty()):
         hidden = ("room", "template", "metadata")
         told = replace(
@@ -297,7 +299,8 @@ def _standing(snapshot: Path | None, form: str, page_of: str) -> tuple[Standing,
     facts = snapshot or last_facts(root, settings, policies)
     ledger = ledger_in(record_in(root, settings), offline=True) or Ledger()
     gone, forgotten = ledger.gone_sources(), ledger.purged
-    told = standing(facts, settings, policies, now(), gone, forgotten)
+    counting = cooling_at(root, settings, policies, ledger, now()).beside(policies)
+    told = standing(facts, settings, counting, now(), gone, forgotten)
     reading = reading_in(settings.timezone)
     if page_of == "holds":
         told, page = replace(told, erasures=()), holds_page(told, reading)

@@ -102,6 +102,7 @@ def apply(
     from retainer.journal.freeze import freeze_in
     from retainer.journal.journal import read_ledger
     from retainer.progress import Applying
+    from retainer.revision import commit_with
     from retainer.views.machine import summary_json
     from retainer.views.notice import notice
     from retainer.views.plan import until_when
@@ -150,6 +151,7 @@ def apply(
                 stop(),
                 identity,
                 ticket,
+                commit_with(root),
                 [each.written() for each in signed],
             )
             done = _once_free(

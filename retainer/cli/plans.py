@@ -299,7 +299,13 @@ def _made(
             # gathering too.
             facts = private_file(".duckdb")
             gathered(
-                root, settings, policies, facts, patience=patience, lifts=making.get("lifts", ())
+                root,
+                settings,
+                policies,
+                facts,
+                for_any_policies=settings.cooling is not None,
+                patience=patience,
+                lifts=making.get("lifts", ()),
             )
         made_at = private_file(".plan")
         # the clock is read once all is gathered, so that nothing of it is of the future

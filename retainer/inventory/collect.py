@@ -18,7 +18,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, exactly, fill, fill_from
+from retainer.database import connect, fill, fill_from, rows_of
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
@@ -580,10 +580,12 @@ def _bounds(parts: Sequence[Path]) -> list[str]:
         return []
     connection = connect(parts[0].parent)
     try:
+        connection.execute("CREATE TABLE told (key VARCHAR, deleted BOOLEAN, copied_at TIMESTAMP)")
+        for some in rows_of(parts):
+            connection.execute(f"INSERT INTO told SELECT key, deleted, copied_at FROM {some}")
         connection.execute(
             "CREATE TABLE expected AS SELECT key, row_number() OVER (ORDER BY key) AS n FROM ("
-            "  SELECT key, arg_max(coalesce(deleted, false), copied_at) AS gone FROM "
-            f" read_parquet([{', '.join(exactly(part) for part in parts)}], union_by_name = true)"
+            "  SELECT key, arg_max(coalesce(deleted, false), copied_at) AS gone FROM told"
             "  GROUP BY key) WHERE NOT gone"
         )
         row = connection.execute("SELECT count(*) FROM expected").fetchone()
@@ -699,12 +701,12 @@ def _read_parts(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None
     known = ", ".join(f"'{name}'" for name in CATALOG)
     try:
         # A part of an older retainer lacks columns, one of a newer has more.
-        parts = ", ".join(exactly(part) for part in listing.parts)
         connection.execute("CREATE OR REPLACE TEMP TABLE entries AS FROM catalog LIMIT 0")
-        connection.execute(
-            f"INSERT INTO entries BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM "
-            f"read_parquet([{parts}], union_by_name = true)"
-        )
+        for some in rows_of(listing.parts):
+            connection.execute(
+                f"INSERT INTO entries BY NAME SELECT COLUMNS(lambda name: name IN ({known})) FROM "
+                f"{some}"
+            )
         if connection.execute(
             "FROM entries WHERE (key IS NULL OR version IS NULL OR asset_id IS NULL) LIMIT 1"
         ).fetchall():

@@ -25,6 +25,7 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "upload": {"row": int, "store": str, "key": str, "upload": str},
     "abandoned": {"upload": str},
     "conditions": {"store": str},
+    "applies": {"policies": str},
     "intent": {"act": str, "rows": list, "store": str},
     "failed": {"row": int, "act": str},
     "skipped": {"row": int, "act": str},

@@ -242,17 +242,16 @@ class Verified:
 
 @dataclass
 class Reign:
-    """The applies that went one after the other by the same policies: their digest, the last commit
-    that they were known to be of (`dirty`: perhaps with changes), and when others took their place;
-    empty until then."""
+    """The applies that went one after the other by the same policies: their digest, a commit that
+    has just these (empty where none is known), and when others took their place; empty until
+    then. Without a digest: applies of before this was written down."""
 
     policies: str
     commit: str
-    dirty: bool
     until: str = ""
 
     def written(self) -> list[Any]:
-        return [self.policies, self.commit, self.dirty, self.until]
+        return [self.policies, self.commit, self.until]
 
 
 @dataclass
@@ -322,10 +321,10 @@ class Ledger:
                 self.tool = (entry.run, str(of.get("tool", "")))
                 if isinstance(of.get("expires"), str):
                     self._of(plan).until = read_moment(of["expires"])
-                if isinstance(of.get("policies"), str):
-                    self._reign(entry.at, of)
                 for name, identity, objects in of.get("seen", ()):
                     self._see(str(name), str(identity), int(objects), str(of.get("seen_at")))
+            case "applies":
+                self._reign(write_moment(entry.at), of)
             case "intent" if of["act"] == "delete":
                 self.intents |= {(each.plan, each.row): each for each in _intended(entry)}
             case "deleted":
@@ -466,22 +465,30 @@ class Ledger:
         broken = same.broken if same and of.get("upto") else []
         self.verified[store] = Verified(identity, began, str(of.get("upto") or ""), broken)
 
-    def _reign(self, at: datetime, of: Mapping[str, Any]) -> None:
-        """A run begins to go by these policies."""
-        commit, dirty = str(of.get("commit") or ""), of.get("dirty") is not False
+    def _reign(self, at: str, of: Mapping[str, Any]) -> None:
+        """A run goes by these policies, and has its locks. `after_others`: something was done
+        before this was written down."""
+        policies, commit = str(of["policies"]), str(of.get("commit") or "")
+        if not self.reigns and of.get("after_others"):
+            self.reigns.append(Reign("", ""))
         last = self.reigns[-1] if self.reigns else None
-        if last is None or last.policies != of["policies"]:
-            if last is not None:
-                last.until = write_moment(at)
-            self.reigns.append(Reign(of["policies"], commit, dirty))
-        elif commit and (last.dirty or not dirty):
-            last.commit, last.dirty = commit, dirty
+        if last is not None and last.policies == policies:
+            last.commit = last.commit or commit
+            return
+        if last is not None:
+            last.until = at
+        self.reigns.append(Reign(policies, commit))
 
     # ── what it is asked ────────────────────────────────────────────────────────────────────────
 
     @property
     def is_empty(self) -> bool:
         return self.lines == 0
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether anything was ever copied, deleted or recorded."""
+        return bool(self.parts)
 
     def done(self, plan: str) -> Done:
         """What was done of a plan, by its fingerprint, as it is now."""
@@ -534,6 +541,8 @@ class Ledger:
     def applied_within(self, span: timedelta, now: datetime) -> list[Reign]:
         """By which policies applies went at any moment of the span before `now`, the oldest
         first."""
+        if not self.reigns and self.has_acted:
+            return [Reign("", "")]
         return [each for each in self.reigns if not each.until or _later(each.until, now - span)]
 
     def weak_stores(self) -> dict[str, tuple[str, str]]:
@@ -592,7 +601,9 @@ class Ledger:
             asset: of for asset, of in self.gone.items() if _later(of[1], now - REMEMBERED)
         }
         self.accepted = {key: at for key, at in self.accepted.items() if _later(at, now - ACCEPTED)}
-        self.reigns = self.applied_within(ACCEPTED, now)
+        self.reigns = [
+            each for each in self.reigns if not each.until or _later(each.until, now - ACCEPTED)
+        ]
         self.untold = {
             store: kept
             for store, keys in self.untold.items()
@@ -707,8 +718,8 @@ class Ledger:
                     for name, (identity, objects, at) in of.get("seen", {}).items()
                 },
                 reigns=[
-                    Reign(str(policies), str(commit), bool(dirty), str(until))
-                    for policies, commit, dirty, until in of.get("reigns", ())
+                    Reign(str(policies), str(commit), str(until))
+                    for policies, commit, until in of.get("reigns", ())
                 ],
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )

@@ -188,6 +188,8 @@ class Rule:
     at_most: Period | None = None
     why: str = ""
     owner: str = ""
+    cooled: bool = False
+    """Whether it is what policies of earlier applies promised, and those of today do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,8 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class Erasure:
     """A person's request to have what matches erased; `requested` starts the request's clock and
-    delays nothing. `stays`: recordings of which somebody decided that they do not show the person;
-    `match` leaves them out, and has in it those of which the contrary was decided."""
+    delays nothing. `stays`, `erases`: recordings of which somebody decided that they do not show
+    the person, or do; `match` leaves the former out, and has the latter in it."""
 
     id: str
     match: Match
@@ -217,6 +219,12 @@ class Erasure:
     why: str = ""
     owner: str = ""
     stays: tuple[str, ...] = ()
+    erases: tuple[str, ...] = ()
+
+    @property
+    def is_of_a_person(self) -> bool:
+        """Whether it asks for what only some recordings of a session tell."""
+        return bool(facts_asked(self.match) & {*PERSON_FACTS})
 
 
 def meaning(item: Rule | Hold | Erasure) -> tuple[object, ...]:

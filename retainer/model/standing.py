@@ -82,6 +82,12 @@ class ErasureNow:
     last_lapses: datetime | None
     unknown: int
     undecided: tuple[Undecided, ...]
+    misfits: tuple[str, ...] = ()
+    """What stands under `decided:` and is no recording of those sessions, as far as they are
+    known."""
+    is_blind: bool = False
+    """A person is erased, nothing that tells them is known any more, and nobody has decided on what
+    else their sessions have."""
     forgotten: int = 0
     """Recordings that were deleted for it, and of which catalogs tell no more, counted for each
     store."""
@@ -89,15 +95,15 @@ class ErasureNow:
     @property
     def state(self) -> str:
         """In a word: nothing known, blocked, unknown, due, needs a decision, lapses, done."""
-        if not self.recordings:
-            return "done" if self.forgotten else "nothing known"
+        if not self.recordings and not self.forgotten:
+            return "nothing known"
         if self.barred:
             return "blocked"
         if self.unknown:
             return "unknown"
         if self.due:
             return "due"
-        if self.undecided:
+        if self.undecided or self.is_blind:
             return "needs a decision"
         return "lapses" if self.lapsing else "done"
 

@@ -188,6 +188,7 @@ def decide(
             clause.item.released.replace(tzinfo=None)
             if isinstance(clause.item, Hold) and clause.item.released
             else None,
+            isinstance(clause.item, Rule) and clause.item.cooled,
         )
         for number, clause in enumerate(clauses, 1)
     ]
@@ -196,7 +197,7 @@ def decide(
         "clauses",
         "clause_no INTEGER, item_no INTEGER, kind VARCHAR, store VARCHAR, begins_after INTEGER, "
         "ends_after INTEGER, "
-        "legal BOOLEAN, released TIMESTAMP",
+        "legal BOOLEAN, released TIMESTAMP, cooled BOOLEAN",
         clause_rows,
     )
     period_rows = [
@@ -213,7 +214,7 @@ def decide(
     doubts = [
         (number, item_no[id(clause.item)], clause.store, doubt_of(clause.item))
         for number, clause in enumerate(clauses, 1)
-        if clause.kind == "keep" and isinstance(clause.item, Rule)
+        if clause.kind == "keep" and isinstance(clause.item, Rule) and not clause.item.cooled
     ]
     columns = "clause_no INTEGER, item_no INTEGER, store VARCHAR, doubt VARCHAR"
     _table(connection, "doubts", columns, doubts)

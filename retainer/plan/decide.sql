@@ -4,7 +4,7 @@
 -- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it, and lies_nowhere: it was
 --         asked for, and 100ms said that it is not there;
 --         copies, listings (retainer/model/tables.py);
---         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released);
+--         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released, cooled);
 --         periods(period_no, months, days, micros, forever);
 --         items(item_no, position), named(item_no, fact, rest_no): how matches is read;
 --         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does;
@@ -139,11 +139,12 @@ WHERE kind <> 'keep' OR legal OR erased.erasure IS NULL;
 
 -- A keep runs from `begins` to `ends`. One that has not begun counts as running too, unless a
 -- certain keep that runs in another store, or a certain hold, lasts until it begins: so no gap is
--- left in which the last copy goes.
+-- left in which the last copy goes. What earlier policies promised only adds to what is kept.
 CREATE OR REPLACE TEMP TABLE standing AS
 WITH bridge AS (
     SELECT cohort_no, kind, store, ends FROM claim
     WHERE certain AND (kind = 'hold' OR (kind = 'keep' AND begins <= $now AND $now < ends))
+        AND NOT cooled
 ), bridged AS (
     SELECT DISTINCT later.cohort_no, later.clause_no
     FROM claim AS later JOIN bridge ON bridge.cohort_no = later.cohort_no

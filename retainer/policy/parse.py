@@ -648,17 +648,16 @@ class _Parser:
                             f"`{asset_id}` is to be erased and to stay",
                             "keep what is right of the two",
                         )
-            stays = tuple(told["stay"])
+            stays, erases = tuple(told["stay"]), tuple(told["erase"])
             yield Erasure(
                 id=item.id,
-                match=_with_decisions(
-                    self.match(item.match, (*here, "match")), stays, tuple(told["erase"])
-                ),
+                match=_with_decisions(self.match(item.match, (*here, "match")), stays, erases),
                 where=self.where(here),
                 requested=self.moment(item.requested, (*here, "requested")),
                 why=item.why,
                 owner=item.owner or "",
                 stays=stays,
+                erases=erases,
             )
 
     def acceptances(self, section: str) -> Iterator[Acceptance]:

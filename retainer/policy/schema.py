@@ -305,8 +305,11 @@ class DecidedItem(Strict):
     asset_id: Texts = _said(
         "a recording of the same session, or several", "6544d1e2f3a4b5c6d7e8f901"
     )
-    decision: Literal["erase", "stay"] = _said("what becomes of it", "stay")
-    why: Text = _said(_WHY, "shows the other party alone")
+    decision: Literal["erase", "stay"] = _said(
+        "what becomes of it: erased too, or not erased by this entry, whatever its match says",
+        "stay",
+    )
+    why: Text = _said("for whoever reviews it; shown nowhere else", "shows the other party alone")
 
 
 class ErasureItem(Strict):

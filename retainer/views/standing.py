@@ -153,6 +153,25 @@ def _of_an_erasure(each: ErasureNow, told: Standing, reading: Reading) -> Iterat
             (_to_decide(each),),
         )
 
+    if each.is_blind:
+        yield Note(
+            "!",
+            "worry",
+            f"{each.id}: nothing that tells the person is known any more, and nobody has decided "
+            "what else of their sessions shows them",
+            "`retainer history` of the erasure names what went: look at what else those sessions "
+            "have, and write `decided:` into the erasure",
+        )
+    if each.misfits:
+        first = ", ".join(each.misfits[:5]) + (" and more" if len(each.misfits) > 5 else "")
+        yield Note(
+            "?",
+            "unsure",
+            f"{each.id}: decided of {first}, of which no recording of those sessions is known",
+            "look that each id is spelt as 100ms spells it: a `stay` that fits nothing protects "
+            "nothing",
+        )
+
 
 def _to_decide(each: ErasureNow) -> Table:
     few = each.undecided[:_MOST]
