@@ -51,11 +51,12 @@ def cooling(
 
 
 def _where_it_lies_now(keep: Keep, was: Settings, now: Settings) -> Keep | None:
-    """The keep in the store that lies at the same place by now, whatever it is called. None: there
-    is none, so that nothing can be copied there, and nothing is deleted."""
+    """The keep in the store that lies at the same place by now, whatever it is called, else in the
+    one that has its name. None: there is neither, so that nothing is copied there or deleted."""
     before = was.store(keep.store)
     place = before.place if before else None
-    name = next((name for name, each in now.places.items() if each == place), None)
+    same = keep.store if now.store(keep.store) else None
+    name = next((name for name, each in now.places.items() if each == place), same)
     return replace(keep, store=name) if name else None
 
 

@@ -188,12 +188,13 @@ def _misfits(
     connection: duckdb.DuckDBPyConnection, number: int, erasure: Erasure, forgotten: int
 ) -> tuple[str, ...]:
     """What was decided of a recording that is not known, or of no session of the erasure: it may
-    be misspelt. What was erased meanwhile is not known any more."""
-    decided = [*erasure.stays, *(() if forgotten else erasure.erases)]
+    be misspelt. Nothing is told once something was erased, since that is not known any more."""
+    if forgotten:
+        return ()
     rows = connection.execute(
         "SELECT id FROM (SELECT unnest(?::VARCHAR[]) AS id) WHERE id NOT IN (SELECT asset_id "
         f"FROM assets WHERE session_id IN ({_SESSIONS.format(number)})) ORDER BY id",
-        [decided, list(erasure.erases)],
+        [[*erasure.stays, *erasure.erases], list(erasure.erases)],
     ).fetchall()
     return tuple(each for (each,) in rows)
 

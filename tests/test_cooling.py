@@ -247,6 +247,14 @@ def test_a_store_that_has_another_name_by_now_is_the_same_place(applied: Project
     applied.apply()
 
 
+def test_a_store_that_lies_elsewhere_by_now_has_the_keep_of_its_name(applied: Project) -> None:
+    applied.stores["vault"] = make_store("local", "", applied.root / "data", name="vault")
+    commit(applied, policy(SHORT))
+    made = header(applied)
+    assert [(each.store, each.kept) for each in made.cooled] == [("vault", LONG)]
+    assert (made.deletes, made.copies) == (0, 2)
+
+
 def test_a_keep_in_a_store_that_is_gone_asks_for_nothing(applied: Project) -> None:
     applied.stores = {"uploads": applied.stores["uploads"]}
     commit(applied, {"version": 1, "rules": [{"id": "x", "match": "all", "at_most": "9y"}]})
