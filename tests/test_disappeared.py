@@ -12,6 +12,8 @@ from project import Project, video
 
 from retainer.inventory.collect import Listing, _miss
 from retainer.planfile import read_plan
+from retainer.ports import Deletion
+from retainer.stores import local as local_store
 
 MANY = 24
 
@@ -115,3 +117,21 @@ def test_a_lift_in_the_facts_is_told_by_the_plan(copied: Project) -> None:
     copied.run("facts", "--lift", "disappeared:vault", "--out", "facts.duckdb")
     text = copied.run("plan", "--facts", "facts.duckdb", "--out", "p.plan").stdout
     assert "a person said that this is meant" in " ".join(text.split())
+
+
+def test_a_folder_that_another_delete_took_does_not_make_a_file_gone_before(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two deletes empty one folder: the second takes it away before the first has synced it."""
+    local.uploaded("a" * 24, video(1))
+    store = local.writer("uploads")
+    (seen,) = store.list()
+    sync = local_store._sync
+
+    def late(folder: Path) -> None:
+        folder.rmdir()
+        sync(folder)
+
+    monkeypatch.setattr(local_store, "_sync", late)
+    assert store.delete(seen) is Deletion.DELETED
+    assert store.delete(seen) is Deletion.GONE

@@ -358,7 +358,8 @@ class LocalWriter(LocalReader):
                 self._put_back(aside, path)
                 return Deletion.CHANGED
             aside.unlink()
-            _sync(path.parent)
+            with suppress(FileNotFoundError):  # another delete took the folder, empty by then
+                _sync(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return Deletion.GONE
         except OSError as error:
