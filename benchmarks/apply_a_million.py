@@ -17,13 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import duckdb
 from copy_beside_rclone import tool_environment
 from copy_within_beside_peers import api_of
-from plan_a_million import timed
+from plan_a_million import empty_facts, timed
 
-from retainer.inventory.facts import NAMES
-from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
+from retainer.model.tables import SNAPSHOT_FORMAT
 
 SETTINGS = """\
 version: 1
@@ -66,10 +64,7 @@ def make(folder: Path, count: int) -> None:
             path.write_bytes(content)
             stat = path.stat()
             seen.write(f"{key},{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}\n")
-    with duckdb.connect(str(folder / "facts.duckdb")) as connection:
-        tables = {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}
-        for table, columns in tables.items():
-            connection.execute(create(table, columns))
+    with empty_facts(folder) as connection:
         facts = FACTS.replace("{count}", str(count)).replace("{format}", str(SNAPSHOT_FORMAT))
         connection.execute(facts.replace("{seen}", str(folder / "seen.csv")))
 

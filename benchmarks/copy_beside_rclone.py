@@ -40,7 +40,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -230,60 +230,12 @@ def asset(recording: Recording, path: str, created: str) -> dict[str, Any]:
 def seaweedfs(*buckets: str) -> Iterator[str]:
     """A fresh SeaweedFS with few and big volumes, its buckets in use already; yields its
     endpoint."""
-    with tempfile.TemporaryDirectory(prefix="weed-", ignore_cleanup_errors=True) as name:
-        folder, p = Path(name), servers.free_ports(9)
-        identity = {
-            "name": "admin",
-            "credentials": [{"accessKey": KEYS[0], "secretKey": KEYS[1]}],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        }
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        command = [
-            str(Path(sys.executable).parent / "weed"),
-            "-logtostderr=true",
-            "mini",
-            f"-dir={folder}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            "-master.telemetry=false",
-            f"-master.port={p[0]}",
-            f"-master.port.grpc={p[1]}",
-            f"-volume.port={p[2]}",
-            f"-volume.port.grpc={p[3]}",
-            f"-filer.port={p[4]}",
-            f"-filer.port.grpc={p[5]}",
-            f"-s3.port={p[6]}",
-            f"-s3.port.grpc={p[7]}",
-            f"-admin.port={p[8]}",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            "-webdav=false",
-            "-admin.ui=false",
-            f"-s3.config={folder}/s3.json",
-            f"-s3.localSocket={folder}/s3.sock",
-            f"-filer.localSocket={folder}/f.sock",
-            "-s3.autoCreateBucket=false",
-            "-master.volumeSizeLimitMB=512",
-            "-volume.max=300",
-        ]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-        endpoint = f"http://127.0.0.1:{p[6]}"
-        client = servers.s3_client(endpoint)
-
-        def works() -> None:
-            for bucket in buckets:
-                with suppress(
-                    client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists
-                ):
-                    client.create_bucket(Bucket=bucket)
-                client.put_object(Bucket=bucket, Key="ready", Body=b"1")
-
-        try:
-            servers._ready(works)
-            yield endpoint
-        finally:
-            servers._stop(process)
+    few_and_big = ("-master.volumeSizeLimitMB=512", "-volume.max=300")
+    with servers.running_seaweedfs(*few_and_big, buckets=buckets) as server:
+        client = servers.s3_client(server.endpoint)
+        for bucket in buckets:
+            client.put_object(Bucket=bucket, Key="ready", Body=b"1")
+        yield server.endpoint
 
 
 def find_peers(folder: Path) -> tuple[Path, Path]:

@@ -162,14 +162,7 @@ def make_facts(folder: Path, assets: int) -> None:
     (folder / "policies").mkdir()
     (folder / "retainer.yaml").write_text(SETTINGS)
     (folder / "policies" / "bench.yaml").write_text(POLICY)
-    with duckdb.connect(str(folder / "facts.duckdb")) as connection:
-        for table, columns in {
-            "assets": ASSETS,
-            "copies": COPIES,
-            "listings": LISTINGS,
-            "names": NAMES,
-        }.items():
-            connection.execute(create(table, columns))
+    with empty_facts(folder) as connection:
         connection.execute(
             FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT))
         )
@@ -183,6 +176,15 @@ def make_facts(folder: Path, assets: int) -> None:
         f"{(folder / 'facts.duckdb').stat().st_size / 1e6:.0f} MB, {os.cpu_count()} cores",
         flush=True,
     )
+
+
+def empty_facts(folder: Path) -> duckdb.DuckDBPyConnection:
+    """A snapshot with its tables and nothing in them, to be filled and closed."""
+    connection = duckdb.connect(str(folder / "facts.duckdb"))
+    tables = {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}
+    for table, columns in tables.items():
+        connection.execute(create(table, columns))
+    return connection
 
 
 def place_copies(folder: Path, count: int) -> None:

@@ -45,6 +45,7 @@ from retainer.model.moment import read_moment
 from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
 from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
+from retainer.model.tables import create
 from retainer.own import anchors_in
 from retainer.plan.decide import doubt_of
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
@@ -407,9 +408,7 @@ def _newly_held(plan: PlanFile, policies: Policies, now: datetime) -> dict[int, 
     connection = connect()
     try:
         columns = RECORD | {"n": "INTEGER", "created": "TIMESTAMP"}
-        connection.execute(
-            f"CREATE TABLE due ({', '.join(f'{name} {kind}' for name, kind in columns.items())})"
-        )
+        connection.execute(create("due", columns))
         fill(connection, "due", columns, (_due_row(each) for each in actions(plan, "delete")))
         found: dict[int, str] = {}
         for hold in fresh:

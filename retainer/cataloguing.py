@@ -224,20 +224,19 @@ def rebuild(work: Work) -> Census:
             "entry.object_size = objects.size AND entry.version = objects.version "
             "AND deleted IS NOT TRUE"
         )
-        connection.execute("CREATE TABLE of_many (key VARCHAR)")
+        of_many = {"key": "VARCHAR"}
+        connection.execute(create("of_many", of_many))
         work.writer.conditions().find_out("checksum")  # only what is proven is believed
         manifests = _objects(connection, f"FROM objects WHERE ends_with(key, '/{MANIFEST}')")
         found = _each(work, "rebuild", partial(_of_manifest, work), manifests, census)
         for rows in _together(row for _, told in found for row in told or ()):
-            keys = [{"key": row["key"]} for row in rows]
-            fill(connection, "of_many", {"key": "VARCHAR"}, keys)
-            known = set(
-                connection.execute(
-                    "SELECT key FROM known WHERE key IN (SELECT unnest(?::VARCHAR[]))",
-                    [[row["key"] for row in rows]],
-                ).fetchall()
-            )
-            recorded.add([row for row in rows if (row["key"],) not in known])
+            keys = [row["key"] for row in rows]
+            fill(connection, "of_many", of_many, ({"key": key} for key in keys))
+            known = connection.execute(
+                "SELECT key FROM known WHERE key IN (SELECT unnest(?::VARCHAR[]))", [keys]
+            ).fetchall()
+            known_keys = {key for (key,) in known}
+            recorded.add([row for row in rows if row["key"] not in known_keys])
         left = "FROM objects ANTI JOIN known USING (key) ANTI JOIN of_many USING (key)"
         singles = 0
         for _, rows in _each(

@@ -55,7 +55,7 @@ def rows_of(files: Sequence[Path]) -> Iterator[str]:
 
 
 def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that spills to disk instead of growing past 700 MB, and that loads
+    """An in-memory DuckDB that spills to disk instead of growing past its limit, and that loads
     nothing from a network.
 
     It can open files in the private folder and in `folders`, and no others: neither a view nor a

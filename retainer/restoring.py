@@ -180,10 +180,8 @@ def _looked_for(wanted: Wanted, reader: StoreReader | None) -> Wanted:
         of = f"{gone} of its {len(wanted.objects)} objects are" if hidden else "it is"
         return _is(wanted, "gone", f"{of} gone for good, as far as the bucket tells")
     if by_hand := tuple(each.by_hand for each in hidden if each.by_hand):
-        return replace(
-            _is(wanted, "by hand", hidden=hidden),
-            told=replace(wanted.told, state="by hand", by_hand=by_hand),
-        )
+        needs_a_person = _is(wanted, "by hand", hidden=hidden)
+        return replace(needs_a_person, told=replace(needs_a_person.told, by_hand=by_hand))
     if not hidden and wanted.half:
         return _is(wanted, "recoverable", "it lies there, and the catalog may not know of it")
     return _is(wanted, "recoverable" if hidden else "there", hidden=hidden)

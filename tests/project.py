@@ -55,6 +55,16 @@ def video(seed: int, size: int = 3000) -> bytes:
     return MP4 + random.Random(seed).randbytes(size)
 
 
+def git(folder: Path, *words: str) -> str:
+    """What git prints, in a folder, as a committer of the tests' own."""
+    return subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", str(folder), *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
 @dataclass
 class Project:
     """A folder with settings and policies, stores on a server, and a stand-in for the 100ms API."""

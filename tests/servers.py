@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,14 +170,23 @@ class SeaweedFS:
 
 
 @contextmanager
-def seaweedfs(*more: str) -> Iterator[str]:
-    """Yields its endpoint."""
+def running_seaweedfs(*more: str, buckets: Sequence[str] = ()) -> Iterator[SeaweedFS]:
+    """One that works, with these buckets."""
     server = SeaweedFS(*more)
     try:
         server.start()
-        yield server.endpoint
+        for bucket in buckets:
+            s3_client(server.endpoint).create_bucket(Bucket=bucket)
+        yield server
     finally:
         server.end()
+
+
+@contextmanager
+def seaweedfs(*more: str) -> Iterator[str]:
+    """Yields its endpoint."""
+    with running_seaweedfs(*more) as server:
+        yield server.endpoint
 
 
 @contextmanager

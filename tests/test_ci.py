@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import Project, make_project, video
+from project import Project, git, make_project, video
 
 from retainer.demo.standin import StandIn
 from retainer.starter import EXAMPLE, IGNORED, Answers, StartStore, missing_lines, named, start
@@ -224,15 +224,6 @@ def test_rights_to_read_are_no_rights_to_write(local: Project, tmp_path: Path) -
     google = json.loads(project.run("iam", "--for", "plan", "--cloud", "google").stdout)
     assert google["buckets"] == ["gs://acme-cold"]
     assert not [p for p in google["role"]["includedPermissions"] if "create" in p or "delete" in p]
-
-
-def git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", str(folder), *words],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
 
 def test_the_whole_story_of_a_repository(seaweedfs: str, tmp_path: Path, api: StandIn) -> None:

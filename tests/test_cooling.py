@@ -4,7 +4,6 @@ of earlier applies say it."""
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import test_in_doubt as in_doubt
 import yaml
 from conftest import make_store
-from project import Project, pairs, video
+from project import Project, git, pairs, video
 
 from retainer import applying
 from retainer.journal.journal import Journal
@@ -33,9 +32,13 @@ def policy(period: str | None, **more: Any) -> dict[str, Any]:
     return {"version": 1, "rules": rules}
 
 
-def git(folder: Path, *words: str) -> None:
-    who = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-    subprocess.run(["git", *who, "-C", str(folder), *words], check=True, capture_output=True)
+def begun(project: Project) -> Project:
+    """A repository whose commits hold settings and policies alone."""
+    (project.root / ".gitignore").write_text(
+        "*\n!.gitignore\n!retainer.yaml\n!policies\n!policies/*\n"
+    )
+    git(project.root, "init", "-q")
+    return project
 
 
 def commit(project: Project, policies: dict[str, Any], cooling: str | None = "30d") -> None:
@@ -62,11 +65,7 @@ def header(project: Project, *words: str, expect: int = 0) -> Header:
 def applied(local: Project) -> Project:
     """A copy of forty days, which by a commit is to be kept for a year, as an apply knows; and a
     young one, so that nothing is emptied."""
-    (local.root / ".gitignore").write_text(
-        "*\n!.gitignore\n!retainer.yaml\n!policies\n!policies/*\n"
-    )
-    git(local.root, "init", "-q")
-    commit(local, policy(LONG))
+    commit(begun(local), policy(LONG))
     local.uploaded(A, video(1))
     local.uploaded(B, video(2), age=timedelta(days=2))
     header(local)
@@ -199,15 +198,6 @@ def kept_in(store: str) -> dict[str, Any]:
     return {"version": 1, "rules": [{"id": "u", "match": "all", "keep": [keep]}]}
 
 
-def begun(project: Project) -> Project:
-    """A repository whose commits hold settings and policies alone."""
-    (project.root / ".gitignore").write_text(
-        "*\n!.gitignore\n!retainer.yaml\n!policies\n!policies/*\n"
-    )
-    git(project.root, "init", "-q")
-    return project
-
-
 @pytest.mark.parametrize("store", ["uploads", "cold"])
 def test_what_cools_takes_the_place_of_no_keep_that_has_not_begun(
     local: Project, store: str
@@ -265,8 +255,7 @@ def test_a_keep_in_a_store_that_is_gone_asks_for_nothing(applied: Project) -> No
 
 def test_what_was_copied_in_doubt_is_not_due_since_its_rule_cools(local: Project) -> None:
     local.uploaded("c" * 24, video(3), age=timedelta(days=40))
-    begun(local)
-    commit(local, in_doubt.rule())
+    commit(begun(local), in_doubt.rule())
     with pytest.MonkeyPatch.context() as as_committed:
         as_committed.setattr(type(local), "write", lambda *_: None)
         in_doubt.copied_in_doubt(local)
@@ -284,8 +273,7 @@ def test_a_record_of_before_promises_what_nobody_knows(
     local: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older retainer wrote no `applies`; its summaries are still what an audit comes to."""
-    begun(local)
-    commit(local, policy(LONG))
+    commit(begun(local), policy(LONG))
     local.uploaded(A, video(1))
     local.uploaded(B, video(2), age=timedelta(days=2))
     header(local)

@@ -10,8 +10,8 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,18 +25,6 @@ ROUNDS = int(os.environ.get("RETAINER_ROUNDS", "4"))
 YOUNG = "f" * 24
 MANY = 16
 """New recordings in each round, half of them uploads that are due once they are copied."""
-
-
-@contextmanager
-def running(*buckets: str) -> Iterator[servers.SeaweedFS]:
-    server = servers.SeaweedFS()
-    try:
-        server.start()
-        for bucket in buckets:
-            servers.s3_client(server.endpoint).create_bucket(Bucket=bucket)
-        yield server
-    finally:
-        server.end()
 
 
 def add(project: Project, number: int) -> dict[str, bytes]:
@@ -82,8 +70,8 @@ def test_a_server_that_dies_in_the_middle_takes_nothing_with_it(
     chance = random.Random(victim)
     with ExitStack() as stack:
         api = stack.enter_context(StandIn())
-        stores = stack.enter_context(running("lab-plain"))
-        record = stack.enter_context(running("lab-state"))
+        stores = stack.enter_context(servers.running_seaweedfs(buckets=["lab-plain"]))
+        record = stack.enter_context(servers.running_seaweedfs(buckets=["lab-state"]))
         project = make_project(tmp_path / "project", api, "seaweedfs", stores.endpoint)
         project.state = {"url": "s3://lab-state/r", "endpoint": record.endpoint}
         project.state |= {"region": "us-east-1"}

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from project import POLICY, ROOM, Project, video
+from project import POLICY, ROOM, Project, git, video
 
 from retainer.cases import Decider
 from retainer.impact import Side, _compare, _decided
@@ -330,15 +329,6 @@ def test_an_empty_snapshot_is_not_complete(kept: Project) -> None:
 def test_a_base_that_is_the_project_itself_is_wrong_usage(base: str, kept: Project) -> None:
     kept.run("impact", "--base", base, expect=64)
     kept.run("policy-diff", base, expect=64)
-
-
-def git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", "-C", str(folder), *words],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
 
 
 def test_the_base_comes_from_git_and_the_working_tree_is_not_touched(kept: Project) -> None:

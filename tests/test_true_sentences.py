@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import pytest
 import yaml
-from project import POLICY, ROOM, Project, video
+from project import POLICY, ROOM, Project, git, video
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 
@@ -304,14 +304,8 @@ def test_a_commit_is_that_of_the_project_whatever_git_is_told_of_another(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-        who = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-        subprocess.run(["git", *who, "-C", str(due.root), *words], check=True)
-    head = subprocess.run(
-        ["git", "-C", str(due.root), "rev-parse", "HEAD"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+        git(due.root, *words)
+    head = git(due.root, "rev-parse", "HEAD").strip()
     monkeypatch.setenv("GIT_DIR", str(due.root.parent))  # as a hook of another repository has it
     assert due.plan("p.plan")["header"]["git_commit"] == head
 

@@ -299,8 +299,9 @@ def _standing(snapshot: Path | None, form: str, page_of: str) -> tuple[Standing,
     facts = snapshot or last_facts(root, settings, policies)
     ledger = ledger_in(record_in(root, settings), offline=True) or Ledger()
     gone, forgotten = ledger.gone_sources(), ledger.purged
-    counting = cooling_at(root, settings, policies, ledger, now()).beside(policies)
-    told = standing(facts, settings, counting, now(), gone, forgotten)
+    moment = now()
+    counting = cooling_at(root, settings, policies, ledger, moment).beside(policies)
+    told = standing(facts, settings, counting, moment, gone, forgotten)
     reading = reading_in(settings.timezone)
     if page_of == "holds":
         told, page = replace(told, erasures=()), holds_page(told, reading)

@@ -543,6 +543,9 @@ class Ledger:
         first."""
         if not self.reigns and self.has_acted:
             return [Reign("", "")]
+        return self._reigned_within(span, now)
+
+    def _reigned_within(self, span: timedelta, now: datetime) -> list[Reign]:
         return [each for each in self.reigns if not each.until or _later(each.until, now - span)]
 
     def weak_stores(self) -> dict[str, tuple[str, str]]:
@@ -601,9 +604,7 @@ class Ledger:
             asset: of for asset, of in self.gone.items() if _later(of[1], now - REMEMBERED)
         }
         self.accepted = {key: at for key, at in self.accepted.items() if _later(at, now - ACCEPTED)}
-        self.reigns = [
-            each for each in self.reigns if not each.until or _later(each.until, now - ACCEPTED)
-        ]
+        self.reigns = self._reigned_within(ACCEPTED, now)
         self.untold = {
             store: kept
             for store, keys in self.untold.items()

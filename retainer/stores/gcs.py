@@ -22,7 +22,7 @@ from retainer.stores.gcs_calls import GcsCalls
 from retainer.stores.parts import Part, Parts
 from retainer.stores.proofs import OTHER, Proven, probe_of
 from retainer.stores.reads import ObjectReader
-from retainer.stores.traits import gcs_traits
+from retainer.stores.traits import GCS_FIELDS, gcs_traits
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer, NoAnswer, Request
 from retainer.stores.writes import ObjectWriter
@@ -50,7 +50,7 @@ class GcsReader(ObjectReader):
 
     def traits(self) -> Sequence[Found]:
         try:
-            answer = self.wire.ask(self.calls.settings())
+            answer = self.wire.ask(self.calls.setting(GCS_FIELDS))
             if refusal_of(answer) is None:
                 return tuple(gcs_traits(self.store, answer))
         except (NoAnswer, Nonsense):

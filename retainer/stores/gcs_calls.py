@@ -33,7 +33,6 @@ from retainer.stores.gcs_answers import (
 )
 from retainer.stores.hidden import hidden_at_google
 from retainer.stores.lifecycles import gcs_lifecycle
-from retainer.stores.traits import GCS_FIELDS
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
 
@@ -119,12 +118,12 @@ class GcsCalls:
     def version_in(self, answer: Answer) -> str | None:
         return version_in(answer)
 
-    def settings(self) -> Request:
-        """What the bucket's owner has set."""
-        return Request("GET", self._bucket(), (("fields", GCS_FIELDS),))
+    def setting(self, fields: str) -> Request:
+        """What the bucket's owner has set under these names."""
+        return Request("GET", self._bucket(), (("fields", fields),))
 
     def keeping(self) -> Request:
-        return Request("GET", self._bucket(), (("fields", "versioning,softDeletePolicy"),))
+        return self.setting("versioning,softDeletePolicy")
 
     def keeps(self, answer: Answer) -> str | None:
         return kept_behind(answer)
@@ -158,7 +157,7 @@ class GcsCalls:
         return Request("POST", path + to, tuple(query), {"content-length": "0"})
 
     def lifecycle(self) -> Request:
-        return Request("GET", self._bucket(), (("fields", "lifecycle"),))
+        return self.setting("lifecycle")
 
     def rules(self, answer: Answer) -> Sequence[LifecycleRule] | None:
         return None if self.refusal_of(answer) is not None else gcs_lifecycle(parsed(answer))

@@ -19,7 +19,6 @@ from retainer.stores.wire import Answer
 
 Asked = Callable[[str], Answer | None]
 """What a bucket answers when it is asked for one of its settings; None where it does not."""
-PUBLIC = "anybody can read what lies there"
 
 
 def mfa_in(answer: Answer) -> bool:
@@ -87,7 +86,9 @@ def _public(store: Store, asked: Asked) -> Iterator[Found]:
     yield Found(
         store.name,
         "worry" if is_public else "unsure",
-        PUBLIC if is_public else "nothing keeps a policy or an ACL from letting the public in",
+        "anybody can read what lies there"
+        if is_public
+        else "nothing keeps a policy or an ACL from letting the public in",
         "block public access on the bucket (`aws s3api put-public-access-block`)",
     )
 
