@@ -224,6 +224,8 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
         return None
     if not action.objects:
         return "a delete names no object"
+    if reason := _no_versions(action, policies):
+        return reason
     asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
     asks = any(
         _asks_for(item, action.store) or _asked_in_doubt(item, action)
@@ -233,6 +235,29 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
     return (
         None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
     )
+
+
+def _no_versions(action: Action, policies: Policies) -> str | None:
+    """Why no honest plan removes the versions that this delete names. None: one may, or it names
+    none."""
+    if not action.versions:
+        return "it names no versions" if action.versions_by else None
+    if not any(
+        each.store == action.store and each.versions
+        for rule in policies.rules
+        if rule.id == action.versions_by
+        for each in rule.deletes
+    ):
+        return f"no rule `{action.versions_by}` removes versions in {action.store}"
+    current = [version.seen for version in action.versions if version.is_current]
+    if Counter((seen.key, seen.size, seen.version) for seen in current) != Counter(
+        (each.key, each.size, each.version) for each in action.objects
+    ):
+        return "its versions are not those of its objects"
+    keys = {each.key for each in action.objects}
+    if any(version.seen.key not in keys for version in action.versions):
+        return "it would remove versions of another object"
+    return None
 
 
 def _record_accepted(header: Header, journal: Journal) -> None:
@@ -965,6 +990,11 @@ def _job(
             source.name: source.keeps_deleted
             for source in plan.header.sources
             if source.keeps_deleted
+        },
+        keep_removed={
+            source.name: source.keeps_removed
+            for source in plan.header.sources
+            if source.keeps_removed
         },
         stores=world.writers,
         downloads=world.downloads,

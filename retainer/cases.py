@@ -76,7 +76,8 @@ class Decider:
             )
         decide(connection, policies, now, timezone)
         rows = connection.execute("""
-            SELECT asset_id, store, decision, because, epoch(until), isinf(until), epoch(deadline)
+            SELECT asset_id, store, decision, because, epoch(until), isinf(until), epoch(deadline),
+                decision = 'delete' AND purged_by IS NOT NULL
                 FROM decided
         """).fetchall()
         return {
@@ -85,8 +86,9 @@ class Decider:
                 "because": sorted(because),
                 "until": "forever" if endless or until is None else _utc(until),
                 "deadline": "none" if deadline is None else _utc(deadline),
+                "versions": "all" if purged else "kept",
             }
-            for asset, store, decision, because, until, endless, deadline in rows
+            for asset, store, decision, because, until, endless, deadline, purged in rows
         }
 
     def touched(self, policies: Policies, now: datetime) -> frozenset[str]:
@@ -143,6 +145,8 @@ def _copy_row(copy: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
         "locked_until": "infinity" if copy.get("locked") else None,
         "lock_read": True,
         "owners_known": True,
+        "versions": None if copy.get("versions") == "unread" else [],
+        "by_hand": [] if copy.get("versions") == "by-hand" else None,
     }
 
 
@@ -212,8 +216,9 @@ _ASSET_KEYS = (
     *("user_id", "peer_id", "path", "size", "duration", "metadata", "thumbnails"),
     *("room", "rooms", "template", "templates", "not_known"),
 )
-_COPY_KEYS = ("asset", "in", "state", "locked")
-_EXPECT_KEYS = ("asset", "in", "is", "until", "deadline", "because", "rule")
+_COPY_VERSIONS = ("unread", "by-hand")
+_COPY_KEYS = ("asset", "in", "state", "locked", "versions")
+_EXPECT_KEYS = ("asset", "in", "is", "until", "deadline", "because", "rule", "versions")
 
 
 def _unknown(document: Document, spot: tuple[str | int, ...], known: Sequence[str]) -> Diagnostic:
@@ -319,7 +324,7 @@ def _turns(
                 yield Turn(at, rule, asset_id, store, _decision(was), _decision(comes))
 
 
-_NOTHING = {"is": "none", "because": [], "until": "forever", "deadline": "none"}
+_NOTHING = {"is": "none", "because": [], "until": "forever", "deadline": "none", "versions": "kept"}
 
 
 def _decision(found: dict[str, Any]) -> str:
@@ -362,6 +367,10 @@ def _misnamed(
                 "partial",
             ):
                 yield document.complain("P104", spot, "`state` is complete or partial")
+            elif section == "copies" and item.get("versions", "unread") not in _COPY_VERSIONS:
+                yield document.complain(
+                    "P104", spot, f"`versions` of a copy is {' or '.join(_COPY_VERSIONS)}"
+                )
             elif section == "expect" and item.get("is") not in DECISIONS:
                 yield document.complain("P104", spot, f"`is` is one of {', '.join(DECISIONS)}")
             elif "rule" in item and item["rule"] not in {each.id for each in policies.items()}:
@@ -378,7 +387,7 @@ def _compared(
         pair = (wanted["asset"], wanted["in"])
         named.add(pair)
         found = decided.get(pair, _NOTHING)
-        for field in ("is", "until", "deadline", "because"):
+        for field in ("is", "until", "deadline", "because", "versions"):
             if field not in wanted:
                 continue
             expected = sorted(wanted[field]) if field == "because" else str(wanted[field])

@@ -152,7 +152,19 @@ def _looked(
                 reader = readers[each.store]
                 if reader is None:
                     yield Looked(each.store, key, None, "no store of this name is declared")
+                elif reader.look(key) is not None:
+                    yield Looked(each.store, key, is_there=True)
                 else:
-                    yield Looked(each.store, key, reader.look(key) is not None)
+                    yield _behind(each.store, key, reader)
             except RetainerError as error:
                 yield Looked(each.store, key, None, error.message)
+
+
+def _behind(store: str, key: str, reader: StoreReader) -> Looked:
+    """What is hidden behind an object that is not there."""
+    try:
+        hidden = sum(not each.is_marker for each in reader.versions(key))
+    except RetainerError as error:
+        said = f"it is not there, and its versions could not be read ({error.message})"
+        return Looked(store, key, False, said)
+    return Looked(store, key, False, hidden=hidden)

@@ -108,11 +108,15 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
         f"""
         SELECT store, decision, because, clause_no, {_finite("until")}, {_finite("deadline")},
             {_finite("keep_until")}, {_finite("delete_from")},
-            there, complete, partial, keeps_deleted, also_no
+            there, complete, partial,
+            CASE WHEN purged_by IS NULL THEN keeps_deleted ELSE keeps_removed END, also_no,
+            CASE WHEN purged_by IS NOT NULL
+                THEN len(list_filter(versions, lambda v: NOT v.marker)) END,
+            CASE WHEN purged_by IS NOT NULL THEN by_hand END
         FROM decided
-        LEFT JOIN (SELECT asset_no, store AS place, partial FROM copies) AS copy
+        LEFT JOIN (SELECT asset_no, store AS place, partial, versions, by_hand FROM copies) AS copy
             ON copy.asset_no = decided.asset_no AND place = store::VARCHAR
-        LEFT JOIN (SELECT name, keeps_deleted FROM listings WHERE kind = 'store')
+        LEFT JOIN (SELECT name, keeps_deleted, keeps_removed FROM listings WHERE kind = 'store')
             ON name = store::VARCHAR
         WHERE asset_id = ? ORDER BY store
     """,
@@ -132,8 +136,10 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             there,
             complete,
             partial,
-            kept,
-            names.get(also),
+            recoverable=kept,
+            also=names.get(also),
+            versions=versions,
+            by_hand=tuple(by_hand or ()),
         )
         for (
             store,
@@ -149,6 +155,8 @@ def _pairs(connection: duckdb.DuckDBPyConnection, asset_id: str) -> tuple[Pair, 
             partial,
             kept,
             also,
+            versions,
+            by_hand,
         ) in rows
     )
 

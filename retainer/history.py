@@ -165,6 +165,7 @@ def _happening(
             if isinstance(each, list)
         ),
         recoverable=_text(of, "recoverable"),
+        versions=versions if isinstance(versions := of.get("versions"), int) else None,
         checksum=checksum,
         cause=_text(of, "cause"),
     )

@@ -26,10 +26,11 @@ from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
 from retainer.model.setting import LAPSE_DAYS
+from retainer.ports import Seen, Version
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.6"
+FORMAT = "4.7"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -60,8 +61,8 @@ COLUMNS = {
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
     "decision": "VARCHAR",
-    # what blocks a delete: hold, lock, untrusted-time, unknown, unsatisfied, shared; and why a copy
-    # or delete is no action:
+    # what blocks a delete: hold, lock, versions, second-factor, untrusted-time, unknown,
+    # unsatisfied, shared; and why a copy or delete is no action:
     # archived (must be restored before it can be read), uncovered (it holds an object that no other
     # copy has), out-of-scope (--only)
     "because": "VARCHAR",
@@ -85,18 +86,22 @@ COLUMNS = {
     # version}]: what a scrub found there and
     # the copy replaces; lock_until: until when it is locked. objects [{key, size, version}]: what a
     # delete deletes, as it was seen and
-    # in this order; witnesses [{store, key, size, version}]: the complete copies that make it safe.
+    # in this order; removes [{key, size, version, id, current, marker}]: all that the bucket has
+    # of them, where each is to go, for good, since removes_by (a rule) asks for that; witnesses
+    # [{store, key, size, version}]: the complete copies that make it safe.
     # facts: what holds can match on,
     # less names
     "action": "VARCHAR",
     # the id of what stands beside `rule`: of a delete, the keep that was the last to end; of what a
     # hold blocks, the hold that certainly covers it
     "also": "VARCHAR",
+    # of a delete that is for good: so many versions go; NULL: whatever the bucket keeps stays
+    "versions": "INTEGER",
 }
 """The rows; pairs with nothing there and nothing needed are left out. Moments in UTC (9999-12-31:
 never, 0001-01-01: always), sizes in bytes. Quiet rows (kept, unmanaged, lapses) come first; what
 only others need is NULL on them, also `last_copy` and `assumed`."""
-_ADDED = {"also"}
+_ADDED = {"also", "versions"}
 """Columns that the first plans of this major format do not have."""
 
 
@@ -123,6 +128,8 @@ class SourceState:
     """Whether its credentials were refused."""
     keeps_deleted: str | None = None
     """How what is deleted there can still be read, in words."""
+    keeps_removed: str | None = None
+    """The same of what is deleted with every version."""
     lost_record: str | None = None
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()
@@ -317,6 +324,8 @@ class Header(BaseModel):
     deletes: int
     delete_bytes: int
     last_copies: int
+    purges: int = 0
+    """So many of the deletes are for good, with every version that the bucket keeps."""
     timezone: str = "UTC"
     """The calendar of the policies, in which people are told moments."""
     remembered: str = ""
@@ -722,6 +731,16 @@ class _SaidObject(BaseModel):
         return Planned(store or "", self.key, self.size, self.version)
 
 
+class _SaidVersion(_SaidObject):
+    id: Annotated[str, Field(min_length=1, max_length=1024)]
+    current: bool
+    marker: bool
+
+    def listed(self) -> Version:
+        seen = Seen(self.key, self.size, self.version)
+        return Version(seen, self.id, self.current, self.marker)
+
+
 class _SaidFacts(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -749,6 +768,8 @@ class _Said(BaseModel):
     folder: str | None = None
     target: str | None = None
     objects: list[_SaidObject] | None = None
+    removes: list[_SaidVersion] | None = None
+    removes_by: str | None = None
     broken: list[_SaidObject] | None = None
     witnesses: list[_SaidObject] | None = None
     lock_until: str | None = None
@@ -809,6 +830,22 @@ class Action:
     """Of a delete: when the last keep ended, and from when on it was due (RFC 3339)."""
     also: str | None = None
     """Of a delete: the keep that was the last to end."""
+    versions: tuple[Version, ...] = ()
+    """Of a delete: all that the bucket has of its objects, where each is to go, for good."""
+    versions_by: str = ""
+    """The rule that asks for that."""
+
+    def size_of(self, keys: Collection[str]) -> int:
+        """So many bytes go by a delete of these of its objects."""
+        below = (each.seen for each in self.versions if not each.is_current)
+        return sum(each.size for each in self.objects if each.key in keys) + sum(
+            seen.size for seen in below if seen.key in keys
+        )
+
+    @property
+    def size(self) -> int:
+        """So many bytes go by a delete."""
+        return self.size_of({each.key for each in self.objects})
 
     @property
     def leaves_at(self) -> datetime | None:
@@ -933,6 +970,8 @@ def _actions(cursor: duckdb.DuckDBPyConnection) -> Iterator[Action]:
                 kept_until,
                 due_from,
                 also,
+                tuple(each.listed() for each in said.removes or ()),
+                said.removes_by or "",
             )
 
 
@@ -997,6 +1036,8 @@ class Line:
     also: str | None
     doubtful: bool
     """Whether nothing is certain to ask for this copy."""
+    versions: int | None
+    """So many versions go with it, for good; None: whatever the bucket keeps stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1059,7 +1100,7 @@ _LINE = (
     "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) "
     "END AS lock_until, "
     "epoch(coalesce(created, try_cast(action->>'$.facts.created' AS TIMESTAMP))) AS created, also, "
-    "coalesce(decision = 'copy' AND action->>'$.doubt' IS NOT NULL, false) AS doubtful"
+    "coalesce(decision = 'copy' AND action->>'$.doubt' IS NOT NULL, false) AS doubtful, versions"
 )
 
 
@@ -1157,7 +1198,13 @@ def overview(
     ).fetchone()
     assert risk is not None and aside is not None and lapsing is not None and acted is not None
     return Overview(
-        deletes=groups(f"{ACTIONS} AND decision = 'delete'", "rule", "rule_at", "store"),
+        deletes=groups(
+            f"{ACTIONS} AND decision = 'delete'",
+            "rule",
+            "rule_at",
+            "store",
+            "(versions IS NOT NULL)::VARCHAR",
+        ),
         at_risk=lines("leaves_at IS NOT NULL", shown, "leaves_at, n"),
         at_risk_count=risk[0],
         first_leaves_at=moment_at(risk[1]),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -43,6 +45,7 @@ from retainer.model.rule import (
     metadata_keys,
 )
 from retainer.model.setting import NO_PATH, Settings
+from retainer.model.tables import VERSION
 from retainer.plan.decide import Clause, decide, items_of
 from retainer.plan.lifecycles import against
 from retainer.plan.limits import Deletes, Held, evaluate, remembered
@@ -66,7 +69,7 @@ from retainer.planfile import (
     put_in_place,
     write_plan,
 )
-from retainer.ports import Look, Recordings, StoreReader
+from retainer.ports import Look, Recordings, StoreReader, Version
 from retainer.private import private_file
 
 __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
@@ -150,8 +153,10 @@ def gather(
             for reader, listing in zip(readers, _stores(listings), strict=True)
             if listing.can_lock
         }
-        if lockable:
-            _read_locks(settings, policies, lockable, half, clock())
+        asked = policies.purged_in()
+        versioned = {reader.name: reader for reader in readers if reader.name in asked}
+        if lockable or versioned:
+            _look_at_due(settings, policies, lockable, versioned, half, clock())
         _see_restored(
             settings, policies, {reader.name: reader for reader in readers}, half, clock()
         )
@@ -170,34 +175,103 @@ def _stores(listings: Sequence[Listing]) -> list[Listing]:
     return [listing for listing in listings if listing.kind == "store"]
 
 
-def _read_locks(
+LOOKED_AT_SINGLY = 8
+"""The versions of so many objects are listed one by one; of more, in a list of their folder."""
+
+
+def _look_at_due(
     settings: Settings,
     policies: Policies,
-    readers: dict[str, StoreReader],
+    lockable: Mapping[str, StoreReader],
+    versioned: Mapping[str, StoreReader],
     snapshot: Path,
     now: datetime,
 ) -> None:
-    """Look at each copy that is due where a bucket can lock. A lock that could not be read counts
-    as locked."""
+    """Look at each copy that is due where a bucket can lock, and at every version of those that go
+    with all of them. A lock that could not be read counts as locked, and versions that could not be
+    as versions that nobody knows."""
     due = _decided(
         settings,
         policies,
         snapshot,
         now,
-        "SELECT asset_no, store, list_transform(copies.objects, lambda o: o.key) FROM decided JOIN "
-        "copies USING (asset_no, store) "
-        "WHERE decision = 'delete' OR (decision = 'blocked' AND list_contains(because, 'lock'))",
+        "SELECT asset_no, store, objects, purged_by IS NOT NULL FROM decided JOIN copies "
+        "USING (asset_no, store) WHERE verdict = 'due' "
+        "AND (decision = 'delete' OR list_has_any(because, ['lock', 'versions']))",
     )
-    found: list[tuple[str | None, int, str]] = []
-    for asset_no, store, keys in due:
-        looks = _looks(readers.get(store), keys)
-        if looks is not None and all(look is not None and look.seen.lock_read for look in looks):
-            until = max(
-                (look.seen.locked_until for look in looks if look and look.seen.locked_until),
-                default=None,
-            )
-            found.append((locked_text(until), asset_no, store))
-    _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = true", found)
+    of_all: list[tuple[object, ...]] = []
+    of_one: list[tuple[object, ...]] = []
+
+    def look_at(asset_no: int, store: str, objects: list[dict[str, Any]], *, purged: bool) -> None:
+        place = asset_no, store
+        if purged and store in versioned:
+            found = _versions(versioned[store], objects)
+            if found is not None:
+                of_all.append((_as_rows(found), _by_hand(found), *_locks(found), *place))
+        elif not purged and store in lockable:
+            looks = _looks(lockable[store], [each["key"] for each in objects])
+            if looks is not None and all(look and look.seen.lock_read for look in looks):
+                of_one.append((*_locks([look for look in looks if look]), *place))
+
+    with ThreadPoolExecutor(16) as pool:
+        for done in [pool.submit(look_at, *one, purged=purged) for *one, purged in due]:
+            done.result()
+    _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = ?", of_one)
+    _amend(
+        snapshot,
+        f"versions = ?::{VERSION}[], by_hand = ?::VARCHAR[], locked_until = ?::TIMESTAMP, "
+        "lock_read = ?",
+        of_all,
+    )
+
+
+def _locks(found: Sequence[Look | Version]) -> tuple[str | None, bool]:
+    """Until when the last of these is locked, as DuckDB reads it, and whether that is all known."""
+    ends = [each.seen.locked_until for each in found if each.seen.locked_until]
+    return locked_text(max(ends, default=None)), all(each.seen.lock_read for each in found)
+
+
+def _versions(reader: StoreReader, objects: Sequence[Mapping[str, Any]]) -> list[Version] | None:
+    """Every version of the objects of a copy, in the order in which they go: of each object what is
+    not current before what is. None where they cannot be read, or where one is not as it was
+    listed."""
+    found: list[Version] = []
+    folder = os.path.commonpath([each["key"].rpartition("/")[0] for each in objects])
+    together: dict[str, list[Version]] | None = None
+    try:
+        if len(objects) > LOOKED_AT_SINGLY and folder:
+            together = {}
+            for version in reader.versions(f"{folder}/"):
+                together.setdefault(version.seen.key, []).append(version)
+        for each in objects:
+            key = each["key"]
+            every = reader.versions(key) if together is None else together.get(key, ())
+            of = sorted(every, key=lambda version: version.is_current)
+            now = [(one.seen.version, one.seen.size, one.is_marker) for one in of if one.is_current]
+            if now != [(each["version"], each["size"], False)]:
+                return None
+            found += of
+    except RetainerError:
+        return None
+    return found
+
+
+def _as_rows(versions: Sequence[Version]) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": each.seen.key,
+            "size": each.seen.size,
+            "version": each.seen.version,
+            "id": each.id,
+            "current": each.is_current,
+            "marker": each.is_marker,
+        }
+        for each in versions
+    ]
+
+
+def _by_hand(versions: Sequence[Version]) -> list[str] | None:
+    return [each.by_hand for each in versions if each.by_hand] or None
 
 
 def _see_restored(
@@ -389,14 +463,15 @@ def _header(
     making: Making,
 ) -> Header:
     items = weighing.items
-    copies, copy_bytes, deletes, delete_bytes, last = only_row(
+    copies, copy_bytes, deletes, delete_bytes, last, purges = only_row(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
             coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
             count(*) FILTER (decision = 'delete'),
                 coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
             count(DISTINCT asset_no) FILTER (decision = 'delete'
-                AND asset_no NOT IN (SELECT asset_no FROM staying))
+                AND asset_no NOT IN (SELECT asset_no FROM staying)),
+            count(*) FILTER (decision = 'delete' AND purged_by IS NOT NULL)
             FROM acting WHERE {ACTIONS}""",
     )
     oldest, newest, incomplete = only_row(
@@ -476,6 +551,7 @@ def _header(
         deletes=deletes,
         delete_bytes=delete_bytes,
         last_copies=last,
+        purges=purges,
     )
 
 
@@ -653,7 +729,8 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
     rows = connection.execute(
         "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
         "0), coalesce(stray_bytes, 0), note, "
-        "identity, customer, skew_seconds, lost_record, coalesce(refused, false), keeps_deleted "
+        "identity, customer, skew_seconds, lost_record, coalesce(refused, false), keeps_deleted, "
+        "keeps_removed "
         "FROM listings "
         "ORDER BY kind, name"
     ).fetchall()
@@ -674,6 +751,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             lost_record=lost,
             refused=refused,
             keeps_deleted=keeps_deleted,
+            keeps_removed=keeps_removed,
             lifted=tuple(
                 what
                 for what in ("record", "workspace", "clock", "disappeared")
@@ -695,6 +773,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             lost,
             refused,
             keeps_deleted,
+            keeps_removed,
         ) in rows
     ]
 

@@ -53,6 +53,20 @@ class Hidden:
     by_hand: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an object, as a list of them showed it: what it is, and `id`, what the bucket
+    calls it. `is_current`: a look shows it; `is_marker`: it has no bytes, and says that the object
+    was deleted."""
+
+    seen: Seen
+    id: str
+    is_current: bool = False
+    is_marker: bool = False
+    by_hand: str = ""
+    """The command for a person, where the bucket wants a second factor for this."""
+
+
 class Hasher(Protocol):
     """What is computed of bytes as they go by; hashlib's and google_crc32c's are such."""
 
@@ -248,9 +262,17 @@ class StoreReader(Protocol):
         """How what is deleted here can still be read, in words; None: it cannot, or that is not
         known."""
 
+    def keeps_removed(self) -> str | None:
+        """The same of what is deleted with every version."""
+
     def hidden(self, seen: Seen) -> Hidden | None:
         """What is left of just this version, which was deleted; None where nothing of it can be
         brought back. Raises StoreFailed."""
+
+    def versions(self, under: str) -> Iterator[Version]:
+        """Every version of the object of just this key, or (with a slash at its end) of all below a
+        folder, with their locks; a store that keeps none tells what lies there. Raises
+        ListingBroken."""
 
     def lifecycle(self) -> Sequence[LifecycleRule] | None:
         """What the bucket's own rules delete or move; None where that is not known."""
@@ -346,6 +368,10 @@ class StoreWriter(StoreReader, Protocol):
     def delete(self, seen: Seen) -> Deletion:
         """Delete just this version of the object; on a versioned bucket an older version stays
         behind. Raises StoreFailed."""
+
+    def remove(self, version: Version) -> Deletion:
+        """Remove just this version, for good; the others stay. No lock is passed by. Raises
+        StoreFailed."""
 
     def bring_back(self, hidden: Hidden) -> Seen:
         """Let a deleted object be there again, as it lies then. It creates only, and takes nothing

@@ -4,7 +4,7 @@ are written."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
 from retainer.model.setting import OWN_PREFIX, Settings, Store
@@ -20,25 +20,30 @@ READ_BUCKET = (
 READ_OBJECT = ("s3:GetObject", "s3:GetObjectRetention", "s3:GetObjectLegalHold")
 WRITE_OBJECT = ("s3:PutObject", "s3:AbortMultipartUpload")
 """Docs: the Service Authorization Reference of Amazon S3. A plan and an
-apply delete no version: a delete names the one it means by If-Match, which `s3:DeleteObject` alone
-allows. A restore takes delete markers away, which Amazon counts as that."""
+apply delete no version, unless a rule says `versions: all`: a delete names the one it means by
+If-Match, which `s3:DeleteObject` alone allows. A restore takes delete markers away, which Amazon
+counts as that."""
 _GCS_READ = ("storage.buckets.get", "storage.objects.get", "storage.objects.list")
 _GCS_WRITE = ("storage.objects.create", "storage.objects.delete", "storage.objects.update")
 
 
-def aws_policy(settings: Settings, purpose: For) -> dict[str, Any] | None:
+def aws_policy(
+    settings: Settings, purpose: For, versions: Collection[str] = ()
+) -> dict[str, Any] | None:
     """An IAM policy for the stores at AWS and at makers that take such policies; None where there
-    is none."""
+    is none. `versions`: the stores in which a rule removes every version."""
     stores = [store for store in settings.stores if store.scheme == "s3"]
     if not stores:
         return None
     statements: list[dict[str, Any]] = []
     for number, store in enumerate(stores, 1):
-        statements += _statements(store, purpose, number)
+        statements += _statements(store, purpose, number, versions=store.name in versions)
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, Any]]:
+def _statements(
+    store: Store, purpose: For, number: int, *, versions: bool
+) -> Iterator[dict[str, Any]]:
     # a statement's id has letters and digits, and must be the only one of its name
     name = f"{''.join(filter(str.isalnum, store.name)).capitalize()}{number}"
     region = store.region or ""
@@ -67,6 +72,20 @@ def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, A
             "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if purpose != "plan" else [])],
             "Resource": [store.kms_key],
         }
+    if purpose == "restore" or versions:
+        yield {
+            "Sid": f"{name}Versions",
+            "Effect": "Allow",
+            "Action": ["s3:ListBucketVersions"],
+            "Resource": [bucket],
+        }
+    if versions:
+        yield {
+            "Sid": f"{name}EachVersion",
+            "Effect": "Allow",
+            "Action": ["s3:GetObjectVersion"],
+            "Resource": [objects],
+        }
     if purpose == "plan":
         return
     yield {
@@ -86,15 +105,9 @@ def _statements(store: Store, purpose: For, number: int) -> Iterator[dict[str, A
         "Action": ["s3:DeleteObject"],
         "Resource": [objects],
     }
-    if purpose == "restore":
+    if purpose == "restore" or versions:
         yield {
-            "Sid": f"{name}Versions",
-            "Effect": "Allow",
-            "Action": ["s3:ListBucketVersions"],
-            "Resource": [bucket],
-        }
-        yield {
-            "Sid": f"{name}Markers",
+            "Sid": f"{name}Removes",
             "Effect": "Allow",
             "Action": ["s3:DeleteObjectVersion"],
             "Resource": [objects],
@@ -131,12 +144,15 @@ def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
     }
 
 
-def rights_text(settings: Settings, purpose: For, clouds: Sequence[str] = ()) -> str:
-    """The policies as JSON; that of one cloud alone as the cloud takes it."""
+def rights_text(
+    settings: Settings, purpose: For, clouds: Sequence[str] = (), versions: Collection[str] = ()
+) -> str:
+    """The policies as JSON; that of one cloud alone as the cloud takes it. `versions`: as
+    `aws_policy`."""
     found = {
         name: value
         for name, value in (
-            ("aws", aws_policy(settings, purpose)),
+            ("aws", aws_policy(settings, purpose, versions)),
             ("google", google_roles(settings, purpose)),
         )
         if value is not None and (not clouds or name in clouds)

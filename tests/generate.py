@@ -264,7 +264,10 @@ def rules(draw: st.DrawFn, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
             rule["then"] = "leave"
     if "delete" in kind.replace("then delete", "") or kind == "everything":
         deletes = st.builds(
-            lambda store, period: {"in": store, "after": period}, _stores, st.sampled_from(PERIODS)
+            lambda store, period, versions: {"in": store, "after": period, **versions},
+            _stores,
+            st.sampled_from(PERIODS),
+            st.sampled_from([{}, {}, {"versions": "all"}]),
         )
         rule["delete"] = draw(st.lists(deletes, min_size=1, max_size=2))
     if kind in ("at_most", "everything"):
@@ -473,6 +476,8 @@ _LIES = (
     *[{"state": "partial"}] * 2,
     {"locked": True},
     {"state": "partial", "locked": True},
+    {"versions": "unread"},
+    {"versions": "by-hand"},
 )
 _SOURCES = (
     (),

@@ -1,6 +1,6 @@
 """`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n,
 KILL_WHEN=before|after. KILL_COUNT=FILE only counts them. KILL_EVENT=name kills it once that event
-is in the journal, KILL_NAME=name at the first effect of that name.
+is in the journal, KILL_NAME=name at the first (or KILL_NTH) effect of that name.
 
 An effect is every call that changes a store and every write of the journal.
 """
@@ -25,21 +25,24 @@ AT, WHEN, COUNT = (
     os.environ.get("KILL_COUNT", ""),
 )
 NAME = os.environ.get("KILL_NAME", "")
-"""The first effect of this name strikes that is not about retainer's own objects, in place of the
-one with the number."""
-EFFECTS = ("create", "copy_within", "delete", "delete_batch", "replace")
+NTH = int(os.environ.get("KILL_NTH", "1"))
+"""The first effect of this name (or the NTH) strikes that is not about retainer's own objects, in
+place of the one with the number."""
+EFFECTS = ("create", "copy_within", "delete", "delete_batch", "remove", "replace")
 seen: list[str] = []
+named: list[str] = []
 
 
 def counted(name: str, call: Any) -> Any:
-    def wrapped(*words: Any, **named: Any) -> Any:
+    def wrapped(*words: Any, **more: Any) -> Any:
         seen.append(name)
-        at = len(seen) == AT or (
-            name == NAME and not any(str(word).startswith("_retainer/") for word in words)
-        )
+        at = len(seen) == AT
+        if name == NAME and not any(str(word).startswith("_retainer/") for word in words):
+            named.append(name)
+            at = len(named) == NTH
         if at and WHEN == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        result = call(*words, **named)
+        result = call(*words, **more)
         if at and WHEN == "after":
             os.kill(os.getpid(), signal.SIGKILL)
         if COUNT:

@@ -74,6 +74,7 @@ def line(number: int, decision: str, store: str, **more: object) -> Line:
         "created": NOW - 60 * DAY,
         "also": None,
         "doubtful": False,
+        "versions": None,
     }
     return Line(asset_id=name(number), store=store, decision=decision, **(fields | more))  # type: ignore[arg-type]
 
@@ -147,21 +148,29 @@ def plan() -> Document:
         incomplete=True,
         copies=26,
         copy_bytes=52 * 10**6,
-        deletes=4,
-        delete_bytes=9 * 10**6,
-        last_copies=1,
+        deletes=6,
+        delete_bytes=27 * 10**6,
+        last_copies=2,
+        purges=2,
         remembered="stores",
     )
     due = {"delete_from": midnight - 3 * DAY}
     view = Overview(
         deletes=(
             group(
-                ("raw", "policies/a.yaml:9", "uploads"),
+                ("raw", "policies/a.yaml:9", "uploads", "false"),
                 line(1, "delete", "uploads", **due),
                 line(2, "delete", "uploads", **due, also="calls"),
                 line(3, "delete", "uploads", **due, last_copy=True),
             ),
-            group(("DSR-17", "policies/h.yaml:9", "vault"), line(4, "delete", "vault", **due)),
+            group(
+                ("DSR-17", "policies/h.yaml:9", "vault", "false"), line(4, "delete", "vault", **due)
+            ),
+            group(
+                ("raw", "policies/a.yaml:9", "vault", "true"),
+                line(12, "delete", "vault", **due, versions=3),
+                line(13, "delete", "vault", **due, versions=1, last_copy=True),
+            ),
         ),
         at_risk=(
             line(5, "copy", "vault", leaves_at=NOW + timedelta(hours=40)),
@@ -190,8 +199,8 @@ def plan() -> Document:
         out_of_scope=0,
         lapsing=(3, 10**7, NOW + 2 * DAY),
         others=(group(("lost", "vault", ""), line(11, "lost", "vault")),),
-        totals=(("copy", 26, 52 * 10**6), ("delete", 4, 9 * 10**6), ("keep", 900, 10**12)),
-        assets_deleted=4,
+        totals=(("copy", 26, 52 * 10**6), ("delete", 6, 27 * 10**6), ("keep", 900, 10**12)),
+        assets_deleted=6,
         assets_copied=13,
         charts=Charts(
             (("2026-12", 3, 10**9), ("2027-01", 9, 5 * 10**9)),

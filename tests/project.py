@@ -324,5 +324,15 @@ def make_project(
     return project
 
 
+def where_versions_are_kept(project: Project) -> Project:
+    """The same, with its stores in a bucket that keeps versions."""
+    for name, store in project.stores.items():
+        prefix = store.url.rpartition("/")[2] + name
+        scheme = store.url.partition(":")[0]
+        project.stores[name] = replace(store, url=f"{scheme}://lab-versioned/{prefix}")
+    project.write(POLICY)
+    return project
+
+
 def pairs(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
     return {(row["asset_id"], row["store"]): row["decision"] for row in plan["rows"]}

@@ -32,6 +32,7 @@ class Decision:
     until: datetime | str | None = None  # of keep and lapses; "forever": there is no such moment
     deadline: datetime | str | None = None  # of copy; "none": there is no such moment
     because: frozenset[str] = frozenset()  # of blocked
+    versions: str = "kept"  # of delete: "all", where each version goes too
 
 
 def rfc3339(text: str) -> datetime | None:
@@ -378,6 +379,7 @@ class Pairs:
         self.locked = {
             copy["in"] for copy in here if copy.get("locked", False) is not False
         }  # "it could not be read: locked"
+        self.versions = {copy["in"]: copy.get("versions", "read") for copy in here}
         self.unfinished = set(case.get("unfinished") or [])
         named = {
             place["in"]
@@ -438,6 +440,17 @@ class Pairs:
                     )
                 if rule.get("at_most"):
                     yield None, self.end(rule["at_most"], untrusted=DUE)
+
+    def purged(self, store: str) -> bool:
+        """Issue 16: "`delete: { …, versions: all }` on a rule is the only way to remove versions";
+        once that delete is due itself, by a trusted date."""
+        return any(
+            delete["in"] == store and delete.get("versions") == "all" and end <= self.t
+            for rule in self.rules
+            if self.matcher.matches(rule["match"]) is True
+            for delete in rule.get("delete") or []
+            if (end := self.end(delete["after"], untrusted=FOREVER)) != FOREVER
+        )
 
     def runs(self, keep: Ask) -> bool:
         """ "A keep **runs** from the end of its `after` (or from the start) to the end of its `for`.
@@ -591,6 +604,8 @@ class Pairs:
             "hold": bool(self.holds),  # "any hold that may match freezes every copy"
             "lock": store in self.locked,
             "untrusted-time": self.created is None and not self.erased,  # "not for an erasure"
+            "versions": self.purged(store) and self.versions[store] == "unread",
+            "second-factor": self.purged(store) and self.versions[store] == "by-hand",
             "unknown": not self.erased
             and Decision("unknown") in map(self.unknown_or_copied, others),  # "not for an erasure"
             "unsatisfied": any(
@@ -611,7 +626,9 @@ class Pairs:
         reasons = self.blocked(
             store
         )  # "something is there, it is not kept, t >= `delete_from` or erased"
-        return Decision("blocked", because=reasons) if reasons else Decision("delete")
+        if reasons:
+            return Decision("blocked", because=reasons)
+        return Decision("delete", versions="all" if self.purged(store) else "kept")
 
     def decide_source(self, place: str) -> Decision:
         """ "it lies hosted: 100ms deletes it on created_at + 15 days (`until`; none without a
@@ -651,6 +668,7 @@ def failures(case: dict[str, Any], timezone: str) -> list[str]:
     for row in case["expect"]:
         got = rows.get((row["asset"], row["in"]), Decision("none"))
         same = got.is_ == row["is"] and got.because == frozenset(row.get("because", got.because))
+        same = same and got.versions == row.get("versions", got.versions)
         for name in {"until", "deadline"} & set(row):
             same = same and getattr(got, name) == (
                 row[name]

@@ -30,6 +30,8 @@ UNFORESEEN = """
     SELECT asset_id FROM member JOIN matched USING (cohort_no) WHERE NOT certain
     UNION SELECT asset_id FROM member WHERE created IS NULL OR settled IS NOT TRUE OR unready
     UNION SELECT asset_id FROM decided WHERE decision IN ('unknown', 'waiting')
+    UNION SELECT asset_id FROM member JOIN copies USING (asset_no)
+        WHERE versions IS NULL OR by_hand IS NOT NULL
 """
 """Of what is not certain today nothing is foreseen, or not on its day."""
 

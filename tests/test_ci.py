@@ -219,7 +219,7 @@ def test_rights_to_read_are_no_rights_to_write(local: Project, tmp_path: Path) -
     assert "DeleteObjectVersion" not in told and '"*"' not in told
     back = project.run("iam", "--for", "restore", "--cloud", "aws").stdout
     statements = {part["Sid"]: part for part in json.loads(back)["Statement"]}
-    assert statements["Vault1Markers"]["Action"] == ["s3:DeleteObjectVersion"]
+    assert statements["Vault1Removes"]["Action"] == ["s3:DeleteObjectVersion"]
     assert statements["Vault1Versions"]["Action"] == ["s3:ListBucketVersions"]
     google = json.loads(project.run("iam", "--for", "plan", "--cloud", "google").stdout)
     assert google["buckets"] == ["gs://acme-cold"]

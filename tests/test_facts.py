@@ -1508,6 +1508,9 @@ class FakeReader:
     def keeps_deleted(self) -> str | None:
         return None
 
+    def keeps_removed(self) -> str | None:
+        return None
+
     def lifecycle(self) -> tuple[LifecycleRule, ...] | None:
         return None
 
@@ -2258,12 +2261,12 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: path.mkdir(), "there is no snapshot"),
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (
-            lambda path: a_database(path, "CREATE TABLE about AS SELECT 7 AS format"),
-            "this retainer reads format 6",
+            lambda path: a_database(path, "CREATE TABLE about AS SELECT 8 AS format"),
+            "this retainer reads format 7",
         ),
         (
             lambda path: a_database(path, "CREATE TABLE about (format INT)"),
-            "this retainer reads format 6",
+            "this retainer reads format 7",
         ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],

@@ -19,7 +19,7 @@ from project import Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
 from retainer.model.setting import Store
-from retainer.ports import StoreWriter
+from retainer.ports import Deletion, StoreWriter
 from retainer.stores.wire import Answer, Request
 
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
@@ -94,6 +94,20 @@ def test_a_look_tells_until_when_an_object_is_locked(
     look = writer.look("a.mp4")
     assert look is not None
     assert (look.seen.locked_until, look.seen.lock_read) == (until, True)
+
+
+@pytest.mark.parametrize("how", ["hold", "retention"])
+def test_a_locked_version_is_told_as_one_and_is_not_removed(
+    locking: tuple[str, Store, StoreWriter], how: str
+) -> None:
+    """Also by those who could pass a governance lock by, if they said so: retainer never does."""
+    server, _, writer = locking
+    writer.create("a.mp4", iter([b"abc"]), 3, {}, "video/mp4")
+    until = lock(server, locking[1], "a.mp4", how)
+    (found,) = writer.versions("a.mp4")
+    assert (found.seen.locked_until, found.seen.lock_read) == (until, True)
+    assert writer.remove(found) is Deletion.LOCKED
+    assert writer.look("a.mp4") is not None
 
 
 def test_to_lock_an_object_asks_for_that_object_alone(strict_gcs: GcsStandIn) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import servers
 from conftest import endpoint_of, gcs_client
 from hls import simple
-from project import POLICY, Project, make_project, pairs, video
+from project import Project, make_project, pairs, video, where_versions_are_kept
 
 from retainer.cli import copies
 from retainer.demo.standin import StandIn
@@ -42,12 +41,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Projec
     """A project whose stores lie in a bucket that keeps versions."""
     endpoint = endpoint_of(request.param, request)
     project = make_project(tmp_path / "project", api, request.param, endpoint)
-    for name, store in project.stores.items():
-        prefix = store.url.rpartition("/")[2] + name
-        scheme = store.url.partition(":")[0]
-        project.stores[name] = replace(store, url=f"{scheme}://lab-versioned/{prefix}")
-    project.write(POLICY)
-    return project
+    return where_versions_are_kept(project)
 
 
 def deleted(project: Project) -> dict[str, bytes]:

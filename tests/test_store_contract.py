@@ -30,7 +30,7 @@ from conftest import (
 from retainer.apply.verify import checksum_of, proven_same
 from retainer.errors import KeyTaken, ListingBroken, StoreFailed, Unverified
 from retainer.model.setting import Store
-from retainer.ports import Checksum, Deletion, Digest, Look, Seen
+from retainer.ports import Checksum, Deletion, Digest, Look, Seen, Version
 from retainer.stores.s3 import S3Writer
 from retainer.stores.wire import Answer, Request
 
@@ -266,6 +266,93 @@ def test_another_version_is_not_taken_for_the_one_that_was_deleted(versioned: La
     assert versioned.writer.delete(seen) is Deletion.DELETED
     assert versioned.writer.hidden(other) is None
     assert versioned.writer.hidden(dataclasses.replace(seen, key="never")) is None
+
+
+def versions_of(lab: Lab, under: str) -> list[Version]:
+    return list(lab.writer.versions(under))
+
+
+def test_every_version_of_just_one_key_is_told(versioned: Lab) -> None:
+    put(versioned, "a/k", b"1")
+    overwrite(versioned, "a/k", b"22")
+    overwrite(versioned, "a/k", b"333")
+    put(versioned, "a/k-behind", b"4444")
+    put(versioned, "b", b"55555")
+    found = versions_of(versioned, "a/k")
+    assert sorted(each.seen.size for each in found) == [1, 2, 3]
+    assert {each.seen.key for each in found} == {"a/k"}
+    assert len({each.id for each in found}) == 3
+    look = versioned.writer.look("a/k")
+    (current,) = [each for each in found if each.is_current]
+    assert look is not None and (current.seen.version, current.seen.size) == (look.seen.version, 3)
+    assert sorted(each.seen.size for each in versions_of(versioned, "a/")) == [1, 2, 3, 4]
+    assert versions_of(versioned, "never") == versions_of(versioned, "never/") == []
+
+
+def test_a_delete_marker_is_told_as_one(versioned: Lab) -> None:
+    if versioned.writer.store.scheme == "gs":  # type: ignore[attr-defined]
+        pytest.skip(reason="Google has no delete markers")
+    assert versioned.writer.delete(put(versioned, "k")) is Deletion.DELETED
+    found = versions_of(versioned, "k")
+    assert sorted((each.is_marker, each.is_current) for each in found) == [
+        (False, False),
+        (True, True),
+    ]
+
+
+def test_only_the_version_that_is_named_is_removed(versioned: Lab) -> None:
+    first = put(versioned, "k", b"1")
+    overwrite(versioned, "k", b"22")
+    overwrite(versioned, "k", b"333")
+    (oldest,) = [each for each in versions_of(versioned, "k") if each.seen.size == 1]
+    assert versioned.writer.remove(oldest) is Deletion.DELETED
+    assert sorted(each.seen.size for each in versions_of(versioned, "k")) == [2, 3]
+    assert content_of(versioned, "k") == b"333"
+    # Amazon says that what is not there was removed, Google that it is not there
+    assert versioned.writer.remove(oldest) in (Deletion.DELETED, Deletion.GONE)
+    assert content_of(versioned, "k") == b"333"
+    assert versioned.writer.hidden(first) is None
+
+
+def test_once_all_versions_are_removed_nothing_can_be_brought_back(versioned: Lab) -> None:
+    put(versioned, "k", b"1")
+    overwrite(versioned, "k", b"22")
+    found = versions_of(versioned, "k")
+    for each in sorted(found, key=lambda each: each.is_current):
+        assert versioned.writer.remove(each) is Deletion.DELETED
+    assert versions_of(versioned, "k") == []
+    assert versioned.writer.look("k") is None
+    (current,) = [each for each in found if each.is_current]
+    hidden = versioned.writer.hidden(current.seen)
+    soft = versioned.server == "strict_gcs"  # which keeps it for a week more, as Google does
+    assert (hidden is not None and hidden.soft) is soft
+
+
+def test_removing_what_was_overwritten_leaves_what_is_new(versioned: Lab) -> None:
+    put(versioned, "k", b"1")
+    (current,) = versions_of(versioned, "k")
+    overwrite(versioned, "k", b"22")
+    assert versioned.writer.remove(current) is Deletion.DELETED
+    assert content_of(versioned, "k") == b"22"
+
+
+def test_where_no_versions_are_kept_the_one_there_is_told_and_removed(lab: Lab) -> None:
+    put(lab, "a/k", b"content")
+    put(lab, "a/l", b"other")
+    (found,) = versions_of(lab, "a/k")
+    assert found.is_current and not found.is_marker and found.seen.size == 7
+    assert lab.writer.remove(found) is Deletion.DELETED
+    assert lab.writer.look("a/k") is None
+    assert content_of(lab, "a/l") == b"other"
+
+
+def test_where_no_versions_are_kept_what_changed_is_not_removed(lab: Lab) -> None:
+    lab.needs("conditional deletes")
+    put(lab, "k", b"content")
+    (found,) = versions_of(lab, "k")
+    overwrite(lab, "k", b"somebody else's")
+    assert lab.writer.remove(found) in (Deletion.CHANGED, Deletion.GONE)
+    assert content_of(lab, "k") == b"somebody else's"
 
 
 def test_what_is_gone_for_good_is_not_hidden(lab: Lab) -> None:

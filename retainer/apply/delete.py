@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -14,7 +15,7 @@ from retainer.apply.way import is_same
 from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
-from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter
+from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter, Version
 
 BATCH = 1000
 LOOKED_AT_SINGLY = 8
@@ -133,16 +134,27 @@ def objects_of(action: Action) -> list[Seen]:
 
 
 def delete_one(
-    action: Action, store: StoreWriter, outcomes: list[Deletion], check: Callable[[], None]
+    action: Action,
+    store: StoreWriter,
+    outcomes: list[Deletion],
+    check: Callable[[], None],
+    removed: Counter[str],
 ) -> None:
     """Delete the objects of a copy by their keys: what a player would open first, a manifest last,
     and that only when all else is gone.
 
     The outcomes are added in the order of the action's objects, and end early: where the first one
-    has changed or is locked, nothing else is touched. `check` is asked before every call, and
-    whatever it raises ends it. Raises StoreFailed; what is left then goes when the same plan is
-    applied again.
+    has changed or is locked, nothing else is touched. `removed`: takes how many versions of each
+    object went, where all are to. `check` is asked before every call, and whatever it raises ends
+    it. Raises StoreFailed; what is left then goes when the same plan is applied again.
     """
+    if action.versions:
+        for seen in objects_of(action):
+            versions = [each for each in action.versions if each.seen.key == seen.key]
+            outcomes.append(_with_versions(seen, versions, store, check, removed))
+            if _left(outcomes):
+                return
+        return
     first, *rest = objects_of(action)
     check()
     outcomes.append(store.delete(first))
@@ -152,6 +164,38 @@ def delete_one(
         if not _left(outcomes):
             check()
             outcomes.append(store.delete(rest[-1]))
+
+
+def _with_versions(
+    seen: Seen,
+    versions: Sequence[Version],
+    store: StoreWriter,
+    check: Callable[[], None],
+    removed: Counter[str],
+) -> Deletion:
+    """Remove every version of an object, the current one last: what a kill leaves is still listed,
+    and the next plan finds it. Nothing goes where the object is not the one that was seen; nor
+    where it is not once the first below it went: a server that does not know versions takes it for
+    them."""
+    for version in sorted(versions, key=lambda each: each.is_current):
+        check()
+        if removed[seen.key] <= 1 or version.is_current:
+            look = store.look(seen.key)
+            if look is None:
+                return Deletion.GONE
+            if (look.seen.version, look.seen.size) != (seen.version, seen.size):
+                return Deletion.CHANGED
+        outcome = store.remove(version)
+        if outcome in (Deletion.CHANGED, Deletion.LOCKED):
+            return outcome
+        removed[seen.key] += outcome is Deletion.DELETED and not version.is_marker
+    return outcome
+
+
+def and_removed(cause: str, removed: Mapping[str, int]) -> str:
+    """Why something was not done, with what went for good before."""
+    count = sum(removed.values())
+    return f"{cause} ({count} versions below it were removed before)" if count else cause
 
 
 def _left(outcomes: Sequence[Deletion]) -> bool:

@@ -11,9 +11,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
+from typing import Any
 
 from retainer.apply.delete import (
     BATCH,
+    and_removed,
     delete_one,
     missing_witness,
     not_in_doubt,
@@ -33,6 +35,7 @@ LOOK_EVERY = timedelta(seconds=10)
 """Policies are looked at again while deletes go on, at most so often: a hold may have been
 added."""
 
+NONE_REMOVED: Mapping[str, int] = MappingProxyType({})
 BATCHES = 4
 """So many batches are on their way at once; what a kill leaves open is looked at later."""
 Each = Callable[[Iterator[list[Action]], Callable[[list[Action]], None]], None]
@@ -99,7 +102,7 @@ class Deletes:
                 barred[bar] += 1
                 continue
             count, size = planned.get(action.rule, (0, 0))
-            planned[action.rule] = count + 1, size + sum(each.size for each in action.objects)
+            planned[action.rule] = count + 1, size + action.size
         for name, count in sorted(barred.items()):
             said = f"{count} deletes rest on {name}, and none of them is made"
             self._outcomes.say(f"{said}: {self._why_barred(name)}")
@@ -148,7 +151,7 @@ class Deletes:
             for action in self._waiting(store):
                 if self._is_barred(action) or not self._places.is_usable(action):
                     continue
-                if not batches or len(action.objects) > 1:
+                if not batches or not goes_in_a_batch(action):
                     yield [action]
                     continue
                 together.append(action)
@@ -162,7 +165,8 @@ class Deletes:
 
     def _delete_some(self, actions: list[Action]) -> None:
         first = actions[0]
-        if len(first.objects) > 1 or not self._places.abilities(first.store).batch_delete:
+        batches = self._places.abilities(first.store).batch_delete
+        if not batches or not goes_in_a_batch(first):
             self._delete(first)
             return
         with self._batches:
@@ -223,9 +227,10 @@ class Deletes:
                 "asset": action.asset_id,
                 "rule": action.rule,
                 "asked_by": self._job.asking.get(action.rule, (None, None))[0],
-                "bytes": sum(each.size for each in action.objects),
+                "bytes": action.size,
                 "objects": [[each.key, each.size, each.version] for each in action.objects],
             }
+            | _versions_of(action)
             for action in actions
         ]
         self._job.journal.write(
@@ -242,21 +247,23 @@ class Deletes:
             return
         self._intend([action])
         outcomes: list[Deletion] = []
+        removed: Counter[str] = Counter()
         try:
             delete_one(
                 action,
                 self._job.stores[action.store],
                 outcomes,
                 lambda: self._places.check(*rests_on(action)),
+                removed,
             )
         except Stopped:
             if outcomes:
-                self._settle([(action, outcomes)], partial=True)
+                self._settle([(action, outcomes)], partial=True, removed=removed)
             raise
         except RetainerError as error:
-            self._settle_unknown(action, error)
+            self._settle_unknown(action, error, removed)
             return
-        self._settle([(action, outcomes)])
+        self._settle([(action, outcomes)], removed=removed)
 
     def _delete_batch(self, actions: Sequence[Action]) -> None:
         self._places.check()
@@ -296,15 +303,22 @@ class Deletes:
     # ── what became of it ───────────────────────────────────────────────────────────────────────
 
     def _settle(
-        self, ended: Sequence[tuple[Action, Sequence[Deletion]]], *, partial: bool = False
+        self,
+        ended: Sequence[tuple[Action, Sequence[Deletion]]],
+        *,
+        partial: bool = False,
+        removed: Mapping[str, int] = NONE_REMOVED,
     ) -> None:
-        """What became of deletes in one store. `partial`: some objects are still to be deleted."""
+        """What became of deletes in one store. `partial`: some objects are still to be deleted;
+        `removed`: so many versions of each object went for good."""
         store = ended[0][0].store
         weak = not self._places.abilities(store).delete
-        if self._outcomes.deleted(ended, weak=weak, partial=partial):
+        if self._outcomes.deleted(ended, weak=weak, partial=partial, removed=removed):
             self._places.answered(store)
 
-    def _settle_unknown(self, action: Action, error: RetainerError) -> None:
+    def _settle_unknown(
+        self, action: Action, error: RetainerError, removed: Mapping[str, int] = NONE_REMOVED
+    ) -> None:
         """A delete without an answer: what lies there tells whether it was done; where that cannot
         be seen, it stays open in the journal."""
         refused = isinstance(error, StoreRefused | CredentialsRefused | LockLost)
@@ -321,12 +335,27 @@ class Deletes:
                 Deletion.DELETED if each.key in gone else Deletion.CHANGED
                 for each in action.objects
             ]
-            self._settle([(action, outcomes)], partial=len(gone) < len(action.objects))
+            some = len(gone) < len(action.objects)
+            self._settle([(action, outcomes)], partial=some, removed=removed)
             if len(gone) == len(action.objects):
                 return
         if not self._places.refused(action, sorted(rests_on(action)), error):
             unknown = refused and len(action.objects) > 1
-            self._outcomes.failed(action, error.message, error.hint, unknown=unknown)
+            cause = and_removed(error.message, removed)
+            self._outcomes.failed(action, cause, error.hint, unknown=unknown)
+
+
+def goes_in_a_batch(action: Action) -> bool:
+    """Whether it is one call, and one that can be made with others."""
+    return len(action.objects) == 1 and not action.versions
+
+
+def _versions_of(action: Action) -> dict[str, Any]:
+    """What an announcement says of versions, where those are to go."""
+    if not action.versions:
+        return {}
+    listed = [[each.seen.key, each.id, each.seen.size] for each in action.versions]
+    return {"versions": listed, "versions_by": action.versions_by}
 
 
 def _as_error(action: Action, failure: StoreFailure) -> RetainerError:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from retainer.apply.copied import Copied, Partial
+from retainer.apply.delete import and_removed
 from retainer.apply.job import Job, Watcher
 from retainer.apply.record import entries_of, write_part
 from retainer.errors import RetainerError
@@ -163,10 +164,12 @@ class Outcomes:
         *,
         weak: bool,
         partial: bool = False,
+        removed: Mapping[str, int],
     ) -> bool:
         """Record what became of the objects of some deletes in one store, in their order; whether
         any is gone by it. `weak`: the store does not refuse to delete another version; `partial`:
-        some of their objects are still to be deleted."""
+        some of their objects are still to be deleted; `removed`: so many versions of each object
+        went for good."""
         done: list[tuple[Action, list[Planned], list[str]]] = []
         for action, outcomes in ended:
             each = list(zip(action.objects, outcomes, strict=False))
@@ -176,7 +179,7 @@ class Outcomes:
             if deleted:
                 done.append((action, deleted, left))
             else:
-                self.skipped(action, _why_not(outcomes))
+                self.skipped(action, and_removed(_why_not(outcomes), removed))
         if not done:
             return False
         self._job.journal.write_all(
@@ -188,14 +191,15 @@ class Outcomes:
                         "asset": action.asset_id,
                         "store": action.store,
                         "rule": action.rule,
-                        "bytes": sum(planned.size for planned in deleted),
+                        "bytes": action.size_of({planned.key for planned in deleted}),
                         "keys": [planned.key for planned in deleted],
                         "left": left,
                         "weak": weak,
                         "partial": partial,
-                        "recoverable": self._job.keep_deleted.get(action.store),
+                        "recoverable": self._recoverable(action),
                     }
-                    | self._because(action),
+                    | self._because(action)
+                    | _for_good(action, sum(removed.values())),
                 )
                 for action, deleted, left in done
             ]
@@ -204,6 +208,11 @@ class Outcomes:
             self._gone(action, deleted, left, partial=partial)
         self.write_parts()
         return True
+
+    def _recoverable(self, action: Action) -> str | None:
+        """How what is deleted can still be read, in words."""
+        kept = self._job.keep_removed if action.versions else self._job.keep_deleted
+        return kept.get(action.store)
 
     def _because(self, action: Action) -> dict[str, Any]:
         """What a delete can be answered for with, a year later."""
@@ -243,12 +252,13 @@ class Outcomes:
             else None
         )
         with self._guard:
-            if how := self._job.keep_deleted.get(action.store):
+            if (how := self._recoverable(action)) and not action.versions:
                 sentence = f"what was deleted in {action.store} is hidden, and recoverable: {how}"
                 self.summary.said += [sentence] if sentence not in self.summary.said else []
             self.summary.deleted += not partial
             self._good_deletes += not partial
-            self.summary.deleted_bytes += sum(planned.size for planned in deleted)
+            self.summary.deleted_bytes += action.size_of({planned.key for planned in deleted})
+            self.summary.purged += bool(action.versions) and not partial
             if said and not partial:
                 self.summary.said.append(f"{action.asset_id}: {said}")
         self.watcher.ended(action, "deleted", said)
@@ -317,6 +327,11 @@ def _bucket_of(action: Action) -> str:
         return ""
     scheme, _, rest = path.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _for_good(action: Action, removed: int) -> dict[str, Any]:
+    """How many versions went with it, and by which rule, where all were to."""
+    return {"versions": removed, "versions_by": action.versions_by} if action.versions else {}
 
 
 def _why_not(outcomes: Sequence[Deletion]) -> str:

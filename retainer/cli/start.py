@@ -207,15 +207,15 @@ def _would_be_valid(files: Mapping[str, str]) -> None:
 def iam(purpose: For, cloud: str | None) -> None:
     """Print the least rights that the stores of retainer.yaml need, for S3 and Google Cloud.
 
-    A plan and an apply delete no version, so no right to that is asked for; a restore takes delete
-    markers away, which S3 counts as that. Examples: `retainer iam --for plan`, `retainer iam --for
-    apply --cloud aws > policy.json`
+    A plan and an apply delete no version, so no right to that is asked for, but where a rule says
+    `versions: all`; a restore takes delete markers away, which S3 counts as that. Examples:
+    `retainer iam --for plan`, `retainer iam --for apply --cloud aws > policy.json`
     """
     from retainer.rights import rights_text
 
-    _, settings, _ = the_project()
+    _, settings, policies = the_project()
     clouds = (cloud,) if cloud else ()
-    click.echo(rights_text(settings, purpose, clouds), nl=False)
+    click.echo(rights_text(settings, purpose, clouds, policies.purged_in()), nl=False)
 
 
 @cli.command()

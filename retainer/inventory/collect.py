@@ -85,6 +85,7 @@ class Listing:
     lost_record: str | None = None
     refused: bool = False
     keeps_deleted: str | None = None
+    keeps_removed: str | None = None
     lifecycle: str | None = None
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -115,6 +116,7 @@ class Listing:
             "lost_record": self.lost_record,
             "refused": self.refused,
             "keeps_deleted": self.keeps_deleted,
+            "keeps_removed": self.keeps_removed,
             "lifecycle": self.lifecycle,
         }
 
@@ -529,6 +531,7 @@ def _store(
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
         listing.keeps_deleted = reader.keeps_deleted()
+        listing.keeps_removed = reader.keeps_removed()
         rules = reader.lifecycle()
         listing.lifecycle = None if rules is None else write_rules(rules)
         _recognise(reader, listing, expected, judge, clock())

@@ -475,7 +475,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             any_value({literal(store.base)} || entry), CASE
                 WHEN count(*) = 1 THEN any_value({version})
                 ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
-                    NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -558,7 +558,7 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
             max(partial) FILTER (complete),
             arg_max(in_doubt, copied_at) FILTER (complete AND in_doubt IS NOT NULL),
-            bool_or(size > 0 AND NOT same AND NOT is_broken)
+            bool_or(size > 0 AND NOT same AND NOT is_broken), NULL, NULL
         FROM weighed GROUP BY asset_no
     """)
 

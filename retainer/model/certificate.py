@@ -10,13 +10,15 @@ from retainer.model.history import Happening
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """An object that was deleted, as a store shows it now: `is_there`; None where it could not be
-    looked at, and `note` says why."""
+    """An object that was deleted, as a store shows it now: `is_there`, and behind it so many
+    `hidden` versions. None where it could not be looked at, and `note` says why; it also says where
+    its versions could not be."""
 
     store: str
     key: str
     is_there: bool | None
     note: str = ""
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)

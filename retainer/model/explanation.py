@@ -48,6 +48,10 @@ class Pair:
     """Why what lies there is no more than a partial copy."""
     recoverable: str | None = None
     """How it can still be read once it is deleted there, in words."""
+    versions: int | None = None
+    """Of a delete that is for good: so many versions go."""
+    by_hand: tuple[str, ...] = ()
+    """The commands for a person, where the bucket wants a second factor for that."""
     also: str | None = None
     """Of a delete: the keep that was the last to end; of what a hold blocks: the hold that is
     certain to cover it."""

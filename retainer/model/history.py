@@ -56,6 +56,8 @@ class Happening:
     last_copy: bool | None = None
     witnesses: tuple[str, ...] = ()
     recoverable: str = ""
+    versions: int | None = None
+    """Of a delete that was for good: so many versions went."""
     checksum: str = ""
     cause: str = ""
     user: str = ""

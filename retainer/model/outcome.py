@@ -96,6 +96,8 @@ class Summary:
     copied_bytes: int = 0
     deleted: int = 0
     deleted_bytes: int = 0
+    purged: int = 0
+    """So many of the copies that were deleted went for good, with every version."""
     restored: int = 0
     already: int = 0
     left_deletes: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from retainer.model.period import Period
@@ -171,10 +171,12 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete what lies in `store` once `after` is over and nothing requires it."""
+    """Delete what lies in `store` once `after` is over and nothing requires it; `versions`: with
+    every version that the bucket keeps of it, for good."""
 
     store: str
     after: Period
+    versions: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,10 @@ def meaning(item: Rule | Hold | Erasure) -> tuple[object, ...]:
     """What an item says, less what it is called, where it stands, and why and whose it is."""
     match item:
         case Rule():
-            return (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
+            said = (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
+            # Beside the rest, so that digests stay that were made before there was such a word.
+            versions = tuple(each.store for each in item.deletes if each.versions)
+            return (*said, versions) if versions else said
         case Hold():
             return (item.match, item.store, item.released)
         case Erasure():
@@ -264,6 +269,11 @@ class Policies:
         keeps = {keep.store for rule in self.rules for keep in rule.keeps}
         deletes = {delete.store for rule in self.rules for delete in rule.deletes}
         return frozenset(keeps | deletes | {hold.store for hold in self.holds})
+
+    def purged_in(self) -> frozenset[str]:
+        """The stores in which a rule deletes every version."""
+        deletes = (delete for rule in self.rules for delete in rule.deletes)
+        return frozenset(delete.store for delete in deletes if delete.versions)
 
     def ask_for_rooms(self) -> bool:
         """Whether anything looks at a room's or template's name or a template's id, so that the

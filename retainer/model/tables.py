@@ -5,11 +5,17 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 6
+SNAPSHOT_FORMAT = 7
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
 inode, size and mtime."""
+
+VERSION = (
+    'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, id VARCHAR, current BOOLEAN, '
+    "marker BOOLEAN)"
+)
+"""One version of an object of a copy: `version` as above, `id` what the bucket calls it."""
 
 ASSETS = {
     "asset_no": "INTEGER",  # the place of asset_id in the order of all asset_ids
@@ -67,6 +73,11 @@ COPIES = {
     "partial": "VARCHAR",
     "in_doubt": "VARCHAR",  # of a complete copy: what asked for it, where nothing was certain to
     "uncatalogued": "BOOLEAN",  # something lies under its key that the catalog does not vouch for
+    # of a copy that is due with every version: all that the bucket has of its objects, delete
+    # markers among them; NULL: not read
+    "versions": f"{VERSION}[]",
+    # the commands for a person, where the bucket removes versions only with a second factor
+    "by_hand": "VARCHAR[]",
 }
 
 LISTINGS = {
@@ -92,6 +103,7 @@ LISTINGS = {
     "lost_record": "VARCHAR",
     "refused": "BOOLEAN",  # its credentials were refused
     "keeps_deleted": "VARCHAR",  # how what is deleted there can still be read; NULL: not at all
+    "keeps_removed": "VARCHAR",  # the same of what is deleted with every version
     # JSON: what the bucket's own rules delete or move (model/lifecycle.py); NULL: not known
     "lifecycle": "VARCHAR",
 }

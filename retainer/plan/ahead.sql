@@ -4,7 +4,7 @@
 -- each such moment becomes the number of the first plan that is not before it (0: today's).
 --
 -- What is not known today is not foreseen: where a listing did not finish, a date is not trusted,
--- or a lock could not be read, nothing comes; and what only uncertain matches will ask for is not
+-- or a lock or versions could not be read, nothing comes; and what only uncertain matches will ask for is not
 -- copied ahead of time.
 --
 -- Given: weighed, standing, demand, fate, member, counted, stores
@@ -51,7 +51,8 @@ WITH frozen_until AS (
         END AS ends_at,
         coalesce(free_at, $now) AS held_until,
         greatest(coalesce(free_at, $now), CASE WHEN counted.locked_until > $now
-            THEN counted.locked_until WHEN verdict = 'due' AND list_contains(because, 'lock')
+            THEN counted.locked_until WHEN verdict = 'due'
+                AND list_has_any(because, ['lock', 'versions', 'second-factor'])
             THEN TIMESTAMP 'infinity' ELSE $now END) AS free_at
     FROM pair
     JOIN member USING (asset_no)

@@ -46,6 +46,8 @@ class Clause:
     begins: Period | None = None
     ends: Period | None = None
     legal: bool = False
+    versions: bool = False
+    """Whether each version goes too, for good."""
     is_end: bool = False
     """Whether it says itself that a recording is to end, and not only that a place is cleared."""
 
@@ -72,7 +74,9 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
                     if item.then_delete:
                         yield Clause(item, "delete", keep.store, None, keep.period, is_end=True)
                 for delete in item.deletes:
-                    yield Clause(item, "delete", delete.store, None, delete.after)
+                    yield Clause(
+                        item, "delete", delete.store, None, delete.after, versions=delete.versions
+                    )
                 if item.at_most:
                     yield Clause(item, "at_most", None, None, item.at_most, is_end=True)
             case Hold():
@@ -189,6 +193,7 @@ def decide(
             if isinstance(clause.item, Hold) and clause.item.released
             else None,
             isinstance(clause.item, Rule) and clause.item.cooled,
+            clause.versions,
         )
         for number, clause in enumerate(clauses, 1)
     ]
@@ -197,7 +202,7 @@ def decide(
         "clauses",
         "clause_no INTEGER, item_no INTEGER, kind VARCHAR, store VARCHAR, begins_after INTEGER, "
         "ends_after INTEGER, "
-        "legal BOOLEAN, released TIMESTAMP, cooled BOOLEAN",
+        "legal BOOLEAN, released TIMESTAMP, cooled BOOLEAN, versions BOOLEAN",
         clause_rows,
     )
     period_rows = [

@@ -4,7 +4,8 @@
 -- Given:  assets, with lies_hosted and lies_elsewhere: where 100ms has it, and lies_nowhere: it was
 --         asked for, and 100ms said that it is not there;
 --         copies, listings (retainer/model/tables.py);
---         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released, cooled);
+--         clauses(clause_no, item_no, kind, store, begins_after, ends_after, legal, released, cooled,
+--         versions);
 --         periods(period_no, months, days, micros, forever);
 --         items(item_no, position), named(item_no, fact, rest_no): how matches is read;
 --         stores(store, scheme, rank, filled): whether retainer fills it, or 100ms does;
@@ -174,6 +175,8 @@ SELECT
     arg_max(clause_no, (certain, ends, -clause_no)) FILTER (runs) AS wanted_by,
     max(ends) FILTER (kind = 'keep') AS keep_until,
     arg_max(clause_no, (ends, -clause_no)) FILTER (kind = 'keep') AS kept_by,
+    -- Only once it is due itself, by a date that is known: this is for good.
+    min(clause_no) FILTER (versions AND isfinite(ends) AND ends <= $now) AS purged_by,
     min(ends) FILTER (kind IN ('delete', 'at_most')) AS earliest_delete,
     arg_min(clause_no, (ends, clause_no)) FILTER (kind IN ('delete', 'at_most')) AS deleted_by
 FROM placed GROUP BY cohort_no, store;
@@ -218,7 +221,9 @@ SELECT asset_no, store::place AS store, complete, partial IS NOT NULL AS partial
     coalesce(owners_known, false) AS owners_known,
     coalesce(locked_until > $now, NOT coalesce(lock_read, false)) AS locked,
         coalesce(superseded, false) AS superseded,
-    coalesce(uncatalogued, false) AS uncatalogued, in_doubt
+    coalesce(uncatalogued, false) AS uncatalogued, in_doubt,
+    versions IS NOT NULL AS versions_read, by_hand IS NOT NULL AS by_hand,
+    list_sum(list_transform(versions, lambda v: v.size))::BIGINT AS bytes_of_all
 FROM counted;
 
 -- The pairs of which nothing lies there:
@@ -265,22 +270,26 @@ EXCEPT ALL SELECT DISTINCT asset_no FROM lying WHERE complete;
 CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
     SELECT asset_no, store, true AS there, complete, partial, bytes, shared, owners_known, locked,
-        superseded, uncatalogued, in_doubt FROM lying
+        superseded, uncatalogued, in_doubt, versions_read, by_hand, bytes_of_all FROM lying
     UNION ALL
-    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false, NULL
+    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false, NULL,
+        false, false, NULL
         FROM missing
     UNION ALL
     -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days
     -- ago.
-    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false, NULL
+    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false, NULL,
+        false, false, NULL
         FROM member
     WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
     UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false, NULL
+    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false, NULL,
+        false, false, NULL
         FROM member
         WHERE lies_elsewhere
 ), asked AS (
-    SELECT pair.* EXCLUDE (bytes), coalesce(bytes, size) AS bytes,
+    SELECT pair.* EXCLUDE (bytes, bytes_of_all),
+        coalesce(CASE WHEN purged_by IS NOT NULL THEN bytes_of_all END, bytes, size) AS bytes,
         member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, fate.surely_held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
@@ -367,9 +376,12 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
     CASE WHEN verdict = 'copy' AND NOT coalesce(surely_wanted, false) THEN asking
         WHEN verdict = 'due' AND erasure IS NULL AND deleted_by IS NULL THEN in_doubt END AS doubt,
     keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
+    CASE WHEN verdict = 'due' THEN purged_by END AS purged_by,
     CASE WHEN verdict = 'due' THEN list_filter([
         CASE WHEN held_by IS NOT NULL THEN 'hold' END,
         CASE WHEN locked THEN 'lock' END,
+        CASE WHEN purged_by IS NOT NULL AND NOT versions_read THEN 'versions' END,
+        CASE WHEN purged_by IS NOT NULL AND by_hand THEN 'second-factor' END,
         CASE WHEN created IS NULL AND erasure IS NULL THEN 'untrusted-time' END,
         CASE WHEN (settled AND owners_known) IS NOT TRUE AND erasure IS NULL THEN 'unknown' END
     ], lambda why: why IS NOT NULL)
@@ -388,7 +400,7 @@ WITH worries AS (
         bool_or(verdict = 'unknown') AS some_unknown
     FROM weighed WHERE open OR verdict = 'unknown' GROUP BY asset_no
 ), blocked AS (
-    SELECT asset_no, store, shared, because || list_filter([
+    SELECT asset_no, store, shared, purged_by, because || list_filter([
         CASE WHEN some_unknown AND NOT erased
             AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
         CASE WHEN open_stores - open::INT > 0 THEN 'unsatisfied' END
@@ -397,7 +409,9 @@ WITH worries AS (
 ), sharing AS (
     -- A key that two assets name is deleted only when both may go.
     SELECT weighed.store, weighed.shared,
-        bool_and(blocked.because IS NOT NULL AND blocked.because = []) AS all_go
+        bool_and(blocked.because IS NOT NULL AND blocked.because = [])
+            -- what one of them deletes for good, the other may want back
+            AND count(blocked.purged_by) IN (0, count(*)) AS all_go
     FROM weighed LEFT JOIN blocked USING (asset_no, store)
         WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared
 )

@@ -51,7 +51,8 @@ WHERE NOT EXISTS (
 
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH marked AS (
-    SELECT decided.* EXCLUDE (asset_id, verdict), hosted, elsewhere,
+    SELECT decided.* EXCLUDE (asset_id, verdict, purged_by), hosted, elsewhere,
+        CASE WHEN decision = 'delete' THEN purged_by END AS purged_by,
         decision = 'copy' AND asset_no IN (FROM frozen) AND NOT elsewhere
             AND NOT (hosted AND (decided.created IS NULL
                 OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
@@ -77,7 +78,7 @@ FROM (
 
 CREATE OR REPLACE TEMP TABLE held AS
 SELECT asset_no, store, complete, coalesce(archived, false) AS archived, folder, objects, broken,
-    superseded, made_of, made_of_version, partial
+    superseded, made_of, made_of_version, partial, versions
 FROM counted
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
     WHERE decision IN ('copy', 'delete'));
@@ -145,6 +146,8 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'objects', CASE decision WHEN 'delete' THEN
             list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size,
                 version := o.version)) END,
+        'removes', CASE WHEN purged_by IS NOT NULL THEN versions END,
+        'removes_by', removes_by,
         -- What is broken under another name, as after a change of layout, stays where it is.
         'broken', list_transform(list_filter(objects, lambda o: list_contains(broken, o.key)
             AND (o.key = target OR ends_with(target, '/') AND starts_with(o.key, target))),
@@ -163,18 +166,22 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             'not_known', CASE WHEN contains(path, '?') THEN list_append(coalesce(not_known, []),
                 'path') ELSE not_known END)
     )::VARCHAR END AS action,
-    also
+    also,
+    CASE WHEN purged_by IS NOT NULL
+        THEN len(list_filter(versions, lambda v: NOT v.marker))::INTEGER END AS versions
 FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
     ELSE $target END END AS target FROM (
     SELECT acting.*, assets.* EXCLUDE (asset_no, lies_hosted, lies_elsewhere, lies_nowhere, many), many
         OR reading.folder IS NOT NULL AS many, names.rule, names.rule_at, beside.rule AS also, source, reading.folder, whole,
         staying.asset_no IS NOT NULL AS stays, witnesses, there.objects, there.broken,
+        there.versions, purging.rule AS removes_by,
             coalesce(there.superseded, false) AS superseded,
         reading.made_of, reading.made_of_version, reading.partial AS source_partial
     FROM acting
     JOIN assets USING (asset_no)
     LEFT JOIN names USING (clause_no)
     LEFT JOIN names AS beside ON beside.clause_no = also_no
+    LEFT JOIN names AS purging ON purging.clause_no = purged_by
     LEFT JOIN reading USING (asset_no, store, decision)
     LEFT JOIN staying USING (asset_no, decision)
     LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store

@@ -179,7 +179,9 @@ def _asks_no_more(rule: Rule, other: Rule) -> bool:
     )
     deletes = all(
         any(
-            delete.store == each.store and delete.after.reaches(each.after)
+            delete.store == each.store
+            and delete.after.reaches(each.after)
+            and (each.versions or not delete.versions)
             for each in other.deletes
         )
         for delete in rule.deletes

@@ -16,6 +16,7 @@ from retainer.model.rule import (
     AnyOf,
     Between,
     Created,
+    Delete,
     Erasure,
     Everything,
     Glob,
@@ -104,7 +105,7 @@ def _settings_of(item: Rule | Hold | Erasure) -> Iterator[tuple[str, str, bool]]
             for keep in item.keeps:
                 yield f"keep in {keep.store}", _keep(keep), False
             for delete in item.deletes:
-                yield f"delete in {delete.store}", f"after {_text(delete.after)}", True
+                yield f"delete in {delete.store}", _delete(delete), True
             if item.then_delete:
                 yield "then", "delete", True
             if item.at_most:
@@ -128,8 +129,12 @@ def _rule(old: Rule, new: Rule) -> Iterator[Change]:
         one, other = was.get(store), now.get(store)
         if one == other:
             continue
-        before, after = (f"after {_text(each.after)}" if each else "" for each in (one, other))
-        sooner = other is not None and (one is None or not other.after.reaches(one.after))
+        before, after = (_delete(each) if each else "" for each in (one, other))
+        sooner = other is not None and (
+            one is None
+            or not other.after.reaches(one.after)
+            or (other.versions and not one.versions)
+        )
         turn: Turn = "shorter" if sooner else "longer"
         yield change(f"delete in {store}", before, after, turn, sooner)
     if old.then_delete != new.then_delete:
@@ -309,6 +314,10 @@ def _text(period: Period) -> str:
 def _keep(keep: Keep) -> str:
     after = f" after {_text(keep.after)}" if keep.after else ""
     return f"{_text(keep.period)}{after}{', basis legal' if keep.legal else ''}"
+
+
+def _delete(delete: Delete) -> str:
+    return f"after {_text(delete.after)}{', with every version' if delete.versions else ''}"
 
 
 def _released(when: datetime | None) -> str:

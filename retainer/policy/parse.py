@@ -588,7 +588,13 @@ class _Parser:
                     self.complain(
                         "P205", (*place, "after"), "a delete that waits for ever does nothing"
                     )
-                deletes.append(Delete(self.store(delete.in_, (*place, "in")), delete.after))
+                deletes.append(
+                    Delete(
+                        self.store(delete.in_, (*place, "in")),
+                        delete.after,
+                        versions=delete.versions == "all",
+                    )
+                )
             if item.at_most and item.at_most.forever:
                 self.complain("P205", (*here, "at_most"), "a ceiling without an end does nothing")
             if item.then and not keeps:

@@ -267,6 +267,12 @@ class KeepItem(Strict):
 class DeleteItem(Strict):
     in_: Text = _said("the store", "uploads", alias="in")
     after: PeriodText = _said("from then on, counted from the recording's creation", "30d")
+    versions: Literal["all"] | None = _said(
+        "with every version that the bucket keeps of it, for good; left out: what is deleted can "
+        "be brought back where the bucket keeps versions",
+        "all",
+        None,
+    )
 
 
 class RuleItem(Strict):

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from retainer.model.lifecycle import LifecycleRule
-from retainer.ports import Checksum, Look, Seen
+from retainer.ports import Checksum, Look, Seen, Version
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Dialer, Request
 
@@ -38,6 +38,14 @@ class Page:
     """A page of a listing; `then`: what the next one is asked with."""
 
     objects: Sequence[Seen]
+    then: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """A page of a list of versions; `then`: as that of Page."""
+
+    versions: Sequence[Version]
     then: str | None
 
 
@@ -108,6 +116,15 @@ class Calls(Protocol):
     def deleted_many(self, batch: Sequence[Seen], answer: Answer) -> Mapping[str, Refusal | None]:
         """By its key why an object was not deleted, None where it was. What is not named is not
         known."""
+
+    def versions(self, under: str, then: str | None = None) -> Request:
+        """Of what begins with this, in pages."""
+
+    def versions_told(self, answer: Answer) -> VersionPage: ...
+
+    def remove(self, version: Version) -> Request:
+        """Remove just this version, by the id that a list of them gave. This alone names a version,
+        with the marker that a restore takes away; it is no longer there afterwards."""
 
     def keeping(self) -> Request:
         """What the bucket keeps of what is deleted."""

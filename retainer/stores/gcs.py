@@ -17,7 +17,7 @@ from retainer.ports import Begun, Checksum, Hidden, Look, Seen, StoreReader, unt
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described, Nonsense
 from retainer.stores.gcs_account import GcsAccount
-from retainer.stores.gcs_answers import kept, refusal_of
+from retainer.stores.gcs_answers import kept, refusal_of, soft_deleted
 from retainer.stores.gcs_calls import GcsCalls
 from retainer.stores.parts import Part, Parts
 from retainer.stores.proofs import OTHER, Proven, probe_of
@@ -57,6 +57,13 @@ class GcsReader(ObjectReader):
             pass
         said, right = "what its owner has set cannot be read", "the right is storage.buckets.get"
         return (Found(self.name, "unsure", said, right),)
+
+    def keeps_removed(self) -> str | None:
+        try:
+            answer = self.wire.ask(self.calls.keeping())
+            return soft_deleted(answer) if refusal_of(answer) is None else None
+        except (NoAnswer, Nonsense):
+            return None
 
     def hidden(self, seen: Seen) -> Hidden | None:
         """An earlier generation, else what is soft-deleted; a bucket without soft delete refuses to

@@ -126,10 +126,18 @@ def seen_in(item: Any, length: int) -> Seen:
 def kept_behind(answer: Answer) -> str | None:
     """How what is deleted in this bucket can still be read: by versions, or for some days, seven
     unless somebody changed that (cloud.google.com/storage/docs/soft-delete). Raises Nonsense."""
+    try:
+        if (parsed(answer).get("versioning") or {}).get("enabled"):
+            return EARLIER_VERSIONS
+    except AttributeError:
+        raise Nonsense from None
+    return soft_deleted(answer)
+
+
+def soft_deleted(answer: Answer) -> str | None:
+    """How what is deleted with every version can still be read. Raises Nonsense."""
     told = parsed(answer)
     try:
-        if (told.get("versioning") or {}).get("enabled"):
-            return EARLIER_VERSIONS
         seconds = int((told.get("softDeletePolicy") or {}).get("retentionDurationSeconds") or 0)
     except (AttributeError, TypeError, ValueError):
         raise Nonsense from None

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
-from retainer.ports import Checksum, Hidden, Look, Seen
-from retainer.stores.calls import Body, Described, Nonsense, Page
+from retainer.ports import Checksum, Hidden, Look, Seen, Version
+from retainer.stores.calls import Body, Described, Nonsense, Page, VersionPage
 from retainer.stores.gcs_answers import (
     copied,
     deleted_many,
@@ -31,7 +31,7 @@ from retainer.stores.gcs_answers import (
     version_in,
     written,
 )
-from retainer.stores.hidden import hidden_at_google
+from retainer.stores.hidden import hidden_at_google, versions_at_google
 from retainer.stores.lifecycles import gcs_lifecycle
 from retainer.stores.verdict import Refusal
 from retainer.stores.wire import Answer, Request
@@ -128,15 +128,19 @@ class GcsCalls:
     def keeps(self, answer: Answer) -> str | None:
         return kept_behind(answer)
 
-    def versions(self, key: str, *, soft: bool) -> Request:
-        """Of this key, and of those that begin with it, behind it."""
-        fields = "kind,nextPageToken,items(name,generation,timeDeleted,hardDeleteTime)"
-        query = (
-            ("prefix", self.store.prefix + key),
+    def versions(self, under: str, then: str | None = None, *, soft: bool = False) -> Request:
+        """Of what begins with this; or what is soft-deleted of it."""
+        query = [
+            ("prefix", self.store.prefix + under),
             ("softDeleted" if soft else "versions", "true"),
-            ("fields", fields),
-        )
-        return Request("GET", f"{self._bucket()}/o", query)
+            ("fields", f"kind,nextPageToken,items({_FIELDS},timeDeleted,hardDeleteTime)"),
+        ]
+        if then is not None:
+            query.append(("pageToken", then))
+        return Request("GET", f"{self._bucket()}/o", tuple(query))
+
+    def versions_told(self, answer: Answer) -> VersionPage:
+        return versions_at_google(answer, len(self.store.prefix))
 
     def hidden(self, seen: Seen, soft: bool, answer: Answer) -> Hidden | Literal["newer"] | None:
         return hidden_at_google(seen, self.store.prefix + seen.key, answer, soft=soft)
@@ -256,6 +260,10 @@ class GcsCalls:
         good even where versioning is on."""
         query = (("ifGenerationMatch", version),) if version is not None else ()
         return Request("DELETE", self._object(key), query, once=once)
+
+    def remove(self, version: Version) -> Request:
+        query = (("generation", version.id), ("ifGenerationMatch", version.id))
+        return Request("DELETE", self._object(version.seen.key), query)
 
     def goes_in_a_batch(self, key: str) -> bool:
         return True

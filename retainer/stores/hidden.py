@@ -1,4 +1,5 @@
-"""What a bucket still has of an object that was deleted, as its answers say. No I/O.
+"""The versions that a bucket has of an object, and what it still has of one that was deleted, as
+its answers say. No I/O.
 
 Sources: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html and
 …/userguide/ManagingDelMarkers.html; https://cloud.google.com/storage/docs/soft-delete and
@@ -7,14 +8,15 @@ Sources: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import unquote_plus
 
 from retainer.model.moment import read_moment
-from retainer.ports import Hidden, Seen
-from retainer.stores.calls import Nonsense
-from retainer.stores.gcs_answers import parsed
+from retainer.ports import Hidden, Seen, Version
+from retainer.stores.calls import Nonsense, VersionPage
+from retainer.stores.gcs_answers import parsed, seen_in
 from retainer.stores.s3_answers import name_of, root_of, texts
 from retainer.stores.wire import Answer
 
@@ -23,29 +25,69 @@ NO_VERSION = "null"
 place, so a delete of it may hit something else."""
 
 
-def hidden_at_s3(seen: Seen, full_key: str, answer: Answer) -> Hidden | None:
-    """`answer`: of ListObjectVersions for this key. None where that version is not there, where
-    another one was made since, or where no delete marker lies on it. Raises Nonsense, also where
-    not all versions of the key came."""
+_Told = tuple[str, str, Mapping[str, str]]
+"""Version or DeleteMarker, the whole key, and what is said of it."""
+
+
+def _told_at_s3(answer: Answer) -> tuple[list[_Told], str | None]:
+    """What a page of ListObjectVersions has, and what the next one is asked with: a key and a
+    version, as JSON. Raises Nonsense."""
     root = root_of(answer, "ListVersionsResult")
     told = texts(root)
     encoded = told.get("EncodingType") == "url"
-    listed: list[tuple[str, Mapping[str, str]]] = []
-    others = False
+    listed: list[_Told] = []
     for child in root:
         kind, of = name_of(child), texts(child)
         if kind not in ("Version", "DeleteMarker"):
             continue
-        key = unquote_plus(of.get("Key", "")) if encoded else of.get("Key", "")
-        if key != full_key:
-            others = True
-        elif of.get("IsLatest") not in ("true", "false") or not of.get("VersionId"):
+        if of.get("IsLatest") not in ("true", "false") or not of.get("VersionId"):
             raise Nonsense
-        else:
-            listed.append((kind, of))
-    if told.get("IsTruncated") not in ("true", "false"):
+        key = of.get("Key", "")
+        listed.append((kind, unquote_plus(key) if encoded else key, of))
+    match told.get("IsTruncated"):
+        case "false":
+            return listed, None
+        case "true" if told.get("NextKeyMarker"):
+            key = told["NextKeyMarker"]
+            key = unquote_plus(key) if encoded else key
+            return listed, json.dumps([key, told.get("NextVersionIdMarker", "")])
+    raise Nonsense
+
+
+def versions_at_s3(answer: Answer, length: int) -> VersionPage:
+    """`length`: of the store's prefix. Raises Nonsense."""
+    listed, then = _told_at_s3(answer)
+    found = []
+    for kind, key, of in listed:
+        marker = kind == "DeleteMarker"
+        size, etag = of.get("Size", ""), of.get("ETag", "").strip('"')
+        if not marker and (not size.isdecimal() or not etag):
+            raise Nonsense
+        seen = Seen(key[length:], 0 if marker else int(size), etag, of.get("StorageClass") or None)
+        found.append(Version(seen, of["VersionId"], of["IsLatest"] == "true", marker))
+    return VersionPage(found, then)
+
+
+def versions_at_google(answer: Answer, length: int) -> VersionPage:
+    """`length`: of the store's prefix. Raises Nonsense."""
+    told = parsed(answer)
+    items = told.get("items", [])
+    if told.get("kind") != "storage#objects" or not isinstance(items, list):
         raise Nonsense
-    if told["IsTruncated"] == "true" and not others:
+    found = []
+    for item in items:
+        seen = seen_in(item, length)
+        found.append(Version(seen, seen.version, not item.get("timeDeleted")))
+    return VersionPage(found, told.get("nextPageToken") or None)
+
+
+def hidden_at_s3(seen: Seen, full_key: str, answer: Answer) -> Hidden | None:
+    """`answer`: of ListObjectVersions for this key. None where that version is not there, where
+    another one was made since, or where no delete marker lies on it. Raises Nonsense, also where
+    not all versions of the key came."""
+    every, then = _told_at_s3(answer)
+    listed = [(kind, of) for kind, key, of in every if key == full_key]
+    if then and len(listed) == len(every):
         raise Nonsense
     marks, found = _newest_first(listed)
     is_ours = (

@@ -30,6 +30,7 @@ from retainer.ports import (
     Seen,
     StoreFailure,
     StoreReader,
+    Version,
     looked_and_read,
     untold,
 )
@@ -172,9 +173,21 @@ class LocalReader:
     def keeps_deleted(self) -> str | None:
         return None
 
+    def keeps_removed(self) -> str | None:
+        return None
+
     def hidden(self, seen: Seen) -> Hidden | None:
         """A folder keeps nothing of what is deleted."""
         return None
+
+    def versions(self, under: str) -> Iterator[Version]:
+        """A folder has one of each file."""
+        if under.endswith("/"):
+            found = self.list(under)
+        else:
+            look = self.look(under)
+            found = iter([look.seen] if look else [])
+        return (Version(seen, seen.version, is_current=True) for seen in found)
 
     def look(self, key: str) -> Look | None:
         try:
@@ -346,6 +359,9 @@ class LocalWriter(LocalReader):
 
     def restore(self, seen: Seen) -> None:
         raise StoreFailed(f"restore {self.name}:{seen.key}: a folder has no archive")
+
+    def remove(self, version: Version) -> Deletion:
+        return self.delete(version.seen)
 
     def delete(self, seen: Seen) -> Deletion:
         path, aside = self._path(seen.key), self.root / _GOING / seen.key

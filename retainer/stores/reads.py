@@ -12,15 +12,16 @@ from retainer.model.lifecycle import LifecycleRule
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.patience import Patience
-from retainer.ports import Look, Seen, too_long
+from retainer.ports import Look, Seen, Version, too_long
 from retainer.stop import Stop
-from retainer.stores.calls import Account, Calls, Nonsense, Page
+from retainer.stores.calls import Account, Calls, Nonsense, Page, VersionPage
 from retainer.stores.ranges import in_ranges, split
 from retainer.stores.sentences import TRY_AGAIN, failure_of
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import MOST_AT_ONCE, Answer, NoAnswer, Request, Wire
 
 Says = TypeVar("Says")
+Told = TypeVar("Told", Page, VersionPage)
 
 RESUMES = 3
 """So often in a row a read is gone on with that brings no new byte."""
@@ -110,13 +111,18 @@ class ObjectReader:
     # ── lists and looks ─────────────────────────────────────────────────────────────────────────
 
     def list(self, under: str = "") -> Iterator[Seen]:
+        for page in self._pages(under, partial(self._page, under, None)):
+            for seen in page.objects:
+                if seen.key and (under or not seen.key.startswith(OWN_PREFIX)):
+                    yield seen
+
+    def _pages(self, under: str, asked: Callable[[str | None], Told]) -> Iterator[Told]:
+        """Page by page, up to the last. Raises ListingBroken."""
         then: str | None = None
         try:
             while True:
-                page = self._page(under, None, then)
-                for seen in page.objects:
-                    if seen.key and (under or not seen.key.startswith(OWN_PREFIX)):
-                        yield seen
+                page = asked(then)
+                yield page
                 if page.then is None:
                     return
                 if page.then == then:
@@ -190,12 +196,32 @@ class ObjectReader:
         """Where a look tells all of locks, nothing else needs to be known of the bucket."""
         return False
 
+    def versions(self, under: str) -> Iterator[Version]:
+        for page in self._pages(under, partial(self._page_of_versions, under)):
+            of = [each for each in page.versions if self._is_under(under, each.seen.key)]
+            yield from of
+            if len(of) < len(page.versions):
+                return  # behind those of a key come those of keys that begin with it
+
+    def _page_of_versions(self, under: str, then: str | None) -> VersionPage:
+        self._stop.check()
+        answer = self.ask("list", under, self.calls.versions(under, then))
+        return self.said("list", under, answer, self.calls.versions_told)
+
+    @staticmethod
+    def _is_under(under: str, key: str) -> bool:
+        return key.startswith(under) if under.endswith("/") else key == under
+
     def keeps_deleted(self) -> str | None:
         try:
             answer = self.wire.ask(self.calls.keeping())
             return self.calls.keeps(answer) if self.calls.refusal_of(answer) is None else None
         except (NoAnswer, Nonsense):
             return None
+
+    def keeps_removed(self) -> str | None:
+        """A version that was removed is gone, unless a cloud says otherwise."""
+        return None
 
     def lifecycle(self) -> Sequence[LifecycleRule] | None:
         try:

@@ -4,18 +4,35 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import ClassVar, Self
 
-from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
+from retainer.errors import (
+    CredentialsRefused,
+    ListingBroken,
+    RetainerError,
+    StoreFailed,
+    StoreRefused,
+)
 from retainer.model.diagnosis import Found
 from retainer.model.setting import Store
 from retainer.patience import Patience
-from retainer.ports import Begun, Checksum, ChecksumKind, Hidden, Look, Seen, StoreReader, untold
+from retainer.ports import (
+    Begun,
+    Checksum,
+    ChecksumKind,
+    Deletion,
+    Hidden,
+    Look,
+    Seen,
+    StoreReader,
+    Version,
+    untold,
+)
 from retainer.stop import Stop
 from retainer.stores.calls import Body, Described, Nonsense
 from retainer.stores.hidden import NO_VERSION
@@ -85,20 +102,52 @@ class S3Reader(ObjectReader):
         found = self.said("look for", seen.key, answer, partial(self.calls.hidden, seen))
         return replace(found, by_hand=self._by_hand(found)) if found else None
 
-    def _by_hand(self, hidden: Hidden) -> str:
-        """The commands for a person, where the bucket wants a second factor: S3 takes none from a
-        program that was not given one. Raises StoreFailed where that cannot be read."""
+    def versions(self, under: str) -> Iterator[Version]:
+        may_lock, wants = self.can_lock(), self._needs_a_person()
+        for version in super().versions(under):
+            may_be_locked = may_lock and not version.is_marker
+            seen = replace(version.seen, lock_read=True)
+            yield replace(
+                version,
+                seen=self._with_locks(version) if may_be_locked else seen,
+                by_hand=by_hand(self.store, version.seen.key, version.id) if wants else "",
+            )
+
+    def _needs_a_person(self) -> bool:
+        """Raises ListingBroken where that cannot be read."""
+        try:
+            return self.wants_a_second_factor()
+        except StoreFailed as error:
+            raise ListingBroken(error.message, hint=error.hint) from None
+
+    def _with_locks(self, version: Version) -> Seen:
+        """A version as a look at just it tells its locks, which no list does. Raises
+        ListingBroken."""
+        key = version.seen.key
+        try:
+            answer = self.ask("look at", key, self.calls.look_at(version))
+            found = self.said_of(key, answer)
+        except StoreFailed as error:
+            raise ListingBroken(error.message, hint=error.hint) from None
+        if (found.seen.version, found.seen.size) != (version.seen.version, version.seen.size):
+            raise ListingBroken(f"{self.where('look at', key)}: a version changed meanwhile")
+        told = found.seen.lock_read or _UNTIL in answer.headers
+        return replace(found.seen, lock_read=told or self._lock_headers_can_be_believed(key))
+
+    def wants_a_second_factor(self) -> bool:
+        """Whether the bucket lets nobody remove a version without one. Raises StoreFailed where
+        that cannot be read."""
         if self._wants_a_second_factor is None:
             answer = self.ask("look at", "", self.calls.keeping())
             self._wants_a_second_factor = self.said("look at", "", answer, mfa_in)
-        if not self._wants_a_second_factor:
+        return self._wants_a_second_factor
+
+    def _by_hand(self, hidden: Hidden) -> str:
+        """The commands for a person, where the bucket wants a second factor: S3 takes none from a
+        program that was not given one. Raises StoreFailed where that cannot be read."""
+        if not self.wants_a_second_factor():
             return ""
-        key = shlex.quote(self.store.prefix + hidden.seen.key)
-        return " && ".join(
-            f"aws s3api delete-object --bucket {self.store.bucket} --key {key} "
-            f"--version-id {shlex.quote(mark)} --mfa 'SERIAL CODE'"
-            for mark in hidden.marks
-        )
+        return " && ".join(by_hand(self.store, hidden.seen.key, mark) for mark in hidden.marks)
 
     def traits(self) -> Sequence[Found]:
         def asked(name: str) -> Answer | None:
@@ -117,6 +166,14 @@ class S3Reader(ObjectReader):
         if self._may_see_locks is None:
             self._may_see_locks = not self.can_lock() or self.account.may_see_locks(key)
         return bool(self._may_see_locks)
+
+
+def by_hand(store: Store, key: str, version: str) -> str:
+    """The command with which a person removes a version where that wants a second factor."""
+    return (
+        f"aws s3api delete-object --bucket {store.bucket} --key {shlex.quote(store.prefix + key)} "
+        f"--version-id {shlex.quote(version)} --mfa 'SERIAL CODE'"
+    )
 
 
 class S3Writer(ObjectWriter, S3Reader):
@@ -207,6 +264,37 @@ class S3Writer(ObjectWriter, S3Reader):
         new = Described(key, seen.size, metadata, content_type, lock_until)
         return self.uploads.copy(source, seen, checksum, new, begun)
 
+    def remove(self, version: Version) -> Deletion:
+        """What was written while the bucket kept no versions has no id of its own, and what is
+        written next takes its place: it is looked at just before, or goes on its ETag where it is
+        the current one."""
+        if version.id == NO_VERSION and version.is_current:
+            return self.delete(version.seen)
+        if version.id == NO_VERSION and not version.is_marker:
+            answer = self.ask("look at", version.seen.key, self.calls.look_at(version))
+            told = self.calls.refusal_of(answer)
+            if told is not None and told.verdict is Verdict.MISSING:
+                return Deletion.GONE
+            found = self.said_of(version.seen.key, answer).seen
+            if (found.version, found.size) != (version.seen.version, version.seen.size):
+                return Deletion.CHANGED
+        try:
+            return super().remove(version)
+        except StoreRefused:
+            if self._is_locked(version):
+                return Deletion.LOCKED
+            raise
+
+    def _is_locked(self, version: Version) -> bool:
+        """Whether a refusal was a lock's: many servers do not say (SeaweedFS 4.48, moto 5.2.5)."""
+        if version.is_marker:
+            return False
+        try:
+            until = self._with_locks(version).locked_until
+        except RetainerError:
+            return False
+        return until is not None and until > self.server_time()
+
     def bring_back(self, hidden: Hidden) -> Seen:
         seen = hidden.seen
         if NO_VERSION in hidden.marks:
@@ -216,7 +304,8 @@ class S3Writer(ObjectWriter, S3Reader):
                 hint="bring it back by hand, and see that nobody writes there meanwhile",
             )
         for mark in hidden.marks:
-            answer = self.ask("bring back", seen.key, self.calls.uncover(seen.key, mark))
+            marker = Version(Seen(seen.key, 0, ""), mark, is_marker=True)
+            answer = self.ask("bring back", seen.key, self.calls.remove(marker))
             told = self.calls.refusal_of(answer)
             if told is not None and told.verdict is not Verdict.MISSING:
                 raise self.failure("bring back", seen.key, told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from xml.sax.saxutils import escape
 
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Store
-from retainer.ports import Checksum, ChecksumKind, Hidden, Look, Seen
-from retainer.stores.calls import Body, Described, Nonsense, Page
-from retainer.stores.hidden import hidden_at_s3
+from retainer.ports import Checksum, ChecksumKind, Hidden, Look, Seen, Version
+from retainer.stores.calls import Body, Described, Nonsense, Page, VersionPage
+from retainer.stores.hidden import hidden_at_s3, versions_at_s3
 from retainer.stores.lifecycles import s3_lifecycle
 from retainer.stores.s3_answers import (
     CHECKSUMS,
@@ -43,6 +44,8 @@ _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """What XML 1.0 cannot hold: a key with it goes by a call of its own, since one of them fails a
 whole DeleteObjects."""
 _MODE = {"x-amz-checksum-mode": "ENABLED"}
+_BEHIND = ("key-marker", "version-id-marker")
+"""What a page of versions goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,18 +261,23 @@ class S3Calls:
     def keeps(self, answer: Answer) -> str | None:
         return versions_in(answer)
 
-    def versions(self, key: str) -> Request:
-        """Of this key, and of those that begin with it, behind it."""
-        query = (("versions", ""), ("encoding-type", "url"), ("prefix", self.store.prefix + key))
-        return Request("GET", f"{self.base}/", query)
+    def versions(self, under: str, then: str | None = None) -> Request:
+        """Those of a key that is asked for come before those of keys that begin with it."""
+        query = [("versions", ""), ("encoding-type", "url"), ("prefix", self.store.prefix + under)]
+        query += [each for each in zip(_BEHIND, json.loads(then or "[]"), strict=False) if each[1]]
+        return Request("GET", f"{self.base}/", tuple(query))
+
+    def versions_told(self, answer: Answer) -> VersionPage:
+        return versions_at_s3(answer, len(self.store.prefix))
+
+    def look_at(self, version: Version) -> Request:
+        return Request("HEAD", self._path(version.seen.key), (("versionId", version.id),))
+
+    def remove(self, version: Version) -> Request:
+        return Request("DELETE", self._path(version.seen.key), (("versionId", version.id),))
 
     def hidden(self, seen: Seen, answer: Answer) -> Hidden | None:
         return hidden_at_s3(seen, self.store.prefix + seen.key, answer)
-
-    def uncover(self, key: str, mark: str) -> Request:
-        """Take a delete marker away, by the id that a list of them gave. This alone names a
-        version, and what lies under the marker is not touched."""
-        return Request("DELETE", self._path(key), (("versionId", mark),))
 
     def lifecycle(self) -> Request:
         return self.setting("lifecycle")

@@ -20,6 +20,7 @@ from retainer.ports import (
     Seen,
     StoreFailure,
     StoreReader,
+    Version,
     untold,
 )
 from retainer.stores.calls import Body, Described, Nonsense
@@ -145,6 +146,10 @@ class ObjectWriter(ObjectReader):
         request = self.calls.delete(seen.key, seen.version, once=not honoured)
         answer = self.ask("delete", seen.key, request)
         return self._became(seen, self.calls.refusal_of(answer), answer)
+
+    def remove(self, version: Version) -> Deletion:
+        answer = self.ask("remove a version of", version.seen.key, self.calls.remove(version))
+        return self._became(version.seen, self.calls.refusal_of(answer), answer)
 
     def _became(self, seen: Seen, told: Refusal | None, answer: Answer) -> Deletion:
         """What became of an object. Asked more than once, the first may have been done, and its

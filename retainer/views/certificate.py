@@ -9,6 +9,7 @@ from retainer.model.history import Happening
 from retainer.model.printable import shown
 from retainer.views.page import Block, Column, Document, Facts, Note, Prose, Reading, Section, Table
 from retainer.views.units import many, moment, size
+from retainer.views.words import with_every_version
 
 _LEFT = (Column("recording", "id"), Column("in"), Column("", "moment"), Column("known by"))
 
@@ -86,6 +87,8 @@ def _grounds(each: Happening) -> Iterator[str]:
     said += [f"policies of commit {each.commit[:12]}"] if each.commit else []
     yield ", ".join(said)
     yield from each.keys
+    if each.versions is not None:
+        yield with_every_version(each.versions)
     if each.recoverable:
         yield f"recoverable: {each.recoverable}"
 
@@ -104,8 +107,11 @@ def _looked(told: Certificate, reading: Reading) -> Iterator[Note]:
     for each in told.looked:
         if each.is_there:
             yield Note("!", "bad", f"{each.store}:{each.key} is there")
-        elif each.is_there is None:
+        elif each.note:
             yield Note("?", "unsure", f"{each.store}:{each.key}: {each.note}")
+        elif each.hidden:
+            behind = many(each.hidden, "version is", "versions are")
+            yield Note("?", "unsure", f"{each.store}:{each.key}: {behind} hidden behind it")
 
 
 def _purged(told: Certificate) -> Note:

@@ -10,7 +10,16 @@ from retainer.model.moment import read_moment
 from retainer.model.printable import shown
 from retainer.views.page import Block, Document, Facts, Note, Prose, Reading, Section, Sign
 from retainer.views.units import Weight, moment, relative, since, size, through
-from retainer.views.words import BECAUSE, DECISIONS, IN_DOUBT, ORIGINS, OTHERS, deadline, held_by
+from retainer.views.words import (
+    BECAUSE,
+    DECISIONS,
+    IN_DOUBT,
+    ORIGINS,
+    OTHERS,
+    deadline,
+    held_by,
+    with_every_version,
+)
 
 _MATCHES: dict[str, tuple[Sign, Weight]] = {
     "yes": ("=", "good"),
@@ -167,6 +176,8 @@ def _pair(pair: Pair, now: datetime, erasures: Collection[str], reading: Reading
                 extra += f", until when {pair.also} kept it" if pair.also else ""
             else:
                 extra = f", {IN_DOUBT}"
+            if pair.versions is not None:
+                extra += f", {with_every_version(pair.versions)}"
             extra += f", hidden and recoverable: {pair.recoverable}" if pair.recoverable else ""
         case "lost" | "uncatalogued" | "unknown" | "waiting":
             why = next((each for each in pair.because if each in OTHERS), pair.decision)
@@ -175,4 +186,6 @@ def _pair(pair: Pair, now: datetime, erasures: Collection[str], reading: Reading
             weight = "worry"
     sign, word = DECISIONS.get(pair.decision, (" ", pair.decision))
     by = f", by {pair.rule}" if pair.rule else ""
-    return Note(sign, weight, f"{word} in {pair.store}{extra}{by} ({_lies(pair)})")
+    said = f"{word} in {pair.store}{extra}{by} ({_lies(pair)})"
+    commands = pair.by_hand if "second-factor" in pair.because else ()
+    return Note(sign, weight, said, parts=tuple(map(Prose, commands)))

@@ -20,7 +20,7 @@ from retainer.views.page import (
     Table,
 )
 from retainer.views.units import Cell, Weight, many, moment, size
-from retainer.views.words import BECAUSE
+from retainer.views.words import BECAUSE, with_every_version
 
 _SIGNS: dict[str, tuple[Sign, Weight]] = {
     "copied": ("+", "good"),
@@ -118,6 +118,8 @@ def _reasons(each: Happening) -> Iterator[str]:
         yield "the last copy"
     elif each.witnesses:
         yield f"safe by {many(len(each.witnesses), 'other object')}"
+    if each.versions is not None:
+        yield with_every_version(each.versions)
     if each.recoverable:
         yield f"recoverable: {each.recoverable}"
     if each.checksum:

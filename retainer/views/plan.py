@@ -155,8 +155,12 @@ def _verdict(header: Header, view: Overview, now: datetime, reading: Reading) ->
         last = (
             f", {header.last_copies:,} of them the last copy of ours" if header.last_copies else ""
         )
+        for_good = (
+            f", {header.purges:,} for good, with every version of them" if header.purges else ""
+        )
         told.append(
-            f"Delete {_of(header.deletes, view.assets_deleted)}, {size(header.delete_bytes)}{last}."
+            f"Delete {_of(header.deletes, view.assets_deleted)}, {size(header.delete_bytes)}"
+            f"{last}{for_good}."
         )
     else:
         told.append("Nothing is deleted.")
@@ -413,11 +417,20 @@ _GOING = (
 
 def _deletes(header: Header, view: Overview, now: datetime, reading: Reading) -> Iterator[Block]:
     kept = {source.name: source.keeps_deleted for source in header.sources}
+    removed = {source.name: source.keeps_removed for source in header.sources}
     erasures = {item.id: item for item in header.items if item.kind == "erasure"}
     for group in view.deletes:
-        rule, at, store = group.key
+        rule, at, store, for_good = group.key
         parts: list[Block] = []
-        if how := kept.get(store):
+        if for_good == "true":
+            until = removed.get(store)
+            parts.append(
+                Prose(
+                    "each with every version that the bucket keeps of it: "
+                    + (f"recoverable only while {until}" if until else "nothing brings them back")
+                )
+            )
+        elif how := kept.get(store):
             parts.append(Prose(f"hidden, and recoverable: {how}"))
         request = erasures.get(rule)
         if request:
@@ -425,12 +438,13 @@ def _deletes(header: Header, view: Overview, now: datetime, reading: Reading) ->
             parts.append(
                 Prose(f"erased, as requested on {since(came, reading.zone)}" if came else "erased")
             )
-        parts += listed(
-            _GOING,
-            [_going(line, is_erased=request is not None) for line in group.lines],
-            group.count,
-            reading,
-        )
+        rows = [_going(line, is_erased=request is not None) for line in group.lines]
+        if for_good == "true":
+            together = zip(rows, group.lines, strict=True)
+            wide = [(*row, line.versions or 0) for row, line in together]
+            parts += listed((*_GOING, Column("versions", "count")), wide, group.count, reading)
+        else:
+            parts += listed(_GOING, rows, group.count, reading)
         yield Note(
             "-",
             "bad",

@@ -53,6 +53,9 @@ def beginning(
     hidden = [f"{store} {back[store]}" for store in sorted(deleted_in) if back.get(store)]
     fate = [f"for ever in {_and(forever)}"] if forever else []
     fate += [f"recoverable in {each}" for each in hidden]
+    if header.purges:
+        others = [f"the others {'; '.join(fate)}"] if header.purges < header.deletes else []
+        fate = [f"{header.purges:,} with every version that the bucket keeps", *others]
     last = f", {header.last_copies:,} of them the last copy of a recording"
     first = f"{copies} first, then " if header.copies else ""
     return (
@@ -95,7 +98,8 @@ def _done(done: Summary) -> Iterator[Note]:
         yield Note(
             "-",
             "bad",
-            f"deleted {many(done.deleted, 'copy', 'copies')}, {size(done.deleted_bytes)}",
+            f"deleted {many(done.deleted, 'copy', 'copies')}, {size(done.deleted_bytes)}"
+            + (f", {done.purged:,} of them for good, with every version" if done.purged else ""),
         )
     if done.restored:
         yield Note(

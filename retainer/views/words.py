@@ -11,6 +11,9 @@ from retainer.views.units import Cell, about, many, moment, relative, shown_cell
 BECAUSE = {
     "hold": "a hold may cover them",
     "lock": "the bucket locks them, or its locks could not be read",
+    "versions": "which versions of them the bucket keeps could not be read",
+    "second-factor": "the bucket removes versions only for a person with a second factor; "
+    "`retainer explain ID` has the commands",
     "untrusted-time": "nobody knows how old they are",
     "unknown": "a listing did not finish, so a copy that matters may exist unseen",
     "unsatisfied": "a copy that is required elsewhere is not complete yet",
@@ -52,6 +55,11 @@ DECISIONS: dict[str, tuple[Sign, str]] = {
     "lapses": (".", "lapses at 100ms"),
     "none": (".", "nothing to do"),
 }
+
+
+def with_every_version(count: int) -> str:
+    """How a copy went for good."""
+    return f"with every version ({count:,}), for good"
 
 
 def held_by(hold: str | None, copies: int = 1) -> str:
