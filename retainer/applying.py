@@ -32,7 +32,7 @@ from retainer.holding import locked, owner_of
 from retainer.inventory.collect import OTHER_TYPES, room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
-from retainer.journal.anchors import drop_anchor, lost_record
+from retainer.journal.anchors import drop_anchor, keep_anchor, lost_record
 from retainer.journal.backend import APPLIED, Backend
 from retainer.journal.freeze import Freeze, freeze_in
 from retainer.journal.journal import Journal
@@ -774,7 +774,7 @@ def carry_out(
             for name, lock in ground.locks.items():
                 if lock.holds and name not in ground.lost:
                     try:
-                        drop_anchor(stores[name], journal, owner.host, world.clock())
+                        keep_anchor(stores[name], journal, owner.host, world.clock())
                     except RetainerError as error:
                         summary.said.append(
                             f"{name} does not remember this run's end ({error.message})"

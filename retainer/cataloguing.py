@@ -34,7 +34,7 @@ from retainer.holding import locked, owner_of
 from retainer.inventory.collect import Progress, collect_store
 from retainer.inventory.facts import open_facts, same_version
 from retainer.inventory.shapes import recognised
-from retainer.journal.anchors import drop_anchor, lost_record
+from retainer.journal.anchors import keep_anchor, lost_record
 from retainer.journal.backend import Backend
 from retainer.journal.journal import Journal, read_ledger
 from retainer.journal.stores import known_stores, remember_stores
@@ -135,7 +135,7 @@ def alone(work: Work, what: str, **told: Any) -> Iterator[tuple[_Record, Journal
                 and lost_record(anchors_in(work.writer)[1], journal.state, journal.goes_through)
                 is None
             ):
-                drop_anchor(work.writer, journal, owner.host, work.clock())
+                keep_anchor(work.writer, journal, owner.host, work.clock())
     finally:
         journal.close()
 

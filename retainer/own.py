@@ -3,7 +3,7 @@ remembers of the journals."""
 
 from __future__ import annotations
 
-from retainer.errors import StoreFailed
+from retainer.errors import ListingBroken, StoreFailed
 from retainer.model.anchors import ANCHORS_BYTES, ANCHORS_KEY, Anchor, read_anchors
 from retainer.model.identity import IDENTITY_BYTES, IDENTITY_KEY, Identity
 from retainer.ports import Look, StoreReader
@@ -41,8 +41,8 @@ def must_be(store: str, found: Identity | None, expected: str | None) -> None:
 
 
 def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
-    """What a store remembers, and the object that says so; None where that is there and cannot be
-    read. Raises StoreFailed."""
+    """What a store remembers, and the object that says so; None where that cannot be read, as where
+    somebody deleted it and the bucket has versions of it still. Raises StoreFailed."""
     try:
         found = store.whole(ANCHORS_KEY, ANCHORS_BYTES)
     except StoreFailed:
@@ -51,8 +51,17 @@ def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | Non
             raise
         return look, None
     if found is None:
-        return None, {}
+        return None, None if _was_deleted(store) else {}
     try:
         return found[0], read_anchors(found[1])
     except ValueError:
         return found[0], None
+
+
+def _was_deleted(store: StoreReader) -> bool:
+    """Whether what a store remembered is hidden there; not so where that cannot be listed, as
+    without the right to it."""
+    try:
+        return any(not each.is_marker for each in store.versions(ANCHORS_KEY))
+    except ListingBroken:
+        return False

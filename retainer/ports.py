@@ -361,6 +361,11 @@ class StoreWriter(StoreReader, Protocol):
         """Lock an object that lost its lock on the way, as the store's settings say. Raises
         StoreFailed."""
 
+    def lock_version(self, seen: Seen, until: datetime) -> None:
+        """Lock just what lies there now of an object that is written again and again, where the
+        settings lock and each version has a lock of its own; elsewhere nothing. Raises
+        StoreFailed."""
+
     def restore(self, seen: Seen) -> None:
         """Ask for an archived object to become readable for a week, which takes hours and costs
         money. Raises StoreFailed."""

@@ -72,7 +72,8 @@ def _statements(
             "Action": ["kms:Decrypt", *(["kms:GenerateDataKey"] if purpose != "plan" else [])],
             "Resource": [store.kms_key],
         }
-    if purpose == "restore" or versions:
+    # where copies are locked, so is what the store remembers of runs, and a delete of it noticed
+    if purpose == "restore" or versions or store.lock:
         yield {
             "Sid": f"{name}Versions",
             "Effect": "Allow",

@@ -35,7 +35,7 @@ from retainer.model.lifecycle import LifecycleRule
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
 from retainer.model.tables import SNAPSHOT_FORMAT
-from retainer.ports import Look, Seen, looked_and_read
+from retainer.ports import Look, Seen, Version, looked_and_read
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 VAULT = Store("vault", "s3://acme-vault/100ms", layouts=(DEFAULT_LAYOUT,))
@@ -1510,6 +1510,9 @@ class FakeReader:
 
     def keeps_removed(self) -> str | None:
         return None
+
+    def versions(self, under: str) -> Iterator[Version]:
+        return iter(())
 
     def lifecycle(self) -> tuple[LifecycleRule, ...] | None:
         return None

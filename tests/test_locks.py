@@ -3,6 +3,7 @@ deleted, and is freed in its time."""
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
 from dataclasses import replace
@@ -18,6 +19,7 @@ from gcs_standin import GcsStandIn
 from project import Project, make_project, pairs, video
 
 from retainer.demo.standin import StandIn
+from retainer.model.anchors import ANCHORS_KEY
 from retainer.model.setting import Store
 from retainer.ports import Deletion, StoreWriter
 from retainer.stores.wire import Answer, Request
@@ -220,3 +222,46 @@ def on_locking_bucket(project: Project, server: str) -> Project:
     project.stores["uploads"] = replace(uploads, url=f"{uploads.scheme}://{bucket}/up")
     project.write()
     return project
+
+
+@pytest.fixture(params=["seaweedfs", "moto"])
+def remembering(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
+    """A project whose vault locks its copies, and has one."""
+    server = request.param
+    endpoint = endpoint_of(server, request)
+    project = make_project(tmp_path / "project", api, server, endpoint)
+    bucket = locking_bucket(server, endpoint)
+    vault = project.stores["vault"]
+    project.stores["vault"] = replace(vault, url=f"s3://{bucket}/v", lock="governance")
+    project.write()
+    project.hosted("a" * 24, video(1))
+    project.plan()
+    assert project.apply()["copied"] == 1
+    return project
+
+
+def test_what_a_store_remembers_of_a_run_is_locked_where_copies_are(remembering: Project) -> None:
+    (now,) = [each for each in remembering.writer("vault").versions(ANCHORS_KEY) if each.is_current]
+    assert now.seen.locked_until is not None
+    left = now.seen.locked_until - datetime.now(UTC)
+    assert timedelta(days=399) < left < timedelta(days=401)
+    remembering.hosted("b" * 24, video(2))
+    remembering.plan("2.plan")
+    assert remembering.apply("2.plan")["copied"] == 1  # what is locked can be written over
+    found = list(remembering.writer("vault").versions(ANCHORS_KEY))
+    assert sum(each.seen.locked_until is not None for each in found) == 2
+
+
+def test_a_deleted_memory_of_a_store_is_noticed_where_versions_are_kept(
+    remembering: Project,
+) -> None:
+    """Also where the record is deleted with it: as by somebody who would like neither."""
+    vault = remembering.stores["vault"]
+    client = servers.s3_client(vault.endpoint or "")
+    client.delete_object(Bucket=vault.bucket, Key=vault.prefix + ANCHORS_KEY)
+    shutil.rmtree(remembering.root / ".retainer" / "journal")
+    plan = remembering.plan("2.plan", expect=None)
+    (lost,) = [each["lost_record"] for each in plan["header"]["sources"] if each["name"] == "vault"]
+    assert "is damaged, or was deleted" in lost
+    said = remembering.run("audit", "verify", "--stores", expect=None)
+    assert "is damaged, or was deleted" in said.stdout + said.stderr

@@ -615,7 +615,7 @@ def _recognise(
         listing.identity, listing.customer = found[1].id, found[1].customer
     must_be(reader.name, found[1] if found else None, expected)
     look, anchors = anchors_in(reader)
-    if look is not None:
+    if look is not None or anchors is None:
         listing.lost_record = judge(anchors)
         listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None
 

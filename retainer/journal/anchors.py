@@ -14,7 +14,7 @@ from retainer.journal.ledger import Ledger
 from retainer.model.anchors import ANCHORS_KEY, Anchor, Anchors, Lately, write_anchors
 from retainer.model.moment import write_moment
 from retainer.own import anchors_in
-from retainer.ports import StoreReader, StoreWriter
+from retainer.ports import Seen, StoreReader, StoreWriter
 
 
 def lost_record(
@@ -23,7 +23,10 @@ def lost_record(
     """Why this state's journal cannot be all that was done in a store, in words; None where nothing
     speaks against it. `goes_through`: whether the journal's line with a number has a hash."""
     if anchors is None:
-        return f"what the store remembers of earlier runs cannot be read ({ANCHORS_KEY})"
+        return (
+            f"what the store remembers of earlier runs cannot be read ({ANCHORS_KEY}: it is "
+            "damaged, or was deleted)"
+        )
     own = anchors.get(state or "")
     if own is not None:
         if goes_through(own.lines, own.head):
@@ -51,15 +54,26 @@ def judge_of(record: Reading, ledger: Ledger) -> Judge:
     return lambda anchors: lost_record(anchors, own, stands)
 
 
+LOCKED_FOR = timedelta(days=400)
+"""So long what a store remembers of a run stays behind, whoever overwrites or deletes it, where it
+can be locked: a year, and time to ask."""
+
+
+def keep_anchor(store: StoreWriter, journal: Journal, host: str, now: datetime) -> None:
+    """As `drop_anchor`, at the end of a run, and locked where the settings lock."""
+    now = _by_the_store(store, now)
+    store.lock_version(drop_anchor(store, journal, host, now), now + LOCKED_FOR)
+
+
 def drop_anchor(
     store: StoreWriter,
     journal: Journal,
     host: str,
     now: datetime,
     planned: Sequence[tuple[str, int, int]] = (),
-) -> None:
+) -> Seen:
     """Let a store remember where the journal ends now, what it has deleted there, and what is about
-    to be deleted (rule, count, bytes).
+    to be deleted (rule, count, bytes). Gives the object that says so.
 
     Times are the store's. Raises StoreFailed. Only for a run that holds the store's lock, and whose
     journal is whole (or known to be lost).
@@ -82,11 +96,13 @@ def drop_anchor(
     )
     content = write_anchors(anchors, now)
     if look is not None:
-        if store.replace(look.seen, content) is None:
+        written = store.replace(look.seen, content)
+        if written is None:
             raise StoreFailed(f"{store.name}:{ANCHORS_KEY} was changed by somebody else")
-        return
+        return written
     try:
-        store.create(ANCHORS_KEY, iter([content]), len(content), {}, "application/json")
+        chunks = iter([content])
+        return store.create(ANCHORS_KEY, chunks, len(content), {}, "application/json").seen
     except KeyTaken:
         raise StoreFailed(
             f"{store.name}:{ANCHORS_KEY} was made by somebody else at the same moment"

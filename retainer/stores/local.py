@@ -360,6 +360,9 @@ class LocalWriter(LocalReader):
     def restore(self, seen: Seen) -> None:
         raise StoreFailed(f"restore {self.name}:{seen.key}: a folder has no archive")
 
+    def lock_version(self, seen: Seen, until: datetime) -> None:
+        """A folder locks nothing."""
+
     def remove(self, version: Version) -> Deletion:
         return self.delete(version.seen)
 

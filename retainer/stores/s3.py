@@ -326,6 +326,10 @@ class S3Writer(ObjectWriter, S3Reader):
             )
         self.account.retain(seen.key, until)
 
+    def lock_version(self, seen: Seen, until: datetime) -> None:
+        if self.store.lock and self.locks():
+            self.account.retain(seen.key, until)
+
     def restore(self, seen: Seen) -> None:
         self.account.restore(seen.key, seen.storage_class)
 

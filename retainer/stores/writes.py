@@ -169,6 +169,9 @@ class ObjectWriter(ObjectReader):
     def put_back(self, key: str) -> bool:
         return True
 
+    def lock_version(self, seen: Seen, until: datetime) -> None:
+        """What is locked at Google cannot be written over, unless the bucket keeps versions."""
+
     def delete_batch(self, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
         done: dict[Seen, Deletion | StoreFailure] = {}
         together = [seen for seen in batch if self.calls.goes_in_a_batch(seen.key)]
