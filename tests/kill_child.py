@@ -1,15 +1,19 @@
 """`retainer`, killed with SIGKILL before or after its n-th effect: KILL_AT=n,
 KILL_WHEN=before|after. KILL_COUNT=FILE only counts them. KILL_EVENT=name kills it once that event
-is in the journal, KILL_NAME=name at the first (or KILL_NTH) effect of that name.
+is in the journal, KILL_NAME=name at the first (or KILL_NTH) effect of that name. FULL_AT=n: it lives,
+and the disk is full from the n-th file on that it writes.
 
 An effect is every call that changes a store and every write of the journal.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +75,15 @@ if event := os.environ.get("KILL_EVENT"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     Journal.write_all = write_and_die  # type: ignore[method-assign]
+if full_at := int(os.environ.get("FULL_AT", "0")):
+    synced, files = os.fsync, count(1)
+
+    def on_a_full_disk(number: int) -> None:
+        if stat.S_ISREG(os.fstat(number).st_mode) and next(files) >= full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(number)
+
+    os.fsync = on_a_full_disk
 carried_out = retainer.applying.carry_out
 retainer.applying.carry_out = lambda *words, **named: carried_out(*words, **named | {"workers": 1})  # type: ignore[assignment]
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -287,7 +288,7 @@ def test_many_objects_stop_where_the_lock_was_lost(tmp_path: Path) -> None:
             raise LockLost("lost")
 
     with pytest.raises(LockLost):
-        delete_one(action, store, outcomes, check)
+        delete_one(action, store, outcomes, check, Counter())
     assert (len(outcomes), len(list(store.list()))) == (7, 13)
 
 

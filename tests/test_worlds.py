@@ -1,5 +1,5 @@
-"""Random worlds: two machines, two checkouts, people who meddle, kills and wrong clocks, against a
-small model of what must never happen.
+"""Random worlds: two machines, two checkouts, people who meddle, kills, full disks and wrong clocks,
+against a small model of what must never happen.
 
 Whatever comes, the bytes that an upload has now, and the bytes of every recording that a hold
 covers, lie somewhere; and no more is deleted in a day than the limit allows, by both machines
@@ -118,6 +118,8 @@ class World:
                 text=True,
             )
             self.log.append(f"apply ended with {killed.returncode} {environment}")
+            if "FULL_AT" in environment:
+                self.ended("full disk", killed.returncode, killed.stderr)
         else:
             done = project.run(*words, expect=None)
             self.ended("apply", done.returncode, done.stderr)
@@ -126,7 +128,7 @@ class World:
 
     def ended(self, what: str, code: int, said: str) -> None:
         self.log.append(f"{what}: {code} {said.splitlines()[-1:]}")
-        assert code in ENDS | {64}, self.log
+        assert code in ENDS | {64} | ({1} if what == "full disk" else set()), self.log
         assert "Traceback" not in said and "could not go on" not in said, (self.log, said)
 
     def meddle(self) -> None:
@@ -204,6 +206,8 @@ class World:
                     "KILL_AT": str(self.draw.randrange(1, 60)),
                     "KILL_WHEN": self.draw.choice(["before", "after"]),
                 }
+                if self.draw.random() < 0.3:
+                    at = {"FULL_AT": str(self.draw.randrange(1, 40))}
                 self.plan_and_apply(project, **at)
                 for store in (
                     "uploads",
