@@ -43,6 +43,7 @@ it, see pyproject.toml).
     planfile.py     the plan file, its rows and its header
     wire.py         connections, through proxies and with certificates, and an end for every answer
     own.py          what retainer keeps in a store of itself: its identity, its record
+    versions.py     what a bucket has of some objects, version by version
     who.py          who runs a command
     whole.py        files that are there whole or not at all
     git.py          what git says of a folder

@@ -257,6 +257,9 @@ def _no_versions(action: Action, policies: Policies) -> str | None:
     keys = {each.key for each in action.objects}
     if any(version.seen.key not in keys for version in action.versions):
         return "it would remove versions of another object"
+    named = {(version.seen.key, version.id) for version in action.versions}
+    if len(named) < len(action.versions):
+        return "it names a version twice"
     return None
 
 

@@ -81,6 +81,14 @@ _PAIR = (
 )
 
 
+_FOR_GOOD = (
+    "versions IS NOT NULL OR coalesce(decision = 'blocked' AND list_has_any("
+    "string_split(because, ', '), ['versions', 'second-factor']), false)"
+)
+"""SQL: whether every version is to go, also where a snapshot that was gathered for other policies
+does not know them, so that the delete waits for another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """Every pair of one side, as a Parquet file in the private folder, its limits, and what will
@@ -105,8 +113,9 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
     write_parquet(
         connection,
         f"SELECT pair.*, frozen, coalesce(erased, false) AS erased FROM ("
-        f"SELECT {_PAIR}, last_copy, leaves_at FROM lines UNION ALL "
-        f"SELECT {_PAIR}, false, NULL FROM quiet_lines) AS pair LEFT JOIN bound USING (asset_id)",
+        f"SELECT {_PAIR}, last_copy, leaves_at, {_FOR_GOOD} AS for_good FROM lines UNION ALL "
+        f"SELECT {_PAIR}, false, NULL, false FROM quiet_lines) AS pair "
+        "LEFT JOIN bound USING (asset_id)",
         path,
     )
     look_ahead(connection, making.now)
@@ -156,12 +165,16 @@ def _compare(
                 coalesce(o.freezes, '-infinity') AS froze,
                 coalesce(n.freezes, '-infinity') AS freezes,
                 coalesce(n.last_copy, false) AS last_copy,
+                -- what was to be hidden is to go with every version
+                coalesce(n.for_good AND NOT o.for_good
+                    AND (o.goes OR o.decision = 'blocked'), false) AS for_good,
                 CASE WHEN n.rule IN (FROM touched) THEN n.rule
                      WHEN o.rule IN (FROM touched) THEN o.rule END AS own
             FROM before AS o FULL JOIN after AS n
                 ON o.asset_id = n.asset_id AND o.store = n.store
         )
         SELECT *, CASE
+            WHEN for_good THEN 'for good'
             WHEN goes THEN 'due now'
             WHEN comes_to = 'lapses' AND has = 'not-kept' AND had IS DISTINCT FROM 'not-kept'
                 THEN 'lapses'
@@ -186,7 +199,7 @@ def _compare(
             -- changed of the recording's other pairs
             coalesce(own, max(own) OVER (PARTITION BY asset_id), new_rule, old_rule, '') AS item
         FROM pair
-        WHERE NOT (went AND goes) AND NOT (was = 'lost' AND comes_to = 'lost') AND (
+        WHERE for_good OR NOT (went AND goes) AND NOT (was = 'lost' AND comes_to = 'lost') AND (
             was <> comes_to OR went <> goes OR had IS DISTINCT FROM has
             OR promised <> promises OR ended <> ends OR froze <> freezes)
     """)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -71,6 +70,7 @@ from retainer.planfile import (
 )
 from retainer.ports import Look, Recordings, StoreReader, Version
 from retainer.private import private_file
+from retainer.versions import versions_of
 
 __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
 
@@ -175,10 +175,6 @@ def _stores(listings: Sequence[Listing]) -> list[Listing]:
     return [listing for listing in listings if listing.kind == "store"]
 
 
-LOOKED_AT_SINGLY = 8
-"""The versions of so many objects are listed one by one; of more, in a list of their folder."""
-
-
 def _look_at_due(
     settings: Settings,
     policies: Policies,
@@ -235,25 +231,15 @@ def _versions(reader: StoreReader, objects: Sequence[Mapping[str, Any]]) -> list
     """Every version of the objects of a copy, in the order in which they go: of each object what is
     not current before what is. None where they cannot be read, or where one is not as it was
     listed."""
-    found: list[Version] = []
-    folder = os.path.commonpath([each["key"].rpartition("/")[0] for each in objects])
-    together: dict[str, list[Version]] | None = None
     try:
-        if len(objects) > LOOKED_AT_SINGLY and folder:
-            together = {}
-            for version in reader.versions(f"{folder}/"):
-                together.setdefault(version.seen.key, []).append(version)
-        for each in objects:
-            key = each["key"]
-            every = reader.versions(key) if together is None else together.get(key, ())
-            of = sorted(every, key=lambda version: version.is_current)
-            now = [(one.seen.version, one.seen.size, one.is_marker) for one in of if one.is_current]
-            if now != [(each["version"], each["size"], False)]:
-                return None
-            found += of
+        found = versions_of(reader, [each["key"] for each in objects])
     except RetainerError:
         return None
-    return found
+    for each in objects:
+        now = [one.seen for one in found[each["key"]] if one.is_current and not one.is_marker]
+        if [(seen.version, seen.size) for seen in now] != [(each["version"], each["size"])]:
+            return None
+    return [version for of in found.values() for version in of]
 
 
 def _as_rows(versions: Sequence[Version]) -> list[dict[str, Any]]:

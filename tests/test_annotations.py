@@ -234,6 +234,25 @@ def test_for_ever_needs_someone_to_answer_for_it() -> None:
     assert codes(rule("a", CHAT, **keep("forever"))) == []
 
 
+def test_a_delete_that_hides_what_another_would_take_for_good_is_told() -> None:
+    def gone(after: str, *, versions: bool = False) -> tuple[Delete, ...]:
+        return (Delete("vault", parse_period(after), versions=versions),)
+
+    final = rule("final", CHAT, 1, deletes=gone("90d", versions=True))
+
+    def told(**more: Any) -> list[str]:
+        other = rule("other", OneOf("type", ("chat", "track")), 5, **more)
+        return [code for code, _ in codes(final, other) if code == "L512"]
+
+    assert told(deletes=gone("30d")) == ["L512"]
+    assert told(deletes=gone("30d", versions=True)) == []
+    assert told(deletes=gone("1y")) == []
+    assert told(at_most=parse_period("45d")) == ["L512"]
+    assert told(**keep("60d"), then_delete=True) == ["L512"]
+    assert told(**keep("60d")) == []
+    assert [c for c, _ in codes(final, rule("b", CALL, 5, deletes=gone("30d")))] == []
+
+
 def test_lint_ends_with_0_and_with_10_where_it_is_strict(local: Project) -> None:
     rules = [*POLICY["rules"], {"id": "x", "match": "all", "at_most": "9y"}]
     local.write(POLICY | {"rules": rules})

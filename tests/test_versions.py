@@ -7,6 +7,8 @@ import json
 import signal
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,19 @@ import pytest
 import servers
 from conftest import endpoint_of, gcs_client
 from hls import simple
-from project import Project, make_project, video, where_versions_are_kept
+from project import Project, git, make_project, video, where_versions_are_kept
 
 from retainer import planfile
 from retainer.demo.standin import StandIn
 from retainer.errors import ListingBroken, StoreFailed
+from retainer.model.period import Period
+from retainer.model.rule import Delete, Everything, Rule, Where, meaning
 from retainer.planfile import read_plan
 from retainer.ports import Deletion, StoreWriter, Version
 from retainer.stores import s3
 from retainer.stores.reads import ObjectReader
 from retainer.stores.writes import ObjectWriter
+from retainer.versions import versions_of
 
 A, B, YOUNG = "a" * 24, "b" * 24, "c" * 24
 
@@ -357,6 +362,7 @@ def forged(plan: Path, **action: Any) -> None:
         "without the current one",
         "another current one",
         "a word more",
+        "a version twice",
     ],
 )
 def test_a_plan_that_would_remove_what_no_rule_asks_for_is_refused(
@@ -378,6 +384,7 @@ def test_a_plan_that_would_remove_what_no_rule_asks_for_is_refused(
             "another current one": {
                 "removes": [each | {"version": "x"} if each["current"] else each for each in listed]
             },
+            "a version twice": {"removes": [*listed, listed[0]]},
             "a word more": {"removes": [each | {"bypass": True} for each in listed]},
         }[what],
     )
@@ -412,3 +419,157 @@ def test_a_kill_at_any_version_leaves_a_copy_that_the_next_run_finds(
     assert sorted(at_s3.content("vault").values()) == sorted([video(1), video(2), video(3)])
     at_s3.run("audit", "verify")
     assert at_s3.plan("after.plan")["header"]["deletes"] == 0
+
+
+# ── what a hostile reader found ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("server", ["moto", "seaweedfs"])
+@pytest.mark.parametrize("since", ["the upload", "the plan"])
+def test_what_was_written_before_versions_were_kept_goes_too(
+    server: str, since: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    """It has no id of its own, and a plain delete would only hide it."""
+    endpoint = endpoint_of(server, request)
+    project = make_project(tmp_path / "project", api, server, endpoint)
+    client, bucket = servers.s3_client(endpoint), f"lab-late-{uuid.uuid4().hex[:10]}"
+    client.create_bucket(Bucket=bucket)
+    uploaded = project.stores["uploads"]
+    project.stores["uploads"] = replace(uploaded, url=f"s3://{bucket}/up")
+    project.write(FOR_GOOD)
+    project.uploaded(YOUNG, video(3), age=timedelta(days=2))
+    project.uploaded(A, video(1))
+    (key,) = uploads(project)
+
+    def keep_versions() -> None:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    if since == "the upload":
+        keep_versions()
+    project.plan("copies.plan")
+    project.apply("copies.plan")
+    plan = project.plan()
+    assert of_uploads(plan)["versions"] == 1
+    keep_versions()
+    project.apply_all("p.plan", plan)
+    assert versions(project, key) == []
+
+
+@pytest.mark.parametrize("how", ["the same bytes", "a marker", "a lock"])
+def test_what_came_between_plan_and_apply_leaves_every_version(
+    how: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    endpoint = endpoint_of("seaweedfs", request)
+    project = make_project(tmp_path / "project", api, "seaweedfs", endpoint)
+    client, bucket = servers.s3_client(endpoint), f"lab-lock-{uuid.uuid4().hex[:10]}"
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    project.stores["uploads"] = replace(project.stores["uploads"], url=f"s3://{bucket}/up")
+    project.write(FOR_GOOD)
+    project.uploaded(YOUNG, video(3), age=timedelta(days=2))
+    key = due(project)
+    project.plan()
+    name = project.stores["uploads"].prefix + key
+    if how == "the same bytes":
+        overwrite(project, key, video(9))
+        overwrite(project, key, video(1))
+    elif how == "a marker":
+        client.delete_object(Bucket=bucket, Key=name)
+    else:
+        old = next(each for each in versions(project, key) if not each.is_current)
+        client.put_object_legal_hold(
+            Bucket=bucket, Key=name, VersionId=old.id, LegalHold={"Status": "ON"}
+        )
+    before = {each.id for each in versions(project, key)}
+    done = project.apply("p.plan", "--approve-deletes", "2", expect=None)
+    assert (done["deleted"], len(done["skipped"])) == (1, 1)
+    assert {each.id for each in versions(project, key)} == before
+    if how == "a lock":
+        assert of_uploads(project.plan("2.plan"))["because"] == "lock"
+
+
+def test_a_later_word_is_another_policy() -> None:
+    """Two deletes in one store, of which the one or the other takes the versions."""
+
+    def rule(first: bool, second: bool) -> Rule:
+        deletes = tuple(
+            Delete("uploads", Period(days=days), versions=versions)
+            for days, versions in ((30, first), (900, second))
+        )
+        return Rule("raw", Everything(), Where("x.yaml", 1), deletes=deletes)
+
+    assert meaning(rule(True, False)) != meaning(rule(False, True))
+    assert len(meaning(rule(False, False))) == len(meaning(rule(True, False))) - 1
+
+
+def test_a_kill_tells_how_many_versions_went(at_s3: Project) -> None:
+    due(at_s3)
+    at_s3.plan()
+    child = str(Path(__file__).parent / "kill_child.py")
+
+    def killed(nth: str) -> None:
+        done = subprocess.run(
+            [sys.executable, child, "apply", "p.plan", "--approve-deletes", "2", "--workers", "1"],
+            cwd=at_s3.root,
+            env=at_s3.env() | {"KILL_NAME": "remove", "KILL_NTH": nth, "KILL_WHEN": "after"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL
+
+    killed("2")
+    hold = {"id": "H", "why": "w", "match": "all", "in": "vault"}
+    at_s3.write(FOR_GOOD | {"holds": [hold]})
+    at_s3.plan("2.plan")
+    at_s3.apply("2.plan", expect=None)
+    assert "2 versions were removed for good" in at_s3.run("history", A).stdout
+    at_s3.write(FOR_GOOD)
+    at_s3.plan()
+    killed("1")
+    at_s3.plan("3.plan")
+    at_s3.apply("3.plan", "--approve-deletes", "1", expect=None)
+    (told,) = [
+        line["of"]
+        for line in at_s3.journal()
+        if line["event"] == "deleted" and line["of"]["asset"] == A
+    ]
+    assert (told["versions"], told["versions_by"], told["bytes"]) == (1, "raw", 3024)
+
+
+@pytest.mark.parametrize("facts_of", ["before", "after"])
+def test_a_pull_request_with_the_word_is_told_as_the_gravest(at_s3: Project, facts_of: str) -> None:
+    project = at_s3
+    due(project)
+    git(project.root, "init", "-q", "-b", "main")
+    (project.root / ".gitignore").write_text("*\n!policies\n!policies/*\n!retainer.yaml\n")
+    project.write(policy())
+    git(project.root, "add", "-A")
+    git(project.root, "commit", "-qm", "x")
+    if facts_of == "before":
+        project.run("facts", "--out", "f.duckdb")
+    project.write(FOR_GOOD)
+    if facts_of == "after":
+        project.run("facts", "--out", "f.duckdb")
+    words = ("impact", "--base", "main", "--facts", "f.duckdb", "--fail-on", "deletes")
+    done = project.run(*words, expect=None)
+    text = " ".join(done.stdout.split())
+    assert "2 copies for good, with every version" in text
+    assert "they could be brought back, and cannot any more" in text
+    assert "Nothing becomes due" not in text
+    assert done.returncode not in (0, 2), text
+
+
+def test_objects_below_a_folder_without_a_name_are_listed_in_their_own() -> None:
+    asked: list[str] = []
+
+    class Lister:
+        def versions(self, under: str) -> list[Version]:
+            asked.append(under)
+            return []
+
+    keys = [f"hls/r//x/vod/{number}.ts" for number in range(12)]
+    assert versions_of(Lister(), keys) == {key: [] for key in keys}  # type: ignore[arg-type]
+    assert asked == ["hls/r//x/vod/"]
+    asked.clear()
+    versions_of(Lister(), [*keys, "hls/r//thumb.png"])  # type: ignore[arg-type]
+    assert asked == ["hls/r//"]

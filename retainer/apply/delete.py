@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from itertools import groupby
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from retainer.errors import RetainerError, SourceFailed, StoreFailed, Unverified
 from retainer.model.setting import MANIFEST
 from retainer.planfile import Action, Planned
 from retainer.ports import Deletion, Seen, StoreFailure, StoreReader, StoreWriter, Version
+from retainer.versions import versions_of
 
 BATCH = 1000
 LOOKED_AT_SINGLY = 8
@@ -149,11 +151,8 @@ def delete_one(
     it. Raises StoreFailed; what is left then goes when the same plan is applied again.
     """
     if action.versions:
-        for seen in objects_of(action):
-            versions = [each for each in action.versions if each.seen.key == seen.key]
-            outcomes.append(_with_versions(seen, versions, store, check, removed))
-            if _left(outcomes):
-                return
+        for outcome in _with_versions(action, store, check, removed):
+            outcomes.append(outcome)
         return
     first, *rest = objects_of(action)
     check()
@@ -167,29 +166,66 @@ def delete_one(
 
 
 def _with_versions(
-    seen: Seen,
-    versions: Sequence[Version],
-    store: StoreWriter,
-    check: Callable[[], None],
-    removed: Counter[str],
-) -> Deletion:
-    """Remove every version of an object, the current one last: what a kill leaves is still listed,
-    and the next plan finds it. Nothing goes where the object is not the one that was seen; nor
-    where it is not once the first below it went: a server that does not know versions takes it for
-    them."""
-    for version in sorted(versions, key=lambda each: each.is_current):
-        check()
-        if removed[seen.key] <= 1 or version.is_current:
-            look = store.look(seen.key)
-            if look is None:
-                return Deletion.GONE
-            if (look.seen.version, look.seen.size) != (seen.version, seen.size):
+    action: Action, store: StoreWriter, check: Callable[[], None], removed: Counter[str]
+) -> Iterator[Deletion]:
+    """Remove every version of each object, the current one last: what a kill leaves is still
+    listed, and the next plan finds it.
+
+    Nothing goes unless the bucket has what the plan named, or what an earlier try left of it, and
+    none of it is locked. A server that does not know versions takes the call for a delete of the
+    object: so it is looked at after the first. Raises StoreFailed, also where something is left.
+    """
+    keys = [each.key for each in action.objects]
+    there = versions_of(store, keys)
+    if reason := _not_as_planned(action, there, store.server_time()):
+        yield from (reason for _ in keys)
+        return
+    for seen in objects_of(action):
+        if not there[seen.key]:
+            yield Deletion.GONE
+            continue
+        for nth, version in enumerate(there[seen.key]):
+            check()
+            if nth == 1 and not _is_still(store, seen):
+                yield Deletion.CHANGED
+                return
+            outcome = store.remove(version)
+            if outcome in (Deletion.CHANGED, Deletion.LOCKED):
+                yield outcome
+                return
+            removed[seen.key] += outcome is Deletion.DELETED and not version.is_marker
+        yield Deletion.DELETED
+    check()
+    if left := sum(map(len, versions_of(store, keys).values())):
+        raise StoreFailed(f"{left} versions are there after all of them were removed")
+
+
+def _not_as_planned(
+    action: Action, there: Mapping[str, Sequence[Version]], now: datetime
+) -> Deletion | None:
+    """Why none of these versions may go: what became of the object, or of its lock."""
+    planned = {(each.seen.key, each.id): each for each in action.versions}
+    for of in there.values():
+        for each in of:
+            known = planned.get((each.seen.key, each.id))
+            if known is None or not _is_as_planned(each, known):
                 return Deletion.CHANGED
-        outcome = store.remove(version)
-        if outcome in (Deletion.CHANGED, Deletion.LOCKED):
-            return outcome
-        removed[seen.key] += outcome is Deletion.DELETED and not version.is_marker
-    return outcome
+            until = each.seen.locked_until
+            if not each.seen.lock_read or (until is not None and until > now):
+                return Deletion.LOCKED
+        if of and not of[-1].is_current:
+            return Deletion.CHANGED
+    return None
+
+
+def _is_as_planned(each: Version, known: Version) -> bool:
+    same = (each.seen.version, each.seen.size) == (known.seen.version, known.seen.size)
+    return same and (each.is_current, each.is_marker) == (known.is_current, known.is_marker)
+
+
+def _is_still(store: StoreReader, seen: Seen) -> bool:
+    look = store.look(seen.key)
+    return look is not None and (look.seen.version, look.seen.size) == (seen.version, seen.size)
 
 
 def and_removed(cause: str, removed: Mapping[str, int]) -> str:

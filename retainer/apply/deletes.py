@@ -30,6 +30,7 @@ from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, Stor
 from retainer.planfile import Action
 from retainer.ports import Deletion, Seen, StoreFailure
 from retainer.stop import Stopped
+from retainer.versions import versions_of
 
 LOOK_EVERY = timedelta(seconds=10)
 """Policies are looked at again while deletes go on, at most so often: a hold may have been
@@ -325,7 +326,10 @@ class Deletes:
         gone: list[str] = []
         try:
             store = self._job.stores[action.store]
-            if not refused:
+            if not refused and action.versions:
+                left = versions_of(store, [each.key for each in action.objects])
+                gone = [key for key, versions in left.items() if not versions]
+            elif not refused:
                 gone = [each.key for each in action.objects if store.look(each.key) is None]
         except RetainerError:
             self._outcomes.failed(action, error.message, error.hint, unknown=True)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from retainer.errors import RetainerError
 from retainer.model.outcome import LeftOver
 from retainer.ports import StoreReader, StoreWriter
+from retainer.versions import versions_of
 
 
 class Announced(Protocol):
@@ -30,6 +31,10 @@ class Announced(Protocol):
     def asked_by(self) -> str: ...
     @property
     def objects(self) -> tuple[tuple[str, int, str], ...]: ...
+    @property
+    def versions(self) -> tuple[tuple[str, str, int], ...]: ...
+    @property
+    def versions_by(self) -> str: ...
 
 
 class Record(Protocol):
@@ -88,10 +93,14 @@ def settle(
         check()
         try:
             gone = _gone(each, stores[each.store])
+            removed = _removed(each, stores[each.store])
         except RetainerError:
             continue
+        more = {"versions": len(removed), "versions_by": each.versions_by} if each.versions else {}
         if gone:
             keys, size = [key for key, _, _ in gone], sum(size for _, size, _ in gone)
+            if each.versions:
+                size = sum(size for key, _, size in removed if key in keys)
             remains = [key for key, _, _ in each.objects if key not in keys]
             journal.write(
                 "deleted",
@@ -105,6 +114,7 @@ def settle(
                 left=remains,
                 partial=bool(remains),
                 asked_by=each.asked_by or ("erasure" if each.rule in erasures else None),
+                **more,
             )
             deleted += 1
             gone_by_now |= {(each.store, key) for key in keys}
@@ -127,6 +137,7 @@ def settle(
                 row=each.row,
                 asset=each.asset,
                 store=each.store,
+                **more,
             )
     if deleted:
         said.append(
@@ -152,3 +163,12 @@ def _gone(each: Announced, store: StoreReader) -> list[tuple[str, int, str]]:
         if look is None or look.seen.version != version:
             gone.append((key, size, version))
     return gone
+
+
+def _removed(each: Announced, store: StoreReader) -> list[tuple[str, str, int]]:
+    """Its versions that are not there any more. Raises ListingBroken."""
+    if not each.versions:
+        return []
+    there = versions_of(store, [key for key, _, _ in each.objects])
+    left = {(key, version.id) for key, of in there.items() for version in of}
+    return [one for one in each.versions if one[:2] not in left]

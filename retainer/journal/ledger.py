@@ -194,6 +194,9 @@ class Intended:
     objects: tuple[tuple[str, int, str], ...]
     asked_by: str = ""
     """`rule` or `erasure`; empty where an older version announced it."""
+    versions: tuple[tuple[str, str, int], ...] = ()
+    """Where each was to go, for good: key, what the bucket calls it, size in bytes."""
+    versions_by: str = ""
 
     def written(self) -> list[Any]:
         return [
@@ -206,12 +209,15 @@ class Intended:
             self.rule,
             self.bytes,
             [list(each) for each in self.objects],
-            *([self.asked_by] if self.asked_by else []),
+            *([self.asked_by] if self.asked_by or self.versions else []),
+            *([[list(each) for each in self.versions], self.versions_by] if self.versions else []),
         ]
 
     @staticmethod
     def read(of: list[Any]) -> Intended:
-        at, run, plan, row, asset, store, rule, size, objects, *asked_by = of
+        at, run, plan, row, asset, store, rule, size, objects, *more = of
+        untold: list[Any] = ["", [], ""]
+        asked_by, versions, versions_by = [*more, *untold[len(more) :]]
         moment = read_moment(at)
         if moment is None:
             raise ValueError("an announcement has no moment")
@@ -225,7 +231,9 @@ class Intended:
             str(rule),
             int(size),
             tuple((str(key), int(length), str(version)) for key, length, version in objects),
-            str(asked_by[0]) if asked_by else "",
+            str(asked_by),
+            tuple((str(key), str(name), int(length)) for key, name, length in versions),
+            str(versions_by),
         )
 
 
@@ -768,6 +776,10 @@ def _intended(entry: Entry) -> list[Intended]:
                 int(act["bytes"]),
                 tuple((str(key), int(size), str(version)) for key, size, version in act["objects"]),
                 str(act.get("asked_by") or ""),
+                tuple(
+                    (str(key), str(name), int(size)) for key, name, size in act.get("versions", ())
+                ),
+                str(act.get("versions_by") or ""),
             )
             for act in of["acts"]
         ]

@@ -45,6 +45,7 @@ class Change:
 
 Becomes = Literal[
     "due now",
+    "for good",
     "lapses",
     "sooner",
     "shorter",
@@ -62,8 +63,9 @@ Becomes = Literal[
 ]
 """What a pair of a recording and a place comes to by a change, the gravest first."""
 BECOMES: tuple[Becomes, ...] = get_args(Becomes)
-GOES: frozenset[Becomes] = frozenset({"due now", "lapses", "blocked"})
-"""What goes: now, when 100ms drops it, or once nothing blocks it any more."""
+GOES: frozenset[Becomes] = frozenset({"due now", "for good", "lapses", "blocked"})
+"""What goes: now, or with every version where it could be brought back, when 100ms drops it, or
+once nothing blocks it any more."""
 SHORTENS: frozenset[Becomes] = GOES | {"sooner", "shorter", "not copied"}
 
 

@@ -235,7 +235,7 @@ def meaning(item: Rule | Hold | Erasure) -> tuple[object, ...]:
         case Rule():
             said = (item.match, item.keeps, item.deletes, item.then_delete, item.at_most)
             # Beside the rest, so that digests stay that were made before there was such a word.
-            versions = tuple(each.store for each in item.deletes if each.versions)
+            versions = tuple(n for n, each in enumerate(item.deletes) if each.versions)
             return (*said, versions) if versions else said
         case Hold():
             return (item.match, item.store, item.released)

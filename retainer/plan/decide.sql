@@ -168,10 +168,10 @@ WITH placed AS (
 )
 SELECT
     cohort_no, store::place AS store,
-    coalesce(bool_or(kind IN ('keep', 'hold')), false) AS named,
-    coalesce(bool_or(runs AND certain), false) AS surely_wanted,
-    coalesce(bool_or(runs), false) AS wanted,
-    coalesce(bool_or(kind = 'hold'), false) AS held_here,
+    bool_or(kind IN ('keep', 'hold')) AS named,
+    bool_or(runs AND certain) AS surely_wanted,
+    bool_or(runs) AS wanted,
+    bool_or(kind = 'hold') AS held_here,
     arg_max(clause_no, (certain, ends, -clause_no)) FILTER (runs) AS wanted_by,
     max(ends) FILTER (kind = 'keep') AS keep_until,
     arg_max(clause_no, (ends, -clause_no)) FILTER (kind = 'keep') AS kept_by,
@@ -261,7 +261,7 @@ SELECT asset_no FROM member JOIN fate USING (cohort_no) WHERE lies_hosted AND er
     AND cohort_no NOT IN (SELECT cohort_no FROM demand WHERE named)
 UNION ALL
 SELECT asset_no FROM member WHERE lies_hosted AND cohort_no NOT IN (SELECT cohort_no FROM fate)
-EXCEPT ALL SELECT DISTINCT asset_no FROM lying WHERE complete;
+EXCEPT ALL SELECT asset_no FROM lying WHERE complete;
 
 -- ── The decision ─────────────────────────────────────────────────────────────────────────────────
 -- What each pair comes to by itself; `due` is a delete that what lies elsewhere may still block.
@@ -271,21 +271,15 @@ CREATE OR REPLACE TEMP TABLE weighed AS
 WITH pair AS (
     SELECT asset_no, store, true AS there, complete, partial, bytes, shared, owners_known, locked,
         superseded, uncatalogued, in_doubt, versions_read, by_hand, bytes_of_all FROM lying
-    UNION ALL
-    SELECT asset_no, store, false, false, false, NULL, NULL, true, false, false, false, NULL,
-        false, false, NULL
-        FROM missing
-    UNION ALL
+    UNION ALL BY NAME
+    SELECT asset_no, store, false AS there, false AS complete FROM missing
+    UNION ALL BY NAME
     -- What lies hosted or elsewhere has a row of its own; not so what was hosted more than 15 days
     -- ago.
-    SELECT asset_no, 'hosted', true, true, false, NULL, NULL, true, false, false, false, NULL,
-        false, false, NULL
-        FROM member
-    WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
-    UNION ALL
-    SELECT asset_no, 'elsewhere', true, true, false, NULL, NULL, true, false, false, false, NULL,
-        false, false, NULL
-        FROM member
+    SELECT asset_no, 'hosted'::place AS store, true AS there, true AS complete FROM member
+        WHERE lies_hosted AND (created IS NULL OR $now < created + INTERVAL 15 DAY)
+    UNION ALL BY NAME
+    SELECT asset_no, 'elsewhere'::place AS store, true AS there, true AS complete FROM member
         WHERE lies_elsewhere
 ), asked AS (
     SELECT pair.* EXCLUDE (bytes, bytes_of_all),

@@ -46,6 +46,7 @@ def advise(
         *_classes(policies, settings),
         *_endless(policies),
         *_names(policies, settings),
+        *_too_late(policies),
     ]
     return sorted(found, key=lambda each: each.order)
 
@@ -303,3 +304,39 @@ def _names(policies: Policies, settings: Settings) -> Iterator[Diagnostic]:
                 "names from 100ms, and a room can be renamed",
                 "match `room_id` or `template_id` where that is so",
             )
+
+
+def _too_late(policies: Policies) -> Iterator[Diagnostic]:
+    """Deletes with every version that another delete comes before: it hides what they would
+    take."""
+    for rule in policies.rules:
+        for last in filter(lambda each: each.versions, rule.deletes):
+            for other in policies.rules:
+                if not implies(rule.match, other.match):
+                    continue
+                sooner = [
+                    after
+                    for after in _hiding_in(last.store, other)
+                    if not after.reaches(last.after)
+                ]
+                if sooner:
+                    yield _warning(
+                        "L512",
+                        rule.where,
+                        f"`{rule.id}` takes every version in `{last.store}` after "
+                        f"{last.after.text}, and `{other.id}` deletes there after "
+                        f"{sooner[0].text}: what that hides is not found again",
+                        f"write `versions: all` beside the delete of `{other.id}` too",
+                    )
+
+
+def _hiding_in(store: str, rule: Rule) -> Iterator[Period]:
+    """When a rule deletes in a store, and leaves the versions."""
+    for delete in rule.deletes:
+        if delete.store == store and not delete.versions:
+            yield delete.after
+    for keep in rule.keeps if rule.then_delete else ():
+        if keep.store == store:
+            yield keep.period
+    if rule.at_most:
+        yield rule.at_most

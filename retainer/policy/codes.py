@@ -276,4 +276,9 @@ CODES: dict[str, tuple[str, str]] = {
         "Workspaces with HIPAA get hashed names, which no glob fits; and a room that is renamed is "
         "matched by name only where all of its names match. Ids and templates do not change.",
     ),
+    "L512": (
+        "versions that are hidden first",
+        "`versions: all` takes what lies there with every version of it. An earlier delete of the "
+        "same recordings leaves the versions behind, and what is hidden then is in no listing.",
+    ),
 }

@@ -265,10 +265,10 @@ class S3Writer(ObjectWriter, S3Reader):
         return self.uploads.copy(source, seen, checksum, new, begun)
 
     def remove(self, version: Version) -> Deletion:
-        """What was written while the bucket kept no versions has no id of its own, and what is
-        written next takes its place: it is looked at just before, or goes on its ETag where it is
-        the current one."""
-        if version.id == NO_VERSION and version.is_current:
+        """What was written while the bucket kept no versions has no id of its own. Where it keeps
+        none still, it goes on its ETag. Where it does by now, it is looked at just before: while
+        versions are suspended, what is written next takes its place."""
+        if version.id == NO_VERSION and version.is_current and not self._has_versions():
             return self.delete(version.seen)
         if version.id == NO_VERSION and not version.is_marker:
             answer = self.ask("look at", version.seen.key, self.calls.look_at(version))
@@ -284,6 +284,11 @@ class S3Writer(ObjectWriter, S3Reader):
             if self._is_locked(version):
                 return Deletion.LOCKED
             raise
+
+    def _has_versions(self) -> bool:
+        """Raises StoreFailed where that cannot be read."""
+        answer = self.ask("look at", "", self.calls.keeping())
+        return self.said("look at", "", answer, self.calls.keeps) is not None
 
     def _is_locked(self, version: Version) -> bool:
         """Whether a refusal was a lock's: many servers do not say (SeaweedFS 4.48, moto 5.2.5)."""

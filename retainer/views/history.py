@@ -119,7 +119,11 @@ def _reasons(each: Happening) -> Iterator[str]:
     elif each.witnesses:
         yield f"safe by {many(len(each.witnesses), 'other object')}"
     if each.versions is not None:
-        yield with_every_version(each.versions)
+        yield (
+            with_every_version(each.versions)
+            if each.event == "deleted"
+            else f"{many(each.versions, 'version was', 'versions were')} removed for good"
+        )
     if each.recoverable:
         yield f"recoverable: {each.recoverable}"
     if each.checksum:

@@ -29,6 +29,7 @@ from retainer.views.words import cliff_section, cost_of, listed
 
 WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
+    "for good": ("bad", "deleted with every version, where it could be brought back"),
     "lapses": ("bad", "leaves 100ms without a copy, since no rule keeps it any more"),
     "sooner": ("worry", "deleted sooner"),
     "shorter": ("worry", "kept for less time"),
@@ -120,6 +121,9 @@ def _headline(told: Impact) -> str:
     gone, _ = _sum(told, "due now")
     if gone:
         return f"this change makes {many(gone, 'copy', 'copies')} due for deletion now"
+    final, _ = _sum(told, "for good")
+    if final:
+        return f"this change deletes {many(final, 'copy', 'copies')} for good, with every version"
     lapses, _ = _sum(told, "lapses")
     if lapses:
         return f"this change lets {many(lapses, 'recording')} leave 100ms without a copy"
@@ -157,6 +161,15 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             f"{'becomes' if gone == 1 else 'become'} due now"
             + (f"; {which}" if which else "")
             + f". {'; '.join(back).capitalize()}.",
+        )
+    final, final_bytes = _sum(told, "for good")
+    if final:
+        yield Note(
+            "-",
+            "bad",
+            f"{many(final, 'copy', 'copies')} ({size(final_bytes)}) that {told.base} deletes go "
+            "with every version that the bucket keeps: they could be brought back, and cannot any "
+            "more.",
         )
     lapses, lapsing_bytes = _sum(told, "lapses")
     if lapses:
@@ -251,7 +264,7 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             f"{changed}recording is treated differently: {told.same:,} pairs of a recording and a "
             "place are decided as before.",
         )
-    elif not (gone or lapses or later or told.freed):
+    elif not (gone or final or lapses or later or told.freed):
         yield Note(
             "=",
             "unsure" if told.shortens else "good",
