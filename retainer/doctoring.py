@@ -147,7 +147,7 @@ def _of_runs(name: str, reader: StoreReader, past: Callable[[], Past]) -> Iterat
     """What runs have left there: a lock, and what it remembers of the record."""
     try:
         ledger, judge = past()
-        held, said = lock_in(reader), judge(anchors_in(reader)[1])
+        held, said = lock_in(reader), judge(anchors_in(reader, or_hidden=True)[1])
     except RetainerError as error:
         yield Found(name, "bad", error.message, error.hint)
         return

@@ -40,9 +40,12 @@ def must_be(store: str, found: Identity | None, expected: str | None) -> None:
     raise StoreFailed(f"{store} is not the store that it was: {there}", hint=hint)
 
 
-def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | None]:
-    """What a store remembers, and the object that says so; None where that cannot be read, as where
-    somebody deleted it and the bucket has versions of it still. Raises StoreFailed."""
+def anchors_in(
+    store: StoreReader, *, or_hidden: bool = False
+) -> tuple[Look | None, dict[str, Anchor] | None]:
+    """What a store remembers, and the object that says so; None where that is there and cannot be
+    read, or (`or_hidden`) where it was deleted and the bucket has versions of it still. Raises
+    StoreFailed."""
     try:
         found = store.whole(ANCHORS_KEY, ANCHORS_BYTES)
     except StoreFailed:
@@ -51,7 +54,7 @@ def anchors_in(store: StoreReader) -> tuple[Look | None, dict[str, Anchor] | Non
             raise
         return look, None
     if found is None:
-        return None, None if _was_deleted(store) else {}
+        return None, None if or_hidden and _was_deleted(store) else {}
     try:
         return found[0], read_anchors(found[1])
     except ValueError:

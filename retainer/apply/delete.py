@@ -211,7 +211,8 @@ def _not_as_planned(
             if known is None or not _is_as_planned(each, known):
                 return Deletion.CHANGED
             until = each.seen.locked_until
-            if not each.seen.lock_read or (until is not None and until > now):
+            is_locked = not each.seen.lock_read or (until is not None and until > now)
+            if is_locked or each.by_hand:
                 return Deletion.LOCKED
         if of and not of[-1].is_current:
             return Deletion.CHANGED

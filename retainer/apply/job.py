@@ -134,8 +134,9 @@ class Job:
     mark_of: Callable[[str], str]
     """What a path is told by in the journal."""
     keep_deleted: Mapping[str, str] = field(default_factory=dict)
-    keep_removed: Mapping[str, str] = field(default_factory=dict)
     """How what is deleted in a store can still be read, in words."""
+    keep_removed: Mapping[str, str] = field(default_factory=dict)
+    """The same of what is deleted with every version."""
     asking: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Of each rule and erasure, by its id, which of the two it is, and why people wrote that it is
     there."""

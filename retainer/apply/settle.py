@@ -137,7 +137,7 @@ def settle(
                 row=each.row,
                 asset=each.asset,
                 store=each.store,
-                **more,
+                **(more if removed else {}),
             )
     if deleted:
         said.append(

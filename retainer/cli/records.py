@@ -65,7 +65,7 @@ def audit_verify(asks_stores: bool, patience: timedelta | None) -> None:
     for store in settings.stores:
         try:
             reader = wiring.open_reader(store, stop(), wiring.patience_of(patience, stop()))
-            said = judge(anchors_in(reader)[1])
+            said = judge(anchors_in(reader, or_hidden=True)[1])
         except RetainerError as error:
             said = error.message
         wrong += said is not None

@@ -614,7 +614,7 @@ def _recognise(
     if found is not None:
         listing.identity, listing.customer = found[1].id, found[1].customer
     must_be(reader.name, found[1] if found else None, expected)
-    look, anchors = anchors_in(reader)
+    look, anchors = anchors_in(reader, or_hidden=True)
     if look is not None or anchors is None:
         listing.lost_record = judge(anchors)
         listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None

@@ -103,8 +103,10 @@ class S3Reader(ObjectReader):
         return replace(found, by_hand=self._by_hand(found)) if found else None
 
     def versions(self, under: str) -> Iterator[Version]:
-        may_lock, wants = self.can_lock(), self._needs_a_person()
+        may_lock = wants = None
         for version in super().versions(under):
+            if may_lock is None or wants is None:
+                may_lock, wants = self.can_lock(), self._needs_a_person()
             may_be_locked = may_lock and not version.is_marker
             seen = replace(version.seen, lock_read=True)
             yield replace(
