@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 import uuid
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +17,7 @@ import servers
 from conftest import endpoint_of, gcs_client
 from hls import simple
 from project import Project, git, make_project, video, where_versions_are_kept
+from test_kill import killed
 
 from retainer import planfile
 from retainer.demo.standin import StandIn
@@ -400,17 +399,8 @@ def test_a_kill_at_any_version_leaves_a_copy_that_the_next_run_finds(
 ) -> None:
     key = due(at_s3)
     at_s3.plan()
-    child = str(Path(__file__).parent / "kill_child.py")
-    how = {"KILL_NAME": "remove", "KILL_NTH": str(nth), "KILL_WHEN": when}
-    done = subprocess.run(
-        [sys.executable, child, "apply", "p.plan", "--approve-deletes", "2", "--workers", "1"],
-        cwd=at_s3.root,
-        env=at_s3.env() | how,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
+    code = killed(at_s3, KILL_NAME="remove", KILL_NTH=str(nth), KILL_WHEN=when)
+    assert code == -signal.SIGKILL
     gone = nth - (when == "before")
     assert len(versions(at_s3, key)) == 3 - gone
     assert (key in uploads(at_s3)) is (gone < 3)
@@ -504,20 +494,8 @@ def test_a_later_word_is_another_policy() -> None:
 def test_a_kill_tells_how_many_versions_went(at_s3: Project) -> None:
     due(at_s3)
     at_s3.plan()
-    child = str(Path(__file__).parent / "kill_child.py")
-
-    def killed(nth: str) -> None:
-        done = subprocess.run(
-            [sys.executable, child, "apply", "p.plan", "--approve-deletes", "2", "--workers", "1"],
-            cwd=at_s3.root,
-            env=at_s3.env() | {"KILL_NAME": "remove", "KILL_NTH": nth, "KILL_WHEN": "after"},
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL
-
-    killed("2")
+    at_each = {"KILL_NAME": "remove", "KILL_WHEN": "after"}
+    assert killed(at_s3, KILL_NTH="2", **at_each) == -signal.SIGKILL
     hold = {"id": "H", "why": "w", "match": "all", "in": "vault"}
     at_s3.write(FOR_GOOD | {"holds": [hold]})
     at_s3.plan("2.plan")
@@ -525,7 +503,7 @@ def test_a_kill_tells_how_many_versions_went(at_s3: Project) -> None:
     assert "2 versions were removed for good" in at_s3.run("history", A).stdout
     at_s3.write(FOR_GOOD)
     at_s3.plan()
-    killed("1")
+    assert killed(at_s3, KILL_NTH="1", **at_each) == -signal.SIGKILL
     at_s3.plan("3.plan")
     at_s3.apply("3.plan", "--approve-deletes", "1", expect=None)
     (told,) = [

@@ -180,20 +180,22 @@ def _with_versions(
     if reason := _not_as_planned(action, there, store.server_time()):
         yield from (reason for _ in keys)
         return
-    for seen in objects_of(action):
-        if not there[seen.key]:
+    for planned in action.objects:
+        if not there[planned.key]:
             yield Deletion.GONE
             continue
-        for nth, version in enumerate(there[seen.key]):
+        for nth, version in enumerate(there[planned.key]):
             check()
-            if nth == 1 and not _is_still(store, seen):
-                yield Deletion.CHANGED
-                return
+            if nth == 1:
+                look = store.look(planned.key)
+                if not is_same(look.seen if look else None, planned):
+                    yield Deletion.CHANGED
+                    return
             outcome = store.remove(version)
             if outcome in (Deletion.CHANGED, Deletion.LOCKED):
                 yield outcome
                 return
-            removed[seen.key] += outcome is Deletion.DELETED and not version.is_marker
+            removed[planned.key] += outcome is Deletion.DELETED and not version.is_marker
         yield Deletion.DELETED
     check()
     if left := sum(map(len, versions_of(store, keys).values())):
@@ -222,11 +224,6 @@ def _not_as_planned(
 def _is_as_planned(each: Version, known: Version) -> bool:
     same = (each.seen.version, each.seen.size) == (known.seen.version, known.seen.size)
     return same and (each.is_current, each.is_marker) == (known.is_current, known.is_marker)
-
-
-def _is_still(store: StoreReader, seen: Seen) -> bool:
-    look = store.look(seen.key)
-    return look is not None and (look.seen.version, look.seen.size) == (seen.version, seen.size)
 
 
 def and_removed(cause: str, removed: Mapping[str, int]) -> str:

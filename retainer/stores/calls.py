@@ -123,8 +123,8 @@ class Calls(Protocol):
     def versions_told(self, answer: Answer) -> VersionPage: ...
 
     def remove(self, version: Version) -> Request:
-        """Remove just this version, by the id that a list of them gave. This alone names a version,
-        with the marker that a restore takes away; it is no longer there afterwards."""
+        """Remove just this version, by the id that a list of them gave: the one call that is for
+        good. A restore takes delete markers away by it."""
 
     def keeping(self) -> Request:
         """What the bucket keeps of what is deleted."""

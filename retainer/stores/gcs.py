@@ -59,11 +59,7 @@ class GcsReader(ObjectReader):
         return (Found(self.name, "unsure", said, right),)
 
     def keeps_removed(self) -> str | None:
-        try:
-            answer = self.wire.ask(self.calls.keeping())
-            return soft_deleted(answer) if refusal_of(answer) is None else None
-        except (NoAnswer, Nonsense):
-            return None
+        return self._kept(soft_deleted)
 
     def hidden(self, seen: Seen) -> Hidden | None:
         """An earlier generation, else what is soft-deleted; a bucket without soft delete refuses to

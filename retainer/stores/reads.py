@@ -213,9 +213,13 @@ class ObjectReader:
         return key.startswith(under) if under.endswith("/") else key == under
 
     def keeps_deleted(self) -> str | None:
+        return self._kept(self.calls.keeps)
+
+    def _kept(self, says: Callable[[Answer], str | None]) -> str | None:
+        """What the bucket's answer says of what it keeps; None where it gives none."""
         try:
             answer = self.wire.ask(self.calls.keeping())
-            return self.calls.keeps(answer) if self.calls.refusal_of(answer) is None else None
+            return says(answer) if self.calls.refusal_of(answer) is None else None
         except (NoAnswer, Nonsense):
             return None
 

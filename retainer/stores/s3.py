@@ -73,6 +73,7 @@ class S3Reader(ObjectReader):
         self.account = account or S3Account(store)
         super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
         self._may_see_locks: bool | None = None
+        self._may_lock: bool | None = None
         self._wants_a_second_factor: bool | None = None
 
     def can_lock(self) -> bool:
@@ -100,56 +101,49 @@ class S3Reader(ObjectReader):
     def hidden(self, seen: Seen) -> Hidden | None:
         answer = self.ask("look for", seen.key, self.calls.versions(seen.key))
         found = self.said("look for", seen.key, answer, partial(self.calls.hidden, seen))
-        return replace(found, by_hand=self._by_hand(found)) if found else None
+        if found is None:
+            return None
+        commands = (self._by_hand(seen.key, mark) for mark in found.marks)
+        return replace(found, by_hand=" && ".join(filter(None, commands)))
 
     def versions(self, under: str) -> Iterator[Version]:
-        may_lock = wants = None
-        for version in super().versions(under):
-            if may_lock is None or wants is None:
-                may_lock, wants = self.can_lock(), self._needs_a_person()
-            may_be_locked = may_lock and not version.is_marker
-            seen = replace(version.seen, lock_read=True)
-            yield replace(
-                version,
-                seen=self._with_locks(version) if may_be_locked else seen,
-                by_hand=by_hand(self.store, version.seen.key, version.id) if wants else "",
-            )
-
-    def _needs_a_person(self) -> bool:
-        """Raises ListingBroken where that cannot be read."""
         try:
-            return self.wants_a_second_factor()
+            for version in super().versions(under):
+                seen = version.seen
+                yield replace(
+                    version,
+                    seen=self._with_locks(version)
+                    if self._may_carry_locks() and not version.is_marker
+                    else replace(seen, lock_read=True),
+                    by_hand=self._by_hand(seen.key, version.id),
+                )
         except StoreFailed as error:
             raise ListingBroken(error.message, hint=error.hint) from None
 
     def _with_locks(self, version: Version) -> Seen:
         """A version as a look at just it tells its locks, which no list does. Raises
-        ListingBroken."""
-        key = version.seen.key
-        try:
-            answer = self.ask("look at", key, self.calls.look_at(version))
-            found = self.said_of(key, answer)
-        except StoreFailed as error:
-            raise ListingBroken(error.message, hint=error.hint) from None
-        if (found.seen.version, found.seen.size) != (version.seen.version, version.seen.size):
-            raise ListingBroken(f"{self.where('look at', key)}: a version changed meanwhile")
-        told = found.seen.lock_read or _UNTIL in answer.headers
-        return replace(found.seen, lock_read=told or self._lock_headers_can_be_believed(key))
+        StoreFailed."""
+        answer = self.ask("look at", version.seen.key, self.calls.look_at(version))
+        found = self.said_of(version.seen.key, answer).seen
+        if (found.version, found.size) != (version.seen.version, version.seen.size):
+            raise self.changed("look at", version.seen)
+        told = found.lock_read or _UNTIL in answer.headers
+        return replace(found, lock_read=told or self._lock_headers_can_be_believed(found.key))
 
-    def wants_a_second_factor(self) -> bool:
-        """Whether the bucket lets nobody remove a version without one. Raises StoreFailed where
-        that cannot be read."""
+    def _by_hand(self, key: str, version: str) -> str:
+        """The command with which a person removes a version, where the bucket wants a second
+        factor: S3 takes none from a program that was not given one. Raises StoreFailed where that
+        cannot be read."""
         if self._wants_a_second_factor is None:
             answer = self.ask("look at", "", self.calls.keeping())
             self._wants_a_second_factor = self.said("look at", "", answer, mfa_in)
-        return self._wants_a_second_factor
-
-    def _by_hand(self, hidden: Hidden) -> str:
-        """The commands for a person, where the bucket wants a second factor: S3 takes none from a
-        program that was not given one. Raises StoreFailed where that cannot be read."""
-        if not self.wants_a_second_factor():
+        if not self._wants_a_second_factor:
             return ""
-        return " && ".join(by_hand(self.store, hidden.seen.key, mark) for mark in hidden.marks)
+        name = shlex.quote(self.store.prefix + key)
+        return (
+            f"aws s3api delete-object --bucket {self.store.bucket} --key {name} "
+            f"--version-id {shlex.quote(version)} --mfa 'SERIAL CODE'"
+        )
 
     def traits(self) -> Sequence[Found]:
         def asked(name: str) -> Answer | None:
@@ -166,16 +160,14 @@ class S3Reader(ObjectReader):
 
     def _lock_headers_can_be_believed(self, key: str) -> bool:
         if self._may_see_locks is None:
-            self._may_see_locks = not self.can_lock() or self.account.may_see_locks(key)
+            self._may_see_locks = not self._may_carry_locks() or self.account.may_see_locks(key)
         return bool(self._may_see_locks)
 
-
-def by_hand(store: Store, key: str, version: str) -> str:
-    """The command with which a person removes a version where that wants a second factor."""
-    return (
-        f"aws s3api delete-object --bucket {store.bucket} --key {shlex.quote(store.prefix + key)} "
-        f"--version-id {shlex.quote(version)} --mfa 'SERIAL CODE'"
-    )
+    def _may_carry_locks(self) -> bool:
+        """`can_lock`, asked once: it is wanted of each object that is looked at."""
+        if self._may_lock is None:
+            self._may_lock = self.can_lock()
+        return self._may_lock
 
 
 class S3Writer(ObjectWriter, S3Reader):
