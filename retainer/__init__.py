@@ -66,12 +66,13 @@ it, see pyproject.toml).
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
                     ahead.sql (later days), limits
     apply/          THE EFFECTS: job (what a run works with), run (the order of things), copies,
-                    deletes, places (which honour what, which refuse), outcomes (journal, summary,
-                    catalogs); settle (what was announced), identify, delete, record (the catalog),
-                    compact (it made short);
-                    a copy: copy, shared (one download for several), way (how it is made, decided),
-                    streams (its bytes), kinds (what they may be), place (done and confirmed),
-                    verify; of many objects: many, parts, playlists, uris (one playlist), manifest
+                    locks (of what is kept), deletes, places (which honour what, which refuse),
+                    outcomes (journal, summary, catalogs), lately (what is asked of today again);
+                    settle (what was announced), identify, delete, record (the catalog), compact
+                    (it made short); a copy: copy, shared (one download for several), way (how it
+                    is made, decided), streams (its bytes), kinds (what they may be), place (done
+                    and confirmed), verify; of many objects: many, parts, playlists, uris (one
+                    playlist), manifest
     journal/        THE RECORD: journal (a segment for each run), entry (one line, hash chain),
                     ledger (what all lines come to), backend (where it lies: folder, or shared, a
                     store), lock (one apply per store), freeze, anchors (what stores remember of

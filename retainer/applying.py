@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -82,12 +82,18 @@ class Prepared:
     plan: PlanFile
     held_back: list[str]
     copied_to: frozenset[str]
+    locked_in: frozenset[str]
     copied: int
     deleted_in: Mapping[str, int]
     rested_on: frozenset[str]
     beside: Mapping[int, tuple[Planned, ...]]
     sharing: Sequence[frozenset[int]]
     ending: frozenset[str]
+
+    @property
+    def written_to(self) -> frozenset[str]:
+        """The stores in which something is written, or locked."""
+        return self.copied_to | self.locked_in
 
     @property
     def deleted(self) -> int:
@@ -99,6 +105,9 @@ class Prepared:
 
     def restores(self) -> Iterator[Action]:
         return actions(self.plan, "copy", archived=True)
+
+    def locks(self) -> Iterator[Action]:
+        return actions(self.plan, "lock")
 
     def deletes(self, store: str) -> Iterator[Action]:
         for action in actions(self.plan, "delete", order=DELETE_ORDER, store=store):
@@ -148,7 +157,7 @@ def prepare(
 
     def sound(found: Iterator[Action]) -> Iterator[Action]:
         for action in found:
-            if reason := _impossible(action, settings, policies):
+            if reason := _impossible(action, settings, policies, now):
                 raise PlanRefused(
                     f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
                     hint=again,
@@ -162,11 +171,13 @@ def prepare(
         rested_on |= rests_on(action)
     for _ in sound(actions(plan, "copy", archived=True)):
         pass
+    locked_in = {action.store for action in sound(actions(plan, "lock"))}
     sharing = [frozenset(rows) for _, _, rows in named_twice(plan)]
     return Prepared(
         plan,
         held_back,
         frozenset(copied_to),
+        frozenset(locked_in),
         copied_to.total(),
         dict(sorted(deleted_in.items())),
         frozenset(rested_on),
@@ -193,7 +204,9 @@ def _not_weighed(
             return
 
 
-def _impossible(action: Action, settings: Settings, policies: Policies) -> str | None:
+def _impossible(
+    action: Action, settings: Settings, policies: Policies, now: datetime
+) -> str | None:
     """Why no honest plan has this action: what a forged one could claim. None: it may be one."""
     store = settings.store(action.store)
     if store is None:
@@ -207,6 +220,8 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
         ):
             return f"the key `{planned.key[:80]}` is none of a recording"
     if action.target is not None and (reason := _no_target(action, store)):
+        return reason
+    if reason := _no_lock(action, store, policies, now):
         return reason
     if action.decision == "copy":
         if action.target is None or store.written_by_100ms:
@@ -223,7 +238,9 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
             return "it would replace an object of another recording"
         return None
     if not action.objects:
-        return "a delete names no object"
+        return f"a {action.decision} names no object"
+    if action.decision == "lock":
+        return None
     if reason := _no_versions(action, policies):
         return reason
     asking: list[Rule | Erasure] = [*policies.rules, *policies.erasures]
@@ -235,6 +252,26 @@ def _impossible(action: Action, settings: Settings, policies: Policies) -> str |
     return (
         None if asks else f"no rule or erasure `{action.rule}` deletes anything in {action.store}"
     )
+
+
+def _no_lock(action: Action, store: Store, policies: Policies, now: datetime) -> str | None:
+    """Why no honest plan locks anything for so long: nobody may be able to take that back. None:
+    one may, or it locks nothing."""
+    if action.lock_until is None:
+        return "it does not say until when" if action.decision == "lock" else None
+    longest = max(
+        (
+            keep.period.ends(now)
+            for rule in policies.rules
+            for keep in rule.keeps
+            if keep.store == action.store and not keep.period.forever
+        ),
+        default=None,
+    )
+    latest = longest.replace(tzinfo=UTC) + timedelta(days=2) if longest else None  # of any zone
+    if store.lock is None or latest is None or action.lock_until > latest:
+        return f"no rule keeps anything in {action.store} so that it is locked for so long"
+    return None
 
 
 def _no_versions(action: Action, policies: Policies) -> str | None:
@@ -665,6 +702,7 @@ def carry_out(
             "start",
             plan_id=header.plan_id,
             copies=prepared.copied,
+            locks=header.locks,
             deletes=prepared.deleted,
             approved=approved,
             expires=header.expires,
@@ -686,7 +724,7 @@ def carry_out(
         )
         world.backend.archive(f"{APPLIED}{plan.fingerprint}.plan", plan.copy)
         _record_accepted(header, journal)
-        needed = prepared.copied_to | prepared.deleted_in.keys()
+        needed = prepared.written_to | prepared.deleted_in.keys()
         if approved:
             needed |= prepared.rested_on
         owner = owner_of(journal, header.plan_id)
@@ -766,6 +804,7 @@ def carry_out(
                 "end",
                 finished=summary.finished,
                 copied=summary.copied,
+                locked=summary.locked,
                 deleted=summary.deleted,
                 failed=len(summary.failed),
                 skipped=len(summary.skipped),
@@ -961,13 +1000,18 @@ def _job(
     for row in _settled_rows(prepared, settled):
         before.deleted.add(row)
 
-    def recheck() -> Recheck:
-        current, now = world.today(), world.clock()
-        if moment_of(plan.header.expires) <= now:
-            return Recheck(f"the plan expired at {plan.header.expires}, while it was copying", {})
+    def outdated(current: tuple[Settings, Policies] | None) -> str | None:
+        if moment_of(plan.header.expires) <= world.clock():
+            return f"the plan expired at {plan.header.expires}, while it was copying"
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
             what = _changed(plan.header, current[1]) if current else "the policies became wrong"
-            return Recheck(f"{what} while it was copying", {})
+            return f"{what} while it was copying"
+        return None
+
+    def recheck() -> Recheck:
+        current, now = world.today(), world.clock()
+        if (reason := outdated(current)) or current is None:
+            return Recheck(reason, {})
         if current[0].limits != world.settings.limits and (
             over := _over_by_now(
                 plan, current[0], prepared.ending, journal.ledger(), ground.remembers, now
@@ -1011,6 +1055,7 @@ def _job(
         | {name: store.server_time for name, store in world.writers.items()},
         watcher=watcher,
         deletes_approved=approved,
+        outdated=lambda: outdated(world.today()),
         recheck=recheck,
         locks=ground.locks,
         barred=ground.barred,

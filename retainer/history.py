@@ -13,7 +13,17 @@ from retainer.journal.entry import Entry
 from retainer.model.history import Happening, History, RunTold
 from retainer.who import known_as
 
-_TOLD = ("copied", "deleted", "failed", "skipped", "left", "restoring", "restored", "accepted")
+_TOLD = (
+    "copied",
+    "deleted",
+    "failed",
+    "skipped",
+    "left",
+    "restoring",
+    "restored",
+    "accepted",
+    "locked",
+)
 _CHECKSUMS = ("sha256", "crc64nvme", "crc32c")
 _OF_KEYS = ("adopted", "rebuilt", "broken")
 
@@ -165,6 +175,7 @@ def _happening(
             if isinstance(each, list)
         ),
         recoverable=_text(of, "recoverable"),
+        locked_until=_text(of, "until") if entry.event == "locked" else "",
         versions=versions if isinstance(versions := of.get("versions"), int) else None,
         checksum=checksum,
         cause=_text(of, "cause"),

@@ -3,7 +3,7 @@ twice at the same moment, and one join."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from retainer.model.change import (
     Effect,
     HeldItems,
     Impact,
+    LockedLonger,
     Month,
     Standing,
 )
@@ -32,8 +33,8 @@ from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.plan.ahead import look_ahead
 from retainer.plan.decide import timestamp
-from retainer.planfile import ACTIONS, cliff_of
-from retainer.planning import Making, Weighing, matches, undeclared, weigh
+from retainer.planfile import TargetState, cliff_of, moment_of
+from retainer.planning import Making, Weighing, matches, targets_of, undeclared, weigh
 from retainer.policy.changes import changes
 from retainer.private import private_file
 
@@ -91,12 +92,13 @@ does not know them, so that the delete waits for another."""
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Every pair of one side, as a Parquet file in the private folder, its limits, and what will
-    lie where."""
+    """Every pair of one side, as a Parquet file in the private folder, its limits, what will lie
+    where, and how."""
 
     pairs: Path
     weighing: Weighing
     lying: tuple[Lying, ...]
+    targets: Mapping[str, TargetState]
 
 
 def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) -> Decided:
@@ -119,7 +121,9 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
         path,
     )
     look_ahead(connection, making.now)
-    return Decided(path, weighing, tuple(outlook(connection, side.settings)))
+    lying = tuple(outlook(connection, side.settings))
+    targets = {each.name: each for each in targets_of(connection, side.settings)}
+    return Decided(path, weighing, lying, targets)
 
 
 def _compare(
@@ -134,7 +138,7 @@ def _compare(
     for name, path in (("before", before), ("after", after)):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT *, "
-            f"coalesce(decision = 'delete' AND {ACTIONS}, false) AS goes, "
+            "coalesce(decision = 'delete' AND because IS NULL, false) AS goes, "
             # until when it is promised to be kept, and when it goes: never, if nothing deletes it
             "CASE WHEN decision = 'keep' AND until = 'infinity' THEN until "
             "ELSE coalesce(keep_until, '-infinity') END AS promised, "
@@ -265,6 +269,7 @@ def _impact(
         breaches=tuple(_breaches(was, now)),
         clashes=tuple(_clashes(was, now)),
         holds=HeldItems(len(in_force), held[0]),
+        locks=tuple(_locks(*(side.targets for side in decided))),
         freed=_freed(was, now, standing),
         owners=tuple(sorted(owners)),
         months=tuple(_months(connection, making.now)),
@@ -395,6 +400,17 @@ def _freed(was: Weighing, now: Weighing, standing: Standing) -> int:
         return breached or any(not clash.lifted for clash in weighing.clashes)
 
     return standing.deletes if held(was) and not held(now) else 0
+
+
+def _locks(
+    was: Mapping[str, TargetState], now: Mapping[str, TargetState]
+) -> Iterable[LockedLonger]:
+    for name, target in now.items():
+        before = was.get(name)
+        then = (before.longer, before.longest or "") if before else (0, "")
+        if target.lock and target.longest and (target.longer, target.longest) > then:
+            last = moment_of(target.longest)
+            yield LockedLonger(name, target.lock, target.longer, then[0], last)
 
 
 def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:

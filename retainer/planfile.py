@@ -30,7 +30,7 @@ from retainer.ports import Seen, Version
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.7"
+FORMAT = "4.8"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -51,12 +51,13 @@ DECISIONS = (
 )
 LYING = "decision IN ('keep', 'unmanaged', 'blocked', 'delete')"
 """Something of it lies in that place."""
-ACTIONS = "decision IN ('copy', 'delete') AND because IS NULL"
+ACTIONS = "n IS NOT NULL AND decision IN ('copy', 'keep', 'delete') AND because IS NULL"
+"""Of what is kept, only what is to be locked longer has a number."""
 ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
 COLUMNS = {
-    # the number of a row that is acted on or worried about: copies by deadline, deletes, the rest;
-    # the quiet rows have none
+    # the number of a row that is acted on or worried about: copies by deadline, what is kept and to
+    # be locked longer, deletes, the rest; the quiet rows have none
     "n": "INTEGER",
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
@@ -80,17 +81,14 @@ COLUMNS = {
     # it lies in a bucket that nobody declared, so that this moment is assumed
     "assumed": "BOOLEAN",
     "source": "VARCHAR",  # where a copy is read from: a store, hosted or elsewhere
-    # JSON, on copies and deletes. origin [{key, size, version}]: what a copy from a store is read
-    # from; folder: where the names in it
-    # begin; target: the copy's key, or with a slash at its end its folder; broken [{key, size,
-    # version}]: what a scrub found there and
-    # the copy replaces; lock_until: until when it is locked. objects [{key, size, version}]: what a
-    # delete deletes, as it was seen and
-    # in this order; removes [{key, size, version, id, current, marker}]: all that the bucket has
-    # of them, where each is to go, for good, since removes_by (a rule) asks for that; witnesses
-    # [{store, key, size, version}]: the complete copies that make it safe.
-    # facts: what holds can match on,
-    # less names
+    # JSON, on what is acted on. origin [{key, size, version}]: what a copy from a store is read
+    # from; folder: where the names in it begin; target: the copy's key, or with a slash at its end
+    # its folder; broken [{key, size, version}]: what a scrub found there and the copy replaces;
+    # lock_until: until when it is locked. objects [{key, size, version}]: what is locked longer, or
+    # what a delete deletes, as it was seen and in this order; removes [{key, size, version, id,
+    # current, marker}]: all that the bucket has of them, where each is to go, for good, since
+    # removes_by (a rule) asks for that; witnesses [{store, key, size, version}]: the complete
+    # copies that make it safe. facts: what holds can match on, less names
     "action": "VARCHAR",
     # the id of what stands beside `rule`: of a delete, the keep that was the last to end; of what a
     # hold blocks, the hold that certainly covers it
@@ -274,7 +272,7 @@ class Undeclared:
 class TargetState:
     """How the copies of this plan will lie in a store. `small`: so many of them stay in the
     standard class, being under `floor` bytes; `locked`: so many are locked, the last of them until
-    `lock_last`."""
+    `lock_last`; `longer`: so many that lie there are locked longer, the last until `longest`."""
 
     name: str
     storage_class: str | None
@@ -284,6 +282,8 @@ class TargetState:
     locked: int
     unlocked: int
     lock_last: str | None
+    longer: int = 0
+    longest: str | None = None
 
 
 class Header(BaseModel):
@@ -326,6 +326,8 @@ class Header(BaseModel):
     last_copies: int
     purges: int = 0
     """So many of the deletes are for good, with every version that the bucket keeps."""
+    locks: int = 0
+    """So many copies that are kept are to be locked longer."""
     timezone: str = "UTC"
     """The calendar of the policies, in which people are told moments."""
     remembered: str = ""
@@ -681,19 +683,20 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Pat
     row = connection.execute(f"""
         SELECT count(*) FILTER (decision = 'copy' AND {ACTIONS}),
             count(*) FILTER (decision = 'delete' AND {ACTIONS}),
+            count(*) FILTER (decision = 'keep' AND {ACTIONS}),
             count(*) - count(DISTINCT n),
-                count(*) FILTER (decision IN ('copy', 'delete') AND action IS NULL)
+                count(*) FILTER (decision IN ('copy', 'keep', 'delete') AND action IS NULL)
         FROM numbered
     """).fetchone()
     assert row is not None
-    if row[:2] != (header.copies, header.deletes) or row[2] or row[3]:
+    if row[:3] != (header.copies, header.deletes, header.locks) or row[3] or row[4]:
         raise PlanRefused(
             f"{path} is no plan that retainer made: its rows are not those that its header counts",
             hint=_AGAIN,
         )
     odd = (
         f"asset_id IS NULL OR store IS NULL OR decision IS NULL OR decision NOT IN ({decisions}) "
-        f"OR (n IS NULL AND {ACTIONS})"
+        "OR (n IS NULL AND decision IN ('copy', 'delete'))"
     )
     far = " OR ".join(
         f"(isfinite({name}) AND {name} NOT IN ({ALWAYS}, {NEVER}) AND {name} NOT BETWEEN "
@@ -702,7 +705,7 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Pat
         if kind == "TIMESTAMP"
     )
     locks = (
-        "decision = 'copy' AND action IS NOT NULL AND json_valid(action) AND "
+        "decision IN ('copy', 'keep') AND action IS NOT NULL AND json_valid(action) AND "
         "action->>'$.lock_until' IS NOT NULL AND "
         "try_cast(action->>'$.lock_until' AS TIMESTAMP) IS NULL"
     )
@@ -791,7 +794,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One copy or delete, as a plan says it.
+    """One copy, lock or delete, as a plan says it.
 
     A copy is read from the objects of `origin` in the store `source`, or from 100ms where there are
     none. A `target` with a slash at its end is the folder of a recording of many objects, whose
@@ -890,6 +893,10 @@ DELETE_ORDER = "ORDER BY action->>'$.witnesses[0].key' NULLS FIRST, n"
 """What makes them safe lies beside each other, so that it can be looked at together."""
 
 
+_DECIDED = {"copy": "copy", "lock": "keep", "delete": "delete"}
+"""What is decided of what is acted on so: what is locked longer is kept."""
+
+
 def actions(
     plan: PlanFile,
     decision: str,
@@ -899,16 +906,20 @@ def actions(
     store: str | None = None,
     only: Collection[int] | None = None,
 ) -> Iterator[Action]:
-    """The copies or the deletes of a plan, read as they are asked for, some ten thousand at a time:
-    only their numbers are put in order together. `archived`: those copies that must wait until
-    their source is restored; `store`: in that one; `only`: of these rows."""
+    """The copies, the locks or the deletes of a plan, read as they are asked for, some ten thousand
+    at a time: only their numbers are put in order together. `archived`: those copies that must
+    wait until their source is restored; `store`: in that one; `only`: of these rows."""
     cursor = plan.connection.cursor()
     cursor.execute(
         "CREATE TEMP TABLE turns AS SELECT n FROM numbered "
         f"WHERE {ARCHIVED if archived else ACTIONS} AND decision = $decision "
         "AND ($store IS NULL OR store = $store) "
         f"AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) {order}",
-        {"decision": decision, "store": store, "only": None if only is None else sorted(only)},
+        {
+            "decision": _DECIDED[decision],
+            "store": store,
+            "only": None if only is None else sorted(only),
+        },
     )
     for first in range(0, only_row(cursor, "SELECT count(*) FROM turns")[0], AT_ONCE):
         turns = f"turns.rowid BETWEEN {first} AND {first + AT_ONCE - 1}"
@@ -947,7 +958,7 @@ def _actions(cursor: duckdb.DuckDBPyConnection) -> Iterator[Action]:
                 n,
                 asset_id,
                 store,
-                what,
+                "lock" if what == "keep" else what,
                 rule or "",
                 at or "",
                 kind,
@@ -1062,6 +1073,7 @@ class Overview:
     first_leaves_at: datetime | None
     copies: tuple[Group, ...]
     blocked: tuple[Group, ...]
+    locks: tuple[Group, ...]
     archived: tuple[Group, ...]
     uncovered: tuple[Group, ...]
     out_of_scope: int
@@ -1097,8 +1109,8 @@ _LINE = (
     f"CASE WHEN delete_from > {ALWAYS} AND delete_from < {NEVER} THEN epoch(delete_from) END "
     "AS delete_from, "
     "epoch(leaves_at) AS leaves_at, assumed, last_copy, source, "
-    "CASE decision WHEN 'copy' THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) "
-    "END AS lock_until, "
+    "CASE WHEN decision IN ('copy', 'keep') "
+    "THEN epoch(json_extract_string(action, '$.lock_until')::TIMESTAMP) END AS lock_until, "
     "epoch(coalesce(created, try_cast(action->>'$.facts.created' AS TIMESTAMP))) AS created, also, "
     "coalesce(decision = 'copy' AND action->>'$.doubt' IS NOT NULL, false) AS doubtful, versions"
 )
@@ -1211,6 +1223,7 @@ def overview(
         copies=groups(
             f"{ACTIONS} AND decision = 'copy'", "rule", "rule_at", "store", "doubtful::VARCHAR"
         ),
+        locks=groups(f"{ACTIONS} AND decision = 'keep'", "rule", "rule_at", "store"),
         blocked=groups("decision = 'blocked'", "because", "also"),
         archived=groups("because = 'archived'", "source", "store"),
         uncovered=groups("because = 'uncovered'", "store"),

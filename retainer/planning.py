@@ -17,21 +17,13 @@ import duckdb
 from retainer.database import connect, fill, only_row
 from retainer.errors import RetainerError
 from retainer.git import git
-from retainer.inventory.collect import (
-    NOTHING,
-    ONE_STORE,
-    Judge,
-    Listing,
-    Progress,
-    collect,
-    locked_text,
-)
+from retainer.inventory.collect import NOTHING, ONE_STORE, Judge, Listing, Progress, collect
 from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
 from retainer.inventory.locate import key_sql
 from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.calendar import zones_version
 from retainer.model.lifecycle import read_rules
-from retainer.model.moment import write_moment
+from retainer.model.moment import write_lock, write_moment
 from retainer.model.rule import (
     NAME_FACTS,
     Erasure,
@@ -224,7 +216,7 @@ def _look_at_due(
 def _locks(found: Sequence[Look | Version]) -> tuple[str | None, bool]:
     """Until when the last of these is locked, as DuckDB reads it, and whether that is all known."""
     ends = [each.seen.locked_until for each in found if each.seen.locked_until]
-    return locked_text(max(ends, default=None)), all(each.seen.lock_read for each in found)
+    return write_lock(max(ends, default=None)), all(each.seen.lock_read for each in found)
 
 
 def _versions(reader: StoreReader, objects: Sequence[Mapping[str, Any]]) -> list[Version] | None:
@@ -449,7 +441,7 @@ def _header(
     making: Making,
 ) -> Header:
     items = weighing.items
-    copies, copy_bytes, deletes, delete_bytes, last, purges = only_row(
+    copies, copy_bytes, deletes, delete_bytes, last, purges, locks = only_row(
         connection,
         f"""SELECT count(*) FILTER (decision = 'copy'),
             coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
@@ -457,7 +449,8 @@ def _header(
                 coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
             count(DISTINCT asset_no) FILTER (decision = 'delete'
                 AND asset_no NOT IN (SELECT asset_no FROM staying)),
-            count(*) FILTER (decision = 'delete' AND purged_by IS NOT NULL)
+            count(*) FILTER (decision = 'delete' AND purged_by IS NOT NULL),
+            count(*) FILTER (decision = 'keep')
             FROM acting WHERE {ACTIONS}""",
     )
     oldest, newest, incomplete = only_row(
@@ -513,7 +506,7 @@ def _header(
         limits=list(weighing.limits),
         clashes=list(weighing.clashes),
         undeclared=undeclared(connection),
-        targets=_targets(connection, settings),
+        targets=targets_of(connection, settings),
         renamed=_renamed(connection, policies),
         superseded=[
             Superseded(store=store, assets=count)
@@ -538,6 +531,7 @@ def _header(
         delete_bytes=delete_bytes,
         last_copies=last,
         purges=purges,
+        locks=locks,
     )
 
 
@@ -856,17 +850,21 @@ def _remembered(connection: duckdb.DuckDBPyConnection, making: Making) -> str:
     return "stores" if connection.execute(anchored).fetchone() == (True,) else "nothing"
 
 
-def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:
+def targets_of(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:
+    """How what is copied, or kept, will lie in each store that has something to say of it."""
     found = []
     for store in settings.stores:
         floor = store.storage_class_from if store.storage_class else 0
-        copies, small, locked, last = connection.execute(
-            "SELECT count(*), count(*) FILTER (bytes < ?), count(*) FILTER (isfinite(keep_until)), "
-            "max(keep_until) FILTER (isfinite(keep_until)) "
-            f"FROM acting WHERE {ACTIONS} AND decision = 'copy' AND store = ?",
+        copies, small, locked, last, longer, longest = connection.execute(
+            "SELECT count(*) FILTER (decision = 'copy'), "
+            "count(*) FILTER (decision = 'copy' AND bytes < ?), "
+            "count(lock_until) FILTER (decision = 'copy'), "
+            "max(lock_until) FILTER (decision = 'copy'), "
+            "count(*) FILTER (decision = 'keep'), max(lock_until) FILTER (decision = 'keep') "
+            f"FROM acting WHERE {ACTIONS} AND decision IN ('copy', 'keep') AND store = ?",
             [floor, store.name],
         ).fetchall()[0]
-        if copies and (store.storage_class or store.lock):
+        if (copies and (store.storage_class or store.lock)) or longer:
             locked = locked if store.lock else 0
             found.append(
                 TargetState(
@@ -880,6 +878,8 @@ def _targets(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[
                     lock_last=write_moment(last.replace(tzinfo=UTC))
                     if store.lock and last
                     else None,
+                    longer=longer,
+                    longest=write_moment(longest.replace(tzinfo=UTC)) if longest else None,
                 )
             )
     return found

@@ -358,8 +358,9 @@ class StoreWriter(StoreReader, Protocol):
         already. Raises StoreFailed."""
 
     def lock(self, seen: Seen, until: datetime) -> None:
-        """Lock an object that lost its lock on the way, as the store's settings say. Raises
-        StoreFailed."""
+        """Lock an object, or lock it longer: as the store's settings say, and where it has a lock
+        already, in the mode of that one. Look whether it did. Raises StoreFailed, also where
+        another object lies there."""
 
     def lock_version(self, seen: Seen, until: datetime) -> None:
         """Lock just what lies there now of an object that is written again and again, where the

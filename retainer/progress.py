@@ -83,11 +83,11 @@ class Gathering:
 class Applying:
     """Shows a run: bytes, rate, time left, failures. `Watcher` of apply/run.py."""
 
-    def __init__(self, copies: int, copy_bytes: int, deletes: int) -> None:
+    def __init__(self, actions: int, copy_bytes: int) -> None:
         self._live = _bar() if is_for_people() else None
         self._causes: set[tuple[str, str, str, str]] = set()
         self._waits = _Waits()
-        self._total = copies + deletes
+        self._total = actions
         self._bytes = 0
         self._expected = copy_bytes
         self._ended = 0

@@ -32,7 +32,7 @@ NAME = os.environ.get("KILL_NAME", "")
 NTH = int(os.environ.get("KILL_NTH", "1"))
 """The first effect of this name (or the NTH) strikes that is not about retainer's own objects, in
 place of the one with the number."""
-EFFECTS = ("create", "copy_within", "delete", "delete_batch", "remove", "replace")
+EFFECTS = ("create", "copy_within", "delete", "delete_batch", "lock", "remove", "replace")
 seen: list[str] = []
 named: list[str] = []
 

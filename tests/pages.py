@@ -17,6 +17,7 @@ from retainer.model.change import (
     Effect,
     HeldItems,
     Impact,
+    LockedLonger,
     Month,
     Standing,
     Tested,
@@ -35,6 +36,7 @@ from retainer.planfile import (
     Line,
     Overview,
     SourceState,
+    TargetState,
 )
 from retainer.views.census import census_page
 from retainer.views.changes import changes_page
@@ -138,7 +140,9 @@ def plan() -> Document:
         ],
         clashes=[ClashState("chat-ceiling", "calls", 4, False)],
         undeclared=[],
-        targets=[],
+        targets=[
+            TargetState("vault", None, 0, 0, "compliance", 0, 0, None, 3, "2033-11-30T00:00:00Z")
+        ],
         renamed=[],
         superseded=[],
         zones="2026.2",
@@ -152,6 +156,7 @@ def plan() -> Document:
         delete_bytes=27 * 10**6,
         last_copies=2,
         purges=2,
+        locks=3,
         remembered="stores",
     )
     due = {"delete_from": midnight - 3 * DAY}
@@ -193,6 +198,14 @@ def plan() -> Document:
         blocked=(
             group(("hold", "LIT-204"), line(9, "blocked", "uploads", rule="raw")),
             group(("hold, unsatisfied", ""), line(10, "blocked", "uploads", rule="raw")),
+        ),
+        locks=(
+            group(
+                ("calls", "policies/a.yaml:3", "vault"),
+                line(14, "keep", "vault", lock_until=midnight + 2557 * DAY),
+                line(15, "keep", "vault", lock_until=midnight + 2000 * DAY),
+                count=3,
+            ),
         ),
         archived=(),
         uncovered=(),
@@ -314,6 +327,7 @@ def impact() -> Document:
         clashes=(Clashing("chat-ceiling", "chats", 3, True),),
         holds=HeldItems(2, 0),
         freed=0,
+        locks=(LockedLonger("vault", "compliance", 1200, 3, NOW + 2557 * DAY),),
         owners=("@acme/compliance", "@acme/privacy"),
         months=(Month("2026-12", 10**10, 4 * 10**10), Month("2027-01", 2 * 10**10, 10**9)),
         cliff=((0, 3, 1), (1, 0, 2), (14, 9, 0)),

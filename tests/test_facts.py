@@ -27,11 +27,12 @@ from retainer.errors import (
     StoreFailed,
 )
 from retainer.inventory import collect as collecting
-from retainer.inventory.collect import Listing, collect, locked_text
+from retainer.inventory.collect import Listing, collect
 from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
 from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, part_name
 from retainer.model.lifecycle import LifecycleRule
+from retainer.model.moment import write_lock
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
 from retainer.model.tables import SNAPSHOT_FORMAT
@@ -1994,7 +1995,7 @@ def test_a_hold_without_an_end_is_a_lock_for_ever(gather: Gather) -> None:
 def test_the_end_of_a_lock_is_written_as_the_tables_read_it(
     until: datetime | None, text: str | None
 ) -> None:
-    assert locked_text(until) == text
+    assert write_lock(until) == text
 
 
 # ── Catalogs ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,9 @@ deleted, and is freed in its time."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import time
 import uuid
 from dataclasses import replace
@@ -12,14 +14,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
 import pytest
 import servers
 from conftest import endpoint_of, gcs_client, make_writer
 from gcs_standin import GcsStandIn
 from project import Project, make_project, pairs, video
+from test_cooling import begun, commit
+from test_kill import killed
+from test_read_once import forged
 
+from retainer.cli import applies
 from retainer.demo.standin import StandIn
 from retainer.model.anchors import ANCHORS_KEY
+from retainer.model.catalog import CATALOG_PREFIX, part_name
 from retainer.model.setting import Store
 from retainer.ports import Deletion, StoreWriter
 from retainer.stores.wire import Answer, Request
@@ -265,3 +273,260 @@ def test_a_deleted_memory_of_a_store_is_noticed_where_versions_are_kept(
     assert "is damaged, or was deleted" in lost
     said = remembering.run("audit", "verify", "--stores", expect=None)
     assert "is damaged, or was deleted" in said.stdout + said.stderr
+
+
+# ── a lock made longer when a keep is ───────────────────────────────────────────────────────────
+
+
+def keeping(*keeps: str, **more: Any) -> dict[str, Any]:
+    """A policy that keeps recordings of calls in the vault for so long."""
+    kept = [{"in": "vault", "for": each} for each in keeps]
+    match = {"type": ["room-composite", "room-vod"]}
+    return {"version": 1, "rules": [{"id": "calls", "match": match, "keep": kept} | more]}
+
+
+@pytest.fixture(params=["seaweedfs", "moto", "strict_gcs"])
+def vault(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
+    """A project whose vault locks its copies until their keep of a year is over, and has one."""
+    server = request.param
+    endpoint = endpoint_of(server, request)
+    project = make_project(tmp_path / "project", api, server, endpoint)
+    vault = project.stores["vault"]
+    bucket = locking_bucket(server, endpoint)
+    project.stores["vault"] = replace(vault, url=f"{vault.scheme}://{bucket}/v", lock="governance")
+    project.write(keeping("1y"))
+    project.hosted("a" * 24, video(1))
+    project.plan()
+    assert project.apply()["copied"] == 1
+    return project
+
+
+def ends_of_locks(project: Project) -> dict[str, datetime | None]:
+    writer = project.writer("vault")
+    looks = [writer.look(seen.key) for seen in writer.list()]
+    return {look.seen.key: look.seen.locked_until for look in looks if look is not None}
+
+
+def to_be_locked(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [row for row in plan["rows"] if row["decision"] == "keep" and row.get("lock_until")]
+    assert len(found) == plan["header"]["locks"]
+    return found
+
+
+def test_a_lock_is_made_longer_when_its_keep_is(vault: Project) -> None:
+    (before,) = ends_of_locks(vault).values()
+    assert before is not None and before < datetime.now(UTC) + timedelta(days=367)
+    assert to_be_locked(vault.plan("same.plan")) == []
+
+    vault.write(keeping("3y"))
+    plan = vault.plan("longer.plan")
+    (row,) = to_be_locked(plan)
+    assert (row["rule"], row["n"]) == ("calls", 0)
+    assert [each["key"] for each in row["objects"]] == list(vault.content("vault"))
+    done = vault.apply("longer.plan")
+    assert (done["locked"], done["already"], done["failed"]) == (1, 0, [])
+    (after,) = ends_of_locks(vault).values()
+    assert after is not None and after.strftime("%Y-%m-%dT%H:%M:%SZ") == row["lock_until"]
+    assert after > datetime.now(UTC) + timedelta(days=3 * 365 - 3)
+    (told,) = [each["of"] for each in vault.journal() if each["event"] == "locked"]
+    assert (told["until"], told["keys"]) == (row["lock_until"], list(vault.content("vault")))
+
+    assert to_be_locked(vault.plan("again.plan")) == []  # the catalog, or the list, knows
+
+
+def test_a_lock_stays_as_long_as_it_is_when_its_keep_becomes_shorter(vault: Project) -> None:
+    before = ends_of_locks(vault)
+    vault.write(keeping("30d"))
+    assert to_be_locked(vault.plan("shorter.plan")) == []
+    vault.apply("shorter.plan")
+    assert ends_of_locks(vault) == before
+
+
+def test_what_is_not_the_copy_that_the_plan_saw_is_not_locked(vault: Project) -> None:
+    (key,) = vault.content("vault")
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    store = vault.stores["vault"]
+    if store.scheme == "gs":
+        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
+        assert blob is not None
+        blob.retention.mode, blob.retention.retain_until_time = None, None
+        blob.patch(override_unlocked_retention=True)
+        blob.upload_from_string(b"another")
+    else:
+        servers.s3_client(store.endpoint or "").put_object(
+            Bucket=store.bucket, Key=store.prefix + key, Body=b"another"
+        )
+    done = vault.apply("longer.plan")
+    assert (done["locked"], [each["cause"] for each in done["skipped"]]) == (
+        0,
+        ["it has changed since the plan"],
+    )
+    look = vault.writer("vault").look(key)
+    assert look is not None and look.seen.locked_until is None
+
+
+def test_every_object_of_a_recording_is_locked_longer(vault: Project) -> None:
+    vault.hosted_vod(
+        "c" * 24,
+        {
+            "master.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlow.m3u8\n",
+            "low.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n0.ts\n#EXT-X-ENDLIST\n",
+            "0.ts": b"\x47" + bytes(187),
+        },
+    )
+    vault.plan("vod.plan")
+    assert vault.apply("vod.plan")["copied"] == 1
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    assert vault.apply("longer.plan")["locked"] == 2
+    ends = ends_of_locks(vault).values()
+    assert len(ends) == 5
+    assert all(end and end > datetime.now(UTC) + timedelta(days=1000) for end in ends)
+    assert to_be_locked(vault.plan("again.plan")) == []
+
+
+def test_a_catalog_of_before_is_told_of_locks_by_the_first_apply(vault: Project) -> None:
+    """Such as one that retainer 0.x wrote; also where all are long enough already."""
+    if vault.stores["vault"].scheme == "gs":
+        pytest.skip(reason="its lists tell locks, so no catalog must")
+    (key,) = vault.content("vault")
+    writer = vault.writer("vault")
+    (part,) = writer.list(CATALOG_PREFIX)
+    path = vault.root / "part.parquet"
+    path.write_bytes(b"".join(writer.read(part)))
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT * EXCLUDE locked_until FROM '{path}') TO '{path}.old' (FORMAT parquet)"
+        )
+    content = path.with_name("part.parquet.old").read_bytes()
+    assert writer.delete(part) is Deletion.DELETED
+    name = part_name(content, datetime.now(UTC))
+    writer.create(CATALOG_PREFIX + name, iter([content]), len(content), {}, "application/x")
+
+    assert [row["asset_id"] for row in to_be_locked(vault.plan("first.plan"))] == ["a" * 24]
+    done = vault.apply("first.plan")
+    assert (done["locked"], done["already"]) == (0, 1)
+    assert to_be_locked(vault.plan("second.plan")) == []
+    assert list(ends_of_locks(vault)) == [key]
+
+
+def test_a_lock_is_made_longer_in_the_mode_that_it_has(vault: Project) -> None:
+    """S3 changes no mode of what is locked without the right to pass it by."""
+    store = vault.stores["vault"]
+    (key,) = vault.content("vault")
+    vault.stores["vault"] = replace(store, lock="compliance")
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    assert vault.apply("longer.plan")["locked"] == 1
+    if store.scheme == "gs":
+        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
+        assert blob is not None and blob.retention.mode == "Unlocked"
+    else:
+        client = servers.s3_client(store.endpoint or "")
+        told = client.head_object(Bucket=store.bucket, Key=store.prefix + key)
+        assert told["ObjectLockMode"] == "GOVERNANCE"
+
+
+def test_a_lock_is_not_made_longer_for_what_is_not_certain_to_ask(vault: Project) -> None:
+    vault.write(
+        {
+            "version": 1,
+            "rules": [
+                *keeping("1y")["rules"],
+                {
+                    "id": "perhaps",
+                    "match": {"room": "sales-*"},  # 100ms tells no rooms here
+                    "keep": [{"in": "vault", "for": "3y"}],
+                },
+            ],
+        }
+    )
+    plan = vault.plan("perhaps.plan", expect=None)
+    (row,) = [row for row in plan["rows"] if row["store"] == "vault"]
+    assert row["until"] > (datetime.now(UTC) + timedelta(days=1000)).isoformat()
+    assert to_be_locked(plan) == []
+
+
+def test_only_leaves_out_locks_too(vault: Project) -> None:
+    vault.write(keeping("3y"))
+    assert to_be_locked(vault.plan("none.plan", "--only", "{type: room-vod}")) == []
+    assert len(to_be_locked(vault.plan("all.plan", "--only", "{type: room-composite}"))) == 1
+
+
+def test_nothing_is_locked_longer_once_the_policies_are_others(
+    vault: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ends_of_locks(vault)
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    monkeypatch.setattr(applies, "_today", lambda _root: None)  # as an editor saves them
+    done = vault.apply("longer.plan")
+    assert done["locked"] == 0 and ends_of_locks(vault) == before
+    assert any("nothing more is locked longer" in each for each in done["said"])
+
+
+def test_a_plan_and_a_run_say_until_when_locks_are_made_longer(vault: Project) -> None:
+    vault.write(keeping("3y"))
+    text = vault.run("plan", "--out", "longer.plan").stdout
+    assert "Lock 1 copy longer." in text
+    assert "only someone with the right to bypass governance can take that back" in text
+    assert "retainer apply longer.plan" in text
+    assert vault.run("plan", "--detailed-exitcode", expect=2).returncode == 2
+    done = vault.run("apply", "longer.plan")
+    assert "1 lock made longer in vault" in done.stderr
+    assert "locked 1 copy longer" in done.stdout
+    assert "locked in vault for calls" in vault.run("history", "a" * 24).stdout
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_kill_while_locks_are_made_longer_loses_nothing(
+    vault: Project, nth: int, when: str
+) -> None:
+    vault.hosted("b" * 24, video(2))
+    vault.plan("more.plan")
+    vault.apply("more.plan")
+    vault.write(keeping("3y"))
+    assert len(to_be_locked(vault.plan())) == 2
+    killing = {"KILL_NAME": "lock", "KILL_NTH": str(nth), "KILL_WHEN": when}
+    assert killed(vault, **killing) == -signal.SIGKILL
+    done = vault.apply()
+    assert done["locked"] + done["already"] == 2 and done["failed"] == []
+    ends = ends_of_locks(vault).values()
+    assert all(end and end > datetime.now(UTC) + timedelta(days=1000) for end in ends)
+    assert to_be_locked(vault.plan("after.plan")) == []
+    assert "whole" in vault.run("audit", "verify").stdout
+
+
+@pytest.mark.parametrize("until", ["2199-01-01T00:00:00Z", None])
+def test_a_forged_plan_locks_nothing_for_longer_than_a_rule_keeps(
+    vault: Project, until: str | None
+) -> None:
+    before = ends_of_locks(vault)
+    vault.write(keeping("3y"))
+    vault.plan()
+    patch = json.dumps({"lock_until": until})
+    path = forged(
+        vault,
+        None,
+        f"UPDATE t SET action = json_merge_patch(action::JSON, '{patch}') WHERE n IS NOT NULL",
+    )
+    assert "none that `retainer plan` writes" in vault.run("apply", path.name, expect=5).stderr
+    assert ends_of_locks(vault) == before
+
+
+def test_what_still_counts_as_it_was_locks_nothing_for_so_long(vault: Project) -> None:
+    """`limits: { cooling: 30d }`: a promise of before is kept, and binds no new copy for years."""
+    commit(begun(vault), keeping("3y"))
+    vault.plan()
+    assert vault.apply()["locked"] == 1
+    commit(vault, keeping("1y"))
+    vault.hosted("b" * 24, video(2))
+    plan = vault.plan("short.plan")
+    (cooled,) = plan["header"]["cooled"]
+    (copy,) = [row for row in plan["rows"] if row["decision"] == "copy"]
+    a_while = (datetime.now(UTC) + timedelta(days=400)).isoformat()
+    assert (cooled["kept"], copy["lock_until"] < a_while < copy["keep_until"]) == ("3y", True)
+    assert vault.apply("short.plan")["copied"] == 1
+    assert to_be_locked(vault.plan("again.plan")) == []

@@ -18,6 +18,7 @@ from project import ROOM, Project, pairs, video
 
 from retainer import applying
 from retainer.apply import deletes as running
+from retainer.apply import lately
 from retainer.errors import PlanRefused
 from retainer.planfile import actions, overview, read_plan
 
@@ -65,7 +66,7 @@ def test_a_new_plan_under_the_same_name_does_not_make_a_new_hold_count_for_nothi
 def test_a_hold_that_is_added_while_deletes_go_on_holds(
     due: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "LOOK_EVERY", timedelta(0))
+    monkeypatch.setattr(lately, "LOOK_EVERY", timedelta(0))
     last_look = running.Deletes._last_look_before
 
     def then_a_hold(self: running.Deletes) -> str | None:

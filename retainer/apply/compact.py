@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import duckdb
 
-from retainer.apply.record import put_part
-from retainer.database import connect, only_row, rows_of
+from retainer.apply.record import OWN, put_part, read_entries
+from retainer.database import connect, only_row
 from retainer.errors import StoreFailed
-from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, is_part, is_whole
+from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, is_whole
 from retainer.model.setting import OWN_PREFIX
-from retainer.model.tables import create
-from retainer.ports import Deletion, Seen, StoreWriter
-from retainer.private import private_file
+from retainer.ports import Deletion, StoreWriter
 
 MERGE_FROM = 100
 """So many parts are read at each plan of a machine without a cache, before they become few."""
@@ -70,20 +67,9 @@ def compact(
                 f"{store.name}:{seen.key} is locked: the parts of the catalog stay as they are",
                 hint="let what lies under _retainer/ be free of default retention",
             )
-    files = [_read(store, seen, check) for seen in found]
     connection = connect()
     try:
-        connection.execute(create("entries", CATALOG))
-        for parts in rows_of(files):
-            more = {
-                name for name, *_ in connection.execute(f"DESCRIBE FROM {parts}").fetchall()
-            } - CATALOG.keys()
-            if more:
-                raise StoreFailed(
-                    f"the catalog of {store.name} has entries of a newer retainer "
-                    f"({', '.join(sorted(more))}): it is left as it is"
-                )
-            connection.execute(f"INSERT INTO entries BY NAME FROM {parts}")
+        read_entries(store, found, connection, check)
         connection.execute(f"CREATE TABLE before AS SELECT {_NAMING} FROM entries")
         gone = _erase(connection, identity, erased)
         if len(found) < MERGE_FROM and not gone:
@@ -105,8 +91,6 @@ def compact(
         raise StoreFailed(f"the catalog of {store.name} cannot be merged: {reason}") from None
     finally:
         connection.close()
-        for file in files:
-            file.unlink(missing_ok=True)
     for seen in found:
         check()
         if seen.key in made:
@@ -117,13 +101,12 @@ def compact(
 
 
 _NAMING = "asset_id, store, store_id, room_id, room, rooms, template, templates"
-_OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
 _MERGED = f"""
     CREATE TABLE merged AS SELECT * EXCLUDE (place, others) FROM (
         SELECT *, count(*) OVER of_key AS others,
             row_number() OVER (of_key ORDER BY copied_at DESC, version) AS place
         FROM entries WINDOW of_key AS (PARTITION BY key,
-            CASE WHEN {_OWN} THEN '' ELSE store_id END)
+            CASE WHEN {OWN} THEN '' ELSE store_id END)
     ) WHERE place = 1 AND NOT (others = 1 AND deleted IS TRUE AND copied_at < $fresh
         AND NOT starts_with(key, '{OWN_PREFIX}'))
 """
@@ -146,7 +129,7 @@ _NAMES = f"""
         CASE WHEN what = 'room' THEN name END AS room,
         CASE WHEN what = 'template' THEN name END AS template
     FROM (
-        SELECT store, room_id, what, name FROM ({_borne(f"(FROM before WHERE {_OWN})")})
+        SELECT store, room_id, what, name FROM ({_borne(f"(FROM before WHERE {OWN})")})
         WHERE room_id IS NOT NULL AND name IS NOT NULL AND (asset_id NOT IN (FROM erasing)
             OR room_id IN (SELECT room_id FROM merged
                 WHERE room_id IS NOT NULL AND deleted IS NOT TRUE))
@@ -159,21 +142,6 @@ covers what else was recorded in that room. It stands by itself, and names no re
 which only erased recordings were copied keeps no name."""
 
 
-def _read(store: StoreWriter, seen: Seen, check: Callable[[], None]) -> Path:
-    """A part as a private file. Raises StoreFailed where it is none, or damaged."""
-    check()
-    name = seen.key.removeprefix(CATALOG_PREFIX)
-    content = b"".join(store.read(seen)) if is_part(name) and seen.size <= PART_BYTES else b""
-    if not is_whole(name, content):
-        raise StoreFailed(
-            f"{store.name}:{seen.key} is damaged or no part of a catalog: it is left as it is",
-            hint=f"`retainer catalog rebuild {store.name}`",
-        )
-    file = private_file(".parquet")
-    file.write_bytes(content)
-    return file
-
-
 def _erase(
     connection: duckdb.DuckDBPyConnection, identity: str | None, erased: Mapping[str, str]
 ) -> set[str]:
@@ -183,7 +151,7 @@ def _erase(
         f"""
         CREATE TABLE erasing AS SELECT asset_id FROM (
             SELECT key, asset_id, deleted FROM entries
-            WHERE asset_id IN (SELECT unnest($assets)) AND {_OWN}
+            WHERE asset_id IN (SELECT unnest($assets)) AND {OWN}
             QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
         ) GROUP BY asset_id HAVING bool_and(coalesce(deleted, false))
     """,
@@ -201,14 +169,14 @@ def _erase(
             arg_max(crc64nvme, copied_at) FILTER (crc64nvme IS NOT NULL) AS crc64nvme,
             arg_max(sha256, copied_at) FILTER (sha256 IS NOT NULL) AS sha256,
             true AS deleted, {nothing}
-        FROM entries WHERE asset_id IN (FROM erasing) AND coalesce(manifest = key, true) AND {_OWN}
+        FROM entries WHERE asset_id IN (FROM erasing) AND coalesce(manifest = key, true) AND {OWN}
             AND NOT starts_with(key, '{OWN_PREFIX}')
         GROUP BY asset_id
     """,
         {"identity": identity},
     )
     connection.execute(
-        f"DELETE FROM entries WHERE asset_id IN (FROM erasing) AND {_OWN} "
+        f"DELETE FROM entries WHERE asset_id IN (FROM erasing) AND {OWN} "
         f"AND NOT starts_with(key, '{OWN_PREFIX}')",
         {"identity": identity},
     )

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -23,7 +22,8 @@ from retainer.apply.delete import (
     rests_on,
     seen_together,
 )
-from retainer.apply.job import Job, Recheck
+from retainer.apply.job import Job
+from retainer.apply.lately import Lately
 from retainer.apply.outcomes import Outcomes
 from retainer.apply.places import LockLost, Places
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, StoreRefused
@@ -31,10 +31,6 @@ from retainer.planfile import Action
 from retainer.ports import Deletion, Seen, StoreFailure
 from retainer.stop import Stopped
 from retainer.versions import versions_of
-
-LOOK_EVERY = timedelta(seconds=10)
-"""Policies are looked at again while deletes go on, at most so often: a hold may have been
-added."""
 
 NONE_REMOVED: Mapping[str, int] = MappingProxyType({})
 BATCHES = 4
@@ -48,11 +44,9 @@ class Deletes:
 
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
-        self._looking = threading.Lock()
         self._batches = threading.Semaphore(BATCHES)
-        self._last_look = Recheck(None, {})
+        self._today = Lately(job.recheck, job.clock)
         self._braked: str | None = None
-        self._looked_at: datetime | None = None
 
     def make(self, each: Each) -> None:
         """All of them, store by store."""
@@ -89,8 +83,7 @@ class Deletes:
     def _last_look_before(self) -> str | None:
         """Why no delete may be made at this moment: the policies or the plan's age say no, or a
         clock does. None: they may."""
-        self._last_look, self._looked_at = self._job.recheck(), self._job.clock()
-        return self._last_look.refused or self._places.clock_is_off(self._job.plan.rested_on)
+        return self._today.anew().refused or self._places.clock_is_off(self._job.plan.rested_on)
 
     def _is_remembered(self, store: str) -> bool:
         """Let a store remember what is about to be deleted there; whether anything may be."""
@@ -176,10 +169,7 @@ class Deletes:
     def _may_go(self, actions: Sequence[Action]) -> list[Action]:
         """Those of these deletes that no hold of this moment may cover; all of them are left once
         the plan itself is refused."""
-        with self._looking:
-            if self._looked_at is None or abs(self._job.clock() - self._looked_at) > LOOK_EVERY:
-                self._last_look, self._looked_at = self._job.recheck(), self._job.clock()
-            look = self._last_look
+        look = self._today()
         if look.refused:
             self._outcomes.left(actions, f"{look.refused}: no deletes")
             return []

@@ -26,12 +26,15 @@ class Actions(Protocol):
     def restores(self) -> Iterator[Action]:
         """Copies whose source must be restored first."""
 
+    def locks(self) -> Iterator[Action]:
+        """What is kept and to be locked longer."""
+
     def deletes(self, store: str) -> Iterator[Action]:
         """Those in one store, by where the copies lie that make them safe."""
 
     @property
-    def copied_to(self) -> frozenset[str]:
-        """The stores in which something is written."""
+    def written_to(self) -> frozenset[str]:
+        """The stores in which something is written, or locked."""
 
     @property
     def deleted_in(self) -> Mapping[str, int]:
@@ -111,6 +114,8 @@ class Job:
     its name."""
     watcher: Watcher
     deletes_approved: bool
+    outdated: Callable[[], str | None]
+    """Why nothing of the plan is wanted any more, in words; None where it is."""
     recheck: Callable[[], Recheck]
     """Asked once the copies are made, which may be hours after the start, and again while deletes
     go on."""

@@ -150,6 +150,21 @@ class Outcomes:
         self.to_catalog(action, dict(facts) | whole | marks, members)
         self.failed(action, partial.message, None)
 
+    def locked(self, action: Action, keys: Sequence[str]) -> None:
+        """So many of its objects were locked longer."""
+        self._job.journal.write(
+            "locked",
+            row=action.n,
+            asset=action.asset_id,
+            store=action.store,
+            rule=action.rule,
+            until=write_moment(action.lock_until) if action.lock_until else None,
+            keys=list(keys),
+        )
+        with self._guard:
+            self.summary.locked += 1
+        self.watcher.ended(action, "locked", None)
+
     def restoring(self, action: Action) -> None:
         self._job.journal.write(
             "restoring", row=action.n, asset=action.asset_id, store=action.source

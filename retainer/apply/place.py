@@ -4,13 +4,13 @@ says."""
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 
 from retainer.apply.copied import Copied, Partial, Piece, Stream, Task, Written
 from retainer.apply.describe import content_type_of, object_metadata
 from retainer.apply.streams import not_believable, watched
-from retainer.apply.verify import checksum_of, proven_same
+from retainer.apply.verify import checksum_of, locked, proven_same
 from retainer.apply.way import THROUGH_HERE, Sides, Way, way
 from retainer.errors import KeyTaken, RetainerError, Unverified
 from retainer.ports import Begun, Checksum, Look, Seen
@@ -164,23 +164,12 @@ def _proven(task: Task, key: str, stream: Stream, answered: Look | None = None) 
 
 
 def confirmed_lock(task: Task, written: Written) -> Written:
-    """Look that a lock that was asked for is really there, since copies can drop it, and lock once
-    more. Raises Unverified, StoreFailed."""
+    """Look that a lock that was asked for is really there, and lock once more. Raises Unverified,
+    StoreFailed."""
     until, seen = task.action.lock_until, written.look.seen
     if until is None:
         return written
-    if not _is_locked(task.target.look(seen.key), seen, until):
-        task.target.lock(seen, until)
-        if not _is_locked(task.target.look(seen.key), seen, until):
-            message = f"{task.target.name}:{seen.key} is there, but without its lock"
-            raise Unverified(message, hint="does the bucket have Object Lock or object retention?")
-    return written
-
-
-def _is_locked(look: Look | None, seen: Seen, until: datetime) -> bool:
-    return (
-        look is not None
-        and look.seen.version == seen.version
-        and look.seen.locked_until is not None
-        and look.seen.locked_until >= until
-    )
+    found = locked(task.target, seen, until)
+    if found is None:
+        raise Unverified(f"{task.target.name}:{seen.key} was written, and changed since")
+    return replace(written, look=replace(written.look, seen=replace(seen, locked_until=found[0])))

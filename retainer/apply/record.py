@@ -3,9 +3,10 @@ store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,11 +14,20 @@ import duckdb
 from retainer.apply.copied import Copied, Written
 from retainer.apply.manifest import Manifest
 from retainer.apply.verify import as_recorded
-from retainer.database import connect, fill, write_parquet
+from retainer.database import connect, fill, only_row, rows_of, write_parquet
 from retainer.errors import KeyTaken, StoreFailed, Unverified
-from retainer.model.catalog import CATALOG, CATALOG_PREFIX, MADE_OF, part_name
+from retainer.model.catalog import (
+    CATALOG,
+    CATALOG_PREFIX,
+    MADE_OF,
+    PART_BYTES,
+    is_part,
+    is_whole,
+    part_name,
+)
+from retainer.model.moment import write_lock
 from retainer.model.tables import create
-from retainer.ports import StoreReader, StoreWriter
+from retainer.ports import Seen, StoreReader, StoreWriter
 from retainer.private import private_file
 
 
@@ -65,9 +75,97 @@ def put_part(
     return key
 
 
+def read_entries(
+    store: StoreReader,
+    parts: Sequence[Seen],
+    connection: duckdb.DuckDBPyConnection,
+    check: Callable[[], None],
+    where: str = "true",
+) -> None:
+    """Make the table `entries` of those of these parts that a condition picks. Raises StoreFailed
+    where a part is damaged, or of a newer retainer."""
+    connection.execute(create("entries", CATALOG))
+    files = [_read(store, seen, check) for seen in parts]
+    try:
+        for some in rows_of(files):
+            more = {
+                name for name, *_ in connection.execute(f"DESCRIBE FROM {some}").fetchall()
+            } - CATALOG.keys()
+            if more:
+                raise StoreFailed(
+                    f"the catalog of {store.name} has entries of a newer retainer "
+                    f"({', '.join(sorted(more))}): it is left as it is"
+                )
+            connection.execute(f"INSERT INTO entries BY NAME FROM {some} WHERE {where}")
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def _read(store: StoreReader, seen: Seen, check: Callable[[], None]) -> Path:
+    """A part as a private file. Raises StoreFailed where it is none, or damaged."""
+    check()
+    name = seen.key.removeprefix(CATALOG_PREFIX)
+    content = b"".join(store.read(seen)) if is_part(name) and seen.size <= PART_BYTES else b""
+    if not is_whole(name, content):
+        raise StoreFailed(
+            f"{store.name}:{seen.key} is damaged or no part of a catalog: it is left as it is",
+            hint=f"`retainer catalog rebuild {store.name}`",
+        )
+    file = private_file(".parquet")
+    file.write_bytes(content)
+    return file
+
+
+OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
+"""SQL: whether an entry is of the store that has this identity, and not of one that was copied."""
+
+
+def write_locks(
+    store: StoreWriter,
+    identity: str | None,
+    ends: Sequence[tuple[str, str, datetime]],
+    now: datetime,
+    check: Callable[[], None],
+) -> str | None:
+    """Write the entries of these objects (key, version, the end of its lock) once more, with those
+    ends: the key of the new part, None where no entry is another one by that. Raises
+    StoreFailed."""
+    connection = connect()
+    columns = {"key": "VARCHAR", "version": "VARCHAR", "ends": "TIMESTAMP"}
+    rows = (dict(zip(columns, (*each, write_lock(end)), strict=True)) for *each, end in ends)
+    try:
+        connection.execute(create("locked", columns))
+        fill(connection, "locked", columns, rows)
+        parts = list(store.list(CATALOG_PREFIX))
+        read_entries(store, parts, connection, check, "key IN (SELECT key FROM locked)")
+        connection.execute(_WITH_ENDS, {"identity": identity})
+        if only_row(connection, "SELECT count(*) FROM told")[0] == 0:
+            return None
+        return put_part(store, connection, "FROM told ORDER BY key", now)
+    except (OSError, duckdb.Error) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreFailed(f"the catalog of {store.name} cannot be read: {reason}") from None
+    finally:
+        connection.close()
+
+
+_WITH_ENDS = f"""
+    CREATE TABLE told AS SELECT newest.* REPLACE (ends AS locked_until,
+        copied_at + INTERVAL 1 MICROSECOND AS copied_at)
+    FROM (
+        FROM entries WHERE {OWN}
+        QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
+    ) AS newest JOIN locked USING (key, version)
+    WHERE deleted IS NOT TRUE AND locked_until IS DISTINCT FROM ends
+"""
+"""The newest entry counts: one that is a moment newer takes its place."""
+
+
 def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
     """An object as it was written and verified, as a catalog holds it."""
     seen = written.look.seen
+    until = seen.locked_until  # a hold may end at any time
     return {
         "store": store,
         "key": seen.key,
@@ -76,6 +174,7 @@ def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
         written.checksum.kind: written.checksum.value,
         "sha256": written.sha256,
         "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
+        "locked_until": write_lock(until) if until and until.year < 9999 else None,
     }
 
 

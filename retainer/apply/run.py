@@ -1,5 +1,5 @@
-"""Carry out a plan: copies by deadline, then deletes. It may do less than the plan says, never
-more."""
+"""Carry out a plan: copies by deadline, then locks, then deletes. It may do less than the plan
+says, never more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 from retainer.apply.copies import Copies
 from retainer.apply.deletes import Deletes
 from retainer.apply.job import Job
+from retainer.apply.locks import Locks
 from retainer.apply.outcomes import Outcomes
 from retainer.apply.places import Places
 from retainer.model.outcome import Summary
@@ -29,6 +30,7 @@ class Run:
         self.outcomes = Outcomes(job)
         self.places = Places(job, self.outcomes)
         self._copies = Copies(job, self.places, self.outcomes)
+        self._locks = Locks(job, self.places, self.outcomes)
         self._deletes = Deletes(job, self.places, self.outcomes)
 
     @property
@@ -40,19 +42,20 @@ class Run:
         self.places.lost(store)
 
     def go(self) -> Summary:
-        """Copies, then the catalog, then deletes. Whatever ends it, what was done is in the journal
-        and the catalog."""
+        """Copies, then the catalog, then locks, then deletes. Whatever ends it, what was done is in
+        the journal and the catalog."""
         plan, approved = self.job.plan, self.job.deletes_approved
         try:
             deleted_in = plan.deleted_in.keys() if approved else frozenset[str]()
             rested_on = plan.rested_on if approved else frozenset[str]()
-            self.places.prove(plan.copied_to | deleted_in | rested_on, deleted_in)
+            self.places.prove(plan.written_to | deleted_in | rested_on, deleted_in)
             self._copies.take_up()
             if self.job.restore:
                 self._each(plan.restores(), self._copies.restore)
             for copies in self._copies.passes():
                 self._each(copies, self._copies.make)
             self.outcomes.write_parts(everything=True)
+            self._locks.make(self._each)
             if approved:
                 self._deletes.make(self._each)
             else:

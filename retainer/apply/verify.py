@@ -4,7 +4,8 @@ a recording."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from itertools import chain
 
 import google_crc32c
@@ -19,7 +20,16 @@ from retainer.apply.kinds import (
     oddity,
 )
 from retainer.errors import SourceFailed, Unverified
-from retainer.ports import Checksum, ChecksumKind, Digest, Hasher, Look, StoreReader
+from retainer.ports import (
+    Checksum,
+    ChecksumKind,
+    Digest,
+    Hasher,
+    Look,
+    Seen,
+    StoreReader,
+    StoreWriter,
+)
 
 
 class Counted:
@@ -169,3 +179,28 @@ def proven_same(store: StoreReader, key: str, digest: Digest) -> Look:
     if look.checksum != digest.checksum and digest_of(store, look).sha256 != digest.sha256:
         raise Unverified(f"{store.name}:{key} has another checksum than what was sent")
     return look
+
+
+def locked(
+    store: StoreWriter, seen: Seen, until: datetime, announce: Callable[[], None] = lambda: None
+) -> tuple[datetime, bool] | None:
+    """Until when an object is locked, and whether it was locked (longer) for that; None where
+    another one lies there by now. `announce` is told before anything is asked for.
+
+    What was asked for is looked at: copies can drop a lock, and servers can forget one. Raises
+    Unverified, StoreFailed.
+    """
+    for is_new in (False, True):
+        if is_new:
+            announce()
+            store.lock(seen, until)
+        look = store.look(seen.key)
+        if look is None or look.seen.version != seen.version:
+            return None
+        end = look.seen.locked_until
+        if end is not None and end >= until:
+            return end, is_new
+    raise Unverified(
+        f"{store.name}:{seen.key} is there, but without its lock",
+        hint="does the bucket have Object Lock or object retention?",
+    )

@@ -88,8 +88,8 @@ def apply(
     webhook: str | None,
     form: str,
 ) -> None:
-    """Do what a plan says: copies by their deadlines, then deletes. What has changed since is
-    skipped.
+    """Do what a plan says: copies by their deadlines, then locks, then deletes. What has changed
+    since is skipped.
 
     On a terminal it asks for the number of deletes; without one and without --approve-deletes it
     only copies. A run that was interrupted goes on when it is given the same plan again.
@@ -122,6 +122,7 @@ def apply(
                 header,
                 prepared.plan.fingerprint,
                 prepared.copied_to,
+                prepared.locked_in,
                 prepared.deleted_in,
                 reading,
                 held_back=bool(prepared.held_back) or approve_deletes == 0,
@@ -136,9 +137,10 @@ def apply(
             approve_deletes,
             unsigned=settings.second_person and not signed,
         )
-        needed = prepared.copied_to | prepared.deleted_in.keys()
+        needed = prepared.written_to | prepared.deleted_in.keys()
         deletes = prepared.deleted if approved else 0
-        with Applying(prepared.copied, header.copy_bytes, deletes) as shown:
+        count = prepared.copied + header.locks + deletes
+        with Applying(count, header.copy_bytes) as shown:
             patient = wiring.patience_of(patience, stop(), shown.waiting)
             world = World(
                 settings,

@@ -270,7 +270,7 @@ def _tell_others(
         measure(metrics, plan_metrics(header, brief))
     if worrying:
         page = plan_page(header, brief, reading_in(header.timezone), made.fingerprint, str(path))
-        counts = {"copies": header.copies, "deletes": header.deletes}
+        counts = {"copies": header.copies, "locks": header.locks, "deletes": header.deletes}
         plan_id = made.fingerprint[:12]
         notify(webhook, notice(page), event="plan", exit_code=code, plan=plan_id, **counts)
 
@@ -391,7 +391,7 @@ def _plan_exit(made: PlanFile, detailed: bool, *, leaves: bool) -> int:
         return EXIT["at risk"]
     if detailed and header.deletes:
         return EXIT["deletes"]
-    return EXIT["only copies"] if detailed and header.copies else 0
+    return EXIT["only copies"] if detailed and (header.copies or header.locks) else 0
 
 
 def _uncatalogued(made: PlanFile) -> bool:

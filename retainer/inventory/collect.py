@@ -40,6 +40,7 @@ from retainer.inventory.facts import (
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
 from retainer.model.lifecycle import write_rules
+from retainer.model.moment import write_lock
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import Settings
@@ -627,17 +628,10 @@ def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
         "size": seen.size,
         "version": seen.version,
         "storage_class": seen.storage_class,
-        "locked_until": locked_text(seen.locked_until),
+        "locked_until": write_lock(seen.locked_until),
         "lock_read": seen.lock_read or not can_lock,
         "archived": seen.archived,
     }
-
-
-def locked_text(until: datetime | None) -> str | None:
-    """A lock's end as DuckDB reads it; `datetime.max` is a hold without an end."""
-    if until is None:
-        return None
-    return "infinity" if until.year >= 9999 else until.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:

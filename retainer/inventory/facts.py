@@ -475,7 +475,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             any_value({literal(store.base)} || entry), CASE
                 WHEN count(*) = 1 THEN any_value({version})
                 ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
-                    NULL, NULL, NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -513,6 +513,10 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             SELECT objects.*, entry.asset_id, entry.members, entry.manifest, entry.manifest_crc32c,
                 entry.made_of, entry.made_of_version, entry.in_doubt, entry.size AS told,
                 entry.copied_at,
+                -- Only of the version that the entry is of; a list that tells locks is newer.
+                CASE WHEN lock_read THEN coalesce(objects.locked_until, '-infinity')
+                    WHEN {same} THEN greatest(objects.locked_until, entry.locked_until)
+                    ELSE objects.locked_until END AS locked_through,
                 coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
                     false) AS same,
                 entry.partial, coalesce({same} AND (broken OR entry.partial IS NOT NULL), false)
@@ -558,7 +562,9 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             arg_max(made_of_version, copied_at) FILTER (same AND made_of IS NOT NULL), NULL,
             max(partial) FILTER (complete),
             arg_max(in_doubt, copied_at) FILTER (complete AND in_doubt IS NOT NULL),
-            bool_or(size > 0 AND NOT same AND NOT is_broken), NULL, NULL
+            bool_or(size > 0 AND NOT same AND NOT is_broken), NULL, NULL,
+            CASE WHEN bool_and(locked_through IS NOT NULL) FILTER (complete)
+                THEN min(locked_through) FILTER (complete) END
         FROM weighed GROUP BY asset_no
     """)
 

@@ -22,6 +22,7 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "deleted": {"row": int, "store": str, "rule": str, "bytes": int, "asset": str},
     "copied": {"row": int, "record": dict},
     "catalogued": {"rows": list},
+    "locked": {"row": int, "asset": str, "store": str, "keys": list},
     "upload": {"row": int, "store": str, "key": str, "upload": str},
     "abandoned": {"upload": str},
     "conditions": {"store": str},

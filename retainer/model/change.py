@@ -175,6 +175,18 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True)
+class LockedLonger:
+    """So many copies that lie in a store are to be locked longer, in which mode, the last of them
+    until when; and so many by the policies of before."""
+
+    store: str
+    mode: str
+    copies: int
+    before: int
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Impact:
     """What a change of policies does on the facts of a day, apart from what is due anyway."""
 
@@ -203,6 +215,8 @@ class Impact:
     breaches: tuple[Breach, ...]
     clashes: tuple[Clashing, ...]
     holds: HeldItems
+    locks: tuple[LockedLonger, ...]
+    """Where more is locked longer, or for longer, than before."""
     freed: int
     """So many deletes were held back by a limit or a clash, and are not any more."""
     owners: tuple[str, ...]

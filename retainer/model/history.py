@@ -58,6 +58,8 @@ class Happening:
     recoverable: str = ""
     versions: int | None = None
     """Of a delete that was for good: so many versions went."""
+    locked_until: str = ""
+    """Of a copy that was locked longer."""
     checksum: str = ""
     cause: str = ""
     user: str = ""

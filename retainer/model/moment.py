@@ -45,6 +45,13 @@ def write_moment(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def write_lock(until: datetime | None) -> str | None:
+    """The end of a lock as DuckDB reads it; `datetime.max` is a hold without an end."""
+    if until is None:
+        return None
+    return "infinity" if until.year >= 9999 else until.strftime("%Y-%m-%d %H:%M:%S")
+
+
 def moment_at(seconds: float | None) -> datetime | None:
     """Seconds since 1970, as DuckDB's `epoch` gives them, as a moment in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

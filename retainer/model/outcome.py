@@ -99,6 +99,8 @@ class Summary:
     purged: int = 0
     """So many of the copies that were deleted went for good, with every version."""
     restored: int = 0
+    locked: int = 0
+    """So many copies that were kept are locked longer by it."""
     already: int = 0
     left_deletes: int = 0
     failed: list[Trouble] = field(default_factory=list)

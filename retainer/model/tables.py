@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 7
+SNAPSHOT_FORMAT = 8
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
@@ -78,6 +78,9 @@ COPIES = {
     "versions": f"{VERSION}[]",
     # the commands for a person, where the bucket removes versions only with a second factor
     "by_hand": "VARCHAR[]",
+    # until when all of its objects are known to be locked, by the list or else by the catalog;
+    # -infinity: something of it is known not to be; NULL: not known
+    "locked_through": "TIMESTAMP",
 }
 
 LISTINGS = {

@@ -175,6 +175,8 @@ SELECT
     arg_max(clause_no, (certain, ends, -clause_no)) FILTER (runs) AS wanted_by,
     max(ends) FILTER (kind = 'keep') AS keep_until,
     arg_max(clause_no, (ends, -clause_no)) FILTER (kind = 'keep') AS kept_by,
+    -- Nobody may be able to take a lock back: only what asks for certain, and asks today.
+    max(ends) FILTER (kind = 'keep' AND certain AND NOT cooled) AS lock_until,
     -- Only once it is due itself, by a date that is known: this is for good.
     min(clause_no) FILTER (versions AND isfinite(ends) AND ends <= $now) AS purged_by,
     min(ends) FILTER (kind IN ('delete', 'at_most')) AS earliest_delete,
@@ -370,6 +372,8 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
     CASE WHEN verdict = 'copy' AND NOT coalesce(surely_wanted, false) THEN asking
         WHEN verdict = 'due' AND erasure IS NULL AND deleted_by IS NULL THEN in_doubt END AS doubt,
     keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
+    CASE WHEN isfinite(lock_until) AND date_trunc('second', lock_until) > $now
+        THEN date_trunc('second', lock_until) END AS lock_until,
     CASE WHEN verdict = 'due' THEN purged_by END AS purged_by,
     CASE WHEN verdict = 'due' THEN list_filter([
         CASE WHEN held_by IS NOT NULL THEN 'hold' END,

@@ -1,12 +1,13 @@
 -- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies
--- by deadline, deletes, and the rest that someone may worry about.
+-- by deadline, what is kept and to be locked longer, deletes, and the rest that someone may worry
+-- about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
 -- to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
---        $out_of_scope (whether --only leaves an asset out),
+--        $out_of_scope (whether --only leaves an asset out; then it is locked no longer either),
 --        $metadata (the metadata that a plan tells)
--- Made:  acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some
+-- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some
 -- of them
 
 -- Whose complete copies in stores must all be restored from an archive before they can be read.
@@ -49,6 +50,14 @@ WHERE NOT EXISTS (
         AND (kept.object.size = named.size OR lower(named.name) LIKE '%.m3u8' OR is_manifest)
 );
 
+-- What is kept where copies are locked, and is not known to be locked until the keep is over.
+CREATE OR REPLACE TEMP TABLE locking AS
+SELECT asset_no, weighed.store FROM weighed JOIN counted USING (asset_no)
+WHERE verdict = 'keep' AND weighed.complete AND weighed.store IN ($locking)
+    AND counted.store = weighed.store::VARCHAR
+    AND lock_until > coalesce(locked_through, TIMESTAMP '-infinity')
+    AND NOT ($out_of_scope);
+
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH marked AS (
     SELECT decided.* EXCLUDE (asset_id, verdict, purged_by), hosted, elsewhere,
@@ -58,9 +67,10 @@ WITH marked AS (
                 OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
     FROM decided JOIN member USING (asset_no)
         WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
+            OR (asset_no, decided.store) IN (SELECT (asset_no, store) FROM locking)
 ), told AS (
     SELECT * EXCLUDE (because, is_bare),
-        CASE WHEN decision NOT IN ('copy', 'delete') THEN nullif(array_to_string(because, ', '), '')
+        CASE WHEN decision NOT IN ('copy', 'keep', 'delete') THEN nullif(array_to_string(because, ', '), '')
              WHEN $out_of_scope THEN 'out-of-scope'
              WHEN is_bare THEN 'uncovered'
              WHEN thaw THEN 'archived' END AS because
@@ -72,8 +82,8 @@ WITH marked AS (
 SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no,
     store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM (
-    SELECT *, CASE WHEN because IS NOT NULL OR decision NOT IN ('copy', 'delete') THEN 2
-        WHEN decision = 'copy' THEN 0 ELSE 1 END AS turn FROM told
+    SELECT *, CASE WHEN because IS NOT NULL THEN 3 WHEN decision = 'copy' THEN 0
+        WHEN decision = 'keep' THEN 1 WHEN decision = 'delete' THEN 2 ELSE 3 END AS turn FROM told
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
@@ -81,7 +91,7 @@ SELECT asset_no, store, complete, coalesce(archived, false) AS archived, folder,
     superseded, made_of, made_of_version, partial, versions
 FROM counted
 WHERE objects IS NOT NULL AND asset_no IN (SELECT asset_no FROM acting
-    WHERE decision IN ('copy', 'delete'));
+    WHERE decision IN ('copy', 'keep', 'delete'));
 
 -- Where a copy is read from: a store of the same kind of cloud first, in the order they are
 -- declared; else 100ms. Nothing is read from an archive while something else has it.
@@ -136,7 +146,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
     elsewhere AND NOT hosted AS assumed,
     CASE decision WHEN 'copy' THEN coalesce(source, CASE WHEN hosted THEN 'hosted'
         ELSE 'elsewhere' END) END AS source,
-    CASE WHEN decision IN ('copy', 'delete') THEN json_object(
+    CASE WHEN decision IN ('copy', 'keep', 'delete') THEN json_object(
         'origin', list_transform(CASE WHEN folder IS NULL THEN whole[1:1] ELSE whole END,
             lambda o: struct_pack(key := o.key, size := o.size, version := o.version)),
         'folder', folder,
@@ -145,7 +155,9 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
             json_object('key', made_of, 'size', 0, 'version', made_of_version) END,
         'objects', CASE decision WHEN 'delete' THEN
             list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size,
-                version := o.version)) END,
+                version := o.version))
+            WHEN 'keep' THEN list_transform(list_filter(objects, lambda o: o.complete),
+                lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END,
         'removes', CASE WHEN purged_by IS NOT NULL THEN versions END,
         'removes_by', removes_by,
         -- What is broken under another name, as after a change of layout, stays where it is.
@@ -155,8 +167,8 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'witnesses', witnesses,
         'doubt', doubt,
         'partial', source_partial,
-        'lock_until', CASE WHEN decision = 'copy' AND store IN ($locking)
-            AND isfinite(keep_until) THEN strftime(keep_until, '%Y-%m-%dT%H:%M:%SZ') END,
+        'lock_until', CASE WHEN decision IN ('copy', 'keep') AND store IN ($locking)
+            THEN strftime(lock_until, '%Y-%m-%dT%H:%M:%SZ') END,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',
             session_id, 'job_id', job_id, 'template_id', template_id, 'user_id', user_id,
             'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration',
@@ -192,5 +204,6 @@ CREATE OR REPLACE TEMP VIEW quiet_lines AS
 SELECT asset_id, store, verdict AS decision, because[1] AS because, rule, rule_at, created,
     keep_until, delete_from, until, bytes
 FROM weighed LEFT JOIN names USING (clause_no)
+ANTI JOIN locking USING (asset_no, store)
 WHERE verdict IN ('keep', 'unmanaged', 'lapses')
 ORDER BY asset_no, store;

@@ -437,7 +437,7 @@ class StoreItem(PlaceItem):
         False,
     )
     lock: Literal["governance", "compliance"] | None = _said(
-        "lock every new copy until its keep is over", "governance", None
+        "lock every copy until its keep is over", "governance", None
     )
 
 

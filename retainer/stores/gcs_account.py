@@ -157,7 +157,7 @@ class GcsAccount:
             )
             if blob is None:
                 raise StoreFailed(f"{where}: it changed since it was seen")
-            blob.retention.mode = retention_mode(self.store)
+            blob.retention.mode = blob.retention.mode or retention_mode(self.store)
             blob.retention.retain_until_time = until
             blob.patch(if_metageneration_match=blob.metageneration)
         except GoogleAPICallError as error:

@@ -49,6 +49,7 @@ from retainer.stores.wire import Answer, NoAnswer, Request
 from retainer.stores.writes import ObjectWriter
 
 _UNTIL = "x-amz-object-lock-retain-until-date"
+_MODE, _VERSION = "x-amz-object-lock-mode", "x-amz-version-id"
 _WRONG_SUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
 """Not the header is refused, but these bytes."""
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
@@ -318,12 +319,16 @@ class S3Writer(ObjectWriter, S3Reader):
     def lock(self, seen: Seen, until: datetime) -> None:
         """Only where the bucket says that it locks: others take the call for a write, and put its
         words in the place of the object (OpenStack Swift 2.30.1, rclone 1.75.2, nanio 0.1.7)."""
-        if not self.locks():
+        answer = self.looked_at(seen.key)
+        if answer is None or self.said_of(seen.key, answer).seen.version != seen.version:
+            raise self.changed("lock", seen)
+        mode = answer.headers.get(_MODE)
+        if mode is None and not self.locks():
             raise StoreFailed(
                 f"lock {self.name}:{seen.key}: the bucket does not say that it locks objects",
                 hint="does it have Object Lock?",
             )
-        self.account.retain(seen.key, until)
+        self.account.retain(seen.key, until, mode, answer.headers.get(_VERSION))
 
     def lock_version(self, seen: Seen, until: datetime) -> None:
         if self.store.lock and self.locks():

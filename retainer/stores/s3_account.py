@@ -230,9 +230,13 @@ class S3Account:
                 return None
         return allowed
 
-    def retain(self, key: str, until: datetime) -> None:
-        """Raises StoreFailed."""
-        mode = (self.store.lock or "governance").upper()
+    def retain(
+        self, key: str, until: datetime, mode: str | None = None, version: str | None = None
+    ) -> None:
+        """Lock what lies there now, or (`version`) just this one; in the mode that the settings
+        name, unless it has one already. Raises StoreFailed."""
+        mode = mode or (self.store.lock or "governance").upper()
+        which: dict[str, Any] = {"VersionId": version} if version else {}
         self._rare(
             "lock",
             key,
@@ -240,6 +244,7 @@ class S3Account:
                 Bucket=self.store.bucket,
                 Key=self.store.prefix + key,
                 Retention={"Mode": mode, "RetainUntilDate": until},
+                **which,
             ),
         )
 

@@ -25,6 +25,7 @@ from retainer.views.words import BECAUSE, with_every_version
 _SIGNS: dict[str, tuple[Sign, Weight]] = {
     "copied": ("+", "good"),
     "restored": ("+", "good"),
+    "locked": ("=", "good"),
     "deleted": ("-", "bad"),
     "failed": ("!", "worry"),
     "broken": ("!", "bad"),
@@ -124,6 +125,8 @@ def _reasons(each: Happening) -> Iterator[str]:
             if each.event == "deleted"
             else f"{many(each.versions, 'version was', 'versions were')} removed for good"
         )
+    if each.locked_until:
+        yield f"until {each.locked_until}"
     if each.recoverable:
         yield f"recoverable: {each.recoverable}"
     if each.checksum:

@@ -25,7 +25,7 @@ from retainer.views.page import (
     Table,
 )
 from retainer.views.units import Cell, Weighed, Weight, many, moment, relative, since, size, span
-from retainer.views.words import cliff_section, cost_of, listed
+from retainer.views.words import cliff_section, cost_of, listed, who_unlocks
 
 WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
@@ -187,6 +187,15 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             f"{many(later, 'copy', 'copies')} ({size(later_bytes)}) that {told.base} keeps would "
             "be due, and go once nothing blocks them: when the copy that they wait for is made, a "
             "lock or a hold is over, or a listing has finished.",
+        )
+    for each in told.locks:
+        then = f", {each.before:,} before this change" if each.before else ""
+        yield Note(
+            "!",
+            "worry",
+            f"{each.store} would lock {many(each.copies, 'copy', 'copies')} longer ({each.mode}"
+            f"{then}), the last until {moment(each.last, reading.zone)}: "
+            f"{who_unlocks(each.mode)}.",
         )
     if told.freed:
         yield Note(

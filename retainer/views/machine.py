@@ -47,7 +47,10 @@ def plan_json(plan: PlanFile) -> str:
 def plan_widget(plan: PlanFile) -> str:
     """What GitLab shows of a plan on a merge request (`artifacts:reports:terraform`)."""
     header = plan.header
-    return json.dumps({"create": header.copies, "update": 0, "delete": header.deletes}) + "\n"
+    return (
+        json.dumps({"create": header.copies, "update": header.locks, "delete": header.deletes})
+        + "\n"
+    )
 
 
 def plan_lines(plan: PlanFile) -> Iterator[str]:

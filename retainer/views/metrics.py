@@ -13,8 +13,8 @@ from retainer.views.plan import moment_of
 
 OF_A_PLAN = {
     "retainer_plan_timestamp_seconds": "When the facts of the last plan were gathered.",
-    "retainer_plan_actions": "Copies and deletes that the last plan asks for, by what.",
-    "retainer_plan_bytes": "Bytes of those, by what.",
+    "retainer_plan_actions": "Copies, locks and deletes that the last plan asks for, by what.",
+    "retainer_plan_bytes": "Bytes of its copies and deletes, by what.",
     "retainer_plan_last_copies": "Recordings of which the last plan deletes the last copy.",
     "retainer_plan_decisions": "Pairs of a recording and a place, by decision.",
     "retainer_plan_held_back": "1 where a limit, a clash or a doubt holds the deletes back.",
@@ -63,6 +63,7 @@ def plan_metrics(header: Header, view: Overview) -> str:
     ):
         told.set("retainer_plan_actions", count, what=what)
         told.set("retainer_plan_bytes", size, what=what)
+    told.set("retainer_plan_actions", header.locks, what="lock")
     told.set("retainer_plan_last_copies", header.last_copies)
     for decision, count, _ in view.totals:
         told.set("retainer_plan_decisions", count, decision=decision)

@@ -36,6 +36,7 @@ from retainer.views.words import (
     few,
     held_by,
     listed,
+    who_unlocks,
 )
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def plan_page(
         ("What needs a person", urgent),
         ("Deletes", [*_deletes(header, view, now, reading)]),
         ("Copies", [*_copies(header, view, now, reading)]),
+        ("Locks", [*_locks(header, view, reading)]),
         ("Due, but left alone", [*_blocked(view)]),
         ("Holds and erasures", [*_held(header)]),
         ("What to know besides", [*_besides(header)]),
@@ -168,6 +170,8 @@ def _verdict(header: Header, view: Overview, now: datetime, reading: Reading) ->
         told.append(f"Make {_of(header.copies, view.assets_copied)}, {size(header.copy_bytes)}.")
     else:
         told.append("Nothing is copied.")
+    if header.locks:
+        told.append(f"Lock {many(header.locks, 'copy', 'copies')} longer.")
     if view.at_risk_count:
         told.append(f"{view.at_risk_count:,} at risk: 100ms alone has what is to be kept.")
     if view.lapsing[0]:
@@ -581,18 +585,7 @@ def _how_it_lies(target: TargetState, reading: Reading) -> Iterator[Note]:
             "is billed as if they were that long",
         )
     if target.locked and target.lock_last:
-        back = (
-            "nobody can take that back"
-            if target.lock == "compliance"
-            else "only someone with the right to bypass governance can take that back"
-        )
-        last = moment(moment_of(target.lock_last), reading.zone)
-        yield Note(
-            "!",
-            "worry",
-            f"{target.name} locks {many(target.locked, 'copy', 'copies')} ({target.lock}), the "
-            f"last until {last}: {back}",
-        )
+        yield _until(target, f"{many(target.locked, 'copy', 'copies')}", target.lock_last, reading)
     if target.unlocked:
         yield Note(
             " ",
@@ -600,6 +593,39 @@ def _how_it_lies(target: TargetState, reading: Reading) -> Iterator[Note]:
             f"{many(target.unlocked, 'copy', 'copies')} to {target.name} cannot be locked: no "
             "end of a keep is known",
         )
+
+
+def _until(target: TargetState, which: str, last: str, reading: Reading) -> Note:
+    """Until when a store locks what, and who can take that back."""
+    until = moment(moment_of(last), reading.zone)
+    said = f"{target.name} locks {which} ({target.lock}), the last until {until}"
+    return Note("!", "worry", f"{said}: {who_unlocks(target.lock)}")
+
+
+_LONGER = (
+    Column("recording", "id"),
+    Column("type"),
+    Column("size", "bytes"),
+    Column("locked until", "moment"),
+)
+
+
+def _locks(header: Header, view: Overview, reading: Reading) -> Iterator[Block]:
+    for group in view.locks:
+        rule, at, store = group.key
+        rows = [(line.asset_id, line.type, line.bytes, line.lock_until) for line in group.lines]
+        yield Note(
+            "=",
+            "plain",
+            f"{_of(group.count, group.assets)} in {store}, {size(group.bytes)}, kept for "
+            f"{_whose(header, rule, at)}",
+            "its lock ends before its keep does, or is not known yet",
+            parts=listed(_LONGER, rows, group.count, reading),
+        )
+    for target in header.targets:
+        if target.longer and target.longest:
+            which = f"{many(target.longer, 'copy', 'copies')} longer"
+            yield _until(target, which, target.longest, reading)
 
 
 def _named(group: Group, *, with_store: bool = False) -> Note:
@@ -928,10 +954,10 @@ def _next(
     if unusable := not_applicable(header, now, reading):
         yield Prose(f"Next: nothing can be done with this plan: {unusable}.")
         return
-    if not header.copies and not header.deletes:
+    if not header.copies and not header.deletes and not header.locks:
         yield Prose(_nothing_to_do(header, view))
         return
-    if not header.copies and header.held_back:
+    if not header.copies and not header.locks and header.held_back:
         stays = until_when(header.limits, now, reading)
         yield Prose(
             "Next: nothing that this plan can do: its deletes are held back"

@@ -22,6 +22,7 @@ def beginning(
     header: Header,
     fingerprint: str,
     copied_to: Collection[str],
+    locked_in: Collection[str],
     deleted_in: Mapping[str, int],
     reading: Reading,
     *,
@@ -42,6 +43,9 @@ def beginning(
         if header.copies
         else "no copies"
     )
+    if header.locks:
+        longer = f"{many(header.locks, 'lock')} made longer in {_and(sorted(locked_in))}"
+        copies += f", {longer}"
     plan = f"Plan with fingerprint {fingerprint[:12]} ({policies}; {facts})"
     if not header.deletes:
         return f"{plan}: {copies}, and no deletes."
@@ -57,7 +61,7 @@ def beginning(
         others = [f"the others {'; '.join(fate)}"] if header.purges < header.deletes else []
         fate = [f"{header.purges:,} with every version that the bucket keeps", *others]
     last = f", {header.last_copies:,} of them the last copy of a recording"
-    first = f"{copies} first, then " if header.copies else ""
+    first = f"{copies} first, then " if header.copies or header.locks else ""
     return (
         f"{plan}: {first}"
         f"{many(header.deletes, 'delete')} in {_and(sorted(deleted_in))} "
@@ -94,6 +98,9 @@ def _done(done: Summary) -> Iterator[Note]:
             "good",
             f"copied {many(done.copied, 'recording')}, {size(done.copied_bytes)}, each verified",
         )
+    if done.locked:
+        longer = f"locked {many(done.locked, 'copy', 'copies')} longer, each looked at"
+        yield Note("=", "good", longer)
     if done.deleted:
         yield Note(
             "-",

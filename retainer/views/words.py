@@ -62,6 +62,13 @@ def with_every_version(count: int) -> str:
     return f"with every version ({count:,}), for good"
 
 
+def who_unlocks(mode: str | None) -> str:
+    """Who can take a lock back."""
+    if mode == "compliance":
+        return "nobody can take that back"
+    return "only someone with the right to bypass governance can take that back"
+
+
 def held_by(hold: str | None, copies: int = 1) -> str:
     """How a hold stops something: it covers it where that is certain, and else it may."""
     what = "it" if copies == 1 else "them"
