@@ -39,7 +39,7 @@ from retainer.journal.backend import Backend
 from retainer.journal.journal import Journal, read_ledger
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.catalog import OF_THE_COPY, RECORD
-from retainer.model.moment import read_moment, write_moment
+from retainer.model.moment import read_lock, read_moment, write_lock, write_moment
 from retainer.model.outcome import Census, Trouble
 from retainer.model.rule import FACTS
 from retainer.model.setting import MANIFEST, Settings, Store
@@ -457,7 +457,7 @@ def scrub(work: Work, percent: float) -> Census:
 
     What cannot be read is told, and is not broken for that; nor is what differs only once. What the
     catalog names and is not there any more, or is another object by now, is told too, whatever the
-    percentage.
+    percentage. What is not locked for as long as it was is told, and the next plan locks it again.
     """
     census = Census()
     so_far = _begun(work, census) if percent >= 100 else _SoFar(work.clock())
@@ -473,15 +473,23 @@ def scrub(work: Work, percent: float) -> Census:
         census.looked = row[0] if row else 0
         what = f"verify {census.looked} of {census.known} objects"
         then = partial(so_far.write, work) if percent >= 100 else lambda _: None
-        recorded = _Recorded(work, what, "broken", then)
-        check = partial(_is_broken, work, census)
-        for copy, broken in _each(work, "verify", check, _drawn(connection), census):
-            so_far.read(copy.key, well=broken is not None)
-            if broken:
-                census.broken.append(copy.key)
-            recorded.add([_as_broken(work, copy)] if broken else [])
+        recorded, unlocked = (
+            _Recorded(work, what, "broken", then),
+            _Recorded(work, what, "unlocked"),
+        )
+        check = partial(_otherwise, work, census)
+        for copy, found in _each(work, "verify", check, _drawn(connection), census):
+            so_far.read(copy.key, well=found is not None)
+            is_broken = "broken" in (found or {})
+            if found:
+                (census.broken if is_broken else census.unlocked).append(copy.key)
+            entries = [_with(work, copy, found)] if found else []
+            recorded.add(entries if is_broken else [])
+            unlocked.add([] if is_broken else entries)
     so_far.upto = ""
     recorded.write()
+    if census.unlocked:
+        unlocked.write()
     census.broken.sort()
     return census
 
@@ -592,9 +600,26 @@ def _is_broken(work: Work, census: Census, copy: _Copy) -> bool:
     return True
 
 
-def _as_broken(work: Work, copy: _Copy) -> dict[str, Any]:
+def _otherwise(work: Work, census: Census, copy: _Copy) -> dict[str, Any]:
+    """What the catalog must say otherwise of an object; nothing where it is as it was recorded.
+    Raises StoreFailed."""
+    if _is_broken(work, census, copy):
+        return {"broken": True}
+    recorded = read_lock(copy.entry["locked_until"])
+    if recorded is None or recorded <= work.clock():
+        return {}
+    look = work.writer.look(copy.key)
+    if look is None or look.seen.version != copy.seen.version:
+        return {}
+    end = look.seen.locked_until
+    if (end is None and not look.seen.lock_read) or (end is not None and end >= recorded):
+        return {}
+    return {"locked_until": write_lock(end)}
+
+
+def _with(work: Work, copy: _Copy, found: Mapping[str, Any]) -> dict[str, Any]:
     at = work.clock().strftime("%Y-%m-%d %H:%M:%S.%f")
-    return dict(copy.entry) | {"copied_at": at, "broken": True}
+    return dict(copy.entry) | {"copied_at": at} | dict(found)
 
 
 def _objects(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[Seen]:

@@ -25,7 +25,7 @@ _TOLD = (
     "locked",
 )
 _CHECKSUMS = ("sha256", "crc64nvme", "crc32c")
-_OF_KEYS = ("adopted", "rebuilt", "broken")
+_OF_KEYS = ("adopted", "rebuilt", "broken", "unlocked")
 
 
 def history(

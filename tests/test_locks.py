@@ -324,7 +324,7 @@ def test_a_lock_is_made_longer_when_its_keep_is(vault: Project) -> None:
     assert (row["rule"], row["n"]) == ("calls", 0)
     assert [each["key"] for each in row["objects"]] == list(vault.content("vault"))
     done = vault.apply("longer.plan")
-    assert (done["locked"], done["already"], done["failed"]) == (1, 0, [])
+    assert (done["locked"], done["locked_already"], done["failed"]) == (1, 0, [])
     (after,) = ends_of_locks(vault).values()
     assert after is not None and after.strftime("%Y-%m-%dT%H:%M:%SZ") == row["lock_until"]
     assert after > datetime.now(UTC) + timedelta(days=3 * 365 - 3)
@@ -406,7 +406,7 @@ def test_a_catalog_of_before_is_told_of_locks_by_the_first_apply(vault: Project)
 
     assert [row["asset_id"] for row in to_be_locked(vault.plan("first.plan"))] == ["a" * 24]
     done = vault.apply("first.plan")
-    assert (done["locked"], done["already"]) == (0, 1)
+    assert (done["locked"], done["locked_already"]) == (0, 1)
     assert to_be_locked(vault.plan("second.plan")) == []
     assert list(ends_of_locks(vault)) == [key]
 
@@ -492,7 +492,7 @@ def test_a_kill_while_locks_are_made_longer_loses_nothing(
     killing = {"KILL_NAME": "lock", "KILL_NTH": str(nth), "KILL_WHEN": when}
     assert killed(vault, **killing) == -signal.SIGKILL
     done = vault.apply()
-    assert done["locked"] + done["already"] == 2 and done["failed"] == []
+    assert done["locked"] + done["locked_already"] == 2 and done["failed"] == []
     ends = ends_of_locks(vault).values()
     assert all(end and end > datetime.now(UTC) + timedelta(days=1000) for end in ends)
     assert to_be_locked(vault.plan("after.plan")) == []
@@ -530,3 +530,31 @@ def test_what_still_counts_as_it_was_locks_nothing_for_so_long(vault: Project) -
     assert (cooled["kept"], copy["lock_until"] < a_while < copy["keep_until"]) == ("3y", True)
     assert vault.apply("short.plan")["copied"] == 1
     assert to_be_locked(vault.plan("again.plan")) == []
+
+
+def test_a_lock_that_somebody_took_back_is_found_by_verify_and_made_again(vault: Project) -> None:
+    """Whoever may pass governance by can; lists of S3 do not tell."""
+    store = vault.stores["vault"]
+    (key,) = vault.content("vault")
+    (before,) = ends_of_locks(vault).values()
+    assert vault.run("verify", "vault").returncode == 0
+    sooner = datetime.now(UTC) + timedelta(days=2)
+    if store.scheme == "gs":
+        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
+        assert blob is not None
+        blob.retention.mode, blob.retention.retain_until_time = "Unlocked", sooner
+        blob.patch(override_unlocked_retention=True)
+    else:
+        servers.s3_client(store.endpoint or "").put_object_retention(
+            Bucket=store.bucket,
+            Key=store.prefix + key,
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": sooner},
+            BypassGovernanceRetention=True,
+        )
+    said = vault.run("verify", "vault", expect=1).stdout
+    assert f"not locked for as long as it was: vault:{key}" in said
+    assert "unlocked" in [each["event"] for each in vault.journal()]
+    assert len(to_be_locked(vault.plan("again.plan"))) == 1
+    assert vault.apply("again.plan")["locked"] == 1
+    assert list(ends_of_locks(vault).values()) == [before]
+    assert vault.run("verify", "vault").returncode == 0

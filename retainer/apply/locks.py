@@ -52,11 +52,15 @@ class Locks:
     def _make(self, action: Action) -> None:
         if not self._places.is_usable(action) or self._places.is_resting(action, [action.store]):
             return
+        assert action.lock_until is not None
+        if action.lock_until <= self._job.clock():
+            self._outcomes.skipped(action, "its keep is over by now")
+            return
         made: list[str] = []
         try:
             for planned in action.objects:
                 self._places.check(action.store)
-                if not self._is_locked(action, planned, made):
+                if not self._is_locked(action, planned, action.lock_until, made):
                     self._outcomes.skipped(action, "it has changed since the plan")
                     return
         except RetainerError as error:
@@ -64,17 +68,16 @@ class Locks:
                 self._outcomes.failed(action, error.message, error.hint)
             return
         finally:
-            if made:
-                self._outcomes.locked(action, made)
+            self._outcomes.lengthened(action, made)
         self._places.answered(action.store)
-        if not made:
-            self._outcomes.already(action)
+        self._outcomes.locked(action, is_new=bool(made))
 
-    def _is_locked(self, action: Action, planned: Planned, made: list[str]) -> bool:
+    def _is_locked(
+        self, action: Action, planned: Planned, until: datetime, made: list[str]
+    ) -> bool:
         """Whether an object is locked for so long by now; else another one lies there. `made`:
         takes the keys of those that were not."""
-        seen, until = Seen(planned.key, planned.size, planned.version), action.lock_until
-        assert until is not None
+        seen = Seen(planned.key, planned.size, planned.version)
 
         def announce() -> None:
             if not made:

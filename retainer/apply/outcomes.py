@@ -150,19 +150,24 @@ class Outcomes:
         self.to_catalog(action, dict(facts) | whole | marks, members)
         self.failed(action, partial.message, None)
 
-    def locked(self, action: Action, keys: Sequence[str]) -> None:
-        """So many of its objects were locked longer."""
-        self._job.journal.write(
-            "locked",
-            row=action.n,
-            asset=action.asset_id,
-            store=action.store,
-            rule=action.rule,
-            until=write_moment(action.lock_until) if action.lock_until else None,
-            keys=list(keys),
-        )
+    def lengthened(self, action: Action, keys: Sequence[str]) -> None:
+        """These of its objects were locked longer, whatever became of the others."""
+        if keys:
+            self._job.journal.write(
+                "locked",
+                row=action.n,
+                asset=action.asset_id,
+                store=action.store,
+                rule=action.rule,
+                until=write_moment(action.lock_until) if action.lock_until else None,
+                keys=list(keys),
+            )
+
+    def locked(self, action: Action, *, is_new: bool) -> None:
+        """All of them are locked for so long; `is_new`: some were not."""
         with self._guard:
-            self.summary.locked += 1
+            self.summary.locked += is_new
+            self.summary.locked_already += not is_new
         self.watcher.ended(action, "locked", None)
 
     def restoring(self, action: Action) -> None:

@@ -52,7 +52,7 @@ def _census(
         click.echo(census_json(census), nl=False)
     else:
         print_page(census_page(census, what, store), settings.timezone, form)
-    if census.failed or census.broken or census.missing or census.replaced:
+    if any((census.failed, census.broken, census.missing, census.replaced, census.unlocked)):
         raise Exit(EXIT["partly"] if census.failed else 1)
 
 
@@ -131,9 +131,9 @@ def catalog_rebuild(store: str, patience: timedelta | None, form: str) -> None:
 @form_option()
 def verify(store: str, sample: float, patience: timedelta | None, form: str) -> None:
     """Read copies back and compare them with their checksums. What is broken is partial from then
-    on, and the next plan repairs it.
+    on, and the next plan repairs it. What is not locked for as long as it was is locked again.
 
-    Exit 1 when something is broken, 7 when something could not be read.
+    Exit 1 when something is broken or unlocked, 7 when something could not be read.
     Examples: `retainer verify vault`, `retainer verify vault --sample 2` every night
     """
     from retainer.cataloguing import scrub

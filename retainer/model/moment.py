@@ -52,6 +52,15 @@ def write_lock(until: datetime | None) -> str | None:
     return "infinity" if until.year >= 9999 else until.strftime("%Y-%m-%d %H:%M:%S")
 
 
+def read_lock(text: str | None) -> datetime | None:
+    """The end of a lock as `write_lock` wrote it; None where there is none."""
+    if text is None:
+        return None
+    if text == "infinity":
+        return datetime.max.replace(tzinfo=UTC)
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 def moment_at(seconds: float | None) -> datetime | None:
     """Seconds since 1970, as DuckDB's `epoch` gives them, as a moment in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

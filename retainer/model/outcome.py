@@ -72,7 +72,8 @@ class Census:
 
     `bytes` were read back; `broken` are keys whose bytes are not those that were recorded;
     `missing` ones are in the catalog and not in the store, `replaced` ones are other objects by
-    now; `archived` ones could not be read.
+    now; `unlocked` ones are not locked for as long as they were; `archived` ones could not be
+    read.
     """
 
     looked: int = 0
@@ -84,6 +85,7 @@ class Census:
     broken: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
+    unlocked: list[str] = field(default_factory=list)
     failed: list[Trouble] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
 
@@ -101,6 +103,8 @@ class Summary:
     restored: int = 0
     locked: int = 0
     """So many copies that were kept are locked longer by it."""
+    locked_already: int = 0
+    """So many that the plan wanted to be locked were, for long enough."""
     already: int = 0
     left_deletes: int = 0
     failed: list[Trouble] = field(default_factory=list)

@@ -39,7 +39,12 @@ def _found(census: Census, what: str, store: str) -> Iterator[Note]:
         yield Note("?", "unsure", f"{are} in an archive and cannot be read back")
     for key in census.broken:
         yield Note("!", "bad", f"broken: {store}:{key}")
-    for word, keys in {"missing": census.missing, "another object": census.replaced}.items():
+    told = {
+        "missing": census.missing,
+        "another object": census.replaced,
+        "not locked for as long as it was": census.unlocked,
+    }
+    for word, keys in told.items():
         for key in keys[:20]:
             yield Note("!", "bad", f"{word}: {store}:{key}")
         if len(keys) > 20:
@@ -54,6 +59,8 @@ def _found(census: Census, what: str, store: str) -> Iterator[Note]:
 def _next(census: Census, what: str, store: str) -> Iterator[Block]:
     if census.broken or census.missing:
         yield Command("retainer plan", "which repairs them from another copy where there is one")
+    elif census.unlocked:
+        yield Command("retainer plan", "which locks them again; who took the locks back?")
     elif census.replaced:
         yield Prose(
             "Next: look at them; what somebody else put there is never touched (`retainer catalog "

@@ -29,6 +29,7 @@ _SIGNS: dict[str, tuple[Sign, Weight]] = {
     "deleted": ("-", "bad"),
     "failed": ("!", "worry"),
     "broken": ("!", "bad"),
+    "unlocked": ("!", "bad"),
     "skipped": ("?", "unsure"),
     "left": ("?", "unsure"),
 }

@@ -101,6 +101,9 @@ def _done(done: Summary) -> Iterator[Note]:
     if done.locked:
         longer = f"locked {many(done.locked, 'copy', 'copies')} longer, each looked at"
         yield Note("=", "good", longer)
+    if done.locked_already:
+        were = many(done.locked_already, "copy was", "copies were")
+        yield Note("=", "plain", f"{were} locked for long enough already")
     if done.deleted:
         yield Note(
             "-",
