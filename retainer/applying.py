@@ -270,7 +270,8 @@ def _no_lock(action: Action, store: Store, policies: Policies, now: datetime) ->
     )
     latest = longest.replace(tzinfo=UTC) + timedelta(days=2) if longest else None  # of any zone
     if store.lock is None or latest is None or action.lock_until > latest:
-        return f"no rule keeps anything in {action.store} so that it is locked for so long"
+        said = f"no rule keeps anything in {action.store} so that it is locked for so long"
+        return f"{said} (or the plan was made before retainer was updated)"
     return None
 
 
@@ -1002,10 +1003,10 @@ def _job(
 
     def outdated(current: tuple[Settings, Policies] | None) -> str | None:
         if moment_of(plan.header.expires) <= world.clock():
-            return f"the plan expired at {plan.header.expires}, while it was copying"
+            return f"the plan expired at {plan.header.expires}, since this run began"
         if current is None or plan.header.policy_digest != policy_digest(current[1], current[0]):
             what = _changed(plan.header, current[1]) if current else "the policies became wrong"
-            return f"{what} while it was copying"
+            return f"{what} since this run began"
         return None
 
     def recheck() -> Recheck:

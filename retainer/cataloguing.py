@@ -181,15 +181,16 @@ class _Recorded:
     ) -> None:
         """`then`: what is done each time, with the store's lock, once all is written."""
         self._work, self._what, self._event, self._then = work, what, event, then
-        self._rows: list[Mapping[str, Any]] = []
+        self._rows: dict[str, list[Mapping[str, Any]]] = {event: []}
         self._since, self._waits = work.clock(), False
         self.count = 0
 
-    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Where an apply has the store, or it does not answer, they wait for a minute."""
-        self._rows += rows
+    def add(self, rows: Iterable[Mapping[str, Any]], event: str = "") -> None:
+        """Where an apply has the store, or it does not answer, they wait for a minute. `event`:
+        where it is not that of most."""
+        self._rows.setdefault(event or self._event, []).extend(rows)
         late = self._work.clock() - self._since > PART_AGE
-        if late or (len(self._rows) >= PART_ROWS and not self._waits):
+        if late or (sum(map(len, self._rows.values())) >= PART_ROWS and not self._waits):
             self._waits = True
             with suppress(Locked, StoreFailed):
                 self.write()
@@ -199,9 +200,9 @@ class _Recorded:
     def write(self) -> None:
         """Raises Locked, StoreFailed."""
         with alone(self._work, self._what) as (record, journal):
-            record(self._event, self._rows)
-            self.count += len(self._rows)
-            self._rows = []
+            for event in list(self._rows):
+                record(event, self._rows[event])
+                self.count += len(self._rows.pop(event))
             self._then(journal)
 
 
@@ -473,24 +474,19 @@ def scrub(work: Work, percent: float) -> Census:
         census.looked = row[0] if row else 0
         what = f"verify {census.looked} of {census.known} objects"
         then = partial(so_far.write, work) if percent >= 100 else lambda _: None
-        recorded, unlocked = (
-            _Recorded(work, what, "broken", then),
-            _Recorded(work, what, "unlocked"),
-        )
+        recorded = _Recorded(work, what, "broken", then)
         check = partial(_otherwise, work, census)
         for copy, found in _each(work, "verify", check, _drawn(connection), census):
             so_far.read(copy.key, well=found is not None)
-            is_broken = "broken" in (found or {})
-            if found:
-                (census.broken if is_broken else census.unlocked).append(copy.key)
-            entries = [_with(work, copy, found)] if found else []
-            recorded.add(entries if is_broken else [])
-            unlocked.add([] if is_broken else entries)
+            event, keys = ("broken", census.broken)
+            if "locked_until" in (found or {}):
+                event, keys = "unlocked", census.unlocked
+            keys += [copy.key] if found else []
+            recorded.add([_with(work, copy, found)] if found else [], event)
     so_far.upto = ""
     recorded.write()
-    if census.unlocked:
-        unlocked.write()
     census.broken.sort()
+    census.unlocked.sort()
     return census
 
 
@@ -530,6 +526,7 @@ def _begun(work: Work, census: Census) -> _SoFar:
         return _SoFar(now)
     found = _SoFar(began, told.upto)
     census.broken += told.broken
+    census.unlocked += told.unlocked
     census.said.append(
         f"this goes on behind {found.upto}, where a run ended that began at "
         f"{began:%Y-%m-%d %H:%M} UTC; what lay before was read then"

@@ -71,7 +71,8 @@ def _named_in(plan: PlanFile, about: str) -> set[str]:
     erasure of this name asked for."""
     rows = plan.connection.execute(
         "SELECT DISTINCT asset_id FROM plan WHERE $erases AND rule = $about "
-        "AND decision IN ('lapses', 'delete') OR action IS NOT NULL "
+        "AND decision IN ('lapses', 'delete') "
+        "OR decision IN ('copy', 'delete') AND action IS NOT NULL "
         "AND $about IN (action->>'$.facts.room_id', action->>'$.facts.session_id')",
         {
             "about": about,

@@ -96,6 +96,7 @@ def _begun(entry: Entry, of: Mapping[str, Any]) -> RunTold:
         dirty=bool(of.get("dirty")),
         lifted=tuple(map(str, _list(of, "lifted"))),
         copied=0,
+        locked=0,
         deleted=0,
         failed=0,
         skipped=0,
@@ -109,6 +110,7 @@ def _ended(run: RunTold, entry: Entry, of: Mapping[str, Any]) -> RunTold:
         ended=entry.at,
         finished=bool(of.get("finished")),
         copied=_count(of, "copied"),
+        locked=_count(of, "locked"),
         deleted=_count(of, "deleted"),
         failed=_count(of, "failed"),
         skipped=_count(of, "skipped"),
@@ -179,6 +181,7 @@ def _happening(
         versions=versions if isinstance(versions := of.get("versions"), int) else None,
         checksum=checksum,
         cause=_text(of, "cause"),
+        act=_text(of, "act"),
     )
 
 
@@ -196,6 +199,7 @@ def _counted(run: RunTold, made: Counter[str]) -> RunTold:
     return replace(
         run,
         copied=made["copied"],
+        locked=made["locked"],
         deleted=made["deleted"],
         failed=made["failed"],
         skipped=made["skipped"],

@@ -407,10 +407,17 @@ def _locks(
 ) -> Iterable[LockedLonger]:
     for name, target in now.items():
         before = was.get(name)
-        then = (before.longer, before.longest or "") if before else (0, "")
-        if target.lock and target.longest and (target.longer, target.longest) > then:
-            last = moment_of(target.longest)
-            yield LockedLonger(name, target.lock, target.longer, then[0], last)
+        then = (before.locked + before.longer) if before else 0
+        new, longer, last = target.locked, target.longer, _last(target)
+        if last and (new + longer > then or last > (_last(before) or last)):
+            final = target.longer_final + (new if target.lock == "compliance" else 0)
+            yield LockedLonger(name, new, longer, then, final, moment_of(last))
+
+
+def _last(target: TargetState | None) -> str | None:
+    """Until when the last lock lasts that is made there."""
+    ends = [target.lock_last, target.longest] if target else []
+    return max((end for end in ends if end), default=None)
 
 
 def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:

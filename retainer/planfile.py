@@ -25,7 +25,7 @@ from retainer.database import ALWAYS, NEVER, connect, exactly, literal, only_row
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
-from retainer.model.setting import LAPSE_DAYS
+from retainer.model.setting import LAPSE_DAYS, Lock
 from retainer.ports import Seen, Version
 from retainer.private import private_file
 from retainer.whole import whole
@@ -56,8 +56,8 @@ ACTIONS = "n IS NOT NULL AND decision IN ('copy', 'keep', 'delete') AND because 
 ARCHIVED = "decision = 'copy' AND because = 'archived'"
 
 COLUMNS = {
-    # the number of a row that is acted on or worried about: copies by deadline, what is kept and to
-    # be locked longer, deletes, the rest; the quiet rows have none
+    # the number of a row that is acted on or worried about: copies by deadline, deletes, what is
+    # kept and to be locked longer, the rest; the quiet rows have none
     "n": "INTEGER",
     "asset_id": "VARCHAR",
     "store": "VARCHAR",
@@ -84,11 +84,11 @@ COLUMNS = {
     # JSON, on what is acted on. origin [{key, size, version}]: what a copy from a store is read
     # from; folder: where the names in it begin; target: the copy's key, or with a slash at its end
     # its folder; broken [{key, size, version}]: what a scrub found there and the copy replaces;
-    # lock_until: until when it is locked. objects [{key, size, version}]: what is locked longer, or
-    # what a delete deletes, as it was seen and in this order; removes [{key, size, version, id,
-    # current, marker}]: all that the bucket has of them, where each is to go, for good, since
-    # removes_by (a rule) asks for that; witnesses [{store, key, size, version}]: the complete
-    # copies that make it safe. facts: what holds can match on, less names
+    # lock_until: until when it is locked, and lock_mode: how. objects [{key, size, version}]: what
+    # is locked longer, or what a delete deletes, as it was seen and in this order; removes [{key,
+    # size, version, id, current, marker}]: all that the bucket has of them, where each is to go,
+    # for good, since removes_by (a rule) asks for that; witnesses [{store, key, size, version}]:
+    # the complete copies that make it safe. facts: what holds can match on, less names
     "action": "VARCHAR",
     # the id of what stands beside `rule`: of a delete, the keep that was the last to end; of what a
     # hold blocks, the hold that certainly covers it
@@ -284,6 +284,8 @@ class TargetState:
     lock_last: str | None
     longer: int = 0
     longest: str | None = None
+    longer_final: int = 0
+    """So many of those that are locked longer have, or get, a lock that nobody can take back."""
 
 
 class Header(BaseModel):
@@ -346,6 +348,8 @@ class Header(BaseModel):
     """Rules of the buckets' own that stand against the policies. They block nothing here: the
     bucket deletes, whatever a plan says."""
 
+    unlockable: list[str] = []
+    """Stores with `lock:` whose buckets lock nothing."""
     cooled: list[Cooled] = []
     weighed: list[str] = []
     """The digests of the policies of earlier applies whose keeps were weighed."""
@@ -776,6 +780,7 @@ class _Said(BaseModel):
     broken: list[_SaidObject] | None = None
     witnesses: list[_SaidObject] | None = None
     lock_until: str | None = None
+    lock_mode: Lock | None = None
     made_of: _SaidObject | None = None
     doubt: str | None = None
     partial: str | None = None
@@ -837,6 +842,8 @@ class Action:
     """Of a delete: all that the bucket has of its objects, where each is to go, for good."""
     versions_by: str = ""
     """The rule that asks for that."""
+    lock_mode: Lock | None = None
+    """Of what is locked longer: who will be able to take that back."""
 
     def size_of(self, keys: Collection[str]) -> int:
         """So many bytes go by a delete of these of its objects."""
@@ -983,6 +990,7 @@ def _actions(cursor: duckdb.DuckDBPyConnection) -> Iterator[Action]:
                 also,
                 tuple(each.listed() for each in said.removes or ()),
                 said.removes_by or "",
+                said.lock_mode,
             )
 
 

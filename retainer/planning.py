@@ -396,8 +396,9 @@ def weigh(
     targets = {
         store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms
     }
-    locking = [store.name for store in settings.stores if store.lock]
-    make_lines(connection, targets, locking, making.now, making.only)
+    locking = {store.name: store.lock for store in settings.stores if store.lock}
+    unlockable = _unlockable(connection, settings)
+    make_lines(connection, targets, locking, unlockable, making.now, making.only)
     items = tuple({id(clause.item): clause.item for clause in clauses}.values())
     return Weighing(
         items,
@@ -518,6 +519,7 @@ def _header(
         timezone=settings.timezone,
         remembered=weighing.remembered,
         frozen=making.frozen,
+        unlockable=_unlockable(connection, settings),
         own_rules=_own_rules(connection, settings, policies, making),
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
@@ -533,6 +535,15 @@ def _header(
         purges=purges,
         locks=locks,
     )
+
+
+def _unlockable(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
+    """The stores with `lock:` of which the bucket says that it locks nothing (only S3 does)."""
+    found = connection.execute(
+        "SELECT name FROM listings WHERE kind = 'store' AND complete AND can_lock IS FALSE"
+    ).fetchall()
+    locking = {store.name for store in settings.stores if store.lock and store.scheme == "s3"}
+    return sorted(locking & {name for (name,) in found})
 
 
 def _cooled(making: Making) -> list[Cooled]:
@@ -855,12 +866,13 @@ def targets_of(connection: duckdb.DuckDBPyConnection, settings: Settings) -> lis
     found = []
     for store in settings.stores:
         floor = store.storage_class_from if store.storage_class else 0
-        copies, small, locked, last, longer, longest = connection.execute(
+        copies, small, locked, last, longer, longest, final = connection.execute(
             "SELECT count(*) FILTER (decision = 'copy'), "
             "count(*) FILTER (decision = 'copy' AND bytes < ?), "
             "count(lock_until) FILTER (decision = 'copy'), "
             "max(lock_until) FILTER (decision = 'copy'), "
-            "count(*) FILTER (decision = 'keep'), max(lock_until) FILTER (decision = 'keep') "
+            "count(*) FILTER (decision = 'keep'), max(lock_until) FILTER (decision = 'keep'), "
+            "count(*) FILTER (lock_mode = 'compliance') "
             f"FROM acting WHERE {ACTIONS} AND decision IN ('copy', 'keep') AND store = ?",
             [floor, store.name],
         ).fetchall()[0]
@@ -880,6 +892,7 @@ def targets_of(connection: duckdb.DuckDBPyConnection, settings: Settings) -> lis
                     else None,
                     longer=longer,
                     longest=write_moment(longest.replace(tzinfo=UTC)) if longest else None,
+                    longer_final=final,
                 )
             )
     return found

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 from retainer.errors import StoreFailed
 from retainer.model.diagnosis import Found
 from retainer.model.lifecycle import LifecycleRule
+from retainer.model.setting import Lock
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
 
@@ -24,7 +25,8 @@ class Seen:
 
     `key` without the store's prefix; `size` in bytes; `version` is the precondition (S3 ETag, GCS
     generation, file inode-size-mtime). `locked_until` (UTC) is `datetime.max` for a hold without an
-    end; it is only to be believed when `lock_read`.
+    end; it is only to be believed when `lock_read`. `retained_until` leaves holds out, which may
+    end at any time.
     """
 
     key: str
@@ -35,6 +37,9 @@ class Seen:
     lock_read: bool = False
     archived: bool = False
     """Whether it must be restored before it can be read."""
+    retained_until: datetime | None = None
+    lock_mode: Lock | None = None
+    """Who can take its own lock back, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,8 +364,8 @@ class StoreWriter(StoreReader, Protocol):
 
     def lock(self, seen: Seen, until: datetime) -> None:
         """Lock an object, or lock it longer: as the store's settings say, and where it has a lock
-        already, in the mode of that one. Look whether it did. Raises StoreFailed, also where
-        another object lies there."""
+        in force already, in the mode of that one. Look whether it did. Raises StoreFailed, also
+        where another object lies there."""
 
     def lock_version(self, seen: Seen, until: datetime) -> None:
         """Lock just what lies there now of an object that is written again and again, where the

@@ -141,7 +141,7 @@ def plan() -> Document:
         clashes=[ClashState("chat-ceiling", "calls", 4, False)],
         undeclared=[],
         targets=[
-            TargetState("vault", None, 0, 0, "compliance", 0, 0, None, 3, "2033-11-30T00:00:00Z")
+            TargetState("vault", None, 0, 0, "compliance", 0, 0, None, 3, "2033-11-30T00:00:00Z", 3)
         ],
         renamed=[],
         superseded=[],
@@ -327,7 +327,7 @@ def impact() -> Document:
         clashes=(Clashing("chat-ceiling", "chats", 3, True),),
         holds=HeldItems(2, 0),
         freed=0,
-        locks=(LockedLonger("vault", "compliance", 1200, 3, NOW + 2557 * DAY),),
+        locks=(LockedLonger("vault", 40, 1200, 3, 1100, NOW + 2557 * DAY),),
         owners=("@acme/compliance", "@acme/privacy"),
         months=(Month("2026-12", 10**10, 4 * 10**10), Month("2027-01", 2 * 10**10, 10**9)),
         cliff=((0, 3, 1), (1, 0, 2), (14, 9, 0)),

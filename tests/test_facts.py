@@ -2265,12 +2265,14 @@ def a_database(path: Path, *statements: str) -> None:
         (lambda path: path.mkdir(), "there is no snapshot"),
         (lambda path: a_database(path, "CREATE TABLE x (y INT)"), "cannot be read as a snapshot"),
         (
-            lambda path: a_database(path, "CREATE TABLE about AS SELECT 8 AS format"),
-            "this retainer reads format 7",
+            lambda path: a_database(
+                path, f"CREATE TABLE about AS SELECT {SNAPSHOT_FORMAT + 1} AS format"
+            ),
+            f"this retainer reads format {SNAPSHOT_FORMAT}",
         ),
         (
             lambda path: a_database(path, "CREATE TABLE about (format INT)"),
-            "this retainer reads format 7",
+            f"this retainer reads format {SNAPSHOT_FORMAT}",
         ),
         (lambda path: a_database(path, "CREATE TABLE about AS SELECT 3 AS format"), ""),
     ],

@@ -807,3 +807,20 @@ def test_a_summary_of_a_version_that_counted_no_lists_is_no_forgery(tmp_path: Pa
     summary = next(e for e in read_journal(FolderBackend(tmp_path)) if e.event == CLOSED)
     assert "seen" not in summary.particulars
     assert verify_journal(FolderBackend(tmp_path)).runs == 1
+
+
+def test_what_a_verify_found_unlocked_is_known_until_it_has_come_to_its_end(tmp_path: Path) -> None:
+    began = "2026-11-30T00:00:00Z"
+
+    def told(run: str, upto: str, *keys: str) -> list[str]:
+        opened = journal(FolderBackend(tmp_path), run)
+        if keys:
+            opened.write("unlocked", store="vault", part="p", keys=list(keys))
+        opened.write("verified", store="vault", identity="i", began=began, upto=upto)
+        opened.close()
+        return read_ledger(FolderBackend(tmp_path)).verified["vault"].unlocked
+
+    assert told("run-1", "b", "b", "a") == ["a", "b"]
+    assert told("run-2", "c") == ["a", "b"], "as the summary of the first run says"
+    assert told("run-3", "") == []
+    verify_journal(FolderBackend(tmp_path))

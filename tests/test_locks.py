@@ -19,17 +19,26 @@ import pytest
 import servers
 from conftest import endpoint_of, gcs_client, make_writer
 from gcs_standin import GcsStandIn
-from project import Project, make_project, pairs, video
+from project import POLICY, Project, make_project, pairs, video
 from test_cooling import begun, commit
+from test_impact import as_base
 from test_kill import killed
 from test_read_once import forged
 
+from retainer.apply import locks
+from retainer.apply.outcomes import Outcomes
 from retainer.cli import applies
 from retainer.demo.standin import StandIn
+from retainer.errors import StoreRefused
+from retainer.impact import _locks as locks_told
 from retainer.model.anchors import ANCHORS_KEY
 from retainer.model.catalog import CATALOG_PREFIX, part_name
 from retainer.model.setting import Store
-from retainer.ports import Deletion, StoreWriter
+from retainer.planfile import Action, TargetState
+from retainer.ports import Deletion, Seen, StoreWriter
+from retainer.stop import Stopped
+from retainer.stores.gcs import GcsWriter
+from retainer.stores.s3 import S3Writer
 from retainer.stores.wire import Answer, Request
 
 LATER = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
@@ -460,10 +469,13 @@ def test_nothing_is_locked_longer_once_the_policies_are_others(
     before = ends_of_locks(vault)
     vault.write(keeping("3y"))
     vault.plan("longer.plan")
-    monkeypatch.setattr(applies, "_today", lambda _root: None)  # as an editor saves them
-    done = vault.apply("longer.plan")
-    assert done["locked"] == 0 and ends_of_locks(vault) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(applies, "_today", lambda _root: None)  # as an editor saves them
+        done = vault.apply("longer.plan", expect=7)
+    assert (done["locked"], done["left_locks"]) == (0, 1)
     assert any("nothing more is locked longer" in each for each in done["said"])
+    assert ends_of_locks(vault) == before
+    assert vault.apply("longer.plan")["locked"] == 1  # the plan goes on
 
 
 def test_a_plan_and_a_run_say_until_when_locks_are_made_longer(vault: Project) -> None:
@@ -474,7 +486,7 @@ def test_a_plan_and_a_run_say_until_when_locks_are_made_longer(vault: Project) -
     assert "retainer apply longer.plan" in text
     assert vault.run("plan", "--detailed-exitcode", expect=2).returncode == 2
     done = vault.run("apply", "longer.plan")
-    assert "1 lock made longer in vault" in done.stderr
+    assert "1 copy in vault locked longer, the last until" in done.stderr
     assert "locked 1 copy longer" in done.stdout
     assert "locked in vault for calls" in vault.run("history", "a" * 24).stdout
 
@@ -558,3 +570,168 @@ def test_a_lock_that_somebody_took_back_is_found_by_verify_and_made_again(vault:
     assert vault.apply("again.plan")["locked"] == 1
     assert list(ends_of_locks(vault).values()) == [before]
     assert vault.run("verify", "vault").returncode == 0
+
+
+def test_a_lock_that_nobody_could_take_back_is_not_made_longer_by_a_softer_setting(
+    vault: Project,
+) -> None:
+    """Nobody asks for a lock like that any more; a plan of which nobody knew it is told once."""
+    store = vault.stores["vault"]
+    (key,) = vault.content("vault")
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=500)
+    if store.scheme == "gs":
+        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
+        assert blob is not None
+        blob.retention.mode, blob.retention.retain_until_time = "Locked", until
+        blob.patch(override_unlocked_retention=True)
+    else:
+        servers.s3_client(store.endpoint or "").put_object_retention(
+            Bucket=store.bucket,
+            Key=store.prefix + key,
+            Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until},
+            BypassGovernanceRetention=True,
+        )
+    vault.write(keeping("3y"))
+    plan = vault.plan("longer.plan")
+    if store.scheme == "gs":  # whose lists tell
+        assert to_be_locked(plan) == []
+    else:
+        (skipped,) = vault.apply("longer.plan")["skipped"]
+        assert "nobody could take back" in skipped["cause"]
+    assert ends_of_locks(vault) == {key: until}
+    assert to_be_locked(vault.plan("again.plan")) == []
+
+
+def test_what_is_under_a_hold_is_locked_longer_below_it_and_once(vault: Project) -> None:
+    store = vault.stores["vault"]
+    (key,) = vault.content("vault")
+    lock("strict_gcs" if store.scheme == "gs" else "s3", store, key, "hold")
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    assert vault.apply("longer.plan")["locked"] == 1
+    look = vault.writer("vault").look(key)
+    assert look is not None and look.seen.locked_until == FOREVER
+    assert look.seen.retained_until is not None
+    assert look.seen.retained_until > datetime.now(UTC) + timedelta(days=1000)
+    assert to_be_locked(vault.plan("again.plan")) == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"at_most": "2y"}, {"also": {"id": "DSR-1", "why": "w", "match": {"room": "sales-*"}}}],
+    ids=["a ceiling", "an erasure that may match"],
+)
+def test_nothing_is_locked_beyond_what_may_end_it(vault: Project, rule: dict[str, Any]) -> None:
+    policy = keeping("3y", **{name: of for name, of in rule.items() if name == "at_most"})
+    if erasure := rule.get("also"):
+        policy["erasures"] = [erasure]
+    vault.write(policy)
+    rows = to_be_locked(vault.plan("longer.plan", expect=None))
+    latest = (datetime.now(UTC) + timedelta(days=2 * 366)).isoformat()
+    assert all(row["lock_until"] < latest for row in rows)
+    assert len(rows) == (1 if "at_most" in rule else 0)
+
+
+def test_locks_that_are_refused_stop_after_a_few_and_nothing_else_does(
+    vault: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without `s3:PutObjectRetention`, or `storage.objects.setRetention`."""
+    monkeypatch.setattr(locks, "FAILURES", 2)
+    kind = S3Writer if vault.stores["vault"].scheme == "s3" else GcsWriter
+
+    def refused(_self: StoreWriter, seen: Seen, _until: datetime) -> None:
+        raise StoreRefused(f"lock vault:{seen.key}: 403", store="vault")
+
+    for number in range(4):
+        vault.uploaded(f"{number}" * 24, video(number))
+    vault.uploaded("d" * 24, video(9), age=timedelta(days=3))
+    rules = [*keeping("1y")["rules"], POLICY["rules"][1]]
+    vault.write({"version": 1, "rules": rules})
+    vault.plan("copies.plan")
+    vault.apply("copies.plan")
+    longer = {"version": 1, "rules": [*keeping("3y")["rules"], POLICY["rules"][1]]}
+    vault.write(longer)
+    plan = vault.plan("longer.plan")
+    assert (plan["header"]["locks"], plan["header"]["deletes"]) == (6, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "lock", refused)
+        done = vault.apply("longer.plan", "--approve-deletes", "4", "--workers", "1", expect=7)
+    assert (done["deleted"], done["locked"], done["resting"]) == (4, 0, {})
+    assert len(done["failed"]) + done["left_locks"] == 6 and done["left_locks"]
+    assert vault.apply("longer.plan", "--approve-deletes", "4")["locked"] == 6
+
+
+@pytest.mark.parametrize("server", ["moto"])
+def test_a_bucket_that_locks_nothing_is_told_and_no_lock_is_planned_there(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
+) -> None:
+    project = make_project(tmp_path / "project", api, server, endpoint_of(server, request))
+    project.write(keeping("1y"))
+    project.hosted("a" * 24, video(1))
+    project.plan()
+    project.apply()
+    project.stores["vault"] = replace(project.stores["vault"], lock="governance")
+    project.write(keeping("1y"))
+    assert to_be_locked(project.plan("again.plan")) == []
+    assert "its bucket locks nothing" in project.run("show", "again.plan").stdout
+    assert "the bucket locks nothing" in project.run("doctor", expect=None).stdout
+
+
+def test_a_run_that_is_stopped_tells_the_catalog_what_it_locked(
+    vault: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.hosted("b" * 24, video(2))
+    vault.plan("more.plan")
+    vault.apply("more.plan")
+    vault.write(keeping("3y"))
+    vault.plan("longer.plan")
+    told = Outcomes.locked
+
+    def then_stop(self: Outcomes, action: Action, *, is_new: bool) -> None:
+        told(self, action, is_new=is_new)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcomes, "locked", then_stop)
+        done = vault.apply("longer.plan", "--workers", "1", expect=130)
+    assert done["interrupted"] and done["locked"] == 1
+    assert len(to_be_locked(vault.plan("again.plan"))) == 1
+
+
+def test_impact_tells_what_a_change_locks_also_of_copies_that_are_still_to_be_made(
+    vault: Project,
+) -> None:
+    """70y for 7y is most dangerous where nobody can take it back."""
+    store = vault.stores["vault"]
+    vault.stores["vault"] = replace(store, lock="compliance")
+    vault.write(keeping("1y"))
+    vault.hosted("b" * 24, video(2))
+    vault.plan()
+    base = as_base(vault, keeping("1y"))
+    vault.write(keeping("70y"))
+    words = ("impact", "--base", str(base), "--facts", ".retainer/facts.duckdb")
+    (told,) = json.loads(vault.run(*words, "--format", "json", expect=None).stdout)["locks"]
+    known = 1 if store.scheme == "gs" else 2  # S3's catalog knows that the old one is softer
+    assert (told["store"], told["new"], told["longer"], told["before"]) == ("vault", 1, 1, 1)
+    assert told["final"] in (1, known) and told["last"] > "2090"
+    said = vault.run(*words, expect=None).stdout
+    assert "vault would lock 1 new copy and 1 copy that lie there longer (1 on" in said
+
+
+@pytest.mark.parametrize(
+    "was, now, is_told",
+    [
+        ((1200, "2027-01-01T00:00:00Z"), (1199, "2097-01-01T00:00:00Z"), True),
+        ((1200, "2027-01-01T00:00:00Z"), (1200, "2027-01-01T00:00:00Z"), False),
+        ((0, None), (1, "2027-01-01T00:00:00Z"), True),
+        ((5, "2027-01-01T00:00:00Z"), (0, None), False),
+    ],
+)
+def test_a_later_end_is_told_also_where_fewer_are_locked(
+    was: tuple[int, str | None], now: tuple[int, str | None], *, is_told: bool
+) -> None:
+    before, after = (
+        {"vault": TargetState("vault", None, 0, 0, "compliance", 0, 0, None, *side, side[0])}
+        for side in (was, now)
+    )
+    assert [each.store for each in locks_told(before, after)] == ["vault"] * is_told

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import duckdb
 
-from retainer.apply.record import OWN, put_part, read_entries
+from retainer.apply.record import OWN, part_files, put_part, read_entries
 from retainer.database import connect, only_row
 from retainer.errors import StoreFailed
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, is_whole
@@ -67,9 +67,10 @@ def compact(
                 f"{store.name}:{seen.key} is locked: the parts of the catalog stay as they are",
                 hint="let what lies under _retainer/ be free of default retention",
             )
+    files = part_files(store, found, check)
     connection = connect()
     try:
-        read_entries(store, found, connection, check)
+        read_entries(store.name, files, connection)
         connection.execute(f"CREATE TABLE before AS SELECT {_NAMING} FROM entries")
         gone = _erase(connection, identity, erased)
         if len(found) < MERGE_FROM and not gone:
@@ -91,6 +92,8 @@ def compact(
         raise StoreFailed(f"the catalog of {store.name} cannot be merged: {reason}") from None
     finally:
         connection.close()
+        for file in files:
+            file.unlink(missing_ok=True)
     for seen in found:
         check()
         if seen.key in made:

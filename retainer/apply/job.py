@@ -33,6 +33,10 @@ class Actions(Protocol):
         """Those in one store, by where the copies lie that make them safe."""
 
     @property
+    def locked_in(self) -> frozenset[str]:
+        """The stores in which something is locked longer."""
+
+    @property
     def written_to(self) -> frozenset[str]:
         """The stores in which something is written, or locked."""
 

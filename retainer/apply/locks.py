@@ -4,23 +4,28 @@ over, is locked longer; and the catalog is told, since lists of S3 tell no locks
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from functools import partial
+from pathlib import Path
 
 from retainer.apply.job import Job
 from retainer.apply.lately import Lately
 from retainer.apply.outcomes import Outcomes
-from retainer.apply.places import Places
-from retainer.apply.record import write_locks
+from retainer.apply.places import LockLost, Places
+from retainer.apply.record import part_files, write_locks
 from retainer.apply.verify import locked
-from retainer.errors import RetainerError
+from retainer.errors import CredentialsRefused, RetainerError
+from retainer.model.catalog import CATALOG_PREFIX
 from retainer.model.moment import write_moment
 from retainer.planfile import Action, Planned
 from retainer.ports import Seen
 
 TOLD_AT_ONCE = 50_000
 """The catalog is told of so many objects at once: each time its parts are read."""
+FAILURES = 10
+"""After so many in a row no more is locked in a store: it may lack the right, or the feature, and
+that is no word against its copies and deletes."""
 Each = Callable[[Iterator[Action], Callable[[Action], None]], None]
 """Acts on each, many at a time."""
 
@@ -32,22 +37,37 @@ class Locks:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._outdated = Lately(job.outdated, job.clock)
-        self._guard = threading.Lock()
-        self._untold: dict[str, list[tuple[str, str, datetime]]] = {}
+        self._guard, self._telling = threading.Lock(), threading.Lock()
+        self._failures: Counter[str] = Counter()
+        self._untold: dict[str, list[Seen]] = {}
+        self._parts: dict[str, list[Path]] = {}
 
     def make(self, each: Each) -> None:
-        """All of them. None is begun once the plan is not what people want today: nobody may be
-        able to take it back."""
-        each(self._wanted(), self._make)
-        for store in sorted(self._untold):
-            self._tell(store)
+        """All of them. None is begun once the plan is not what people want today, or the clock
+        cannot be trusted: nobody may be able to take it back."""
+        if not self._job.plan.locked_in:
+            return
+        clock = self._places.clock_is_off(self._job.plan.locked_in)
+        try:
+            each(self._wanted(clock), self._make)
+        finally:
+            for store in sorted(self._untold):
+                self._tell(store)
+            for file in (file for files in self._parts.values() for file in files):
+                file.unlink(missing_ok=True)
 
-    def _wanted(self) -> Iterator[Action]:
+    def _wanted(self, against: str | None) -> Iterator[Action]:
+        """Those that may be made; the others are left. `against`: why none may."""
         for action in self._job.plan.locks():
-            if reason := self._outdated():
-                self._outcomes.say(f"{reason}: nothing more is locked longer")
-                return
-            yield action
+            if reason := against or self._outdated():
+                against = reason
+                self._outcomes.left_lock(action, f"{reason}: nothing more is locked longer")
+            elif self._failures[action.store] >= FAILURES:
+                self._outcomes.left_lock(
+                    action, f"{FAILURES} locks in a row failed in {action.store}: no more there"
+                )
+            else:
+                yield action
 
     def _make(self, action: Action) -> None:
         if not self._places.is_usable(action) or self._places.is_resting(action, [action.store]):
@@ -57,27 +77,31 @@ class Locks:
             self._outcomes.skipped(action, "its keep is over by now")
             return
         made: list[str] = []
+        why_not = None
         try:
             for planned in action.objects:
                 self._places.check(action.store)
-                if not self._is_locked(action, planned, action.lock_until, made):
-                    self._outcomes.skipped(action, "it has changed since the plan")
-                    return
+                why_not = why_not or self._lock(action, planned, action.lock_until, made)
         except RetainerError as error:
-            if not self._places.refused(action, [action.store], error):
+            if not isinstance(error, CredentialsRefused | LockLost) or not self._places.refused(
+                action, [action.store], error
+            ):
+                self._failures[action.store] += 1
                 self._outcomes.failed(action, error.message, error.hint)
             return
         finally:
             self._outcomes.lengthened(action, made)
-        self._places.answered(action.store)
-        self._outcomes.locked(action, is_new=bool(made))
+        self._failures[action.store] = 0
+        if why_not:
+            self._outcomes.skipped(action, why_not)
+        else:
+            self._outcomes.locked(action, is_new=bool(made))
 
-    def _is_locked(
+    def _lock(
         self, action: Action, planned: Planned, until: datetime, made: list[str]
-    ) -> bool:
-        """Whether an object is locked for so long by now; else another one lies there. `made`:
-        takes the keys of those that were not."""
-        seen = Seen(planned.key, planned.size, planned.version)
+    ) -> str | None:
+        """Why an object is not locked for so long by now; None where it is. `made`: takes the keys
+        of those that were not."""
 
         def announce() -> None:
             if not made:
@@ -90,41 +114,45 @@ class Locks:
                     until=write_moment(until),
                 )
 
-        found = locked(self._job.stores[action.store], seen, until, announce)
+        store = self._job.stores[action.store]
+        seen = Seen(planned.key, planned.size, planned.version)
+        found = locked(store, seen, until, announce, action.lock_mode)
         if found is None:
-            return False
-        end, is_new = found
+            return "it has changed since the plan"
+        there, is_new = found
         made += [seen.key] * is_new
-        if end.year < 9999:  # a hold may end at any time
-            self._is_to_be_told(action.store, (seen.key, seen.version, end))
-        return True
+        self._is_to_be_told(action.store, there)
+        if there.retained_until is not None and there.retained_until < until:
+            return (
+                "it has a lock that nobody could take back, and the settings ask for one that "
+                "somebody can: it stays as it is"
+            )
+        return None
 
-    def _is_to_be_told(self, store: str, end: tuple[str, str, datetime]) -> None:
+    def _is_to_be_told(self, store: str, seen: Seen) -> None:
         with self._guard:
             untold = self._untold.setdefault(store, [])
-            untold.append(end)
+            untold.append(seen)
             many = len(untold) >= TOLD_AT_ONCE
         if many:
             self._tell(store)
 
     def _tell(self, store: str) -> None:
+        """Let the catalog of a store know; also when the run is to end, as with what was copied."""
         with self._guard:
-            ends, self._untold[store] = self._untold[store], []
-        if not ends:
+            seen, self._untold[store] = self._untold[store], []
+        if not seen or not self._job.locks[store].holds:
             return
-        identity = self._job.identities.get(store)
+        writer, identity = self._job.stores[store], self._job.identities.get(store)
         try:
-            part = write_locks(
-                self._job.stores[store],
-                identity,
-                ends,
-                self._job.clock(),
-                partial(self._places.check, store),
-            )
+            with self._telling:
+                if store not in self._parts:
+                    found = list(writer.list(CATALOG_PREFIX))
+                    self._parts[store] = part_files(writer, found, lambda: None)
+                files = self._parts[store]
+                part = write_locks(writer, identity, files, seen, self._job.clock())
         except RetainerError as error:
-            said = (
-                f"the catalog of {store} was not told until when {len(ends):,} objects are locked"
-            )
+            said = f"the catalog of {store} was not told of the locks of {len(seen):,} objects"
             self._outcomes.say(f"{said}: the next plan looks again ({error.message})")
             return
         if part is not None:

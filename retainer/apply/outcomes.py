@@ -105,6 +105,13 @@ class Outcomes:
                 self.summary.left_deletes += 1
             self.watcher.ended(action, "left", None)
 
+    def left_lock(self, action: Action, sentence: str) -> None:
+        """It is not tried, for a reason that is told once."""
+        self.say(sentence)
+        with self._guard:
+            self.summary.left_locks += 1
+        self.watcher.ended(action, "left", None)
+
     def impossible(self, action: Action, cause: str) -> None:
         """It was not tried, since its store cannot do it."""
         self._not_done("left", action, cause)

@@ -75,31 +75,27 @@ def put_part(
     return key
 
 
+def part_files(store: StoreReader, found: Sequence[Seen], check: Callable[[], None]) -> list[Path]:
+    """These parts as private files. Raises StoreFailed where one is damaged, or none."""
+    return [_read(store, seen, check) for seen in found]
+
+
 def read_entries(
-    store: StoreReader,
-    parts: Sequence[Seen],
-    connection: duckdb.DuckDBPyConnection,
-    check: Callable[[], None],
-    where: str = "true",
+    store: str, files: Sequence[Path], connection: duckdb.DuckDBPyConnection, where: str = "true"
 ) -> None:
     """Make the table `entries` of those of these parts that a condition picks. Raises StoreFailed
-    where a part is damaged, or of a newer retainer."""
+    where they are of a newer retainer."""
     connection.execute(create("entries", CATALOG))
-    files = [_read(store, seen, check) for seen in parts]
-    try:
-        for some in rows_of(files):
-            more = {
-                name for name, *_ in connection.execute(f"DESCRIBE FROM {some}").fetchall()
-            } - CATALOG.keys()
-            if more:
-                raise StoreFailed(
-                    f"the catalog of {store.name} has entries of a newer retainer "
-                    f"({', '.join(sorted(more))}): it is left as it is"
-                )
-            connection.execute(f"INSERT INTO entries BY NAME FROM {some} WHERE {where}")
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+    for some in rows_of(files):
+        more = {
+            name for name, *_ in connection.execute(f"DESCRIBE FROM {some}").fetchall()
+        } - CATALOG.keys()
+        if more:
+            raise StoreFailed(
+                f"the catalog of {store} has entries of a newer retainer "
+                f"({', '.join(sorted(more))}): it is left as it is"
+            )
+        connection.execute(f"INSERT INTO entries BY NAME FROM {some} WHERE {where}")
 
 
 def _read(store: StoreReader, seen: Seen, check: Callable[[], None]) -> Path:
@@ -124,21 +120,28 @@ OWN = "(store_id IS NULL OR store_id IS NOT DISTINCT FROM $identity)"
 def write_locks(
     store: StoreWriter,
     identity: str | None,
-    ends: Sequence[tuple[str, str, datetime]],
+    files: Sequence[Path],
+    locked: Sequence[Seen],
     now: datetime,
-    check: Callable[[], None],
 ) -> str | None:
-    """Write the entries of these objects (key, version, the end of its lock) once more, with those
-    ends: the key of the new part, None where no entry is another one by that. Raises
-    StoreFailed."""
+    """Write the entries of these objects once more, with the locks that they have; `files`: the
+    parts that have those entries. The key of the new part, None where no entry is another one by
+    that. Raises StoreFailed."""
     connection = connect()
-    columns = {"key": "VARCHAR", "version": "VARCHAR", "ends": "TIMESTAMP"}
-    rows = (dict(zip(columns, (*each, write_lock(end)), strict=True)) for *each, end in ends)
+    columns = {"key": "VARCHAR", "version": "VARCHAR", "ends": "TIMESTAMP", "mode": "VARCHAR"}
+    rows = (
+        {
+            "key": seen.key,
+            "version": seen.version,
+            "ends": write_lock(seen.retained_until),
+            "mode": seen.lock_mode,
+        }
+        for seen in locked
+    )
     try:
         connection.execute(create("locked", columns))
         fill(connection, "locked", columns, rows)
-        parts = list(store.list(CATALOG_PREFIX))
-        read_entries(store, parts, connection, check, "key IN (SELECT key FROM locked)")
+        read_entries(store.name, files, connection, "key IN (SELECT key FROM locked)")
         connection.execute(_WITH_ENDS, {"identity": identity})
         if only_row(connection, "SELECT count(*) FROM told")[0] == 0:
             return None
@@ -151,13 +154,13 @@ def write_locks(
 
 
 _WITH_ENDS = f"""
-    CREATE TABLE told AS SELECT newest.* REPLACE (ends AS locked_until,
+    CREATE TABLE told AS SELECT newest.* REPLACE (ends AS locked_until, mode AS lock_mode,
         copied_at + INTERVAL 1 MICROSECOND AS copied_at)
     FROM (
         FROM entries WHERE {OWN}
         QUALIFY row_number() OVER (PARTITION BY key ORDER BY copied_at DESC, version) = 1
     ) AS newest JOIN locked USING (key, version)
-    WHERE deleted IS NOT TRUE AND locked_until IS DISTINCT FROM ends
+    WHERE deleted IS NOT TRUE AND (locked_until, lock_mode) IS DISTINCT FROM (ends, mode)
 """
 """The newest entry counts: one that is a moment newer takes its place."""
 
@@ -165,7 +168,6 @@ _WITH_ENDS = f"""
 def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
     """An object as it was written and verified, as a catalog holds it."""
     seen = written.look.seen
-    until = seen.locked_until  # a hold may end at any time
     return {
         "store": store,
         "key": seen.key,
@@ -174,7 +176,8 @@ def entry_of(store: str, written: Written, now: datetime) -> dict[str, Any]:
         written.checksum.kind: written.checksum.value,
         "sha256": written.sha256,
         "copied_at": now.strftime("%Y-%m-%d %H:%M:%S.%f"),
-        "locked_until": write_lock(until) if until and until.year < 9999 else None,
+        "locked_until": write_lock(seen.retained_until),
+        "lock_mode": seen.lock_mode,
     }
 
 

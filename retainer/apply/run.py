@@ -1,4 +1,4 @@
-"""Carry out a plan: copies by deadline, then locks, then deletes. It may do less than the plan
+"""Carry out a plan: copies by deadline, then deletes, then locks. It may do less than the plan
 says, never more."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Run:
         self.places.lost(store)
 
     def go(self) -> Summary:
-        """Copies, then the catalog, then locks, then deletes. Whatever ends it, what was done is in
+        """Copies, then the catalog, then deletes, then locks. Whatever ends it, what was done is in
         the journal and the catalog."""
         plan, approved = self.job.plan, self.job.deletes_approved
         try:
@@ -55,11 +55,11 @@ class Run:
             for copies in self._copies.passes():
                 self._each(copies, self._copies.make)
             self.outcomes.write_parts(everything=True)
-            self._locks.make(self._each)
             if approved:
                 self._deletes.make(self._each)
             else:
                 self.summary.left_deletes = self._deletes.left
+            self._locks.make(self._each)
         except Stopped:
             self.summary.interrupted = True
         finally:

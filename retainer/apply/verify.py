@@ -20,6 +20,7 @@ from retainer.apply.kinds import (
     oddity,
 )
 from retainer.errors import SourceFailed, Unverified
+from retainer.model.setting import Lock
 from retainer.ports import (
     Checksum,
     ChecksumKind,
@@ -182,12 +183,17 @@ def proven_same(store: StoreReader, key: str, digest: Digest) -> Look:
 
 
 def locked(
-    store: StoreWriter, seen: Seen, until: datetime, announce: Callable[[], None] = lambda: None
-) -> tuple[datetime, bool] | None:
-    """Until when an object is locked, and whether it was locked (longer) for that; None where
-    another one lies there by now. `announce` is told before anything is asked for.
+    store: StoreWriter,
+    seen: Seen,
+    until: datetime,
+    announce: Callable[[], None] = lambda: None,
+    mode: Lock | None = None,
+) -> tuple[Seen, bool] | None:
+    """An object with its lock, and whether it was locked (longer) for that; None where another one
+    lies there by now. `announce` is told before anything is asked for.
 
-    What was asked for is looked at: copies can drop a lock, and servers can forget one. Raises
+    What was asked for is looked at: copies can drop a lock, and servers can forget one. A lock in
+    force that nobody could take back is left as it is where `mode` says governance. Raises
     Unverified, StoreFailed.
     """
     for is_new in (False, True):
@@ -197,10 +203,17 @@ def locked(
         look = store.look(seen.key)
         if look is None or look.seen.version != seen.version:
             return None
-        end = look.seen.locked_until
-        if end is not None and end >= until:
-            return end, is_new
+        end = look.seen.retained_until
+        if end is not None and (end >= until or (mode and _is_final(look.seen, mode, store))):
+            return look.seen, is_new
     raise Unverified(
         f"{store.name}:{seen.key} is there, but without its lock",
         hint="does the bucket have Object Lock or object retention?",
     )
+
+
+def _is_final(seen: Seen, mode: Lock, store: StoreReader) -> bool:
+    """Whether nobody can take this lock back, other than people want it."""
+    end = seen.retained_until
+    in_force = end is not None and end > store.server_time()
+    return in_force and seen.lock_mode == "compliance" and mode != "compliance"

@@ -88,7 +88,7 @@ def apply(
     webhook: str | None,
     form: str,
 ) -> None:
-    """Do what a plan says: copies by their deadlines, then locks, then deletes. What has changed
+    """Do what a plan says: copies by their deadlines, then deletes, then locks. What has changed
     since is skipped.
 
     On a terminal it asks for the number of deletes; without one and without --approve-deletes it

@@ -631,6 +631,8 @@ def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
         "locked_until": write_lock(seen.locked_until),
         "lock_read": seen.lock_read or not can_lock,
         "archived": seen.archived,
+        "retained_until": write_lock(seen.retained_until),
+        "lock_mode": seen.lock_mode,
     }
 
 

@@ -42,6 +42,8 @@ OBJECTS = {
     "locked_until": "TIMESTAMP",
     "lock_read": "BOOLEAN",
     "archived": "BOOLEAN",
+    "retained_until": "TIMESTAMP",
+    "lock_mode": "VARCHAR",
 }
 NAMES = {"room_id": "VARCHAR", "what": "VARCHAR", "name": "VARCHAR"}
 """Every name that a room, or its template, was ever seen with."""
@@ -475,7 +477,7 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             any_value({literal(store.base)} || entry), CASE
                 WHEN count(*) = 1 THEN any_value({version})
                 ELSE 'many-' || md5(string_agg(key || '=' || {version}, chr(10) ORDER BY key)) END,
-                    NULL, NULL, NULL, NULL, NULL, NULL, NULL
+                    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM whole LEFT JOIN bound USING (asset_no) GROUP BY asset_no
     """)
 
@@ -514,9 +516,10 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
                 entry.made_of, entry.made_of_version, entry.in_doubt, entry.size AS told,
                 entry.copied_at,
                 -- Only of the version that the entry is of; a list that tells locks is newer.
-                CASE WHEN lock_read THEN coalesce(objects.locked_until, '-infinity')
-                    WHEN {same} THEN greatest(objects.locked_until, entry.locked_until)
-                    ELSE objects.locked_until END AS locked_through,
+                CASE WHEN lock_read THEN coalesce(retained_until, '-infinity')
+                    WHEN {same} THEN entry.locked_until END AS locked_through,
+                CASE WHEN lock_read THEN objects.lock_mode
+                    WHEN {same} THEN entry.lock_mode END AS mode,
                 coalesce(entry.object_size = objects.size AND {same} AND broken IS NOT TRUE,
                     false) AS same,
                 entry.partial, coalesce({same} AND (broken OR entry.partial IS NOT NULL), false)
@@ -564,7 +567,8 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             arg_max(in_doubt, copied_at) FILTER (complete AND in_doubt IS NOT NULL),
             bool_or(size > 0 AND NOT same AND NOT is_broken), NULL, NULL,
             CASE WHEN bool_and(locked_through IS NOT NULL) FILTER (complete)
-                THEN min(locked_through) FILTER (complete) END
+                THEN min(locked_through) FILTER (complete) END,
+            min(mode) FILTER (complete)
         FROM weighed GROUP BY asset_no
     """)
 

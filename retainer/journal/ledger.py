@@ -240,12 +240,13 @@ class Intended:
 @dataclass
 class Verified:
     """How far `verify` has read a store: which one, since when, up to which key, and what it found
-    broken on its way."""
+    broken, or not locked for as long as it was, on its way."""
 
     identity: str
     began: str
     upto: str
     broken: list[str] = field(default_factory=list)
+    unlocked: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -379,7 +380,7 @@ class Ledger:
                 points = self.points.setdefault(of["store"], [])
                 points.append((self.lines, self.head))
                 del points[:-_POINTS]
-            case "verified" | "broken":
+            case "verified" | "broken" | "unlocked":
                 self._verified(entry, of)
             case "end" if "what" not in of:
                 done = self._going(plan, entry)
@@ -462,16 +463,18 @@ class Ledger:
     def _verified(self, entry: Entry, of: Mapping[str, Any]) -> None:
         store = str(of.get("store"))
         found = self.verified.get(store)
-        if entry.event == "broken":
+        if entry.event != "verified":
             found = found or self.verified.setdefault(
                 store, Verified("", write_moment(entry.at), "")
             )
-            found.broken = sorted({*found.broken, *map(str, of.get("keys", ()))})
+            keys = found.broken if entry.event == "broken" else found.unlocked
+            keys[:] = sorted({*keys, *map(str, of.get("keys", ()))})
             return
         identity, began = str(of.get("identity") or ""), str(of.get("began"))
         same = found if found and (found.began == began or not found.identity) else None
-        broken = same.broken if same and of.get("upto") else []
-        self.verified[store] = Verified(identity, began, str(of.get("upto") or ""), broken)
+        broken, unlocked = (same.broken, same.unlocked) if same and of.get("upto") else ([], [])
+        upto = str(of.get("upto") or "")
+        self.verified[store] = Verified(identity, began, upto, broken, unlocked)
 
     def _reign(self, at: str, of: Mapping[str, Any]) -> None:
         """A run goes by these policies, and has its locks. `after_others`: something was done
@@ -646,6 +649,7 @@ class Ledger:
             },
             "verified": {
                 store: [of.identity, of.began, of.upto, of.broken]
+                + ([of.unlocked] if of.unlocked else [])  # as summaries of before had it
                 for store, of in sorted(self.verified.items())
             },
             "untold": {
@@ -705,9 +709,9 @@ class Ledger:
                 },
                 verified={
                     str(store): Verified(
-                        str(identity), str(began), str(upto), [str(key) for key in broken]
+                        str(identity), str(began), str(upto), *([str(k) for k in of] for of in keys)
                     )
-                    for store, (identity, began, upto, broken) in of["verified"].items()
+                    for store, (identity, began, upto, *keys) in of["verified"].items()
                 },
                 untold={
                     str(store): {

@@ -51,8 +51,9 @@ CATALOG = {
     "made_of_version": "VARCHAR",  # the version that the upload had
     # what asked for it, where nothing was certain to: a rule and its match (plan/decide.py)
     "in_doubt": "VARCHAR",
-    # until when it was locked by then, where a look told so: lists of S3 do not
+    # until when it was locked by then, holds left out, where a look told so: lists of S3 do not
     "locked_until": "TIMESTAMP",
+    "lock_mode": "VARCHAR",  # governance | compliance
 } | RECORD
 """One object of a copy. A member of a recording of many objects carries no facts but the asset's
 id: those stand with its manifest."""

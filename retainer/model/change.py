@@ -176,13 +176,15 @@ class Tested:
 
 @dataclass(frozen=True, slots=True)
 class LockedLonger:
-    """So many copies that lie in a store are to be locked longer, in which mode, the last of them
-    until when; and so many by the policies of before."""
+    """So many copies are to be locked in a store when they are made, and so many longer that lie
+    there; the last of them until when. So many of all by the policies of before, and so many that
+    nobody could take back."""
 
     store: str
-    mode: str
-    copies: int
+    new: int
+    longer: int
     before: int
+    final: int
     last: datetime
 
 

@@ -24,6 +24,7 @@ class RunTold:
     dirty: bool
     lifted: tuple[str, ...]
     copied: int
+    locked: int
     deleted: int
     failed: int
     skipped: int
@@ -60,6 +61,8 @@ class Happening:
     """Of a delete that was for good: so many versions went."""
     locked_until: str = ""
     """Of a copy that was locked longer."""
+    act: str = ""
+    """Of what failed, was skipped or left: `copy`, `lock` or `delete`."""
     checksum: str = ""
     cause: str = ""
     user: str = ""

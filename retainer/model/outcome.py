@@ -107,6 +107,7 @@ class Summary:
     """So many that the plan wanted to be locked were, for long enough."""
     already: int = 0
     left_deletes: int = 0
+    left_locks: int = 0
     failed: list[Trouble] = field(default_factory=list)
     skipped: list[Trouble] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -130,6 +131,7 @@ class Summary:
             self.failed
             or self.catalog_failures
             or self.left_deletes
+            or self.left_locks
             or self.interrupted
             or self.lost_lock
             or self.resting

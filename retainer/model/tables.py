@@ -81,6 +81,7 @@ COPIES = {
     # until when all of its objects are known to be locked, by the list or else by the catalog;
     # -infinity: something of it is known not to be; NULL: not known
     "locked_through": "TIMESTAMP",
+    "lock_mode": "VARCHAR",  # compliance, where nobody could take one of those locks back
 }
 
 LISTINGS = {

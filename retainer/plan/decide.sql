@@ -175,8 +175,10 @@ SELECT
     arg_max(clause_no, (certain, ends, -clause_no)) FILTER (runs) AS wanted_by,
     max(ends) FILTER (kind = 'keep') AS keep_until,
     arg_max(clause_no, (ends, -clause_no)) FILTER (kind = 'keep') AS kept_by,
-    -- Nobody may be able to take a lock back: only what asks for certain, and asks today.
-    max(ends) FILTER (kind = 'keep' AND certain AND NOT cooled) AS lock_until,
+    -- Nobody may be able to take a lock back: only what asks for certain, and asks today, and
+    -- never beyond a ceiling.
+    least(coalesce(max(ends) FILTER (kind = 'keep' AND certain AND NOT cooled),
+        TIMESTAMP '-infinity'), min(ends) FILTER (kind = 'at_most')) AS lock_until,
     -- Only once it is due itself, by a date that is known: this is for good.
     min(clause_no) FILTER (versions AND isfinite(ends) AND ends <= $now) AS purged_by,
     min(ends) FILTER (kind IN ('delete', 'at_most')) AS earliest_delete,
@@ -185,7 +187,9 @@ FROM placed GROUP BY cohort_no, store;
 
 CREATE OR REPLACE TEMP TABLE fate AS
 SELECT cohort_no, max(erasure) AS erasure, min(clause_no) FILTER (kind = 'hold') AS held_by,
-    min(clause_no) FILTER (kind = 'hold' AND certain) AS surely_held_by
+    min(clause_no) FILTER (kind = 'hold' AND certain) AS surely_held_by,
+    cohort_no IN (SELECT cohort_no FROM matched JOIN clauses USING (item_no)
+        WHERE kind = 'erasure' AND NOT certain) AS may_be_erased
 FROM standing GROUP BY cohort_no;
 
 -- A certain keep that reaches beyond an at_most wins, and is a clash.
@@ -287,7 +291,7 @@ WITH pair AS (
     SELECT pair.* EXCLUDE (bytes, bytes_of_all),
         coalesce(CASE WHEN purged_by IS NOT NULL THEN bytes_of_all END, bytes, size) AS bytes,
         member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
-        fate.erasure, fate.held_by, fate.surely_held_by, demand.* EXCLUDE (cohort_no, store, named, held_here),
+        fate.erasure, fate.held_by, fate.surely_held_by, fate.may_be_erased, demand.* EXCLUDE (cohort_no, store, named, held_here),
         coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
         safe.asset_no IS NOT NULL AS safe, undone_by, asking.doubt AS asking,
         created + INTERVAL 15 DAY AS lapse,
@@ -372,7 +376,7 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
     CASE WHEN verdict = 'copy' AND NOT coalesce(surely_wanted, false) THEN asking
         WHEN verdict = 'due' AND erasure IS NULL AND deleted_by IS NULL THEN in_doubt END AS doubt,
     keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
-    CASE WHEN isfinite(lock_until) AND date_trunc('second', lock_until) > $now
+    CASE WHEN isfinite(lock_until) AND date_trunc('second', lock_until) > $now AND NOT may_be_erased
         THEN date_trunc('second', lock_until) END AS lock_until,
     CASE WHEN verdict = 'due' THEN purged_by END AS purged_by,
     CASE WHEN verdict = 'due' THEN list_filter([

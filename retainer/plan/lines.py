@@ -11,6 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from retainer.database import literal
 from retainer.model.rule import Match
+from retainer.model.setting import Lock
 from retainer.plan.decide import timestamp
 from retainer.plan.predicates import filled, predicate
 
@@ -39,14 +40,15 @@ def _sql() -> str:
 def make_lines(
     connection: DuckDBPyConnection,
     targets: Mapping[str, str],
-    locking: Iterable[str],
+    locking: Mapping[str, Lock],
+    unlockable: Iterable[str],
     now: datetime,
     only: Match | None,
 ) -> None:
     """Make the views `lines` and `quiet_lines` from what was decided.
 
     `targets`: SQL of a copy's key, by the name of its store; `locking`: the stores that lock each
-    copy until its keep is over.
+    copy until its keep is over, and how; `unlockable`: those of them whose buckets lock nothing.
     """
     cases = " ".join(f"WHEN {literal(store)} THEN {key}" for store, key in targets.items())
     told = ", ".join(f"'{key}', json_extract(metadata, '/{key}')" for key in TOLD_METADATA)
@@ -54,8 +56,10 @@ def make_lines(
     mark = "'~' || left(md5(made_of_version), 8)"
     parts = {
         "$now": timestamp(now),
-        "$filled": ", ".join(map(literal, targets)) or "NULL",
-        "$locking": ", ".join(map(literal, locking)) or "NULL",
+        "$filled": _names(targets),
+        "$locking": _names(locking),
+        "$final": _names(store for store, mode in locking.items() if mode == "compliance"),
+        "$unlockable": _names(unlockable),
         "$target": target,
         "$beside": f"CASE WHEN ends_with({target}, '/') THEN {target} || {mark} || '/' "
         f"ELSE regexp_replace({target}, '([.][^./]*)?$', {mark} || '\\1') END",
@@ -65,3 +69,8 @@ def make_lines(
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }
     connection.execute(filled(_sql(), parts))
+
+
+def _names(stores: Iterable[str]) -> str:
+    """SQL: what stands in a list of these; where there is none, a name that no store has."""
+    return ", ".join(map(literal, stores)) or "''"

@@ -1,11 +1,12 @@
 -- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies
--- by deadline, what is kept and to be locked longer, deletes, and the rest that someone may worry
+-- by deadline, deletes, what is kept and to be locked longer, and the rest that someone may worry
 -- about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
 -- to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
---        $out_of_scope (whether --only leaves an asset out; then it is locked no longer either),
+--        $out_of_scope (whether --only leaves an asset out), $final (the stores whose locks nobody
+--        can take back), $unlockable (those whose buckets lock nothing),
 --        $metadata (the metadata that a plan tells)
 -- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some
 -- of them
@@ -52,22 +53,26 @@ WHERE NOT EXISTS (
 
 -- What is kept where copies are locked, and is not known to be locked until the keep is over.
 CREATE OR REPLACE TEMP TABLE locking AS
-SELECT asset_no, weighed.store FROM weighed JOIN counted USING (asset_no)
+SELECT asset_no, weighed.store, coalesce(lock_mode,
+    CASE WHEN weighed.store IN ($final) THEN 'compliance' ELSE 'governance' END) AS lock_mode
+FROM weighed JOIN counted USING (asset_no)
 WHERE verdict = 'keep' AND weighed.complete AND weighed.store IN ($locking)
     AND counted.store = weighed.store::VARCHAR
     AND lock_until > coalesce(locked_through, TIMESTAMP '-infinity')
-    AND NOT ($out_of_scope);
+    AND weighed.store NOT IN ($unlockable) AND NOT ($out_of_scope)
+    -- A lock that nobody could take back is made no longer where the settings ask for another one.
+    AND NOT coalesce(lock_mode = 'compliance' AND weighed.store NOT IN ($final)
+        AND locked_through > $now, false);
 
 CREATE OR REPLACE TEMP TABLE acting AS
 WITH marked AS (
-    SELECT decided.* EXCLUDE (asset_id, verdict, purged_by), hosted, elsewhere,
+    SELECT decided.* EXCLUDE (asset_id, verdict, purged_by), hosted, elsewhere, lock_mode,
         CASE WHEN decision = 'delete' THEN purged_by END AS purged_by,
         decision = 'copy' AND asset_no IN (FROM frozen) AND NOT elsewhere
             AND NOT (hosted AND (decided.created IS NULL
                 OR $now < decided.created + INTERVAL 15 DAY)) AS thaw
-    FROM decided JOIN member USING (asset_no)
-        WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none')
-            OR (asset_no, decided.store) IN (SELECT (asset_no, store) FROM locking)
+    FROM decided JOIN member USING (asset_no) LEFT JOIN locking USING (asset_no, store)
+        WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none') OR lock_mode IS NOT NULL
 ), told AS (
     SELECT * EXCLUDE (because, is_bare),
         CASE WHEN decision NOT IN ('copy', 'keep', 'delete') THEN nullif(array_to_string(because, ', '), '')
@@ -83,7 +88,7 @@ SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NUL
     store))::INTEGER - 1 AS n, * EXCLUDE (turn)
 FROM (
     SELECT *, CASE WHEN because IS NOT NULL THEN 3 WHEN decision = 'copy' THEN 0
-        WHEN decision = 'keep' THEN 1 WHEN decision = 'delete' THEN 2 ELSE 3 END AS turn FROM told
+        WHEN decision = 'delete' THEN 1 WHEN decision = 'keep' THEN 2 ELSE 3 END AS turn FROM told
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
@@ -169,6 +174,7 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'partial', source_partial,
         'lock_until', CASE WHEN decision IN ('copy', 'keep') AND store IN ($locking)
             THEN strftime(lock_until, '%Y-%m-%dT%H:%M:%SZ') END,
+        'lock_mode', lock_mode,
         'facts', json_object('type', type, 'status', status, 'room_id', room_id, 'session_id',
             session_id, 'job_id', job_id, 'template_id', template_id, 'user_id', user_id,
             'peer_id', peer_id, 'path', split_part(path, '?', 1), 'size', size, 'duration',

@@ -55,6 +55,7 @@ class GcsAccount:
         if "://" not in self._origin:
             self._origin = f"http://{self._origin}"
         self._renewing = threading.Lock()
+        self._own_client: Any = None
         self._renewed_at = -_YOUNG
         self._project: str | None = None
         self._credentials = self._found(emulated is not None)
@@ -135,25 +136,35 @@ class GcsAccount:
     def hint_for(self, told: Refusal) -> str | None:
         return None
 
+    def _client(self) -> Any:
+        """Google's own, made once: it keeps its connections."""
+        from google.cloud import storage
+
+        with self._renewing:
+            if self._own_client is None:
+                client: Any = storage.Client(
+                    project=self._project or "none",  # it is of no account for an object
+                    credentials=self._credentials or AnonymousCredentials(),
+                    client_options={"api_endpoint": self._origin},
+                )
+                # google-cloud-storage 3.17.1 else asks for the bucket, unasked and in the
+                # background: a right that nothing here needs, and a denied call in its audit log.
+                client._bucket_metadata_cache = None
+                self._own_client = client
+        return self._own_client
+
     # ── rare calls ──────────────────────────────────────────────────────────────────────────────
 
     def retain(self, seen: Seen, until: datetime) -> None:
         """Raises StoreFailed."""
         from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-        from google.cloud import storage
 
         where = f"lock {self.store.name}:{seen.key}"
-        client: Any = storage.Client(
-            project=self._project or "none",  # it is of no account for an object
-            credentials=self._credentials or AnonymousCredentials(),
-            client_options={"api_endpoint": self._origin},
-        )
-        # google-cloud-storage 3.17.1 else asks for the bucket, unasked and in the background: a
-        # right that nothing here needs, and a denied call in the bucket's audit log.
-        client._bucket_metadata_cache = None
         try:
-            blob: Any = client.bucket(self.store.bucket).get_blob(
-                self.store.prefix + seen.key, generation=int(seen.version)
+            blob: Any = (
+                self._client()
+                .bucket(self.store.bucket)
+                .get_blob(self.store.prefix + seen.key, generation=int(seen.version))
             )
             if blob is None:
                 raise StoreFailed(f"{where}: it changed since it was seen")

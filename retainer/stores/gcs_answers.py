@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from retainer.model.moment import read_http_date, read_moment
+from retainer.model.setting import Lock
 from retainer.ports import Checksum, Look, Seen
 from retainer.stores.calls import EARLIER_VERSIONS, Nonsense, Page
 from retainer.stores.verdict import Refusal, Verdict
@@ -70,9 +71,10 @@ def _verdict(status: int, code: str, message: str) -> Verdict:
     return Verdict.OTHER
 
 
-def _locked_until(item: Mapping[str, Any]) -> datetime | None:
-    if item.get("temporaryHold") or item.get("eventBasedHold"):
-        return _WITHOUT_END
+MODES: dict[str, Lock] = {"Unlocked": "governance", "Locked": "compliance"}
+
+
+def _retained_until(item: Mapping[str, Any]) -> datetime | None:
     ends = (
         item.get("retentionExpirationTime"),
         (item.get("retention") or {}).get("retainUntilTime"),
@@ -117,10 +119,21 @@ def seen_in(item: Any, length: int) -> Seen:
     """Raises Nonsense."""
     try:
         key, size = str(item["name"])[length:], int(item.get("size", 0))
-        version, until = str(int(item["generation"])), _locked_until(item)
+        version, until = str(int(item["generation"])), _retained_until(item)
+        mode = MODES.get(str((item.get("retention") or {}).get("mode")))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Nonsense from None
-    return Seen(key, size, version, item.get("storageClass"), until, True)
+    held = item.get("temporaryHold") or item.get("eventBasedHold")
+    return Seen(
+        key,
+        size,
+        version,
+        item.get("storageClass"),
+        _WITHOUT_END if held else until,
+        lock_read=True,
+        retained_until=until,
+        lock_mode=mode,
+    )
 
 
 def kept_behind(answer: Answer) -> str | None:

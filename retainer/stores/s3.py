@@ -49,7 +49,7 @@ from retainer.stores.wire import Answer, NoAnswer, Request
 from retainer.stores.writes import ObjectWriter
 
 _UNTIL = "x-amz-object-lock-retain-until-date"
-_MODE, _VERSION = "x-amz-object-lock-mode", "x-amz-version-id"
+_VERSION = "x-amz-version-id"
 _WRONG_SUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"}
 """Not the header is refused, but these bytes."""
 _PROBE_CRC64NVME = Checksum("crc64nvme", "O8bbmJm9D2w=")
@@ -75,6 +75,7 @@ class S3Reader(ObjectReader):
         super().__init__(store, self.account, self.account.calls, stop, patience, quick=quick)
         self._may_see_locks: bool | None = None
         self._may_lock: bool | None = None
+        self._says_it_locks = False
         self._wants_a_second_factor: bool | None = None
 
     def can_lock(self) -> bool:
@@ -320,14 +321,17 @@ class S3Writer(ObjectWriter, S3Reader):
         """Only where the bucket says that it locks: others take the call for a write, and put its
         words in the place of the object (OpenStack Swift 2.30.1, rclone 1.75.2, nanio 0.1.7)."""
         answer = self.looked_at(seen.key)
-        if answer is None or self.said_of(seen.key, answer).seen.version != seen.version:
+        there = self.said_of(seen.key, answer).seen if answer is not None else None
+        if answer is None or there is None or there.version != seen.version:
             raise self.changed("lock", seen)
-        mode = answer.headers.get(_MODE)
-        if mode is None and not self.locks():
+        self._says_it_locks = self._says_it_locks or bool(self.locks())
+        if not self._says_it_locks:
             raise StoreFailed(
                 f"lock {self.name}:{seen.key}: the bucket does not say that it locks objects",
                 hint="does it have Object Lock?",
             )
+        in_force = there.retained_until and there.retained_until > self.server_time()
+        mode = there.lock_mode if in_force else None
         self.account.retain(seen.key, until, mode, answer.headers.get(_VERSION))
 
     def lock_version(self, seen: Seen, until: datetime) -> None:

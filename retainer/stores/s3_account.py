@@ -33,7 +33,7 @@ from botocore.exceptions import (
 )
 
 from retainer.errors import CredentialsRefused, RetainerError, StoreFailed
-from retainer.model.setting import Store
+from retainer.model.setting import Lock, Store
 from retainer.stores.s3_answers import refusal_of
 from retainer.stores.s3_calls import S3Calls
 from retainer.stores.sentences import TRY_AGAIN
@@ -231,11 +231,11 @@ class S3Account:
         return allowed
 
     def retain(
-        self, key: str, until: datetime, mode: str | None = None, version: str | None = None
+        self, key: str, until: datetime, mode: Lock | None = None, version: str | None = None
     ) -> None:
         """Lock what lies there now, or (`version`) just this one; in the mode that the settings
         name, unless it has one already. Raises StoreFailed."""
-        mode = mode or (self.store.lock or "governance").upper()
+        wanted = (mode or self.store.lock or "governance").upper()
         which: dict[str, Any] = {"VersionId": version} if version else {}
         self._rare(
             "lock",
@@ -243,7 +243,7 @@ class S3Account:
             lambda: self.client.put_object_retention(
                 Bucket=self.store.bucket,
                 Key=self.store.prefix + key,
-                Retention={"Mode": mode, "RetainUntilDate": until},
+                Retention={"Mode": wanted, "RetainUntilDate": until},
                 **which,
             ),
         )

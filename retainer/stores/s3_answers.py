@@ -14,6 +14,7 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from retainer.model.moment import read_http_date, read_moment
+from retainer.model.setting import Lock
 from retainer.ports import Checksum, ChecksumKind, Look, Seen
 from retainer.stores.calls import EARLIER_VERSIONS, Nonsense, Page
 from retainer.stores.verdict import Refusal, Verdict
@@ -198,13 +199,17 @@ def _seen(item: ElementTree.Element, space: str, length: int, *, encoded: bool) 
     return Seen(key[length:], size, etag, kind, archived=archived)
 
 
+MODES: dict[str, Lock] = {"GOVERNANCE": "governance", "COMPLIANCE": "compliance"}
+
+
 def look_of(key: str, answer: Answer) -> Look:
     """`lock_read` is set only where a lock was told. Raises Nonsense."""
     head = answer.headers
     etag, length = head.get("etag", ""), head.get("content-length", "")
     if not etag or not length.isdecimal():
         raise Nonsense
-    until = read_moment(head.get("x-amz-object-lock-retain-until-date", ""))
+    until = retained = read_moment(head.get("x-amz-object-lock-retain-until-date", ""))
+    mode = MODES.get(head.get("x-amz-object-lock-mode", ""))
     if head.get("x-amz-object-lock-legal-hold") == "ON":
         until = _WITHOUT_END
     kind = head.get("x-amz-storage-class")
@@ -226,6 +231,8 @@ def look_of(key: str, answer: Answer) -> Look:
             until,
             lock_read=until is not None,
             archived=archived,
+            retained_until=retained,
+            lock_mode=mode,
         ),
         checksum=told,
         metadata=metadata,

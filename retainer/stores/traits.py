@@ -14,7 +14,7 @@ from retainer.model.diagnosis import Found
 from retainer.model.setting import Store
 from retainer.stores.calls import Nonsense
 from retainer.stores.gcs_answers import parsed as parsed_json
-from retainer.stores.s3_answers import name_of, parsed, refusal_of, texts
+from retainer.stores.s3_answers import locks_in, name_of, parsed, refusal_of, texts
 from retainer.stores.wire import Answer
 
 Asked = Callable[[str], Answer | None]
@@ -122,6 +122,13 @@ def _replicas(store: Store, answer: Answer | None) -> Iterator[Found]:
 
 
 def _default_lock(store: Store, answer: Answer | None) -> Iterator[Found]:
+    if store.lock and answer is not None and locks_in(answer) is False:
+        yield Found(
+            store.name,
+            "bad",
+            "copies are to be locked there (`lock:`), and the bucket locks nothing: they fail",
+            "switch Object Lock on, or take `lock:` out",
+        )
     if answer is None or refusal_of(answer) is not None:
         return
     for each in _all(parsed(answer.content), "DefaultRetention"):

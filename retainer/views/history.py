@@ -42,6 +42,7 @@ _RUNS = (
     Column("approved by"),
     Column("commit"),
     Column("copied", "count"),
+    Column("locked", "count"),
     Column("deleted", "count"),
     Column("failed", "count"),
     Column("end"),
@@ -92,7 +93,8 @@ def _said(each: Happening) -> str:
     where = {"copied": f"to {each.store}", "deleted": f"from {each.store}"}.get(
         each.event, f"in {each.store}" if each.store else ""
     )
-    parts = [f"{each.event} {where}".strip()]
+    what = f"{each.act} {each.event}" if each.act else each.event
+    parts = [f"{what} {where}".strip()]
     if each.rule:
         at = f" ({each.rule_at})" if each.rule_at else ""
         parts[0] += f" for {each.rule}{at}"
@@ -152,6 +154,7 @@ def _run(run: RunTold) -> tuple[Cell, ...]:
         ", ".join(run.approved_by),
         commit,
         run.copied,
+        run.locked,
         run.deleted,
         run.failed,
         run.what or end,

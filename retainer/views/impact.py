@@ -25,7 +25,7 @@ from retainer.views.page import (
     Table,
 )
 from retainer.views.units import Cell, Weighed, Weight, many, moment, relative, since, size, span
-from retainer.views.words import cliff_section, cost_of, listed, who_unlocks
+from retainer.views.words import cliff_section, cost_of, listed, who_unlocks_of
 
 WORDS: dict[Becomes, tuple[Weight, str]] = {
     "due now": ("bad", "due now"),
@@ -188,14 +188,16 @@ def _verdict(told: Impact, reading: Reading) -> Iterator[Note]:
             "be due, and go once nothing blocks them: when the copy that they wait for is made, a "
             "lock or a hold is over, or a listing has finished.",
         )
-    for each in told.locks:
-        then = f", {each.before:,} before this change" if each.before else ""
+    for lock in told.locks:
+        kinds = [many(lock.new, "new copy", "new copies")] if lock.new else []
+        there = f"{many(lock.longer, 'copy', 'copies')} that lie there longer"
+        which = " and ".join([*kinds, *([there] if lock.longer else [])])
         yield Note(
             "!",
             "worry",
-            f"{each.store} would lock {many(each.copies, 'copy', 'copies')} longer ({each.mode}"
-            f"{then}), the last until {moment(each.last, reading.zone)}: "
-            f"{who_unlocks(each.mode)}.",
+            f"{lock.store} would lock {which} ({lock.before:,} on {told.base}), the last "
+            f"until {moment(lock.last, reading.zone)}: "
+            f"{who_unlocks_of(lock.new + lock.longer, lock.final)}.",
         )
     if told.freed:
         yield Note(

@@ -37,6 +37,7 @@ from retainer.views.words import (
     held_by,
     listed,
     who_unlocks,
+    who_unlocks_of,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def plan_page(
         *_at_risk(view, now, reading),
         *_lapsing(view, now),
         *_own_rules(header, reading),
+        *_unlockable(header),
         *_doubts(header),
         *_cooling(header, reading),
         *_breaches(header, view, now, reading),
@@ -96,7 +98,7 @@ def plan_page(
         ("What needs a person", urgent),
         ("Deletes", [*_deletes(header, view, now, reading)]),
         ("Copies", [*_copies(header, view, now, reading)]),
-        ("Locks", [*_locks(header, view, reading)]),
+        ("Locks made longer", [*_locks(header, view, reading)]),
         ("Due, but left alone", [*_blocked(view)]),
         ("Holds and erasures", [*_held(header)]),
         ("What to know besides", [*_besides(header)]),
@@ -222,6 +224,18 @@ def _lapsing(view: Overview, now: datetime) -> Iterator[Note]:
             "worry",
             f"No rule keeps {many(count, 'recording')} that only 100ms has, {size(total)}: "
             f"{leave} there without a copy{when}",
+        )
+
+
+def _unlockable(header: Header) -> Iterator[Note]:
+    for store in header.unlockable:
+        yield Note(
+            "!",
+            "worry",
+            f"{store} is to lock its copies (`lock:`), and its bucket locks nothing: copies to it "
+            "fail, and what lies there can be deleted by others",
+            "Object Lock is switched on when a bucket is made, or by its owner later; or take "
+            "`lock:` out",
         )
 
 
@@ -585,7 +599,8 @@ def _how_it_lies(target: TargetState, reading: Reading) -> Iterator[Note]:
             "is billed as if they were that long",
         )
     if target.locked and target.lock_last:
-        yield _until(target, f"{many(target.locked, 'copy', 'copies')}", target.lock_last, reading)
+        which = f"{many(target.locked, 'copy', 'copies')} ({target.lock})"
+        yield _until(target, which, target.lock_last, who_unlocks(target.lock), reading)
     if target.unlocked:
         yield Note(
             " ",
@@ -595,11 +610,10 @@ def _how_it_lies(target: TargetState, reading: Reading) -> Iterator[Note]:
         )
 
 
-def _until(target: TargetState, which: str, last: str, reading: Reading) -> Note:
+def _until(target: TargetState, which: str, last: str, back: str, reading: Reading) -> Note:
     """Until when a store locks what, and who can take that back."""
     until = moment(moment_of(last), reading.zone)
-    said = f"{target.name} locks {which} ({target.lock}), the last until {until}"
-    return Note("!", "worry", f"{said}: {who_unlocks(target.lock)}")
+    return Note("!", "worry", f"{target.name} locks {which}, the last until {until}: {back}")
 
 
 _LONGER = (
@@ -625,7 +639,8 @@ def _locks(header: Header, view: Overview, reading: Reading) -> Iterator[Block]:
     for target in header.targets:
         if target.longer and target.longest:
             which = f"{many(target.longer, 'copy', 'copies')} longer"
-            yield _until(target, which, target.longest, reading)
+            back = who_unlocks_of(target.longer, target.longer_final)
+            yield _until(target, which, target.longest, back, reading)
 
 
 def _named(group: Group, *, with_store: bool = False) -> Note:

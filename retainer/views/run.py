@@ -12,7 +12,7 @@ from retainer.model.printable import printable, shown
 from retainer.views.page import Block, Command, Document, Note, Prose, Reading, Sign
 from retainer.views.plan import moment_of
 from retainer.views.units import Weight, many, moment, relative, size, span
-from retainer.views.words import few
+from retainer.views.words import few, who_unlocks_of
 
 if TYPE_CHECKING:
     from retainer.planfile import Header
@@ -43,15 +43,13 @@ def beginning(
         if header.copies
         else "no copies"
     )
-    if header.locks:
-        longer = f"{many(header.locks, 'lock')} made longer in {_and(sorted(locked_in))}"
-        copies += f", {longer}"
     plan = f"Plan with fingerprint {fingerprint[:12]} ({policies}; {facts})"
+    locks = _locks_of(header, locked_in, reading)
     if not header.deletes:
-        return f"{plan}: {copies}, and no deletes."
+        return f"{plan}: {copies}, and no deletes.{locks}"
     if held_back:
         deletes = many(header.deletes, "delete that is", "deletes that are")
-        return f"{plan}: {copies}, and {deletes} held back."
+        return f"{plan}: {copies}, and {deletes} held back.{locks}"
     back = {source.name: source.keeps_deleted for source in header.sources}
     forever = sorted(store for store in deleted_in if not back.get(store))
     hidden = [f"{store} {back[store]}" for store in sorted(deleted_in) if back.get(store)]
@@ -61,11 +59,25 @@ def beginning(
         others = [f"the others {'; '.join(fate)}"] if header.purges < header.deletes else []
         fate = [f"{header.purges:,} with every version that the bucket keeps", *others]
     last = f", {header.last_copies:,} of them the last copy of a recording"
-    first = f"{copies} first, then " if header.copies or header.locks else ""
+    first = f"{copies} first, then " if header.copies else ""
     return (
         f"{plan}: {first}"
         f"{many(header.deletes, 'delete')} in {_and(sorted(deleted_in))} "
         f"({size(header.delete_bytes)}{last if header.last_copies else ''}; {'; '.join(fate)})."
+        f"{locks}"
+    )
+
+
+def _locks_of(header: Header, locked_in: Collection[str], reading: Reading) -> str:
+    """What is locked longer, until when, and who could take that back."""
+    if not header.locks:
+        return ""
+    ends = [each.longest for each in header.targets if each.longest]
+    final = sum(each.longer_final for each in header.targets)
+    until = f", the last until {moment(moment_of(max(ends)), reading.zone)}" if ends else ""
+    return (
+        f" {many(header.locks, 'copy', 'copies')} in {_and(sorted(locked_in))} locked longer"
+        f"{until}: {who_unlocks_of(header.locks, final)}."
     )
 
 
@@ -157,6 +169,9 @@ def _went_wrong(done: Summary, reading: Reading) -> Iterator[Note]:
             f"the catalog of {store} could not be written, so its new copies do not count "
             f"yet: {cause}",
         )
+    if done.left_locks:
+        left = many(done.left_locks, "copy was", "copies were")
+        yield Note("!", "worry", f"{left} not locked longer")
     if done.left_deletes:
         left = many(done.left_deletes, "delete was", "deletes were")
         yield Note("!", "worry", f"{left} not carried out")
@@ -214,6 +229,7 @@ def _next(
 ) -> Iterator[Block]:
     unfinished = (
         done.failed
+        or done.left_locks
         or done.resting
         or done.impossible
         or done.interrupted
@@ -222,7 +238,8 @@ def _next(
     )
     if done.finished or (
         done.changed_copies
-        and not (done.failed or done.left_deletes or done.resting or done.interrupted)
+        and not (done.failed or done.left_deletes or done.left_locks)
+        and not (done.resting or done.interrupted)
         and not done.impossible
     ):
         yield Command("retainer plan", "to see what the stores are like now")

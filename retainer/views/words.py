@@ -69,6 +69,13 @@ def who_unlocks(mode: str | None) -> str:
     return "only someone with the right to bypass governance can take that back"
 
 
+def who_unlocks_of(locks: int, final: int) -> str:
+    """The same of several, of which so many are final."""
+    if 0 < final < locks:
+        return f"nobody can take {final:,} of those back"
+    return who_unlocks("compliance" if final else None)
+
+
 def held_by(hold: str | None, copies: int = 1) -> str:
     """How a hold stops something: it covers it where that is certain, and else it may."""
     what = "it" if copies == 1 else "them"
