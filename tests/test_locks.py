@@ -735,3 +735,25 @@ def test_a_later_end_is_told_also_where_fewer_are_locked(
         for side in (was, now)
     )
     assert [each.store for each in locks_told(before, after)] == ["vault"] * is_told
+
+
+def test_locks_are_made_longer_also_where_no_run_can_hold_a_lock(
+    strict_gcs: GcsStandIn, tmp_path: Path, api: StandIn
+) -> None:
+    """In a bucket that keeps every object for a while no lock of a run holds; copies run there."""
+    project = make_project(tmp_path / "project", api, "strict_gcs", strict_gcs.url)
+    bucket = gcs_client(strict_gcs.url).bucket(locking_bucket("strict_gcs", strict_gcs.url))
+    bucket.reload()
+    bucket.retention_period = 3600
+    bucket.patch()
+    project.stores["vault"] = replace(
+        project.stores["vault"], url=f"gs://{bucket.name}/v", lock="governance"
+    )
+    project.write(keeping("1y"))
+    project.hosted("a" * 24, video(1))
+    project.plan()
+    assert project.apply()["copied"] == 1
+    project.write(keeping("3y"))
+    project.plan("longer.plan")
+    assert project.apply("longer.plan")["locked"] == 1
+    assert to_be_locked(project.plan("again.plan")) == []

@@ -141,7 +141,8 @@ class Locks:
         """Let the catalog of a store know; also when the run is to end, as with what was copied."""
         with self._guard:
             seen, self._untold[store] = self._untold[store], []
-        if not seen or not self._job.locks[store].holds:
+        lock = self._job.locks.get(store)  # none where a server ignores what locks rest on
+        if not seen or (lock is not None and not lock.holds):
             return
         writer, identity = self._job.stores[store], self._job.identities.get(store)
         try:
