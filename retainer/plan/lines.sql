@@ -4,12 +4,12 @@
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
--- to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
+--        to), $target (the key of a new copy, by store), $beside (the same, beside an older one),
 --        $out_of_scope (whether --only leaves an asset out), $final (the stores whose locks nobody
 --        can take back), $unlockable (those whose buckets lock nothing),
 --        $metadata (the metadata that a plan tells)
--- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines, with some
--- of them
+-- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines,
+--        with some of them
 
 -- Whose complete copies in stores must all be restored from an archive before they can be read.
 CREATE OR REPLACE TEMP TABLE frozen AS
@@ -75,7 +75,8 @@ WITH marked AS (
         WHERE verdict NOT IN ('keep', 'unmanaged', 'lapses', 'none') OR lock_mode IS NOT NULL
 ), told AS (
     SELECT * EXCLUDE (because, is_bare),
-        CASE WHEN decision NOT IN ('copy', 'keep', 'delete') THEN nullif(array_to_string(because, ', '), '')
+        CASE WHEN decision NOT IN ('copy', 'keep', 'delete')
+                 THEN nullif(array_to_string(because, ', '), '')
              WHEN $out_of_scope THEN 'out-of-scope'
              WHEN is_bare THEN 'uncovered'
              WHEN thaw THEN 'archived' END AS because
