@@ -155,9 +155,11 @@ def prepare(
     deleted_in: Counter[str] = Counter()
     rested_on: set[str] = set()
 
+    latest = _latest_locks(settings, policies, now)
+
     def sound(found: Iterator[Action]) -> Iterator[Action]:
         for action in found:
-            if reason := _impossible(action, settings, policies, now):
+            if reason := _impossible(action, settings, policies, latest):
                 raise PlanRefused(
                     f"row {action.n} of the plan is none that `retainer plan` writes: {reason}",
                     hint=again,
@@ -205,9 +207,10 @@ def _not_weighed(
 
 
 def _impossible(
-    action: Action, settings: Settings, policies: Policies, now: datetime
+    action: Action, settings: Settings, policies: Policies, latest: Mapping[str, datetime]
 ) -> str | None:
-    """Why no honest plan has this action: what a forged one could claim. None: it may be one."""
+    """Why no honest plan has this action: what a forged one could claim. None: it may be one.
+    `latest`: `_latest_locks`."""
     store = settings.store(action.store)
     if store is None:
         return f"there is no store {action.store}"
@@ -221,7 +224,7 @@ def _impossible(
             return f"the key `{planned.key[:80]}` is none of a recording"
     if action.target is not None and (reason := _no_target(action, store)):
         return reason
-    if reason := _no_lock(action, store, policies, now):
+    if reason := _no_lock(action, latest.get(action.store)):
         return reason
     if action.decision == "copy":
         if action.target is None or store.written_by_100ms:
@@ -254,22 +257,23 @@ def _impossible(
     )
 
 
-def _no_lock(action: Action, store: Store, policies: Policies, now: datetime) -> str | None:
+def _latest_locks(settings: Settings, policies: Policies, now: datetime) -> dict[str, datetime]:
+    """Beyond when, in each store that locks, no plan of today locks anything, in whatever zone."""
+    ends: dict[str, datetime] = {}
+    for keep in (keep for rule in policies.rules for keep in rule.keeps):
+        store = settings.store(keep.store)
+        if store is not None and store.lock and not keep.period.forever:
+            end = keep.period.ends(now).replace(tzinfo=UTC) + timedelta(days=2)
+            ends[store.name] = max(end, ends.get(store.name, end))
+    return ends
+
+
+def _no_lock(action: Action, latest: datetime | None) -> str | None:
     """Why no honest plan locks anything for so long: nobody may be able to take that back. None:
     one may, or it locks nothing."""
     if action.lock_until is None:
         return "it does not say until when" if action.decision == "lock" else None
-    longest = max(
-        (
-            keep.period.ends(now)
-            for rule in policies.rules
-            for keep in rule.keeps
-            if keep.store == action.store and not keep.period.forever
-        ),
-        default=None,
-    )
-    latest = longest.replace(tzinfo=UTC) + timedelta(days=2) if longest else None  # of any zone
-    if store.lock is None or latest is None or action.lock_until > latest:
+    if latest is None or action.lock_until > latest:
         said = f"no rule keeps anything in {action.store} so that it is locked for so long"
         return f"{said} (or the plan was made before retainer was updated)"
     return None

@@ -478,11 +478,14 @@ def scrub(work: Work, percent: float) -> Census:
         check = partial(_otherwise, work, census)
         for copy, found in _each(work, "verify", check, _drawn(connection), census):
             so_far.read(copy.key, well=found is not None)
-            event, keys = ("broken", census.broken)
-            if "locked_until" in (found or {}):
-                event, keys = "unlocked", census.unlocked
-            keys += [copy.key] if found else []
-            recorded.add([_with(work, copy, found)] if found else [], event)
+            if not found:
+                recorded.add([])
+            elif "broken" in found:
+                census.broken.append(copy.key)
+                recorded.add([_with(work, copy, found)])
+            else:
+                census.unlocked.append(copy.key)
+                recorded.add([_with(work, copy, found)], "unlocked")
     so_far.upto = ""
     recorded.write()
     census.broken.sort()

@@ -385,6 +385,8 @@ class Weighing:
     limits: tuple[LimitState, ...]
     clashes: tuple[ClashState, ...]
     remembered: str
+    unlockable: tuple[str, ...]
+    """Stores with `lock:` whose buckets lock nothing."""
 
 
 def weigh(
@@ -415,6 +417,7 @@ def weigh(
             if not is_cooled(items[keep - 1])
         ),
         _remembered(connection, making),
+        unlockable,
     )
 
 
@@ -519,7 +522,7 @@ def _header(
         timezone=settings.timezone,
         remembered=weighing.remembered,
         frozen=making.frozen,
-        unlockable=_unlockable(connection, settings),
+        unlockable=list(weighing.unlockable),
         own_rules=_own_rules(connection, settings, policies, making),
         customer=_customer(connection),
         accepted=_accepted(connection, policies),
@@ -537,13 +540,13 @@ def _header(
     )
 
 
-def _unlockable(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[str]:
+def _unlockable(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, ...]:
     """The stores with `lock:` of which the bucket says that it locks nothing (only S3 does)."""
     found = connection.execute(
         "SELECT name FROM listings WHERE kind = 'store' AND complete AND can_lock IS FALSE"
     ).fetchall()
     locking = {store.name for store in settings.stores if store.lock and store.scheme == "s3"}
-    return sorted(locking & {name for (name,) in found})
+    return tuple(sorted(locking & {name for (name,) in found}))
 
 
 def _cooled(making: Making) -> list[Cooled]:

@@ -316,6 +316,24 @@ def ends_of_locks(project: Project) -> dict[str, datetime | None]:
     return {look.seen.key: look.seen.locked_until for look in looks if look is not None}
 
 
+def retain(store: Store, key: str, mode: str, until: datetime) -> None:
+    """Lock an object otherwise, as somebody can who may pass governance by."""
+    name = store.prefix + key
+    if store.scheme == "gs":
+        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(name)
+        assert blob is not None
+        blob.retention.mode = {"governance": "Unlocked", "compliance": "Locked"}[mode]
+        blob.retention.retain_until_time = until
+        blob.patch(override_unlocked_retention=True)
+    else:
+        servers.s3_client(store.endpoint or "").put_object_retention(
+            Bucket=store.bucket,
+            Key=name,
+            Retention={"Mode": mode.upper(), "RetainUntilDate": until},
+            BypassGovernanceRetention=True,
+        )
+
+
 def to_be_locked(plan: dict[str, Any]) -> list[dict[str, Any]]:
     found = [row for row in plan["rows"] if row["decision"] == "keep" and row.get("lock_until")]
     assert len(found) == plan["header"]["locks"]
@@ -551,18 +569,7 @@ def test_a_lock_that_somebody_took_back_is_found_by_verify_and_made_again(vault:
     (before,) = ends_of_locks(vault).values()
     assert vault.run("verify", "vault").returncode == 0
     sooner = datetime.now(UTC) + timedelta(days=2)
-    if store.scheme == "gs":
-        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
-        assert blob is not None
-        blob.retention.mode, blob.retention.retain_until_time = "Unlocked", sooner
-        blob.patch(override_unlocked_retention=True)
-    else:
-        servers.s3_client(store.endpoint or "").put_object_retention(
-            Bucket=store.bucket,
-            Key=store.prefix + key,
-            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": sooner},
-            BypassGovernanceRetention=True,
-        )
+    retain(store, key, "governance", sooner)
     said = vault.run("verify", "vault", expect=1).stdout
     assert f"not locked for as long as it was: vault:{key}" in said
     assert "unlocked" in [each["event"] for each in vault.journal()]
@@ -579,18 +586,7 @@ def test_a_lock_that_nobody_could_take_back_is_not_made_longer_by_a_softer_setti
     store = vault.stores["vault"]
     (key,) = vault.content("vault")
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(days=500)
-    if store.scheme == "gs":
-        blob = gcs_client(store.endpoint or "").bucket(store.bucket).get_blob(store.prefix + key)
-        assert blob is not None
-        blob.retention.mode, blob.retention.retain_until_time = "Locked", until
-        blob.patch(override_unlocked_retention=True)
-    else:
-        servers.s3_client(store.endpoint or "").put_object_retention(
-            Bucket=store.bucket,
-            Key=store.prefix + key,
-            Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until},
-            BypassGovernanceRetention=True,
-        )
+    retain(store, key, "compliance", until)
     vault.write(keeping("3y"))
     plan = vault.plan("longer.plan")
     if store.scheme == "gs":  # whose lists tell

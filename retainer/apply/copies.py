@@ -184,14 +184,7 @@ class Copies:
             return
         record = self._job.record_of(action) | of_the_copy(action)
         if self._attempt == 1:
-            self._job.journal.write(
-                "intent",
-                act="copy",
-                rows=[action.n],
-                asset=action.asset_id,
-                store=action.store,
-                key=action.target,
-            )
+            self._outcomes.intends(action, key=action.target)
         self._try(action, places, self._task(action, record, downloads, verified), record)
 
     def _task(

@@ -61,10 +61,10 @@ class Locks:
         for action in self._job.plan.locks():
             if reason := against or self._outdated():
                 against = reason
-                self._outcomes.left_lock(action, f"{reason}: nothing more is locked longer")
+                self._outcomes.left([action], f"{reason}: nothing more is locked longer")
             elif self._failures[action.store] >= FAILURES:
-                self._outcomes.left_lock(
-                    action, f"{FAILURES} locks in a row failed in {action.store}: no more there"
+                self._outcomes.left(
+                    [action], f"{FAILURES} locks in a row failed in {action.store}: no more there"
                 )
             else:
                 yield action
@@ -105,14 +105,7 @@ class Locks:
 
         def announce() -> None:
             if not made:
-                self._job.journal.write(
-                    "intent",
-                    act="lock",
-                    rows=[action.n],
-                    asset=action.asset_id,
-                    store=action.store,
-                    until=write_moment(until),
-                )
+                self._outcomes.intends(action, until=write_moment(until))
 
         store = self._job.stores[action.store]
         seen = Seen(planned.key, planned.size, planned.version)

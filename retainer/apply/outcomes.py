@@ -98,19 +98,13 @@ class Outcomes:
         self.skipped(action, f"{cause}; make a new plan")
 
     def left(self, actions: Iterable[Action], sentence: str | None) -> None:
-        """Deletes that are not tried, all for one reason, which is told once."""
+        """Deletes or locks that are not tried, all for one reason, which is told once."""
         self.say(sentence)
         for action in actions:
             with self._guard:
-                self.summary.left_deletes += 1
+                self.summary.left_deletes += action.decision == "delete"
+                self.summary.left_locks += action.decision == "lock"
             self.watcher.ended(action, "left", None)
-
-    def left_lock(self, action: Action, sentence: str) -> None:
-        """It is not tried, for a reason that is told once."""
-        self.say(sentence)
-        with self._guard:
-            self.summary.left_locks += 1
-        self.watcher.ended(action, "left", None)
 
     def impossible(self, action: Action, cause: str) -> None:
         """It was not tried, since its store cannot do it."""
@@ -126,6 +120,17 @@ class Outcomes:
         with self._guard:
             if sentence and sentence not in self.summary.said:
                 self.summary.said.append(sentence)
+
+    def intends(self, action: Action, **more: Any) -> None:
+        """It is about to be done: what a kill would leave open is known by that."""
+        self._job.journal.write(
+            "intent",
+            act=action.decision,
+            rows=[action.n],
+            asset=action.asset_id,
+            store=action.store,
+            **more,
+        )
 
     # ── what was done ───────────────────────────────────────────────────────────────────────────
 

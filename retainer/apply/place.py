@@ -172,5 +172,4 @@ def confirmed_lock(task: Task, written: Written) -> Written:
     found = locked(task.target, seen, until)
     if found is None:
         raise Unverified(f"{task.target.name}:{seen.key} was written, and changed since")
-    there = replace(seen, retained_until=found[0].retained_until, lock_mode=found[0].lock_mode)
-    return replace(written, look=replace(written.look, seen=there))
+    return replace(written, look=replace(written.look, seen=found[0]))

@@ -159,10 +159,8 @@ SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep
         'target', target,
         'made_of', CASE WHEN decision = 'copy' AND made_of IS NOT NULL THEN
             json_object('key', made_of, 'size', 0, 'version', made_of_version) END,
-        'objects', CASE decision WHEN 'delete' THEN
-            list_transform(objects, lambda o: struct_pack(key := o.key, size := o.size,
-                version := o.version))
-            WHEN 'keep' THEN list_transform(list_filter(objects, lambda o: o.complete),
+        'objects', CASE WHEN decision IN ('keep', 'delete') THEN
+            list_transform(list_filter(objects, lambda o: decision = 'delete' OR o.complete),
                 lambda o: struct_pack(key := o.key, size := o.size, version := o.version)) END,
         'removes', CASE WHEN purged_by IS NOT NULL THEN versions END,
         'removes_by', removes_by,
