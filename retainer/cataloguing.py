@@ -611,10 +611,10 @@ def _otherwise(work: Work, census: Census, copy: _Copy) -> dict[str, Any]:
     look = work.writer.look(copy.key)
     if look is None or look.seen.version != copy.seen.version:
         return {}
-    end = look.seen.locked_until
+    end = look.seen.retained_until
     if (end is None and not look.seen.lock_read) or (end is not None and end >= recorded):
         return {}
-    return {"locked_until": write_lock(end)}
+    return {"locked_until": write_lock(end), "lock_mode": look.seen.lock_mode}
 
 
 def _with(work: Work, copy: _Copy, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Mistakes planted in decide.sql, one by one: which of them does the suite notice?
 
-    PYTHONPATH=tests python tests/by_hand/mutate_the_decision.py [--every 3] [--then-the-suite]
+    PYTHONPATH=tests python tests/by_hand/mutate_the_decision.py [--every 3 [--first 1]] [--then-the-suite]
 
 Each mistake swaps one operator, constant, join or aggregate. First every conformance case, and
 the cases that the laws draw beside the reference, are decided with it; what those do not notice
@@ -158,6 +158,7 @@ def main() -> None:
     )
     arguments.add_argument("--only", default="", help="mistakes whose words contain this")
     arguments.add_argument("--every", type=int, default=1, metavar="N", help="each Nth mistake")
+    arguments.add_argument("--first", type=int, default=0, metavar="K", help="from the Kth on")
     arguments.add_argument("--then-the-suite", action="store_true")
     given = arguments.parse_args()
     examples = []
@@ -166,7 +167,7 @@ def main() -> None:
         examples.append(
             (example.case, {pair: test_laws._shown(each) for pair, each in decided.items()})
         )
-    planted = [each for each in mutants() if given.only in each.words][:: given.every]
+    planted = [each for each in mutants() if given.only in each.words][given.first :: given.every]
     left = []
     for each in planted:
         if not is_noticed(each, examples):
