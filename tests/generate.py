@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import calendar
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from random import Random
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.period import Period, parse_period
-from retainer.model.rule import Policies
+from retainer.model.rule import Acceptance, Policies, Where
 from retainer.policy.load import load_text
 from retainer.policy.parse import parse_policies
 
@@ -88,6 +89,9 @@ PERIODS = (
     "P30D",
     "P1M1D",
 )
+AGES = (1, 5, 7, 7, 10, 11, 11, 13, 45)
+"""Days after which less is believed, asked for or undone."""
+
 AFTERS = ("1h", "1d", "30d", "1mo", "90d", "1y")
 LASTING = [
     {"for": period} | ({"after": after} if after else {})
@@ -98,16 +102,26 @@ LASTING = [
 
 
 def policies_of(case: Case) -> Policies:
-    """The rules, holds and erasures of a case through the YAML reader, which must accept them."""
-    text = json.dumps(
-        {"version": 1} | {key: case[key] for key in ("rules", "holds", "erasures") if key in case},
-        ensure_ascii=False,
-    )
+    """The rules, holds and erasures of a case through the YAML reader, which must accept them; and
+    of a rich case what people accepted, and which rules are what earlier policies promised."""
+    told = {key: case[key] for key in ("rules", "holds", "erasures") if key in case}
+    cooled = {rule["id"] for rule in told.get("rules", ()) if rule.get("cooled")}
+    if cooled:
+        told["rules"] = [
+            {key: of for key, of in rule.items() if key != "cooled"} for rule in told["rules"]
+        ]
+    text = json.dumps({"version": 1} | told, ensure_ascii=False)
     document, unread = load_text(text, "generated.yaml")
     policies, wrong = parse_policies(document, case.get("timezone", "UTC"))
     wrong = [each for each in wrong if not each.is_warning]
     assert not unread + wrong, (unread + wrong, text)
-    return policies
+    here = Where("generated.yaml", 1)
+    return replace(
+        policies,
+        rules=tuple(replace(rule, cooled=rule.id in cooled) for rule in policies.rules),
+        accepts=tuple(Acceptance(each, here) for each in case.get("accepted", ())),
+        losses=tuple(Acceptance(each, here) for each in case.get("losses", ())),
+    )
 
 
 # ── Policies ──────────────────────────────────────────────────────────────────────────────────────
@@ -367,7 +381,7 @@ def _asked_periods(case: Case) -> list[Period]:
 
 def _dated(random: Random, now: datetime, zone: ZoneInfo, periods: list[Period]) -> dict[str, Any]:
     """`created_at`: beside a boundary of the case, at an odd place, or no date at all."""
-    kind = random.choice(["period"] * 6 + ["lapse", "lapse", "failed", "any", "edge", "none"])
+    kind = random.choice(["period"] * 6 + ["lapse", "lapse", "age", "age", "any", "edge", "none"])
     aside = timedelta(seconds=random.choice([0, 1, -1]))
     if random.random() < 0.15:
         aside += timedelta(microseconds=random.choice([1, -1, 500_000, 999_999]))
@@ -389,8 +403,8 @@ def _dated(random: Random, now: datetime, zone: ZoneInfo, periods: list[Period])
                 )
         case "lapse":
             created = now - timedelta(days=15) + aside
-        case "failed":
-            created = now - timedelta(days=7) + aside
+        case "age":
+            created = now - timedelta(days=random.choice(AGES)) + aside
         case "any":
             created = now - timedelta(seconds=random.randint(0, 9 * 365 * 86_400))
         case "edge":
@@ -527,6 +541,53 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
         ]
         case["copies"] += [{"asset": asset["id"], "in": place} for place in random.choice(_SOURCES)]
     return Generated(case)
+
+
+@st.composite
+def rich_cases(draw: st.DrawFn) -> Case:
+    """Cases with what their format does not know, and the SQL does: of a rule `cooled`; `accepted`
+    and `losses` (ids); `uploads` (stores); `assets_unfinished`; of an asset `nowhere`, `settled`; of
+    a copy `partial`, `superseded`, `uncatalogued`, `in_doubt` (a rule's id), `bytes`,
+    `bytes_of_all`, `shared`, `lock_read`, `owners_known`."""
+    case = draw(cases(assets=120))
+    random = Random(draw(st.integers(0, 2**64 - 1)))
+    for rule in case["rules"]:
+        if not {"delete", "at_most"} & rule.keys() and rule.get("then") != "delete":
+            rule |= {"cooled": True} if random.random() < 0.4 else {}
+    ids = [asset["id"] for asset in case["assets"]]
+    case["accepted"], case["losses"] = (random.sample(ids, len(ids) // 3) for _ in range(2))
+    case["uploads"] = random.choice([[], [], ["gamma"]])
+    case["assets_unfinished"] = random.random() < 0.15
+    if random.random() < 0.5:  # that many assets may match, and few do for certain
+        keep = {"in": random.choice(STORES), "for": random.choice(["30d", "1y", "forever"])}
+        case["rules"].append({"id": "named", "match": {"room": "sales-*"}, "keep": [keep]})
+    lost = set(random.sample(ids, len(ids) // 3))
+    for asset in case["assets"]:
+        asset |= {"nowhere": True} if random.random() < 0.25 else {}
+        asset |= {"settled": False} if random.random() < 0.1 else {}
+        if random.random() < 0.4:
+            asset["not_known"] = sorted({*asset.get("not_known", ()), "room"})
+    pairs = {asset_id: number // 2 for number, asset_id in enumerate(ids)}
+    doubts = [rule["id"] for rule in case["rules"] if "keep" in rule] + ["another"]
+    for copy in case["copies"]:
+        if copy["in"] in reference.SOURCES:
+            continue
+        if copy["asset"] in lost:
+            copy["state"] = "partial"
+        if copy.get("state") == "partial":
+            copy |= {"partial": "odd"} if random.random() < 0.6 else {}
+            copy |= {"superseded": True} if random.random() < 0.3 else {}
+            copy |= {"uncatalogued": True} if random.random() < 0.4 else {}
+        if random.random() < 0.5:
+            copy["in_doubt"] = random.choice(doubts)
+        copy |= {"bytes": random.randint(1, 99)} if random.random() < 0.7 else {}
+        if "versions" not in copy and random.random() < 0.7:
+            copy["bytes_of_all"] = random.randint(100, 999)
+        if copy["in"] == "alpha" and random.random() < 0.5:
+            copy["shared"] = f"key {pairs[copy['asset']]}"
+        copy |= {"lock_read": False} if random.random() < 0.05 else {}
+        copy |= {"owners_known": False} if random.random() < 0.05 else {}
+    return case
 
 
 def now_of(case: Case) -> datetime:

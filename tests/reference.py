@@ -35,6 +35,9 @@ class Decision:
     versions: str = "kept"  # of delete: "all", where each version goes too
 
 
+Clause = tuple[str, str, str | None]  # what asks: its kind, the id of its item, its store
+
+
 def rfc3339(text: str) -> datetime | None:
     """ "RFC 3339 with a zone"; None for anything else. What is finer than a microsecond is cut."""
     m = re.fullmatch(
@@ -325,12 +328,32 @@ class Matcher:
 
 @dataclass(frozen=True)
 class Ask:
-    """A keep or a hold that matches or may match. A hold has begun."""
+    """What a rule, hold or erasure asks for that matches or may match. A hold has begun."""
 
+    number: int  # in the order of the files
+    kind: str
+    item: str
     store: str | None
     certain: bool
-    start: datetime
-    end: datetime
+    start: datetime = DUE
+    end: datetime = DUE
+    legal: bool = False
+    cooled: bool = False  # issue 16: "what a shortened or removed keep had promised"
+    versions: bool = False
+
+    @property
+    def clause(self) -> Clause:
+        return self.kind, self.item, self.store
+
+
+def first(asks: Iterable[Ask], *, end: bool = False) -> Ask | None:
+    """The first by the order of the files; `end`: the one that ends first. None: there is none."""
+    return min(asks, key=lambda each: (each.end if end else DUE, each.number), default=None)
+
+
+def last(asks: Iterable[Ask]) -> Ask | None:
+    """The one that ends last; among equals a certain one is asked, then the first one."""
+    return max(asks, key=lambda each: (each.end, -each.number), default=None)
 
 
 class Pairs:
@@ -343,44 +366,53 @@ class Pairs:
         # silent: t is cut, the end of a period is cut only when it is shown: else "Hours are exact
         # (to the microsecond)" would say nothing
         self.t = moment(case["now"], zone).replace(microsecond=0)
-        self.rules, self.zone, self.matcher = (
-            case.get("rules") or [],
-            zone,
-            Matcher(asset, self.t, zone),
-        )
+        self.case, self.asset, self.zone = case, asset, zone
+        self.rules, self.matcher = case.get("rules") or [], Matcher(asset, self.t, zone)
         self.created = trusted_created(asset, self.t)
         # "hosted only until created_at + 15 days"; "with an untrusted date it is always a source"
         # (the brief)
         self.in_its_15_days = self.created is None or self.t < self.created + timedelta(days=15)
         status = self.matcher.fact("status")
         self.failed = status == "failed"
+        asks = list(self.asks())
         # "erasures need a certain yes"; silent: one that is requested later erases now, for
         # `requested` "delays nothing"
-        self.erased = any(
-            self.matcher.matches(each["match"]) is True for each in case.get("erasures") or []
-        )
-        self.holds = list(self.holds_that_match(case.get("holds") or []))
-        self.keeps, self.deletes = list(self.keeps_that_match()), list(self.deletes_that_match())
+        self.erasures = [each for each in asks if each.kind == "erasure"]
+        self.erased = any(each.certain for each in self.erasures)
+        self.holds = [each for each in asks if each.kind == "hold"]
+        # "Where an erasure matches, only keeps with `basis: legal` count"
+        self.keeps = [
+            each for each in asks if each.kind == "keep" and (each.legal or not self.erased)
+        ]
+        # "the deletes, `then: delete`s and `at_most`s that match with certainty"
+        self.deletes = [
+            each for each in asks if each.kind in ("delete", "at_most") and each.certain
+        ]
         here = [copy for copy in case.get("copies") or [] if copy["asset"] == asset["id"]]
+        self.copies = {copy["in"]: copy for copy in here}
         self.there = {copy["in"] for copy in here} - SOURCES
-        self.sources = {
+        told = {
             copy["in"] for copy in here
         } & SOURCES  # silent: `state` says nothing of what lies at a source
+        self.sources = set() if self.gone() else told
         # Issue 13: "Anything but completed and failed waits [...] until it is old (24 h)"; "a failed
         # asset with a path and a size is tried"; "a completed asset without a path waits"
         untold = {name for name in ("path", "size") if isinstance(self.matcher.fact(name), Gap)}
         young = self.created is not None and self.created > self.t - timedelta(days=1)
-        pathless = "path" in untold and "hosted" not in self.sources
+        pathless = "path" in untold and "hosted" not in told
         being_made = pathless or not (status == "completed" or isinstance(status, Gap))
         self.unready = bool(untold) if self.failed else young and being_made
-        self.complete = self.there - {
-            copy["in"] for copy in here if copy.get("state", "complete") != "complete"
-        }  # silent: given twice: both
+        # silent: given twice: both
+        self.complete = self.there - {copy["in"] for copy in here if not self.counts(copy)}
         self.locked = {
-            copy["in"] for copy in here if copy.get("locked", False) is not False
+            copy["in"]
+            for copy in here
+            if copy.get("locked", False) is not False or copy.get("lock_read") is False
         }  # "it could not be read: locked"
         self.versions = {copy["in"]: copy.get("versions", "read") for copy in here}
         self.unfinished = set(case.get("unfinished") or [])
+        self.uploads = set(case.get("uploads") or [])
+        self.every_list_finished = not self.unfinished and not case.get("assets_unfinished")
         named = {
             place["in"]
             for rule in self.rules
@@ -400,56 +432,89 @@ class Pairs:
         so does one after `forever`)."""
         return untrusted if self.created is None else period_end(self.created, period, self.zone)
 
-    def keeps_that_match(self) -> Iterator[Ask]:
-        """ "keeps and holds anything but a certain no"; "Where an erasure matches, only keeps with
-        `basis: legal` count" """
+    def asks(self) -> Iterator[Ask]:
+        """All that is asked, in the order of the files: "keeps and holds anything but a certain
+        no"."""
+        for number, (kind, item, details) in enumerate(self.asked_of_all(), 1):
+            yes = self.matcher.matches(item["match"])
+            if yes is not False:
+                yield Ask(number, kind, item["id"], certain=yes is True, **details)
+
+    def asked_of_all(self) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         for rule in self.rules:
-            yes = self.matcher.matches(rule["match"])
             for keep in rule.get("keep") or []:
-                if yes is not False and (keep.get("basis") == "legal" or not self.erased):
-                    start = (
-                        self.end(keep["after"], untrusted=DUE) if "after" in keep else DUE
-                    )  # "(or from the start)"
-                    yield Ask(
-                        keep["in"], yes is True, start, self.end(keep["for"], untrusted=FOREVER)
-                    )
-
-    def holds_that_match(self, holds: list[dict[str, Any]]) -> Iterator[Ask]:
-        """ "released: 2026-10-01 ends it" """
-        for hold in holds:
-            yes = self.matcher.matches(hold["match"])
-            end = FOREVER if hold.get("released") is None else moment(hold["released"], self.zone)
-            if yes is not False and end > self.t:
-                yield Ask(
-                    hold.get("in"), yes is True, DUE, end
-                )  # silent: a hold without `in` names no store, and freezes all the same
-
-    def deletes_that_match(self) -> Iterator[tuple[str | None, datetime]]:
-        """ "the deletes, `then: delete`s and `at_most`s that match with certainty" (None: in every
-        store)"""
-        for rule in self.rules:
-            if self.matcher.matches(rule["match"]) is True:
-                yield from (
-                    (delete["in"], self.end(delete["after"], untrusted=DUE))
-                    for delete in rule.get("delete") or []
+                where = {"store": keep["in"]}
+                yield (
+                    "keep",
+                    rule,
+                    where
+                    | {
+                        # "(or from the start)"
+                        "start": self.end(keep["after"], DUE) if "after" in keep else DUE,
+                        "end": self.end(keep["for"], untrusted=FOREVER),
+                        "legal": keep.get("basis") == "legal",
+                        "cooled": rule.get("cooled", False),
+                    },
                 )
                 if rule.get("then") == "delete":
-                    yield from (
-                        (keep["in"], self.end(keep["for"], untrusted=DUE))
-                        for keep in rule.get("keep") or []
-                    )
-                if rule.get("at_most"):
-                    yield None, self.end(rule["at_most"], untrusted=DUE)
+                    yield "delete", rule, where | {"end": self.end(keep["for"], untrusted=DUE)}
+            for delete in rule.get("delete") or []:
+                end = self.end(delete["after"], untrusted=DUE)
+                every = delete.get("versions") == "all"
+                yield "delete", rule, {"store": delete["in"], "end": end, "versions": every}
+            if rule.get("at_most"):  # in every store
+                yield "at_most", rule, {"store": None, "end": self.end(rule["at_most"], DUE)}
+        for hold in self.case.get("holds") or []:
+            # "released: 2026-10-01 ends it"; silent: a hold without `in` names no store, and
+            # freezes all the same
+            end = FOREVER if hold.get("released") is None else moment(hold["released"], self.zone)
+            if end > self.t:
+                yield "hold", hold, {"store": hold.get("in"), "end": end}
+        for erasure in self.case.get("erasures") or []:
+            yield "erasure", erasure, {"store": None}
 
-    def purged(self, store: str) -> bool:
+    def gone(self) -> bool:
+        """It was asked for, and 100ms said that it is not there. "What was not there is not asked
+        for again each night; but while it is young, and once more before it leaves"."""
+        if not self.asset.get("nowhere"):
+            return False
+        if self.created is None:
+            return True
+        age = self.t - self.created
+        leaving = timedelta(days=15, hours=-48) <= age < timedelta(days=15)
+        return not (age < timedelta(days=1) or leaving)
+
+    def counts(self, copy: dict[str, Any]) -> bool:
+        """Whether a copy is complete. "A partial copy counts once a person has accepted it, and as
+        long as its upload is what it was." """
+        accepted = self.asset["id"] in (self.case.get("accepted") or [])
+        may = "partial" in copy and not copy.get("superseded", False)
+        return copy.get("state", "complete") == "complete" or (accepted and may)
+
+    def purging(self, store: str) -> Ask | None:
         """Issue 16: "`delete: { …, versions: all }` on a rule is the only way to remove versions";
         once that delete is due itself, by a trusted date."""
-        return any(
-            delete["in"] == store and delete.get("versions") == "all" and end <= self.t
-            for rule in self.rules
-            if self.matcher.matches(rule["match"]) is True
-            for delete in rule.get("delete") or []
-            if (end := self.end(delete["after"], untrusted=FOREVER)) != FOREVER
+        return first(
+            each
+            for each in self.deletes
+            if each.store == store and each.versions and DUE < each.end <= self.t
+        )
+
+    def purged(self, store: str) -> bool:
+        return self.purging(store) is not None
+
+    def undone(self, store: str) -> Ask | None:
+        """Issue 13: a copy that was made in doubt is undone once its rule "is certain by now not to
+        ask for it", within 45 days. The keep of today's rule that it was made for."""
+        doubt = self.copies[store].get("in_doubt") if store in self.complete else None
+        if self.created is None or self.t >= self.created + timedelta(days=45):
+            return None
+        return first(
+            Ask(number, kind, item["id"], details["store"], certain=False)
+            for number, (kind, item, details) in enumerate(self.asked_of_all(), 1)
+            if (kind, item["id"], details["store"]) == ("keep", doubt, store)
+            and not details["cooled"]
+            and self.matcher.matches(item["match"]) is False
         )
 
     def runs(self, keep: Ask) -> bool:
@@ -464,19 +529,22 @@ class Pairs:
         running_elsewhere = [
             other
             for other in self.keeps
-            if other.store != keep.store and other.start <= self.t < other.end
+            if other.store != keep.store
+            and other.start <= self.t < other.end
+            and not other.cooled  # it "only adds to what is kept"
         ]
         return not any(
             other.certain and other.end >= keep.start for other in running_elsewhere + self.holds
         )
 
+    def asking(self, store: str) -> list[Ask]:
+        """Each keep that runs in this store, and each hold that names it."""
+        running = [keep for keep in self.keeps if self.runs(keep)] + self.holds
+        return [each for each in running if each.store == store]
+
     def asked(self, store: str) -> list[bool]:
-        """Each keep that runs in this store, and each hold that names it: is it certain?"""
-        return [
-            each.certain
-            for each in [keep for keep in self.keeps if self.runs(keep)] + self.holds
-            if each.store == store
-        ]
+        """Of each of those: is it certain?"""
+        return [each.certain for each in self.asking(store)]
 
     def needed(self, store: str) -> bool:
         """ "**needed** = a certain keep runs there, or a certain hold names it. One that is not
@@ -498,8 +566,11 @@ class Pairs:
     def delete_from(self, store: str) -> datetime | None:
         """ "`delete_from` = the later of `keep_until` and the earliest end of the deletes, [...].
         None of these: never." """
-        ends = [end for place, end in self.deletes if place in (None, store)]
+        ends = [each.end for each in self.deletes_in(store)]
         return max(min(ends), self.keep_until(store)) if ends else None
+
+    def deletes_in(self, store: str) -> list[Ask]:
+        return [each for each in self.deletes if each.store in (None, store)]
 
     def named(self, store: str) -> bool:
         """ "a keep that matches (even one that has ended) or a hold names" it"""
@@ -567,23 +638,37 @@ class Pairs:
         if not self.needed(store) or store in self.complete:
             # silent: "needed, no source" is read as "needed, not complete there, no source"
             return None
+        # "What 100ms uploads to is never copied to: it comes from there within days, or not at all."
+        if store in self.uploads:
+            return Decision("waiting") if self.in_its_7_days() else self.missing(store)
         if self.doubtful(store):
             return Decision("waiting", because=frozenset({"doubtful"}))
         if self.source(store):
             return Decision("copy", deadline=self.deadline(store))
+        if self.copies.get(store, {}).get("superseded"):  # what there is of it stays
+            return Decision("keep", until=self.until(store))
         if self.unready and not self.failed:
             return Decision("waiting")
         if (
             self.failed
         ):  # "waiting until 7 days old or if its age is not trusted [...], none after that"
-            return Decision(
-                "waiting"
-                if self.created is None or self.t < self.created + timedelta(days=7)
-                else "none"
-            )
-        return Decision(
-            "unknown" if self.unfinished else "lost"
-        )  # "needed, no source, and every listing finished. Otherwise **unknown**"
+            return Decision("waiting" if self.in_its_7_days() else "none")
+        found = self.missing(store)
+        uncatalogued = found.is_ == "lost" and self.copies.get(store, {}).get("uncatalogued")
+        return Decision("uncatalogued") if uncatalogued else found
+
+    def in_its_7_days(self) -> bool:
+        return self.created is None or self.t < self.created + timedelta(days=7)
+
+    def missing(self, store: str) -> Decision:
+        """ "needed, no source, and every listing finished. Otherwise **unknown**" """
+        if not self.every_list_finished:
+            return Decision("unknown")
+        reasons = {
+            "partial": "partial" in self.copies.get(store, {}),
+            "accepted": self.asset["id"] in (self.case.get("losses") or []),
+        }
+        return Decision("lost", because=frozenset(name for name, is_so in reasons.items() if is_so))
 
     def kept(self, store: str) -> bool:
         """Of a store where something is: "needed and complete; or something is there and t <
@@ -606,8 +691,13 @@ class Pairs:
             "untrusted-time": self.created is None and not self.erased,  # "not for an erasure"
             "versions": self.purged(store) and self.versions[store] == "unread",
             "second-factor": self.purged(store) and self.versions[store] == "by-hand",
+            # "not for an erasure"
             "unknown": not self.erased
-            and Decision("unknown") in map(self.unknown_or_copied, others),  # "not for an erasure"
+            and (
+                Decision("unknown") in map(self.unknown_or_copied, others)
+                or self.asset.get("settled") is False
+                or self.copies[store].get("owners_known") is False
+            ),
             "unsatisfied": any(
                 self.open(other) for other in others
             ),  # "another store is open for it; for an erasure too"
@@ -621,7 +711,8 @@ class Pairs:
             return early or Decision("none")
         if self.kept(store):
             return Decision("keep", until=self.until(store))
-        if not self.erased and self.delete_from(store) is None:
+        undone = not self.named(store) and self.undone(store)
+        if not self.erased and self.delete_from(store) is None and not undone:
             return Decision("unmanaged")  # "something is there and no delete names it"
         reasons = self.blocked(
             store
@@ -629,6 +720,75 @@ class Pairs:
         if reasons:
             return Decision("blocked", because=reasons)
         return Decision("delete", versions="all" if self.purged(store) else "kept")
+
+    def row(self, store: str, decision: Decision) -> dict[str, Any]:
+        """What a plan's row says beside a decision: whose clause it is and why."""
+        here, asking = self.copies.get(store, {}), self.asking(store)
+        wanted_by = max(
+            asking, key=lambda each: (each.certain, each.end, -each.number), default=None
+        )
+        keeps = [each for each in self.keeps if each.store == store]
+        kept_by, deletes = last(keeps), self.deletes_in(store)
+        deleted_by, purging = first(deletes, end=True), self.purging(store)
+        erasure = first(each for each in self.erasures if each.certain)
+        undone = self.undone(store) if store in self.there else None
+        due = decision.is_ in ("delete", "blocked")
+        match decision.is_:
+            case "delete" | "blocked":
+                by = erasure or deleted_by or undone
+            case "copy" | "waiting" | "lost" | "uncatalogued":
+                by = wanted_by
+            case "unknown":
+                by = wanted_by or kept_by or erasure
+            case "keep" if self.needed(store):
+                by = wanted_by
+            case "keep":
+                by = kept_by if self.t < self.keep_until(store) else deleted_by
+            case _:
+                by = None
+        # "the hold that certainly covers what is due, or the keep that was the last to end"
+        also = None
+        if due and self.holds:
+            also = first(each for each in self.holds if each.certain)
+        elif due and not self.erased and deleted_by and self.keep_until(store) > deleted_by.end:
+            also = kept_by
+        doubt = None
+        if decision.is_ == "copy" and not any(each.certain for each in asking):
+            assert wanted_by is not None
+            doubt = wanted_by.item if wanted_by.kind == "keep" and not wanted_by.cooled else None
+        elif due and not self.erased and not deleted_by:
+            doubt = here.get("in_doubt")
+        size = self.matcher.fact("size")
+        return {
+            "there": store in self.there,
+            "complete": store in self.complete,
+            "needed": self.needed(store),
+            "clause": by and by.clause,
+            "also": also and also.clause,
+            "doubt": doubt,
+            "purged_by": purging.clause if due and purging else None,
+            "keep_until": self.keep_until(store) if keeps else None,
+            "delete_from": self.delete_from(store),
+            "lock_until": self.lock_until(store),
+            # "removes versions": all that there is of them
+            "bytes": (here.get("bytes_of_all") if purging else None)
+            or here.get("bytes")
+            or (size if isinstance(size, int) else None),
+        }
+
+    def lock_until(self, store: str) -> datetime | None:
+        """Issue 16: "A lock is made longer when a keep is"; "nobody may be able to take a lock back:
+        only what asks for certain, and asks today, and never beyond a ceiling", nor of what an
+        erasure may match."""
+        if any(not each.certain for each in self.erasures):
+            return None
+        keeps = [each for each in self.keeps if each.store == store]
+        ends = [each.end for each in keeps if each.certain and not each.cooled]
+        ceilings = [each.end for each in self.deletes if each.kind == "at_most"]
+        end = min([max(ends, default=DUE), *ceilings])
+        if end in (DUE, FOREVER) or end.replace(microsecond=0) <= self.t:
+            return None
+        return end.replace(microsecond=0)
 
     def decide_source(self, place: str) -> Decision:
         """ "it lies hosted: 100ms deletes it on created_at + 15 days (`until`; none without a
@@ -649,15 +809,33 @@ class Pairs:
 def decide(case: dict[str, Any], timezone: str) -> dict[tuple[str, str], Decision]:
     """ "Every (asset, store) pair appears in exactly one decision"; what lies hosted or elsewhere
     "has a row of its own" """
-    rows: dict[tuple[str, str], Decision] = {}
+    return {pair: decision for pair, (decision, _) in decide_rows(case, timezone).items()}
+
+
+def decide_rows(
+    case: dict[str, Any], timezone: str
+) -> dict[tuple[str, str], tuple[Decision, dict[str, Any]]]:
+    """Each decision with its `row`; "A key that two assets name is deleted only when both may go",
+    and both in the same way."""
+    rows: dict[tuple[str, str], tuple[Decision, dict[str, Any]]] = {}
+    sharing: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for asset in case.get("assets") or []:
         pairs = Pairs(case, asset, ZoneInfo(timezone))
-        rows |= {
-            (asset["id"], store): pairs.decide(store)
-            for store in pairs.stores
-            if pairs.is_pair(store)
-        }
-        rows |= {(asset["id"], place): pairs.decide_source(place) for place in pairs.sources}
+        for store in pairs.stores:
+            if pairs.is_pair(store):
+                decision = pairs.decide(store)
+                rows[asset["id"], store] = decision, pairs.row(store, decision)
+        for place in pairs.sources:
+            rows[asset["id"], place] = pairs.decide_source(place), {}
+        for store in pairs.there:
+            if "shared" in pairs.copies[store]:
+                key = store, pairs.copies[store]["shared"]
+                sharing.setdefault(key, []).append((asset["id"], store))
+    for together in sharing.values():
+        if len({(rows[pair][0].is_, rows[pair][0].versions) for pair in together}) > 1:
+            for pair in together:
+                if rows[pair][0].is_ == "delete":
+                    rows[pair] = Decision("blocked", because=frozenset({"shared"})), rows[pair][1]
     return rows
 
 

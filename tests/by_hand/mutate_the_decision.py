@@ -19,11 +19,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import conftest  # noqa: F401  (hypothesis draws the same examples each time)
-import reference
-import test_laws
-from generate import now_of, policies_of
+import test_columns
+from generate import Case
 
 import retainer.plan.decide as deciding
 from retainer.cases import Decider, run_file
@@ -112,24 +112,37 @@ def mutants() -> Iterator[Mutant]:
     yield from sorted(found, key=lambda each: (each.line, each.was))
 
 
-def is_noticed(mutant: Mutant, examples: list[tuple[object, dict]]) -> bool:
-    """Whether a conformance case, or a case beside the reference, comes out otherwise."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case that lies in tables of its own, and what the reference says of it."""
+
+    case: Case
+    decider: Decider
+    wanted: dict[test_columns.Pair, dict[str, Any]]
+
+
+def prepared() -> Iterator[Prepared]:
+    """The cases that the suite decides beside the reference."""
+    for case in test_columns.examples():
+        decider = Decider()
+        decider.connection.execute("SET threads = 1")
+        test_columns.lay(case, decider)
+        yield Prepared(case, decider, test_columns.wanted(case))
+
+
+def is_noticed(mutant: Mutant, examples: list[Prepared]) -> bool:
+    """Whether a case beside the reference, or a conformance case, comes out otherwise."""
     before, mark, after = mutant.text.partition("-- ── What matches")
     deciding._parts_of_the_sql = lambda: (before, mark + after)  # type: ignore[assignment]
     decider = Decider()
-    decider.connection.execute("SET threads = 1")
     try:
+        for each in examples:
+            found = test_columns.found(each.case, each.decider)
+            if test_columns.differences(each.case, found, each.wanted):
+                return True
         for path in sorted((ROOT / "tests/conformance").glob("*.yaml")):
             outcomes, _ = run_file(path, path.name, None, decider)
             if any(outcome.failures for outcome in outcomes):
-                return True
-        for case, wanted in examples:
-            found = decider.decide(case, policies_of(case), now_of(case), case["timezone"])
-            pairs = wanted.keys() | found.keys()
-            if any(
-                found.get(pair, test_laws.NOTHING) != wanted.get(pair, test_laws.NOTHING)
-                for pair in pairs
-            ):
                 return True
     except Exception:  # whatever comes of it is no decision
         return True
@@ -161,12 +174,7 @@ def main() -> None:
     arguments.add_argument("--first", type=int, default=0, metavar="K", help="from the Kth on")
     arguments.add_argument("--then-the-suite", action="store_true")
     given = arguments.parse_args()
-    examples = []
-    for example in test_laws.examples(80):
-        decided = reference.decide(example.case, example.case["timezone"])
-        examples.append(
-            (example.case, {pair: test_laws._shown(each) for pair, each in decided.items()})
-        )
+    examples = list(prepared())
     planted = [each for each in mutants() if given.only in each.words][given.first :: given.every]
     left = []
     for each in planted:
