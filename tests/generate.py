@@ -546,7 +546,7 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
 @st.composite
 def rich_cases(draw: st.DrawFn) -> Case:
     """Cases with what their format does not know, and the SQL does: of a rule `cooled`; `accepted`
-    and `losses` (ids); `uploads` (stores); `assets_unfinished`; of an asset `nowhere`, `settled`; of
+    and `losses` (ids); `uploads` (stores); `assets_unfinished`; `by_name`, whether what matches is joined by what it names; of an asset `nowhere`, `settled`; of
     a copy `partial`, `superseded`, `uncatalogued`, `in_doubt` (a rule's id), `bytes`,
     `bytes_of_all`, `shared`, `lock_read`, `owners_known`."""
     case = draw(cases(assets=120))
@@ -558,6 +558,7 @@ def rich_cases(draw: st.DrawFn) -> Case:
     case["accepted"], case["losses"] = (random.sample(ids, len(ids) // 3) for _ in range(2))
     case["uploads"] = random.choice([[], [], ["gamma"]])
     case["assets_unfinished"] = random.random() < 0.15
+    case["by_name"] = random.random() < 0.4
     if random.random() < 0.5:  # that many assets may match, and few do for certain
         keep = {"in": random.choice(STORES), "for": random.choice(["30d", "1y", "forever"])}
         case["rules"].append({"id": "named", "match": {"room": "sales-*"}, "keep": [keep]})

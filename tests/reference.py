@@ -8,6 +8,7 @@ text says nothing, or two things.
 import calendar
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -837,6 +838,24 @@ def decide_rows(
                 if rows[pair][0].is_ == "delete":
                     rows[pair] = Decision("blocked", because=frozenset({"shared"})), rows[pair][1]
     return rows
+
+
+def clashes(case: dict[str, Any], timezone: str) -> Counter[tuple[str, str]]:
+    """ "A certain keep that reaches beyond an at_most wins, and is a clash": of how many assets, by
+    the rules of the ceiling and the keep. Not where an erasure matches."""
+    found: Counter[tuple[str, str]] = Counter()
+    for asset in case.get("assets") or []:
+        pairs = Pairs(case, asset, ZoneInfo(timezone))
+        if pairs.created and not pairs.erased:
+            found.update(
+                {
+                    (ceiling.item, keep.item)
+                    for ceiling in pairs.deletes
+                    for keep in pairs.keeps
+                    if ceiling.kind == "at_most" and keep.certain and keep.end > ceiling.end
+                }
+            )
+    return found
 
 
 def failures(case: dict[str, Any], timezone: str) -> list[str]:

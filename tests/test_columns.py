@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import generate
 import reference
@@ -16,6 +18,8 @@ from hypothesis import Phase, given, settings
 
 from retainer.cases import Decider
 from retainer.database import literal
+from retainer.model.moment import write_moment
+from retainer.plan import matching
 from retainer.plan.decide import clauses_of, decide, doubt_of, items_of
 
 Pair = tuple[str, str]
@@ -44,15 +48,18 @@ def examples() -> Sequence[Case]:
     return found
 
 
+def _in_sql(texts: Sequence[str]) -> str:
+    return ", ".join(map(literal, texts))
+
+
 def _facts(case: Case, doubts: dict[str, str]) -> Iterator[str]:
     """The statements that give the tables what the format does not say."""
     nowhere = [asset["id"] for asset in case["assets"] if asset.get("nowhere")]
     yield "CREATE OR REPLACE TABLE nowhere (asset_id VARCHAR)"
     yield from (f"INSERT INTO nowhere VALUES ({literal(each)})" for each in nowhere)
     yield _NOWHERE
-    for asset in case["assets"]:
-        settled = str(asset.get("settled", True))
-        yield f"UPDATE facts SET settled = {settled} WHERE asset_id = {literal(asset['id'])}"
+    if unsettled := [asset["id"] for asset in case["assets"] if not asset.get("settled", True)]:
+        yield f"UPDATE facts SET settled = false WHERE asset_id IN ({_in_sql(unsettled)})"
     if case["assets_unfinished"]:
         yield "INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', false)"
     for copy in case["copies"]:
@@ -84,10 +91,11 @@ def lay(case: Case, decider: Decider) -> None:
 
 
 def found(case: Case, decider: Decider) -> dict[Pair, dict[str, Any]]:
-    """What the SQL says of every pair of the case that lies there."""
+    """What the SQL says of every pair of the case that lies there, and of every clash."""
     policies, now = policies_of(case), now_of(case)
     doubts = {rule.id: doubt_of(rule) for rule in policies.rules}
-    decide(decider.connection, policies, now, case["timezone"])
+    with patch.object(matching, "FEW", 0 if case["by_name"] else matching.FEW):
+        decide(decider.connection, policies, now, case["timezone"])
     cursor = decider.connection.execute("FROM decided")
     names = [column[0] for column in cursor.description]
     clauses = list(clauses_of(items_of(policies, now.replace(microsecond=0))))
@@ -112,11 +120,15 @@ def found(case: Case, decider: Decider) -> dict[Pair, dict[str, Any]]:
             "purged_by": clause(row["purged_by"]),
             "doubt": rules[row["doubt"]],
         }
-    return rows
+    items = items_of(policies, now)
+    return rows | {
+        (items[ceiling - 1].id, items[keep - 1].id): {"decision": "clash", "assets": assets}
+        for ceiling, keep, assets in decider.connection.execute("FROM clashes").fetchall()
+    }
 
 
 def wanted(case: Case) -> dict[Pair, dict[str, Any]]:
-    """What the reference says of every pair, in the columns that it knows."""
+    """What the reference says of every pair, in the columns that it knows; and of every clash."""
 
     def shown(value: Any) -> Any:
         return value.replace(tzinfo=None) if isinstance(value, datetime) else value
@@ -131,7 +143,10 @@ def wanted(case: Case) -> dict[Pair, dict[str, Any]]:
             "until": shown(until and until.replace(microsecond=0)),
             "deadline": shown(deadline),
         }
-    return rows
+    return rows | {
+        pair: {"decision": "clash", "assets": assets}
+        for pair, assets in reference.clashes(case, case["timezone"]).items()
+    }
 
 
 def differences(
@@ -145,9 +160,9 @@ def differences(
             wrong += [f"{pair}: no row"] if says["decision"] != "none" else []
             continue
         wrong += [
-            f"{pair}: {name} is {row[name]}, not {value}: {only(case, pair[0])}"
+            f"{pair}: {name} is {row.get(name)}, not {value}: {only(case, pair[0])}"
             for name, value in says.items()
-            if row[name] != value
+            if row.get(name) != value
         ]
     return wrong
 
@@ -161,7 +176,72 @@ def test_the_sql_says_of_every_pair_what_the_reference_does_column_by_column() -
         says = wanted(case)
         assert differences(case, found(case, decider), says)[:3] == []
         for row in says.values():
-            seen.update([row["decision"], *row["because"]])
+            seen.update([row["decision"], *row.get("because", ())])
             seen.update(name for name in COLUMNS if row.get(name) not in (None, False))
-    reached = {"uncatalogued", "accepted", "partial", "shared", "not-kept", "doubtful", *COLUMNS}
+    reached = {
+        "uncatalogued",
+        "accepted",
+        "partial",
+        "shared",
+        "not-kept",
+        "doubtful",
+        "clash",
+        *COLUMNS,
+    }
     assert not {name for name in reached if seen[name] < 3}, "the examples reach every column"
+
+
+AGES = [timedelta(days=days) for days in (1, 7, 11, 13, 15, 45)]
+BESIDE = [timedelta(microseconds=micros) for micros in (-1_000_000, -1, 0, 1, 1_000_000)]
+
+
+def beside_every_age() -> Iterator[Case]:
+    """Recordings a second, a microsecond and nothing beside every age at which less is believed or
+    asked for, in all that 100ms may say of them."""
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    told = list(
+        product(
+            AGES,
+            BESIDE,
+            (False, True),
+            ((), ("hosted",), ("elsewhere",)),
+            ("completed", "failed", "processing"),
+            ("s3://b/x.mp4", None),
+        )
+    )
+    for in_vault, unread in product((None, "complete", "partial"), (False, True)):
+        assets, copies = [], []
+        for number, (age, aside, nowhere, sources, status, path) in enumerate(told):
+            asset = {
+                "id": f"a{number}",
+                "type": "chat",
+                "status": status,
+                "created_at": (now - age + aside).isoformat(timespec="microseconds"),
+                "path": path,
+                "size": 1000,
+                "nowhere": nowhere,
+            }
+            assets.append(asset | ({"not_known": ["room"]} if unread else {"room": "x"}))
+            copies += [{"asset": asset["id"], "in": place} for place in sources]
+            if in_vault:
+                lies = {"asset": asset["id"], "in": "vault", "state": in_vault}
+                copies.append(lies | ({"in_doubt": "k"} if in_vault == "complete" else {}))
+        yield generate.Generated(
+            timezone="UTC",
+            now=write_moment(now),
+            rules=[
+                {"id": "k", "match": {"room": "y"}, "keep": [{"in": "vault", "for": "1y"}]},
+                {"id": "c", "match": "all", "keep": [{"in": "cold", "for": "15d", "after": "7d"}]},
+            ],
+            assets=assets,
+            copies=copies,
+            assets_unfinished=False,
+            by_name=False,
+        )
+
+
+def test_beside_every_age_the_sql_says_what_the_reference_does() -> None:
+    decider = Decider()
+    for case in beside_every_age():
+        lay(case, decider)
+        assert differences(case, found(case, decider), wanted(case))[:3] == []

@@ -564,29 +564,3 @@ def test_where_another_owner_of_the_object_may_be_unseen_only_an_erasure_deletes
             )
             assert row["decision"] == ("blocked" if was == "delete" and not erased else was)
             assert was != "delete" or row["because"] == ([] if erased else ["unknown"])
-
-
-def test_every_certain_keep_that_reaches_beyond_a_certain_at_most_is_a_clash() -> None:
-    for example in examples(15):
-        case = example.case | {"erasures": []}
-        decided(case)
-        found = {
-            (case["rules"][ceiling - 1]["id"], case["rules"][keep - 1]["id"]): assets
-            for ceiling, keep, assets in _decider().connection.execute("FROM clashes").fetchall()
-        }
-        wanted: Counter[tuple[str, str]] = Counter()
-        for asset in case["assets"]:
-            pairs = reference.Pairs(case, asset, ZoneInfo(case["timezone"]))
-            certain = [
-                rule
-                for rule in case["rules"]
-                if pairs.created and pairs.matcher.matches(rule["match"]) is True
-            ]
-            for ceiling in (rule for rule in certain if "at_most" in rule):
-                for rule in certain:
-                    ends = [
-                        pairs.end(keep["for"], reference.FOREVER) for keep in rule.get("keep", ())
-                    ]
-                    if ends and max(ends) > pairs.end(ceiling["at_most"], reference.DUE):
-                        wanted[ceiling["id"], rule["id"]] += 1
-        assert found == wanted

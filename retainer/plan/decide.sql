@@ -117,9 +117,8 @@ WITH asked AS (
              WHEN first.micros > 0 THEN exact + to_microseconds(first.micros)
              ELSE first_end.moment END AS begins,
         CASE WHEN kind = 'hold' THEN coalesce(released, TIMESTAMP 'infinity')
-             WHEN asked.day IS NULL THEN CASE
-                 WHEN kind IN ('keep', 'hold') THEN TIMESTAMP 'infinity'
-                 ELSE TIMESTAMP '-infinity' END
+             WHEN asked.day IS NULL THEN CASE kind
+                 WHEN 'keep' THEN TIMESTAMP 'infinity' ELSE TIMESTAMP '-infinity' END
              WHEN last.forever OR last.period_no IS NULL THEN TIMESTAMP 'infinity'
              WHEN last.micros > 0 THEN exact + to_microseconds(last.micros)
              ELSE last_end.moment END AS ends
