@@ -245,3 +245,61 @@ def test_beside_every_age_the_sql_says_what_the_reference_does() -> None:
     for case in beside_every_age():
         lay(case, decider)
         assert differences(case, found(case, decider), wanted(case))[:3] == []
+
+
+def every_case() -> Iterator[Case]:
+    """Those that notice most in the shortest time first."""
+    yield two_of_each()
+    yield from examples()
+    yield from beside_every_age()
+
+
+def two_of_each() -> Case:
+    """Recordings of every age, for which two of everything ask at the same moment."""
+    now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    ages = (None, 10, 40, 300, 400, 800, 1200)
+    lies = (
+        {},
+        {"alpha": {}},
+        {"beta": {}},
+        {"alpha": {"state": "partial"}, "beta": {}},
+        {"alpha": {}, "beta": {"bytes_of_all": 300, "bytes": 100}, "gamma": {}},
+        {"beta": {"locked": True}, "gamma": {"in_doubt": "u1"}},
+    )
+    told = list(product(ages, ("x", "y", "z", "u", None), lies, ((), ("hosted",))))
+    assets, copies = [], []
+    for number, (age, room, places, sources) in enumerate(told):
+        created = None if age is None else write_moment(now - timedelta(days=age))
+        asset = {"id": f"a{number}", "created_at": created, "size": 1000, "room": room}
+        assets.append(asset | ({} if room else {"not_known": ["room"]}))
+        copies += [{"asset": asset["id"], "in": store} | of for store, of in places.items()]
+        copies += [{"asset": asset["id"], "in": place} for place in sources]
+
+    def twice(name: str, **of: Any) -> list[dict[str, Any]]:
+        return [{"id": f"{name}{number}", **of} for number in (1, 2)]
+
+    long = [{"in": "alpha", "for": "3y"}, {"in": "beta", "for": "3y", "basis": "legal"}]
+    clear = {"in": "beta", "after": "30d"}
+    return generate.Generated(
+        timezone="UTC",
+        now=write_moment(now),
+        rules=twice("k", match="all", keep=[{"in": "alpha", "for": "1y"}])
+        + twice("then", match={"room": "z"}, keep=[{"in": "gamma", "for": "30d"}], then="delete")
+        + twice("d", match={"room": ["z", "y"]}, delete=[clear, clear | {"versions": "all"}])
+        + twice("top", match={"room": ["x", "z"]}, at_most="2y")
+        + twice("u", match={"room": "q"}, keep=[{"in": "gamma", "for": "1y"}])
+        + twice("c", match={"room": "u"}, keep=long, cooled=True)
+        + twice("long", match={"room": "z"}, keep=long),
+        holds=twice("h", match={"room": "x"}, why="w", **{"in": "alpha"}),
+        erasures=twice("e", match={"room": "y"}, why="w"),
+        assets=assets,
+        copies=copies,
+        assets_unfinished=False,
+        by_name=False,
+    )
+
+
+def test_of_two_that_ask_at_the_same_moment_the_first_is_named() -> None:
+    decider, case = Decider(), two_of_each()
+    lay(case, decider)
+    assert differences(case, found(case, decider), wanted(case))[:3] == []

@@ -123,7 +123,7 @@ class Prepared:
 
 def prepared() -> Iterator[Prepared]:
     """The cases that the suite decides beside the reference."""
-    for case in test_columns.examples():
+    for case in test_columns.every_case():
         decider = Decider()
         decider.connection.execute("SET threads = 1")
         test_columns.lay(case, decider)
