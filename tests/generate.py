@@ -543,14 +543,12 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
     return Generated(case)
 
 
-@st.composite
-def rich_cases(draw: st.DrawFn) -> Case:
-    """Cases with what their format does not know, and the SQL does: of a rule `cooled`; `accepted`
-    and `losses` (ids); `uploads` (stores); `assets_unfinished`; `by_name`, whether what matches is joined by what it names; of an asset `nowhere`, `settled`; of
-    a copy `partial`, `superseded`, `uncatalogued`, `in_doubt` (a rule's id), `bytes`,
-    `bytes_of_all`, `shared`, `lock_read`, `owners_known`."""
-    case = draw(cases(assets=120))
-    random = Random(draw(st.integers(0, 2**64 - 1)))
+def enriched(case: Case, random: Random) -> Case:
+    """A case with what its format does not know, and the SQL does: of a rule `cooled`; `accepted`
+    and `losses` (ids); `uploads` (stores); `assets_unfinished`; `by_name`, whether what matches is
+    joined by what it names; of an asset `nowhere`, `settled`; of a copy `partial`, `superseded`,
+    `uncatalogued`, `in_doubt` (a rule's id), `bytes`, `bytes_of_all`, `shared`, `lock_read`,
+    `owners_known`."""
     for rule in case["rules"]:
         if not {"delete", "at_most"} & rule.keys() and rule.get("then") != "delete":
             rule |= {"cooled": True} if random.random() < 0.4 else {}
