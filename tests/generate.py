@@ -548,7 +548,7 @@ def enriched(case: Case, random: Random) -> Case:
     and `losses` (ids); `uploads` (stores); `assets_unfinished`; `by_name`, whether what matches is
     joined by what it names; of an asset `nowhere`, `settled`; of a copy `partial`, `superseded`,
     `uncatalogued`, `in_doubt` (a rule's id), `bytes`, `bytes_of_all`, `shared`, `lock_read`,
-    `owners_known`."""
+    `owners_known`, `locked_until`, and `complete` where that is not known."""
     for rule in case["rules"]:
         if not {"delete", "at_most"} & rule.keys() and rule.get("then") != "delete":
             rule |= {"cooled": True} if random.random() < 0.4 else {}
@@ -563,7 +563,7 @@ def enriched(case: Case, random: Random) -> Case:
     lost = set(random.sample(ids, len(ids) // 3))
     for asset in case["assets"]:
         asset |= {"nowhere": True} if random.random() < 0.25 else {}
-        asset |= {"settled": False} if random.random() < 0.1 else {}
+        asset |= {"settled": random.choice([False, None])} if random.random() < 0.1 else {}
         if random.random() < 0.4:
             asset["not_known"] = sorted({*asset.get("not_known", ()), "room"})
     pairs = {asset_id: number // 2 for number, asset_id in enumerate(ids)}
@@ -584,8 +584,12 @@ def enriched(case: Case, random: Random) -> Case:
             copy["bytes_of_all"] = random.randint(100, 999)
         if copy["in"] == "alpha" and random.random() < 0.5:
             copy["shared"] = f"key {pairs[copy['asset']]}"
-        copy |= {"lock_read": False} if random.random() < 0.05 else {}
-        copy |= {"owners_known": False} if random.random() < 0.05 else {}
+        for fact in ("lock_read", "owners_known", "complete"):
+            if random.random() < 0.08:
+                copy[fact] = None if fact == "complete" else random.choice([False, None])
+        if random.random() < 0.15:
+            aside = timedelta(seconds=random.choice([-1, 0, 1]))
+            copy["locked_until"] = write_moment(now_of(case) + aside)
     return case
 
 

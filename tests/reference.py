@@ -408,7 +408,12 @@ class Pairs:
         self.locked = {
             copy["in"]
             for copy in here
-            if copy.get("locked", False) is not False or copy.get("lock_read") is False
+            if copy.get("locked", False) is not False
+            or (
+                moment(copy["locked_until"], zone) > self.t
+                if "locked_until" in copy
+                else not copy.get("lock_read", True)
+            )
         }  # "it could not be read: locked"
         self.versions = {copy["in"]: copy.get("versions", "read") for copy in here}
         self.unfinished = set(case.get("unfinished") or [])
@@ -490,7 +495,8 @@ class Pairs:
         long as its upload is what it was." """
         accepted = self.asset["id"] in (self.case.get("accepted") or [])
         may = "partial" in copy and not copy.get("superseded", False)
-        return copy.get("state", "complete") == "complete" or (accepted and may)
+        whole = copy.get("state", "complete") == "complete" and copy.get("complete", True)
+        return whole or (accepted and may)
 
     def purging(self, store: str) -> Ask | None:
         """Issue 16: "`delete: { …, versions: all }` on a rule is the only way to remove versions";
@@ -696,8 +702,8 @@ class Pairs:
             "unknown": not self.erased
             and (
                 Decision("unknown") in map(self.unknown_or_copied, others)
-                or self.asset.get("settled") is False
-                or self.copies[store].get("owners_known") is False
+                or not self.asset.get("settled", True)
+                or not self.copies[store].get("owners_known", True)
             ),
             "unsatisfied": any(
                 self.open(other) for other in others

@@ -54,25 +54,33 @@ def _in_sql(texts: Sequence[str]) -> str:
     return ", ".join(map(literal, texts))
 
 
+def _word(value: bool | int | None) -> str:
+    return "NULL" if value is None else str(value)
+
+
 def _facts(case: Case, doubts: dict[str, str]) -> Iterator[str]:
     """The statements that give the tables what the format does not say."""
     nowhere = [asset["id"] for asset in case["assets"] if asset.get("nowhere")]
     yield "CREATE OR REPLACE TABLE nowhere (asset_id VARCHAR)"
     yield from (f"INSERT INTO nowhere VALUES ({literal(each)})" for each in nowhere)
     yield _NOWHERE
-    if unsettled := [asset["id"] for asset in case["assets"] if not asset.get("settled", True)]:
-        yield f"UPDATE facts SET settled = false WHERE asset_id IN ({_in_sql(unsettled)})"
+    for told in (False, None):
+        these = [each["id"] for each in case["assets"] if each.get("settled", True) is told]
+        if these:
+            yield f"UPDATE facts SET settled = {_word(told)} WHERE asset_id IN ({_in_sql(these)})"
     if case["assets_unfinished"]:
         yield "INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', false)"
     for copy in case["copies"]:
         changes = [
-            f"{name} = {copy[name] if isinstance(copy[name], bool | int) else literal(copy[name])}"
+            f"{name} = {literal(copy[name]) if isinstance(copy[name], str) else _word(copy[name])}"
             for name in (
                 *("partial", "superseded", "uncatalogued", "bytes", "shared", "lock_read"),
-                "owners_known",
+                *("owners_known", "complete"),
             )
             if name in copy
         ]
+        if "locked_until" in copy and not copy.get("locked"):
+            changes.append(f"locked_until = {literal(copy['locked_until'][:19])}::TIMESTAMP")
         if "in_doubt" in copy:
             changes.append(f"in_doubt = {literal(doubts.get(copy['in_doubt'], 'another@1'))}")
         if "bytes_of_all" in copy:
