@@ -833,7 +833,11 @@ def decide_rows(
                 decision = pairs.decide(store)
                 rows[asset["id"], store] = decision, pairs.row(store, decision)
         for place in pairs.sources:
-            rows[asset["id"], place] = pairs.decide_source(place), {}
+            told = {"there": True, "complete": True, "needed": False, "clause": None}
+            erasure = first(each for each in pairs.erasures if each.certain)
+            if place == "hosted" and erasure:
+                told["clause"] = erasure.clause
+            rows[asset["id"], place] = pairs.decide_source(place), told
         for store in pairs.there:
             if "shared" in pairs.copies[store]:
                 key = store, pairs.copies[store]["shared"]

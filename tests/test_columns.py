@@ -219,7 +219,11 @@ def beside_every_age() -> Iterator[Case]:
             ("s3://b/x.mp4", None),
         )
     )
-    for in_vault, unread in product((None, "complete", "partial"), (False, True)):
+    later, at_once = {"for": "15d", "after": "7d"}, {"for": "15d"}
+    for in_vault, unread, uploads in product(
+        (None, "complete", "partial"), (False, True), ([], ["cold"])
+    ):
+        in_cold = {"in": "cold", **(at_once if uploads else later)}
         assets, copies = [], []
         for number, (age, aside, nowhere, sources, status, path) in enumerate(told):
             asset = {
@@ -241,8 +245,9 @@ def beside_every_age() -> Iterator[Case]:
             now=write_moment(now),
             rules=[
                 {"id": "k", "match": {"room": "y"}, "keep": [{"in": "vault", "for": "1y"}]},
-                {"id": "c", "match": "all", "keep": [{"in": "cold", "for": "15d", "after": "7d"}]},
+                {"id": "c", "match": "all", "keep": [in_cold]},
             ],
+            uploads=uploads,
             assets=assets,
             copies=copies,
             assets_unfinished=False,

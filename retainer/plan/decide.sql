@@ -292,7 +292,7 @@ WITH pair AS (
         member.* EXCLUDE (asset_no, cohort_no, size, lies_hosted, lies_elsewhere),
         fate.erasure, fate.held_by, fate.surely_held_by, fate.may_be_erased,
         demand.* EXCLUDE (cohort_no, store, named, held_here),
-        coalesce(demand.named, false) AS named, coalesce(demand.held_here, false) AS held_here,
+        coalesce(demand.named, false) AS named, demand.held_here,
         safe.asset_no IS NOT NULL AS safe, undone_by, asking.doubt AS asking,
         created + INTERVAL 15 DAY AS lapse,
         -- never before the keeps are over; NULL (never) without a delete
@@ -326,7 +326,7 @@ WITH pair AS (
             -- all.
             WHEN needed AND NOT complete AND by_100ms THEN CASE
                 WHEN created IS NULL OR $now < created + INTERVAL 7 DAY THEN 'waiting'
-                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN 'lost'
+                WHEN (SELECT bool_and(coalesce(listings.complete, false)) FROM listings) THEN 'lost'
                 ELSE 'unknown' END
             WHEN needed AND NOT complete AND doubtful AND NOT safe THEN 'waiting'
             WHEN needed AND NOT complete THEN CASE
@@ -335,7 +335,7 @@ WITH pair AS (
                 WHEN unready AND NOT failed THEN 'waiting'
                 WHEN failed THEN CASE WHEN created IS NULL
                     OR $now < created + INTERVAL 7 DAY THEN 'waiting' ELSE 'none' END
-                WHEN (SELECT bool_and(listings.complete) FROM listings) IS NOT FALSE THEN
+                WHEN (SELECT bool_and(coalesce(listings.complete, false)) FROM listings) THEN
                     CASE WHEN uncatalogued THEN 'uncatalogued' ELSE 'lost' END
                 ELSE 'unknown' END
             WHEN needed THEN 'keep'
@@ -373,7 +373,7 @@ SELECT asset_no, asset_id, store, verdict, there, complete, needed, open, bytes,
         WHEN created IS NULL THEN $now
         WHEN $now < lapse THEN lapse - INTERVAL 48 HOUR
     END END AS deadline,
-    CASE WHEN verdict = 'copy' AND NOT coalesce(surely_wanted, false) THEN asking
+    CASE WHEN verdict = 'copy' AND NOT surely_wanted THEN asking
         WHEN verdict = 'due' AND erasure IS NULL AND deleted_by IS NULL THEN in_doubt END AS doubt,
     keep_until, delete_from, created, shared, erasure IS NOT NULL AS erased,
     CASE WHEN isfinite(lock_until) AND date_trunc('second', lock_until) > $now AND NOT may_be_erased
