@@ -545,7 +545,8 @@ def cases(draw: st.DrawFn, assets: int = 60) -> Case:
 
 def enriched(case: Case, random: Random) -> Case:
     """A case with what its format does not know, and the SQL does: of a rule `cooled`; `accepted`
-    and `losses` (ids); `uploads` (stores); `assets_unfinished`; `by_name`, whether what matches is
+    and `losses` (ids); `uploads` (stores); `assets_unfinished` (or
+    "unsaid"); `by_name`, whether what matches is
     joined by what it names; of an asset `nowhere`, `settled`; of a copy `partial`, `superseded`,
     `uncatalogued`, `in_doubt` (a rule's id), `bytes`, `bytes_of_all`, `shared`, `lock_read`,
     `owners_known`, `locked_until`, and `complete` where that is not known."""
@@ -555,7 +556,7 @@ def enriched(case: Case, random: Random) -> Case:
     ids = [asset["id"] for asset in case["assets"]]
     case["accepted"], case["losses"] = (random.sample(ids, len(ids) // 3) for _ in range(2))
     case["uploads"] = random.choice([[], [], ["gamma"]])
-    case["assets_unfinished"] = random.random() < 0.15
+    case["assets_unfinished"] = random.choice([False] * 10 + [True, "unsaid"])
     case["by_name"] = random.random() < 0.4
     if random.random() < 0.5:  # that many assets may match, and few do for certain
         keep = {"in": random.choice(STORES), "for": random.choice(["30d", "1y", "forever"])}

@@ -69,7 +69,8 @@ def _facts(case: Case, doubts: dict[str, str]) -> Iterator[str]:
         if these:
             yield f"UPDATE facts SET settled = {_word(told)} WHERE asset_id IN ({_in_sql(these)})"
     if case["assets_unfinished"]:
-        yield "INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', false)"
+        said = "NULL" if case["assets_unfinished"] == "unsaid" else "false"
+        yield f"INSERT INTO listings (name, kind, complete) VALUES ('assets', 'assets', {said})"
     for copy in case["copies"]:
         changes = [
             f"{name} = {literal(copy[name]) if isinstance(copy[name], str) else _word(copy[name])}"
@@ -262,9 +263,59 @@ def test_beside_every_age_the_sql_says_what_the_reference_does() -> None:
         assert differences(case, found(case, decider), wanted(case))[:3] == []
 
 
+def handed_over() -> Case:
+    """Recordings that one keep hands to the next, on the days around it; in a store of which nothing
+    was seen, for a hold and an erasure too."""
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    days = [start + more for start in (30, 60, 90) for more in range(-2, 3)]
+    told = list(product(days, (0, 12), ("p", "q", "r", "s"), ("", "alpha", "beta", "gamma"), "hc"))
+    assets, copies = [], []
+    for number, (day, hour, room, place, kind) in enumerate(told):
+        created = now - timedelta(days=day) + timedelta(hours=hour)
+        asset = {"id": f"a{number}", "created_at": write_moment(created), "size": 1, "room": room}
+        assets.append(asset | {"type": "chat" if kind == "c" else "transcript"})
+        copies += [{"asset": asset["id"], "in": place}] if place else []
+        copies += [{"asset": asset["id"], "in": "hosted"}] if day < 40 else []
+    handing = [
+        {"in": "alpha", "for": "30d"},
+        {"in": "beta", "after": "30d", "for": "60d"},
+        {"in": "gamma", "after": "60d", "for": "90d"},
+    ]
+    hours = [
+        {"in": "alpha", "for": "720h"},
+        {"in": "beta", "after": "720h", "for": "1440h"},
+        {"in": "beta", "after": "1440h", "for": "2160h"},
+    ]
+    held = {"match": {"room": ["q", "r"]}, "in": "delta", "why": "w"}
+    until = {"match": {"room": "s"}, "in": "beta", "why": "w", "released": "2026-12-22"}
+    return generate.Generated(
+        timezone="UTC",
+        now=write_moment(now),
+        rules=[
+            {"id": "k", "match": {"type": "chat"}, "keep": handing},
+            {"id": "h", "match": {"type": "transcript"}, "keep": hours},
+            {"id": "d", "match": {"room": "r"}, "keep": [{"in": "delta", "for": "1y"}]},
+        ],
+        holds=[{"id": "x", **held}, {"id": "y", **until}],
+        erasures=[{"id": "e", "match": {"room": "r"}, "why": "w"}],
+        unfinished=["delta"],
+        assets=assets,
+        copies=copies,
+        assets_unfinished=False,
+        by_name=False,
+    )
+
+
+def test_what_one_keep_hands_to_the_next_is_never_without_both() -> None:
+    decider, case = Decider(), handed_over()
+    lay(case, decider)
+    assert differences(case, found(case, decider), wanted(case))[:3] == []
+
+
 def every_case() -> Iterator[Case]:
     """Those that notice most in the shortest time first."""
     yield two_of_each()
+    yield handed_over()
     yield from examples()
     yield from beside_every_age()
 

@@ -139,7 +139,7 @@ def ask(tree: Path) -> int:
                 near = [n for n in range(line, 0, -1) if str(n) in seen[guard]]
                 asked += seen[guard][str(near[0])] if near else []
     quickest = list(dict.fromkeys(asked))
-    few, rest = quickest[:15], quickest[15:120]
+    few, rest = quickest[:15], quickest[15:60]
     for some in (few, rest):
         if some and pytest(tree, "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *some):
             return 1
