@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import generate
+import pytest
 import reference
 from generate import Case, now_of, only, policies_of
 from hypothesis import Phase, given, settings
@@ -315,6 +316,9 @@ def test_what_one_keep_hands_to_the_next_is_never_without_both() -> None:
 def every_case() -> Iterator[Case]:
     """Those that notice most in the shortest time first."""
     yield two_of_each()
+    for uploads in ([], ["alpha"]):
+        told = {"assets_unfinished": "unsaid", "uploads": uploads}
+        yield generate.Generated(two_of_each() | told)
     yield handed_over()
     yield from examples()
     yield from beside_every_age()
@@ -365,7 +369,12 @@ def two_of_each() -> Case:
     )
 
 
-def test_of_two_that_ask_at_the_same_moment_the_first_is_named() -> None:
-    decider, case = Decider(), two_of_each()
+@pytest.mark.parametrize("unfinished", [False, True, "unsaid"])
+@pytest.mark.parametrize("uploads", [[], ["alpha"]])
+def test_of_two_that_ask_at_the_same_moment_the_first_is_named(
+    unfinished: bool | str, uploads: list[str]
+) -> None:
+    told = {"assets_unfinished": unfinished, "uploads": uploads}
+    decider, case = Decider(), generate.Generated(two_of_each() | told)
     lay(case, decider)
     assert differences(case, found(case, decider), wanted(case))[:3] == []
