@@ -1,0 +1,285 @@
+"""What is written down of deletes whose end nobody told: of runs that died, and of calls that were
+not answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_store, make_writer
+from project import Project, video
+
+from retainer.apply import settle as settling
+from retainer.apply.places import REFUSALS
+from retainer.apply.settle import settle
+from retainer.errors import StoreFailed, StoreRefused
+from retainer.model.outcome import LeftOver
+from retainer.ports import Deletion, Look, Seen, Version
+from retainer.stores.local import LocalWriter
+
+A, B, C = "a" * 24, "b" * 24, "c" * 24
+
+
+@dataclass
+class Announced:
+    """A delete of which only the intent is known."""
+
+    store: str
+    objects: tuple[tuple[str, int, str], ...]
+    rule: str = "clear"
+    asked_by: str = ""
+    versions: tuple[tuple[str, str, int], ...] = ()
+    versions_by: str = ""
+    plan: str = "p"
+    row: int = 7
+    asset: str = A
+
+
+@dataclass
+class Record:
+    lines: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def write(self, event: str, **of: Any) -> None:
+        self.lines.append((event, of))
+
+    def told(self, *names: str) -> list[tuple[Any, ...]]:
+        return [(event, *(of.get(name) for name in names)) for event, of in self.lines]
+
+
+class Broken(LocalWriter):
+    """One that does not answer."""
+
+    def look(self, key: str) -> Look | None:
+        raise StoreFailed(f"look at {key}: no answer")
+
+    def abandon(self, key: str, upload: str) -> None:
+        raise StoreFailed(f"abandon {key}: no answer")
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> LocalWriter:
+    writer = make_writer(make_store("local", "", tmp_path))
+    assert isinstance(writer, LocalWriter)
+    return writer
+
+
+def put(writer: LocalWriter, key: str, content: bytes = b"bytes") -> tuple[str, int, str]:
+    seen = writer.create(key, iter([content]), len(content), {}, "text/plain").seen
+    return key, seen.size, seen.version
+
+
+def settled(
+    record: Record, *announced: Announced, left: tuple[LeftOver, ...] = (), **stores: LocalWriter
+) -> settling.Settled:
+    now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    return settle(announced, left, stores, record, now, lambda: None, ["DSR-1"])
+
+
+def test_what_a_dead_run_announced_is_written_down_as_it_lies_there(
+    vault: LocalWriter, tmp_path: Path
+) -> None:
+    here, other = put(vault, "here"), put(vault, "other")
+    gone, changed = ("gone", 3, "1-3-1"), (other[0], other[1], "0-1-1")
+    record = Record()
+    found = settled(
+        record,
+        Announced("broken", (here,)),
+        Announced("not opened", (gone,)),
+        Announced("vault", (here,)),
+        Announced("vault", (gone,), rule="DSR-1"),
+        Announced("vault", (changed, here), asked_by="erasure"),
+        broken=Broken(replace(make_store("local", "", tmp_path), name="broken")),
+        vault=vault,
+    )
+    assert record.told("bytes", "keys", "left", "partial", "asked_by") == [
+        ("left", None, None, None, None, None),
+        ("deleted", 3, ["gone"], [], False, "erasure"),
+        ("deleted", 5, ["other"], ["here"], True, "erasure"),
+    ]
+    assert found.gone == {("vault", "gone"), ("vault", "other")}
+    assert [(each["key"], each["version"], each["deleted"]) for each in found.entries] == [
+        ("gone", "1-3-1", True),
+        ("other", "0-1-1", True),
+    ]
+    assert found.said == (
+        "2 deletes of earlier runs had been done, and nobody had told: now the journal does",
+    )
+
+
+def test_one_that_no_erasure_asked_for_says_so_and_is_told_as_one(vault: LocalWriter) -> None:
+    record = Record()
+    found = settled(record, Announced("vault", (("gone", 3, "1"),)), vault=vault)
+    assert record.told("asked_by") == [("deleted", None)]
+    assert found.said[0].startswith("1 delete of earlier runs had")
+
+
+def test_of_versions_those_are_counted_that_went(
+    vault: LocalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a folder, which has none; those of real servers are tests/test_versions.py's."""
+    here = put(vault, "here")
+    left = {"here": ["v1"], "gone": []}
+
+    def versions(_store: object, keys: list[str]) -> dict[str, list[Version]]:
+        return {
+            key: [Version(Seen(key, 1, each), each, is_current=True) for each in left[key]]
+            for key in keys
+        }
+
+    monkeypatch.setattr(settling, "versions_of", versions)
+    record = Record()
+    some = (("here", "v1", 5), ("here", "v0", 4))
+    settled(
+        record,
+        Announced("vault", (here,), versions=some, versions_by="clear"),
+        Announced("vault", (here,), versions=some[:1], versions_by="clear"),
+        Announced(
+            "vault",
+            (here, ("gone", 3, "1")),
+            versions=(*some, ("gone", "w1", 3), ("gone", "w0", 20)),
+            versions_by="clear",
+        ),
+        vault=vault,
+    )
+    assert record.told("versions", "versions_by", "bytes", "keys") == [
+        ("left", 1, "clear", None, None),
+        ("left", None, None, None, None),
+        ("deleted", 3, "clear", 23, ["gone"]),
+    ]
+
+
+def test_an_upload_that_cannot_be_given_up_keeps_no_other_from_being(
+    vault: LocalWriter, tmp_path: Path
+) -> None:
+    record = Record()
+    broken = Broken(replace(make_store("local", "", tmp_path), name="broken"))
+    left = tuple(LeftOver(name, "key", "0" * 32) for name in ("broken", "not opened", "vault"))
+    settled(record, left=left, broken=broken, vault=vault)
+    assert record.told("store", "key", "upload") == [("abandoned", "vault", "key", "0" * 32)]
+
+
+# ── calls without an answer ───────────────────────────────────────────────────────────────────────
+
+
+def due(local: Project, count: int) -> dict[str, Any]:
+    """So many uploads that may go, and one that stays."""
+    for number in range(count):
+        local.uploaded(f"{number:024}", video(number))
+    local.uploaded(C, video(99), age=timedelta(days=2))
+    local.plan("copies.plan")
+    local.apply("copies.plan")
+    plan = local.plan("due.plan", "--lift", "percent:store:uploads")
+    assert plan["header"]["deletes"] == count
+    return plan
+
+
+Act = Callable[[LocalWriter, Seen], Deletion]
+
+
+def deleting(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[Act, LocalWriter, Seen], Deletion]
+) -> None:
+    """Every delete of a recording in a folder as `act` does it."""
+    really = LocalWriter.delete
+
+    def delete(self: LocalWriter, seen: Seen) -> Deletion:
+        if seen.key.startswith("_retainer/"):
+            return really(self, seen)
+        return act(really, self, seen)
+
+    monkeypatch.setattr(LocalWriter, "delete", delete)
+    monkeypatch.setattr(
+        LocalWriter, "delete_batch", lambda self, batch: [self.delete(each) for each in batch]
+    )
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_delete_without_an_answer_is_told_by_what_lies_there(
+    local: Project, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    plan = due(local, 1)
+
+    def unanswered(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
+        if is_done:
+            really(writer, seen)
+        raise StoreFailed("delete: no answer")
+
+    deleting(monkeypatch, unanswered)
+    done = local.apply("due.plan", "--approve-deletes", "1", expect=None)
+    assert (done["deleted"], len(done["failed"])) == ((1, 0) if is_done else (0, 1))
+    ends = [line["of"]["partial"] for line in local.journal() if line["event"] == "deleted"]
+    assert ends == ([False] if is_done else [])
+    assert plan["header"]["deletes"] == 1
+
+
+def test_where_it_cannot_be_seen_the_next_run_looks(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due(local, 1)
+    really_look = LocalWriter.look
+    with monkeypatch.context() as patch:
+        asked: list[str] = []
+
+        def unanswered(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
+            really(writer, seen)
+            asked.append(seen.key)
+            raise StoreFailed("delete: no answer")
+
+        def look(self: LocalWriter, key: str) -> Look | None:
+            if key in asked:
+                raise StoreFailed("look: no answer")
+            return really_look(self, key)
+
+        deleting(patch, unanswered)
+        patch.setattr(LocalWriter, "look", look)
+        done = local.apply("due.plan", "--approve-deletes", "1", expect=None)
+        assert (done["deleted"], len(done["failed"])) == (0, 1)
+    assert [line for line in local.journal() if line["event"] == "deleted"] == []
+    local.plan("again.plan")
+    said = " ".join(local.apply("again.plan")["said"])
+    assert "1 delete of earlier runs had been done" in said
+
+
+def test_refusals_are_counted_from_the_last_delete_that_was_answered(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store rests once it refused a few in a row, not a few of many."""
+    count = 2 * REFUSALS + 2
+    due(local, count)
+    calls: list[str] = []
+
+    def every_second(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
+        calls.append(seen.key)
+        if len(calls) % 2:
+            raise StoreRefused("delete: 403", store="uploads")
+        return really(writer, seen)
+
+    deleting(monkeypatch, every_second)
+    done = local.apply("due.plan", "--approve-deletes", str(count), "--workers", "1", expect=None)
+    assert (len(calls), done["deleted"]) == (count, count // 2)
+
+
+def test_a_store_remembers_before_a_delete_what_is_about_to_go_and_not_what_went(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due(local, 3)
+    planned: list[int] = []
+
+    def once(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
+        told = json.loads((writer.root / "_retainer/record.json").read_text())
+        planned.append(
+            sum(each["count"] for of in told["journals"].values() for each in of["planned"])
+        )
+        if len(planned) == 2:
+            raise KeyboardInterrupt
+        return really(writer, seen)
+
+    deleting(monkeypatch, once)
+    local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
+    local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
+    assert planned == [3, 3, 2, 2]
