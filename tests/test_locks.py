@@ -294,7 +294,7 @@ def keeping(*keeps: str, **more: Any) -> dict[str, Any]:
     return {"version": 1, "rules": [{"id": "calls", "match": match, "keep": kept} | more]}
 
 
-@pytest.fixture(params=["seaweedfs", "moto", "strict_gcs"])
+@pytest.fixture(params=["seaweedfs", pytest.param("moto", marks=pytest.mark.slow), "strict_gcs"])
 def vault(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
     """A project whose vault locks its copies until their keep of a year is over, and has one."""
     server = request.param

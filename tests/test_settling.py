@@ -8,17 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from conftest import make_store, make_writer
 from project import Project, video
 
 from retainer.apply import settle as settling
+from retainer.apply.delete import missing_witness
 from retainer.apply.places import REFUSALS
 from retainer.apply.settle import settle
 from retainer.errors import StoreFailed, StoreRefused
 from retainer.model.outcome import LeftOver
+from retainer.planfile import Action, Planned
 from retainer.ports import Deletion, Look, Seen, Version
 from retainer.stores.local import LocalWriter
 
@@ -153,6 +156,22 @@ def test_of_versions_those_are_counted_that_went(
     ]
 
 
+def test_a_copy_in_a_store_that_is_not_open_makes_nothing_safe(vault: LocalWriter) -> None:
+    key, size, version = put(vault, "here")
+    witnesses = [Planned("vault", key, size, version), Planned("cold", "there", 1, "1")]
+    action = cast(Action, SimpleNamespace(witnesses=witnesses, facts={}))
+    said = missing_witness(action, {"vault": vault})
+    assert said == "the copy in cold that makes it safe is not there any more"
+    witnesses.pop()
+    assert missing_witness(action, {"vault": vault}) is None
+    vault.delete(Seen(key, size, version))
+    said = missing_witness(action, {"vault": vault})
+    assert said == "the copy in vault that makes it safe is not there any more"
+    put(vault, "here", b"other")
+    said = missing_witness(action, {"vault": vault})
+    assert said == "the copy in vault that makes it safe has changed"
+
+
 def test_an_upload_that_cannot_be_given_up_keeps_no_other_from_being(
     vault: LocalWriter, tmp_path: Path
 ) -> None:
@@ -262,6 +281,8 @@ def test_refusals_are_counted_from_the_last_delete_that_was_answered(
     deleting(monkeypatch, every_second)
     done = local.apply("due.plan", "--approve-deletes", str(count), "--workers", "1", expect=None)
     assert (len(calls), done["deleted"]) == (count, count // 2)
+    failed = [line["of"] for line in local.journal() if line["event"] == "failed"]
+    assert [each["unknown"] for each in failed] == [False] * (count // 2)
 
 
 def test_a_store_remembers_before_a_delete_what_is_about_to_go_and_not_what_went(

@@ -44,7 +44,7 @@ def policy(**delete: str) -> dict[str, Any]:
 FOR_GOOD = policy(versions="all")
 
 
-@pytest.fixture(params=["moto", "seaweedfs", "strict_gcs"])
+@pytest.fixture(params=[pytest.param("moto", marks=pytest.mark.slow), "seaweedfs", "strict_gcs"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path, api: StandIn) -> Project:
     """A project whose stores lie in a bucket that keeps versions."""
     endpoint = endpoint_of(request.param, request)
