@@ -11,9 +11,11 @@ import pytest
 
 from retainer.apply.job import Job
 from retainer.apply.outcomes import Outcomes
-from retainer.apply.places import SKEW, Places
-from retainer.errors import RetainerError, StoreFailed
-from retainer.stop import Stop
+from retainer.apply.places import REFUSALS, SKEW, LockLost, Places
+from retainer.errors import CredentialsRefused, RetainerError, StoreFailed, StoreRefused
+from retainer.model.outcome import Resting
+from retainer.planfile import Action
+from retainer.stop import Stop, Stopped
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 Clock = Callable[[], datetime]
@@ -27,10 +29,36 @@ def mute() -> datetime:
     raise StoreFailed("no answer")
 
 
-def places(**of: Any) -> Places:
+class Told:
+    """What a run counts and tells."""
+
+    def __init__(self) -> None:
+        self.summary = SimpleNamespace(resting={}, impossible={}, lost_lock=False)
+        self.lines: list[str] = []
+
+    @property
+    def watcher(self) -> Any:
+        return SimpleNamespace(ended=lambda _action, how, _why: self.lines.append(how))
+
+    def __getattr__(self, name: str) -> Any:  # failed, impossible: what is told of one action
+        return lambda _action, cause, *_: self.lines.append(f"{name}: {cause}")
+
+    def counts(self) -> dict[str, int]:
+        return {name: each.actions for name, each in self.summary.resting.items()}
+
+
+def places(outcomes: Told | None = None, **of: Any) -> Places:
     told = {"stores": {}, "unlocked": {}, "clocks": {}, "locks": {}, "places": {}, "stop": Stop()}
     job = SimpleNamespace(**(told | {"clock": lambda: NOW} | of))
-    return Places(cast(Job, job), cast(Outcomes, SimpleNamespace(summary=None)))
+    return Places(cast(Job, job), cast(Outcomes, outcomes or Told()))
+
+
+def action(store: str = "uploads") -> Action:
+    return cast(Action, SimpleNamespace(store=store, leaves_at=None))
+
+
+def held(**locks: bool) -> dict[str, Any]:
+    return {name: SimpleNamespace(holds=holds) for name, holds in locks.items()}
 
 
 OFF = SKEW + timedelta(minutes=5)
@@ -81,3 +109,106 @@ def test_one_store_that_cannot_be_used_keeps_no_other_from_being() -> None:
     assert asked == [("uploads", "create"), ("uploads", "delete"), ("vault", "create")]
     assert [name for name in stores if of.knows(name)] == ["uploads", "vault"]
     assert str(of.why_unusable("broken")) == "no answer"
+
+
+# ── locks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_where_a_lock_was_lost_nothing_more_is_done_and_elsewhere_all_is() -> None:
+    told = Told()
+    of = places(told, locks=held(uploads=True, vault=False))
+    of.check()
+    of.check("uploads", "no lock is needed there")
+    assert not told.summary.lost_lock
+    with pytest.raises(LockLost, match="the lock of vault was lost"):
+        of.check("uploads", "vault")
+    assert told.summary.lost_lock and told.counts() == {"vault": 0}
+    assert of.is_resting(action("vault"), ["uploads", "vault"])
+    assert not of.is_resting(action(), ["uploads"])
+    assert told.counts() == {"vault": 1} and told.lines == ["resting"]
+
+
+@pytest.mark.parametrize(
+    ("locks", "holds"),
+    [({"uploads": True, "vault": True}, True), ({"uploads": True, "vault": False}, False)],
+)
+def test_the_locks_of_all_stores_that_a_delete_rests_on_hold(
+    locks: dict[str, bool], holds: bool
+) -> None:
+    told = Told()
+    of = places(told, locks=held(**locks, cold=False))
+    assert of.still_holds(action(), ["vault", "uploads"]) is holds
+    assert told.counts() == ({} if holds else {"vault": 1})
+    assert told.summary.lost_lock is not holds
+
+
+def test_after_something_broke_no_action_begins() -> None:
+    of = places()
+    of.check()
+    of.halt()
+    with pytest.raises(Stopped):
+        of.check()
+
+
+# ── refusals ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_store_that_refuses_again_and_again_rests_and_an_answer_counts_anew() -> None:
+    told = Told()
+    of = places(told)
+    no = StoreRefused("403", hint="a right is lacking", store="uploads")
+    for _ in range(REFUSALS - 1):
+        assert not of.refused(action(), ["uploads", "vault"], no)
+    of.answered("vault", "cold")
+    of.answered("uploads")
+    for _ in range(REFUSALS - 1):
+        assert not of.refused(action(), ["uploads"], no)
+    assert told.counts() == {}
+    # one of its actions fails for it; those after that are not tried
+    assert not of.refused(action(), ["uploads"], no)
+    assert told.summary.resting["uploads"] == Resting(
+        "403", "a right is lacking", credentials=False
+    )
+    assert of.is_resting(action(), ["uploads"]) and told.counts() == {"uploads": 1}
+
+
+def test_what_is_no_refusal_rests_nothing() -> None:
+    told = Told()
+    of = places(told)
+    for _ in range(2 * REFUSALS):
+        assert not of.refused(action(), ["uploads"], StoreFailed("no answer"))
+    assert told.counts() == {}
+
+
+@pytest.mark.parametrize("store", ["vault", None])
+def test_refused_credentials_rest_a_place_at_once(store: str | None) -> None:
+    told = Told()
+    of = places(told)
+    assert of.refused(action(), ["uploads"], CredentialsRefused("401", store=store))
+    assert told.counts() == {store or "hosted": 1}
+    assert told.summary.resting[store or "hosted"].credentials
+
+
+def test_an_action_that_fails_since_a_lock_was_lost_is_counted_there() -> None:
+    told = Told()
+    of = places(told, locks=held(vault=False))
+    with pytest.raises(LockLost) as lost:
+        of.check("vault")
+    assert of.refused(action(), ["uploads", "vault"], lost.value)
+    assert not of.refused(action(), ["uploads"], lost.value)
+    assert told.counts() == {"vault": 1}
+
+
+def test_what_a_store_cannot_do_is_told_once_and_counted() -> None:
+    told = Told()
+    of = places(told)
+    for _ in range(2):
+        of.cannot(action(), "no conditional writes", "another store")
+    assert told.summary.impossible["uploads"].actions == 2 and told.counts() == {}
+
+
+def test_a_store_that_cannot_be_used_fails_its_own_actions() -> None:
+    told = Told()
+    of = places(told, unlocked={"vault": StoreFailed("held by somebody")})
+    assert not of.is_usable(action("vault")) and not of.is_usable(action("cold"))
+    assert told.lines == ["failed: held by somebody", "failed: the store cold cannot be opened"]

@@ -4,7 +4,7 @@ not answered."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from retainer.apply.settle import settle
 from retainer.errors import StoreFailed, StoreRefused
 from retainer.model.outcome import LeftOver
 from retainer.planfile import Action, Planned
-from retainer.ports import Deletion, Look, Seen, Version
+from retainer.ports import Certain, Deletion, Look, Seen, StoreFailure, Version
 from retainer.stores.local import LocalWriter
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
@@ -198,12 +198,17 @@ def due(local: Project, count: int) -> dict[str, Any]:
 
 
 Act = Callable[[LocalWriter, Seen], Deletion]
+BATCHES, SINGLY = Certain(batch_delete=True), Certain()
+either = pytest.mark.parametrize("honours", [BATCHES, SINGLY], ids=["together", "singly"])
 
 
 def deleting(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[Act, LocalWriter, Seen], Deletion]
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Act, LocalWriter, Seen], Deletion],
+    *,
+    honours: Certain = BATCHES,
 ) -> None:
-    """Every delete of a recording in a folder as `act` does it."""
+    """Every delete of a recording in a folder as `act` does it, by itself or with others."""
     really = LocalWriter.delete
 
     def delete(self: LocalWriter, seen: Seen) -> Deletion:
@@ -211,33 +216,42 @@ def deleting(
             return really(self, seen)
         return act(really, self, seen)
 
+    def together(self: LocalWriter, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
+        said: list[Deletion | StoreFailure] = []
+        for each in batch:
+            try:
+                said.append(delete(self, each))
+            except StoreFailed as error:
+                said.append(StoreFailure(error.message, refused=isinstance(error, StoreRefused)))
+        return said
+
     monkeypatch.setattr(LocalWriter, "delete", delete)
-    monkeypatch.setattr(
-        LocalWriter, "delete_batch", lambda self, batch: [self.delete(each) for each in batch]
-    )
+    monkeypatch.setattr(LocalWriter, "delete_batch", together)
+    monkeypatch.setattr(LocalWriter, "conditions", lambda _: honours)
 
 
+@either
 @pytest.mark.parametrize("is_done", [True, False])
 def test_a_delete_without_an_answer_is_told_by_what_lies_there(
-    local: Project, monkeypatch: pytest.MonkeyPatch, is_done: bool
+    local: Project, monkeypatch: pytest.MonkeyPatch, is_done: bool, honours: Certain
 ) -> None:
-    plan = due(local, 1)
+    due(local, 1)
 
     def unanswered(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
         if is_done:
             really(writer, seen)
         raise StoreFailed("delete: no answer")
 
-    deleting(monkeypatch, unanswered)
+    deleting(monkeypatch, unanswered, honours=honours)
     done = local.apply("due.plan", "--approve-deletes", "1", expect=None)
     assert (done["deleted"], len(done["failed"])) == ((1, 0) if is_done else (0, 1))
     ends = [line["of"]["partial"] for line in local.journal() if line["event"] == "deleted"]
     assert ends == ([False] if is_done else [])
-    assert plan["header"]["deletes"] == 1
 
 
+@either
 def test_where_it_cannot_be_seen_the_next_run_looks(
-    local: Project, monkeypatch: pytest.MonkeyPatch
+    local: Project, monkeypatch: pytest.MonkeyPatch, honours: Certain
 ) -> None:
     due(local, 1)
     really_look = LocalWriter.look
@@ -254,7 +268,7 @@ def test_where_it_cannot_be_seen_the_next_run_looks(
                 raise StoreFailed("look: no answer")
             return really_look(self, key)
 
-        deleting(patch, unanswered)
+        deleting(patch, unanswered, honours=honours)
         patch.setattr(LocalWriter, "look", look)
         done = local.apply("due.plan", "--approve-deletes", "1", expect=None)
         assert (done["deleted"], len(done["failed"])) == (0, 1)
@@ -264,8 +278,9 @@ def test_where_it_cannot_be_seen_the_next_run_looks(
     assert "1 delete of earlier runs had been done" in said
 
 
+@either
 def test_refusals_are_counted_from_the_last_delete_that_was_answered(
-    local: Project, monkeypatch: pytest.MonkeyPatch
+    local: Project, monkeypatch: pytest.MonkeyPatch, honours: Certain
 ) -> None:
     """A store rests once it refused a few in a row, not a few of many."""
     count = 2 * REFUSALS + 2
@@ -278,7 +293,7 @@ def test_refusals_are_counted_from_the_last_delete_that_was_answered(
             raise StoreRefused("delete: 403", store="uploads")
         return really(writer, seen)
 
-    deleting(monkeypatch, every_second)
+    deleting(monkeypatch, every_second, honours=honours)
     done = local.apply("due.plan", "--approve-deletes", str(count), "--workers", "1", expect=None)
     assert (len(calls), done["deleted"]) == (count, count // 2)
     failed = [line["of"] for line in local.journal() if line["event"] == "failed"]
@@ -300,7 +315,45 @@ def test_a_store_remembers_before_a_delete_what_is_about_to_go_and_not_what_went
             raise KeyboardInterrupt
         return really(writer, seen)
 
-    deleting(monkeypatch, once)
+    deleting(monkeypatch, once, honours=SINGLY)
     local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
     local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
     assert planned == [3, 3, 2, 2]
+
+
+@either
+def test_of_several_each_is_told_as_it_came_out(
+    local: Project, monkeypatch: pytest.MonkeyPatch, honours: Certain
+) -> None:
+    """And whether the store would have refused another version."""
+    due(local, 4)
+    said = {"0": Deletion.CHANGED, "1": Deletion.LOCKED, "2": Deletion.GONE}
+
+    def as_said(really: Act, writer: LocalWriter, seen: Seen) -> Deletion:
+        number = next(each for each in "0123" if f"{int(each):024}" in seen.key)
+        return said[number] if number in said else really(writer, seen)
+
+    weak = replace(honours, delete=False)
+    deleting(monkeypatch, as_said, honours=weak)
+    done = local.apply("due.plan", "--approve-deletes", "4", "--workers", "1", expect=None)
+    (gone,) = [line["of"] for line in local.journal() if line["event"] == "deleted"]
+    assert (done["deleted"], gone["weak"], gone["asset"]) == (1, True, f"{3:024}")
+    assert sorted(each["asset_id"][-1] for each in done["skipped"]) == ["0", "1", "2"]
+
+
+def test_a_batch_that_was_not_answered_is_told_by_what_lies_there(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due(local, 3)
+    deleting(monkeypatch, lambda really, writer, seen: really(writer, seen))
+
+    def unanswered(self: LocalWriter, batch: Sequence[Seen]) -> list[Deletion | StoreFailure]:
+        for seen in batch[:2]:
+            self.delete(seen)
+        raise StoreFailed("no answer")
+
+    monkeypatch.setattr(LocalWriter, "delete_batch", unanswered)
+    done = local.apply("due.plan", "--approve-deletes", "3", expect=None)
+    assert (done["deleted"], len(done["failed"]), done["skipped"]) == (2, 1, [])
+    told = [line["of"]["asset"] for line in local.journal() if line["event"] == "deleted"]
+    assert len(set(told)) == 2
