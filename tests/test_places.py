@@ -123,6 +123,7 @@ def test_where_a_lock_was_lost_nothing_more_is_done_and_elsewhere_all_is() -> No
     with pytest.raises(LockLost, match="the lock of vault was lost"):
         of.check("uploads", "vault")
     assert told.summary.lost_lock and told.counts() == {"vault": 0}
+    assert not told.summary.resting["vault"].credentials
     assert of.is_resting(action("vault"), ["uploads", "vault"])
     assert not of.is_resting(action(), ["uploads"])
     assert told.counts() == {"vault": 1} and told.lines == ["resting"]
@@ -204,7 +205,8 @@ def test_what_a_store_cannot_do_is_told_once_and_counted() -> None:
     of = places(told)
     for _ in range(2):
         of.cannot(action(), "no conditional writes", "another store")
-    assert told.summary.impossible["uploads"].actions == 2 and told.counts() == {}
+    found = told.summary.impossible["uploads"]
+    assert (found.actions, found.credentials, told.counts()) == (2, False, {})
 
 
 def test_a_store_that_cannot_be_used_fails_its_own_actions() -> None:

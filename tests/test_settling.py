@@ -317,8 +317,9 @@ def test_a_store_remembers_before_a_delete_what_is_about_to_go_and_not_what_went
 
     deleting(monkeypatch, once, honours=SINGLY)
     local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
-    local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
+    done = local.apply("due.plan", "--approve-deletes", "3", "--workers", "1", expect=None)
     assert planned == [3, 3, 2, 2]
+    assert (done["deleted"], done["already"]) == (2, 1)
 
 
 @either
@@ -357,3 +358,36 @@ def test_a_batch_that_was_not_answered_is_told_by_what_lies_there(
     assert (done["deleted"], len(done["failed"]), done["skipped"]) == (2, 1, [])
     told = [line["of"]["asset"] for line in local.journal() if line["event"] == "deleted"]
     assert len(set(told)) == 2
+
+
+def test_deletes_that_rest_on_a_store_that_cannot_be_locked_are_left_and_told_once(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A witness that anybody may take at the same moment is none."""
+    due(local, 2)
+    create = LocalWriter.create
+
+    def refused(self: LocalWriter, key: str, *more: Any) -> Any:
+        if self.name == "vault" and key.startswith("_retainer/"):
+            raise StoreRefused(f"write vault:{key}: 403", store="vault")
+        return create(self, key, *more)
+
+    monkeypatch.setattr(LocalWriter, "create", refused)
+    done = local.apply("due.plan", "--approve-deletes", "2", expect=None)
+    assert (done["deleted"], done["failed"], done["left_deletes"]) == (0, [], 2)
+    (told,) = [each for each in done["said"] if "none of them is made" in each]
+    assert told.startswith("2 deletes rest on vault, and none of them is made: ")
+    assert len(local.content("uploads")) == 3
+
+
+def test_a_batch_that_a_store_refuses_is_the_last_one_there(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due(local, REFUSALS + 1)
+
+    def refused(_really: Act, _writer: LocalWriter, _seen: Seen) -> Deletion:
+        raise StoreRefused("delete: 403", store="uploads")
+
+    deleting(monkeypatch, refused)
+    done = local.apply("due.plan", "--approve-deletes", str(REFUSALS + 1), expect=None)
+    assert (done["deleted"], list(done["resting"])) == (0, ["uploads"])
