@@ -173,6 +173,15 @@ class Project:
         assert self.plan()["header"]["deletes"] == 1
         return self
 
+    def many_due(self, count: int, name: str = "p.plan", *words: str) -> dict[str, Any]:
+        """The plan for so many uploads that are copied and may go, beside one that stays."""
+        for number in range(count):
+            self.uploaded(f"{number:024x}", video(number))
+        self.uploaded("a" * 24, video(99), age=timedelta(days=2))
+        self.plan("copies.plan")
+        self.apply("copies.plan")
+        return self.plan(name, *words)
+
     def apply(self, name: str = "p.plan", *words: str, expect: int | None = 0) -> dict[str, Any]:
         done = self.run("apply", name, "--format", "json", *words, expect=expect)
         return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}

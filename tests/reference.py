@@ -353,7 +353,7 @@ def first(asks: Iterable[Ask], *, end: bool = False) -> Ask | None:
 
 
 def last(asks: Iterable[Ask]) -> Ask | None:
-    """The one that ends last; among equals a certain one is asked, then the first one."""
+    """The one that ends last; among equals the first by the order of the files."""
     return max(asks, key=lambda each: (each.end, -each.number), default=None)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from project import Project, make_project, video
@@ -53,20 +51,10 @@ def test_a_short_copy_within_a_cloud_takes_two(project: Project, calls: list[str
     assert len([call for call in calls if ".mp4" in call]) == 40, "\n".join(calls)
 
 
-def due(project: Project, count: int) -> dict[str, Any]:
-    """So many uploads that are copied, and may go."""
-    for number in range(count):
-        project.uploaded(f"{number:024x}", video(number))
-    project.uploaded(A, video(99), age=timedelta(days=2))
-    project.plan("copies.plan")
-    project.apply("copies.plan")
-    return project.plan()
-
-
 def test_many_deletes_take_one_list_of_what_makes_them_safe_and_one_call(
     project: Project, calls: list[str]
 ) -> None:
-    plan = due(project, 40)
+    plan = project.many_due(40)
     calls.clear()
     assert project.apply_all("p.plan", plan)["deleted"] == 40
     assert not [call for call in calls if ".mp4" in call], "\n".join(calls)

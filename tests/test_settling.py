@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from conftest import make_store, make_writer
-from project import Project, video
+from project import Project
 
 from retainer.apply import settle as settling
 from retainer.apply.delete import missing_witness
@@ -25,7 +25,7 @@ from retainer.planfile import Action, Planned
 from retainer.ports import Certain, Deletion, Look, Seen, StoreFailure, Version
 from retainer.stores.local import LocalWriter
 
-A, B, C = "a" * 24, "b" * 24, "c" * 24
+A = "a" * 24
 
 
 @dataclass
@@ -71,6 +71,11 @@ def vault(tmp_path: Path) -> LocalWriter:
     return writer
 
 
+@pytest.fixture
+def broken(tmp_path: Path) -> Broken:
+    return Broken(replace(make_store("local", "", tmp_path), name="broken"))
+
+
 def put(writer: LocalWriter, key: str, content: bytes = b"bytes") -> tuple[str, int, str]:
     seen = writer.create(key, iter([content]), len(content), {}, "text/plain").seen
     return key, seen.size, seen.version
@@ -84,7 +89,7 @@ def settled(
 
 
 def test_what_a_dead_run_announced_is_written_down_as_it_lies_there(
-    vault: LocalWriter, tmp_path: Path
+    vault: LocalWriter, broken: Broken
 ) -> None:
     here, other = put(vault, "here"), put(vault, "other")
     gone, changed = ("gone", 3, "1-3-1"), (other[0], other[1], "0-1-1")
@@ -96,7 +101,7 @@ def test_what_a_dead_run_announced_is_written_down_as_it_lies_there(
         Announced("vault", (here,)),
         Announced("vault", (gone,), rule="DSR-1"),
         Announced("vault", (changed, here), asked_by="erasure"),
-        broken=Broken(replace(make_store("local", "", tmp_path), name="broken")),
+        broken=broken,
         vault=vault,
     )
     assert record.told("bytes", "keys", "left", "partial", "asked_by") == [
@@ -173,10 +178,9 @@ def test_a_copy_in_a_store_that_is_not_open_makes_nothing_safe(vault: LocalWrite
 
 
 def test_an_upload_that_cannot_be_given_up_keeps_no_other_from_being(
-    vault: LocalWriter, tmp_path: Path
+    vault: LocalWriter, broken: Broken
 ) -> None:
     record = Record()
-    broken = Broken(replace(make_store("local", "", tmp_path), name="broken"))
     left = tuple(LeftOver(name, "key", "0" * 32) for name in ("broken", "not opened", "vault"))
     settled(record, left=left, broken=broken, vault=vault)
     assert record.told("store", "key", "upload") == [("abandoned", "vault", "key", "0" * 32)]
@@ -185,16 +189,9 @@ def test_an_upload_that_cannot_be_given_up_keeps_no_other_from_being(
 # ── calls without an answer ───────────────────────────────────────────────────────────────────────
 
 
-def due(local: Project, count: int) -> dict[str, Any]:
-    """So many uploads that may go, and one that stays."""
-    for number in range(count):
-        local.uploaded(f"{number:024}", video(number))
-    local.uploaded(C, video(99), age=timedelta(days=2))
-    local.plan("copies.plan")
-    local.apply("copies.plan")
-    plan = local.plan("due.plan", "--lift", "percent:store:uploads")
+def due(local: Project, count: int) -> None:
+    plan = local.many_due(count, "due.plan", "--lift", "percent:store:uploads")
     assert plan["header"]["deletes"] == count
-    return plan
 
 
 Act = Callable[[LocalWriter, Seen], Deletion]
