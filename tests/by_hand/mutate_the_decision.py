@@ -25,6 +25,7 @@ from typing import Any
 import conftest  # noqa: F401  (hypothesis draws the same examples each time)
 import test_columns
 from generate import Case
+from survivors import explained
 
 import retainer.plan.decide as deciding
 from retainer.cases import Decider, run_file
@@ -166,12 +167,6 @@ def passes_the_suite(mutant: Mutant, tree: Path) -> bool:
     return done.returncode == 0
 
 
-def explained() -> set[str]:
-    """The mistakes that survivors.md says why nothing notices."""
-    told = (Path(__file__).parent / "survivors.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^- `(.+⟩.*)`: ", told, re.MULTILINE))
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,7 +192,7 @@ def main() -> None:
         print(f"{len(left)} not noticed by the suite either", flush=True)
     why = explained()
     for each in left:
-        print(f"{'explained' if each.change in why else 'not noticed'}: {each.words}")
+        print(f"{'explained' if f'`{each.change}`' in why else 'not noticed'}: {each.words}")
     share = 100 * (1 - len(left) / len(planted)) if planted else 100.0
     print(f"{share:.1f} % of {len(planted)} noticed")
 

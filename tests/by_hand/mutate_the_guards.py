@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,6 +23,8 @@ import venv
 from collections import Counter, defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
+
+from survivors import explained
 
 ROOT = Path(__file__).parents[2]
 PLACE = Path("/tmp/retainer-guards")
@@ -38,7 +39,6 @@ SWAPS = (
 )
 """The ends of the names of cosmic-ray's operators that a guard can fall to; others change what no
 guard is made of, such as numbers in messages."""
-SURVIVORS = Path(__file__).parent / "survivors.md"
 
 
 def copied(name: str) -> Path:
@@ -147,16 +147,12 @@ def ask(tree: Path) -> int:
 
 
 def words_of(diff: str) -> str:
-    """What a mistake changes, without where."""
+    """What a mistake changes, and in which file."""
+    file = diff.partition("retainer/apply/")[2].partition(".py")[0]
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++", "@@"))]
     was = " ".join(line[1:].strip() for line in lines if line.startswith("-"))
     now = " ".join(line[1:].strip() for line in lines if line.startswith("+"))
-    return f"`{was}` → `{now}`"
-
-
-def explained() -> set[str]:
-    """The mistakes that survivors.md says why nothing notices."""
-    return set(re.findall(r"^- (`.+`): ", SURVIVORS.read_text(encoding="utf-8"), re.MULTILINE))
+    return f"`{file}: {was}` → `{now}`"
 
 
 def report() -> None:
