@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 PLACE = Path("/tmp/retainer-guards")
 TOOLS, SEEN = PLACE / "tools", PLACE / "seen.json"
 GUARDS = ("delete", "deletes", "verify", "settle", "places")
-TESTS = ("apply_safety", "versions", "many_safety", "two_machines", "freeze", "what_is_left")
-TESTS += ("limits",)
+TESTS = ("deletes", "one_delete", "settling", "places", "kinds", "apply_safety", "versions")
+TESTS += ("many_safety", "two_machines", "freeze", "what_is_left", "limits")
 SWAPS = (
     *("AddNot", "Delete_Not", "OrWithAnd", "AndWithOr", "Eq_NotEq", "NotEq_Eq", "Is_IsNot"),
     *("IsNot_Is", "ZeroIterationForLoop", "ContinueWithBreak", "TrueWithFalse", "FalseWithTrue"),
