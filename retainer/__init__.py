@@ -19,6 +19,8 @@ it, see pyproject.toml).
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file
+    weighing.py     what is decided, range by range of recordings, and what it adds up to
+    drafting.py     a plan's rows on their way to its file
     applying.py     a plan file and today -> a run
     cooling.py      what earlier policies had promised, from their commits
     approving.py    what a second person says to a plan

@@ -13,8 +13,9 @@ from retainer.journal.ledger import Reign
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.rule import Keep, Match, Policies, Rule, Where
 from retainer.model.setting import Settings
-from retainer.planning import Cooling, policy_digest
+from retainer.planning import policy_digest
 from retainer.revision import project_at
+from retainer.weighing import Cooling
 
 
 def cooling(

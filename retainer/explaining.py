@@ -206,8 +206,8 @@ def _candidates(
     rows = connection.execute("""
         SELECT epoch(moment) FROM (
             SELECT begins AS moment FROM standing UNION SELECT ends FROM standing
-            UNION SELECT created + INTERVAL 15 DAY FROM known UNION SELECT created + INTERVAL 7 DAY
-                FROM known
+            UNION SELECT created + INTERVAL 15 DAY FROM member UNION SELECT created + INTERVAL 7 DAY
+                FROM member
             UNION SELECT locked_until FROM copies
         ) WHERE isfinite(moment)
     """).fetchall()

@@ -19,7 +19,7 @@ from retainer.model.rule import Policies
 from retainer.model.setting import Settings, Store
 from retainer.plan.ahead import look_ahead
 from retainer.plan.decide import decide, timestamp
-from retainer.planning import Making
+from retainer.weighing import Making
 
 
 def forecast(

@@ -34,9 +34,9 @@ from retainer.model.setting import Settings
 from retainer.plan.ahead import look_ahead
 from retainer.plan.decide import timestamp
 from retainer.planfile import TargetState, cliff_of, moment_of
-from retainer.planning import Making, Weighing, matches, targets_of, undeclared, weigh
 from retainer.policy.changes import changes
 from retainer.private import private_file
+from retainer.weighing import Making, Weighing, targets_of, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +281,10 @@ def _impact(
         lying_after=decided[1].lying,
         uncertain=tuple(
             (item.id, maybe)
-            for item, (_, maybe) in zip(now.items, matches(connection, len(now.items)), strict=True)
+            for item, (_, maybe) in zip(now.items, now.matches, strict=True)
             if maybe
         ),
-        undeclared=tuple((each.bucket, each.assets) for each in undeclared(connection)),
+        undeclared=tuple((each.bucket, each.assets) for each in now.undeclared),
     )
 
 

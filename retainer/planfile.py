@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from retainer.database import ALWAYS, NEVER, connect, exactly, literal, only_row, write_parquet
+from retainer.database import ALWAYS, NEVER, connect, exactly, literal, only_row
 from retainer.errors import PlanRefused, RetainerError, WrongUsage
 from retainer.model.moment import moment_at, read_moment
 from retainer.model.printable import shown
@@ -34,8 +34,8 @@ FORMAT = "4.8"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
-_KEY = "retainer.plan"
-_NO_DIGEST = "0" * 64
+KEY = "retainer.plan"
+NO_DIGEST = "0" * 64
 DECISIONS = (
     "copy",
     "delete",
@@ -49,6 +49,8 @@ DECISIONS = (
     "lapses",
     "none",
 )
+AT_ONCE = 61_440
+"""So many rows that are acted on are put together at a time: what each takes is some kilobytes."""
 LYING = "decision IN ('keep', 'unmanaged', 'blocked', 'delete')"
 """Something of it lies in that place."""
 ACTIONS = "n IS NOT NULL AND decision IN ('copy', 'keep', 'delete') AND because IS NULL"
@@ -295,7 +297,7 @@ class Header(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     format: str = FORMAT
-    digest: str = _NO_DIGEST
+    digest: str = NO_DIGEST
     as_of: str
     created: str
     expires: str
@@ -446,65 +448,6 @@ def _as_text() -> str:
     return ", ".join(written(column, kind) for column, kind in COLUMNS.items())
 
 
-AT_ONCE = 61_440
-"""So many rows that are acted on are put together at a time: what each takes is some kilobytes."""
-
-
-@contextmanager
-def _piece(connection: duckdb.DuckDBPyConnection, columns: str, first: int) -> Iterator[str]:
-    """The next rows of the view lines, from row `first` on, in a file of the private folder: its
-    path, as SQL."""
-    path = private_file(".parquet")
-    try:
-        write_parquet(
-            connection,
-            f"SELECT {columns} FROM lines WHERE n BETWEEN {first} AND {first + AT_ONCE - 1}",
-            path,
-            ", COMPRESSION lz4, ROW_GROUP_SIZE 10240",
-        )
-        yield literal(str(path))
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def write_plan(connection: duckdb.DuckDBPyConnection, header: Header) -> Path:
-    """Write the views quiet_lines and lines, in their order, and a header to one file in the
-    private folder."""
-    half = private_file(".plan")
-    quiet = {row[0] for row in connection.execute("DESCRIBE quiet_lines").fetchall()}
-    told = {
-        name: f"CASE WHEN {name} > {NEVER} THEN {NEVER} WHEN {name} < {ALWAYS} THEN {ALWAYS} "
-        f"ELSE {name} END AS {name}"
-        if kind == "TIMESTAMP"
-        else name
-        for name, kind in COLUMNS.items()
-    }
-    few = ", ".join(
-        told[name] if name in quiet else f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items()
-    )
-    kinds = {name: kind for name, kind, *_ in connection.execute("DESCRIBE lines").fetchall()}
-    as_they_were = ", ".join(f"{name}::{kinds[name]} AS {name}" for name in COLUMNS)
-    with ExitStack() as parts:
-        pieces = [
-            parts.enter_context(_piece(connection, ", ".join(told.values()), first))
-            for first in range(
-                0, max(1, only_row(connection, "SELECT count(*) FROM acting")[0]), AT_ONCE
-            )
-        ]
-        write_parquet(
-            connection,
-            f"SELECT {few} FROM quiet_lines UNION ALL "
-            f"SELECT {as_they_were} FROM read_parquet([{', '.join(pieces)}])",
-            half,
-            ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
-            f"ROW_GROUP_SIZE 30720, KV_METADATA {{'{_KEY}': {literal(_canonical(header))}}}",
-        )
-    with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
-        place = content.rfind(_NO_DIGEST.encode())
-        content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
-    return half
-
-
 def may_be_written(path: Path, is_ours: Callable[[Path], bool], what: str) -> None:
     """Raises WrongUsage unless nothing lies at a path, or something that `is_ours` knows: an older
     one of what is to be written."""
@@ -532,7 +475,7 @@ def is_plan(path: Path) -> bool:
         with connect(path.parent) as connection:
             return bool(
                 connection.execute(
-                    f"SELECT value FROM parquet_kv_metadata({exactly(path)}) WHERE key = '{_KEY}'"
+                    f"SELECT value FROM parquet_kv_metadata({exactly(path)}) WHERE key = '{KEY}'"
                 ).fetchone()
             )
     except duckdb.Error:
@@ -600,15 +543,16 @@ def _is_whole(path: Path, digest: str) -> bool:
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
         place = content.rfind(digest.encode())
-        if len(digest) != len(_NO_DIGEST) or place < 0:
+        if len(digest) != len(NO_DIGEST) or place < 0:
             return False
         whole = hashlib.sha256(memoryview(content)[:place])
-        whole.update(_NO_DIGEST.encode())
+        whole.update(NO_DIGEST.encode())
         whole.update(memoryview(content)[place + len(digest) :])
         return whole.hexdigest() == digest
 
 
-def _canonical(header: Header) -> str:
+def canonical(header: Header) -> str:
+    """A header as it stands in the file's metadata: always the same for the same."""
     return json.dumps(header.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -619,7 +563,7 @@ def read_plan(path: Path) -> PlanFile:
     connection = connect()
     try:
         found = connection.execute(
-            f"SELECT value FROM parquet_kv_metadata({literal(str(copy))}) WHERE key = '{_KEY}'"
+            f"SELECT value FROM parquet_kv_metadata({literal(str(copy))}) WHERE key = '{KEY}'"
         ).fetchone()
         if found is None:
             raise PlanRefused(f"{path} is a Parquet file, but no plan of retainer", hint=_AGAIN)
@@ -1189,13 +1133,13 @@ def overview(
 
     def groups(where: str, *by: str) -> tuple[Group, ...]:
         rows = connection.execute(f"""
-            SELECT [{", ".join(f"coalesce({column}, '')" for column in by)}] AS key,
-                count(*) OVER same,
-                (coalesce(sum(bytes) OVER same, 0))::BIGINT,
-                count(DISTINCT asset_id) OVER same, COLUMNS(* EXCLUDE n)
-            FROM told WHERE {where} WINDOW same AS (PARTITION BY {", ".join(by)})
-            QUALIFY row_number() OVER (PARTITION BY {", ".join(by)} ORDER BY n) <= {shown} ORDER BY
-                key, n
+            SELECT key, same.rows, same.size, same.assets, told.* EXCLUDE (n)
+            FROM (SELECT * REPLACE (unnest(n) AS n) FROM (
+                SELECT [{", ".join(f"coalesce({column}, '')" for column in by)}] AS key,
+                    count(*) AS rows, coalesce(sum(bytes), 0)::BIGINT AS size,
+                    count(DISTINCT asset_id) AS assets, min(n, {shown}) AS n
+                FROM told WHERE {where} GROUP BY key
+            )) AS same JOIN told USING (n) ORDER BY key, n
         """).fetchall()
         return tuple(
             Group(tuple(key), count, size, assets, tuple(_line(*row[4:]) for row in group))

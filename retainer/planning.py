@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +16,18 @@ from typing import Any
 import duckdb
 
 from retainer.database import connect, fill, only_row
+from retainer.drafting import Draft
 from retainer.errors import RetainerError
 from retainer.git import git
 from retainer.inventory.collect import NOTHING, ONE_STORE, Judge, Listing, Progress, collect
-from retainer.inventory.facts import NAMES, earlier_names, open_facts, save_snapshot, whole_facts
-from retainer.inventory.locate import key_sql
-from retainer.model.anchors import deleted_lately, read_anchors
+from retainer.inventory.facts import (
+    AT_ONCE,
+    NAMES,
+    earlier_names,
+    open_facts,
+    save_snapshot,
+    whole_facts,
+)
 from retainer.model.calendar import zones_version
 from retainer.model.lifecycle import read_rules
 from retainer.model.moment import write_lock, write_moment
@@ -28,41 +35,43 @@ from retainer.model.rule import (
     NAME_FACTS,
     Erasure,
     Hold,
-    Match,
     Policies,
     Rule,
     facts_asked,
     meaning,
     metadata_keys,
 )
-from retainer.model.setting import NO_PATH, Settings
+from retainer.model.setting import Settings
 from retainer.model.tables import VERSION
-from retainer.plan.decide import Clause, decide, items_of
+from retainer.plan.decide import ask
 from retainer.plan.lifecycles import against
-from retainer.plan.limits import Deletes, Held, evaluate, remembered
-from retainer.plan.lines import make_lines
 from retainer.plan.predicates import metadata_sql
 from retainer.planfile import (
     ACTIONS,
     Accepted,
-    ClashState,
     Cooled,
     Header,
     ItemState,
-    LimitState,
     OwnRule,
     Renamed,
     SourceState,
     Superseded,
-    TargetState,
-    Undeclared,
     UnseenKey,
     put_in_place,
-    write_plan,
 )
 from retainer.ports import Look, Recordings, StoreReader, Version
 from retainer.private import private_file
 from retainer.versions import versions_of
+from retainer.weighing import (
+    Making,
+    Weighing,
+    damaged,
+    in_ranges,
+    is_cooled,
+    matches,
+    targets_of,
+    weigh,
+)
 
 __all__ = ["ONE_STORE", "Making", "gather", "item_digest", "make_plan", "names_of", "policy_digest"]
 
@@ -284,12 +293,16 @@ def _see_restored(
 def _decided(
     settings: Settings, policies: Policies, snapshot: Path, now: datetime, query: str
 ) -> list[tuple[Any, ...]]:
-    """What a query finds once a snapshot is decided."""
-    connection = open_facts(snapshot, settings)
+    """What a query finds of each range once a snapshot is decided."""
+    connection = open_facts(snapshot, settings, at_once=AT_ONCE)
     try:
         with whole_facts(snapshot):
-            decide(connection, policies, now, settings.timezone)
-            return connection.execute(query).fetchall()
+            question = ask(connection, policies, now, settings.timezone)
+            return [
+                row
+                for _ in in_ranges(connection, question, AT_ONCE)
+                for row in connection.execute(query).fetchall()
+            ]
     finally:
         connection.close()
 
@@ -310,130 +323,39 @@ def _amend(snapshot: Path, assignment: str, rows: Sequence[tuple[object, ...]]) 
             facts.execute(f"UPDATE copies SET {assignment} WHERE asset_no = ? AND store = ?", row)
 
 
-@dataclass(frozen=True, slots=True)
-class Cooling:
-    """What the policies of earlier applies promised and those of today do not. `rules`: each keep
-    of theirs, with when it ends to count (RFC 3339, empty where that is open). `weighed`: the
-    digests of all those policies; `unknown`: why not all of them are known, in words."""
-
-    rules: tuple[tuple[Rule, str], ...] = ()
-    weighed: tuple[str, ...] = ()
-    unknown: str = ""
-
-    def beside(self, policies: Policies) -> Policies:
-        """The policies of today, and what still counts of earlier ones."""
-        return replace(policies, rules=(*policies.rules, *(rule for rule, _ in self.rules)))
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What a plan is made with, besides facts and policies."""
-
-    now: datetime
-    only: Match | None = None
-    scope: str | None = None
-    lifts: frozenset[str] = frozenset()
-    recent: tuple[Deletes, ...] = ()
-    has_journal: bool = False
-    """Whether there is a journal here that `recent` was read from."""
-    weak: tuple[tuple[str, tuple[str, str]], ...] = ()
-    """Stores that lack an ability: which, and what that means."""
-    state: str | None = None
-    """The state folder's id: what its own journal did is in `recent`, and what others did in the
-    stores' memory."""
-    gone: tuple[tuple[str, str], ...] = ()
-    """What the journal has seen end in 404 or 410: an asset's id, and the mark of its path."""
-    frozen: str = ""
-    """The freeze that is in force at `now`, in words."""
-    cooling: Cooling = field(default_factory=Cooling)
-
-    @property
-    def is_cooling_lifted(self) -> bool:
-        return "cooling:policies" in self.lifts
-
-    def counting(self, policies: Policies) -> Policies:
-        """What is decided by: the policies of today, and what still counts of earlier ones."""
-        return policies if self.is_cooling_lifted else self.cooling.beside(policies)
-
-
 def make_plan(
     facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path
 ) -> None:
-    """Decide at `making.now` from a snapshot, and write the plan file. Raises RetainerError for
-    facts that cannot be read."""
-    connection = open_facts(facts, settings, dict(making.gone))
+    """Decide at `making.now` from a snapshot, and write the plan file: range after range of
+    recordings, so that memory does not grow with how many there are. Raises RetainerError for facts
+    that cannot be read."""
+    connection = open_facts(facts, settings, dict(making.gone), AT_ONCE)
     try:
-        with whole_facts(facts):
-            weighing = weigh(connection, settings, policies, making)
+        with whole_facts(facts), Draft(connection) as draft:
+            weighing = weigh(connection, settings, policies, making, draft.take, AT_ONCE)
             header = _header(connection, settings, policies, weighing, project, making)
-            made = write_plan(connection, header)
+            made = draft.write(header)
         put_in_place(made, out)
     finally:
         connection.close()
-
-
-def is_cooled(item: Rule | Hold | Erasure) -> bool:
-    return isinstance(item, Rule) and item.cooled
-
-
-@dataclass(frozen=True, slots=True)
-class Weighing:
-    """What was decided with: the rules, holds and erasures that counted, and what limits and
-    ceilings come to."""
-
-    items: tuple[Rule | Hold | Erasure, ...]
-    limits: tuple[LimitState, ...]
-    clashes: tuple[ClashState, ...]
-    remembered: str
-    unlockable: tuple[str, ...]
-    """Stores with `lock:` whose buckets lock nothing."""
-
-
-def weigh(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
-) -> Weighing:
-    """Decide at `making.now` on facts that were opened, and leave the plan's rows: the views
-    `lines` and `quiet_lines`, and the tables they are made of."""
-    clauses = decide(connection, making.counting(policies), making.now, settings.timezone)
-    targets = {
-        store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms
-    }
-    locking = {store.name: store.lock for store in settings.stores if store.lock}
-    unlockable = _unlockable(connection, settings)
-    make_lines(connection, targets, locking, unlockable, making.now, making.only)
-    items = tuple({id(clause.item): clause.item for clause in clauses}.values())
-    return Weighing(
-        items,
-        tuple(_limits(connection, settings, clauses, making)),
-        tuple(
-            ClashState(
-                ceiling=items[ceiling - 1].id,
-                keep=items[keep - 1].id,
-                assets=count,
-                lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
-            )
-            for ceiling, keep, count in connection.execute("FROM clashes").fetchall()
-            # a ceiling that is new would clash with each keep that it takes the place of
-            if not is_cooled(items[keep - 1])
-        ),
-        _remembered(connection, making),
-        unlockable,
-    )
 
 
 def matches_of(
     facts: Path, settings: Settings, policies: Policies, now: datetime
 ) -> dict[str, int]:
     """How many recordings of a snapshot each rule, hold and erasure matches, or may, by its id."""
-    connection = open_facts(facts, settings)
+    connection = open_facts(facts, settings, at_once=AT_ONCE)
     try:
         with whole_facts(facts):
-            decide(connection, policies, now, settings.timezone)
-            items = items_of(policies, now.replace(microsecond=0))
-            found = matches(connection, len(items))
+            question = ask(connection, policies, now, settings.timezone)
+            found = Counter[str]()
+            for _ in in_ranges(connection, question, AT_ONCE):
+                counts = matches(connection, len(question.items))
+                for item, (sure, maybe) in zip(question.items, counts, strict=True):
+                    found[item.id] += sure + maybe
     finally:
         connection.close()
-    return {item.id: sure + maybe for item, (sure, maybe) in zip(items, found, strict=True)}
+    return found
 
 
 def _header(
@@ -451,11 +373,10 @@ def _header(
             coalesce(sum(bytes) FILTER (decision = 'copy'), 0),
             count(*) FILTER (decision = 'delete'),
                 coalesce(sum(bytes) FILTER (decision = 'delete'), 0),
-            count(DISTINCT asset_no) FILTER (decision = 'delete'
-                AND asset_no NOT IN (SELECT asset_no FROM staying)),
+            count(DISTINCT asset_no) FILTER (decision = 'delete' AND NOT stays),
             count(*) FILTER (decision = 'delete' AND purged_by IS NOT NULL),
             count(*) FILTER (decision = 'keep')
-            FROM acting WHERE {ACTIONS}""",
+            FROM acts WHERE {ACTIONS}""",
     )
     oldest, newest, incomplete = only_row(
         connection,
@@ -463,10 +384,7 @@ def _header(
         "true) FROM listings",
     )
     began = _utc(oldest) if oldest is not None else making.now
-    uncovered, uncovered_bytes = only_row(
-        connection,
-        "SELECT count(*), coalesce(sum(size), 0) FROM member ANTI JOIN matched USING (cohort_no)",
-    )
+    uncovered, uncovered_bytes = weighing.uncovered
     head = git(project, "rev-parse", "HEAD")
     status = git(project, "status", "--porcelain", "--", ".")
     monthly, unpriced = _monthly(connection, settings)
@@ -497,7 +415,7 @@ def _header(
                 if isinstance(item, Erasure) and item.requested
                 else None,
             )
-            for item, (sure, maybe) in zip(items, matches(connection, len(items)), strict=True)
+            for item, (sure, maybe) in zip(items, weighing.matches, strict=True)
             if not is_cooled(item)
         ],
         cooled=_cooled(making),
@@ -509,7 +427,7 @@ def _header(
         unpriced=unpriced,
         limits=list(weighing.limits),
         clashes=list(weighing.clashes),
-        undeclared=undeclared(connection),
+        undeclared=list(weighing.undeclared),
         targets=targets_of(connection, settings),
         renamed=_renamed(connection, policies),
         superseded=[
@@ -540,34 +458,12 @@ def _header(
     )
 
 
-def _unlockable(connection: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, ...]:
-    """The stores with `lock:` of which the bucket says that it locks nothing (only S3 does)."""
-    found = connection.execute(
-        "SELECT name FROM listings WHERE kind = 'store' AND complete AND can_lock IS FALSE"
-    ).fetchall()
-    locking = {store.name for store in settings.stores if store.lock and store.scheme == "s3"}
-    return tuple(sorted(locking & {name for (name,) in found}))
-
-
 def _cooled(making: Making) -> list[Cooled]:
     return [
         Cooled(rule.id, str(rule.where), keep.store, keep.period.text, until or None)
         for rule, until in making.cooling.rules
         for keep in rule.keeps
     ]
-
-
-def matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:
-    """Of how many recordings each rule, hold and erasure is certain, and of how many not."""
-    rows = connection.execute(f"""
-        WITH sizes AS (SELECT cohort_no, count(*) AS size FROM member GROUP BY cohort_no)
-        SELECT item_no, coalesce(sum(size) FILTER (certain), 0)::BIGINT,
-            coalesce(sum(size) FILTER (NOT certain), 0)::BIGINT
-        FROM range(1, {items + 1}) AS item(item_no) LEFT JOIN matched USING (item_no) LEFT
-            JOIN sizes USING (cohort_no)
-        GROUP BY item_no ORDER BY item_no
-    """).fetchall()
-    return [(sure, maybe) for _, sure, maybe in rows]
 
 
 def _renamed(connection: duckdb.DuckDBPyConnection, policies: Policies) -> list[Renamed]:
@@ -616,7 +512,8 @@ def _unseen_keys(connection: duckdb.DuckDBPyConnection, policies: Policies) -> l
         key
         for key in asked
         if connection.execute(
-            f"SELECT count(*) > 0 AND count({metadata_sql(key)}) = 0 FROM assets"
+            f"SELECT EXISTS (FROM assets) AND NOT EXISTS (FROM assets WHERE {metadata_sql(key)} "
+            "IS NOT NULL)"
         ).fetchone()
         == (True,)
     }
@@ -652,7 +549,7 @@ def _own_rules(
         try:
             rules = read_rules(text)
         except ValueError:
-            raise _damaged(name) from None
+            raise damaged(name) from None
         found += [
             OwnRule(
                 store=name,
@@ -668,12 +565,6 @@ def _own_rules(
             for each in against(rule, store, policies, making.now)
         ]
     return found
-
-
-def _damaged(store: str) -> RetainerError:
-    return RetainerError(
-        f"what the facts tell of {store} is damaged", hint="gather them anew with `retainer facts`"
-    )
 
 
 def _customer(connection: duckdb.DuckDBPyConnection) -> str | None:
@@ -695,11 +586,9 @@ def _acts(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
         for store, copies, deletes in connection.execute(f"""
             SELECT store, count(*) FILTER (decision = 'copy'), count(*) FILTER (decision = 'delete')
             FROM (
-                SELECT decision, unnest(list_distinct(list_append(CASE WHEN decision = 'delete'
-                    THEN list_transform(coalesce(witnesses, []), lambda w: w.store::VARCHAR)
-                    ELSE [] END, store::VARCHAR))) AS store
-                FROM acting LEFT JOIN (SELECT asset_no, witnesses FROM staying) USING (asset_no)
-                WHERE {ACTIONS}
+                SELECT decision, unnest(list_distinct(list_append(coalesce(witnessed, []),
+                    store::VARCHAR))) AS store
+                FROM acts WHERE {ACTIONS}
             ) GROUP BY store
         """).fetchall()
     }
@@ -772,53 +661,6 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
     ]
 
 
-def _limits(
-    connection: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    clauses: Sequence[Clause],
-    making: Making,
-) -> list[LimitState]:
-    planned = connection.execute(
-        "SELECT store, rule, count(*), coalesce(sum(bytes), 0)::BIGINT "
-        "FROM acting JOIN names USING (clause_no) WHERE decision = 'delete' "
-        "GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
-    ends = [number for number, clause in enumerate(clauses, 1) if clause.is_end]
-    # As an apply counts them: what stays and nobody needs is no witness, and may go any day.
-    last = connection.execute(
-        "SELECT rule, count(DISTINCT asset_no) FROM acting JOIN names USING (clause_no) "
-        f"WHERE {ACTIONS} AND decision = 'delete' AND doubt IS NULL "
-        "AND asset_no NOT IN (SELECT asset_no FROM staying WHERE witnesses IS NOT NULL) "
-        "AND clause_no NOT IN (SELECT unnest(?::INTEGER[])) GROUP BY rule",
-        [ends],
-    ).fetchall()
-    held = {
-        store: Held(copies, size)
-        for store, copies, size in connection.execute(
-            "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM copies GROUP BY store"
-        ).fetchall()
-    }
-    return [
-        LimitState(
-            name=limit.name,
-            scope=limit.scope,
-            used=limit.used,
-            allowed=limit.allowed,
-            breached=limit.breached,
-            lifted=f"{limit.name}:{limit.scope}" in making.lifts,
-            lately=limit.lately,
-        )
-        for limit in evaluate(
-            settings.limits,
-            (Deletes(*row) for row in planned),
-            _recent(connection, making),
-            held,
-            settings.may_be_emptied,
-            dict(last),
-        )
-    ]
-
-
 def _monthly(
     connection: duckdb.DuckDBPyConnection, settings: Settings
 ) -> tuple[float | None, list[str]]:
@@ -827,7 +669,7 @@ def _monthly(
     unpriced: list[str] = []
     for name, size in connection.execute(
         "SELECT store::VARCHAR, coalesce(sum(CASE decision WHEN 'copy' THEN bytes ELSE -bytes END),"
-        f" 0)::BIGINT FROM acting WHERE {ACTIONS} AND decision IN ('copy', 'delete') "
+        f" 0)::BIGINT FROM acts WHERE {ACTIONS} AND decision IN ('copy', 'delete') "
         "GROUP BY store ORDER BY store"
     ).fetchall():
         store = settings.store(name)
@@ -837,80 +679,3 @@ def _monthly(
         else:
             unpriced.append(name)
     return (sum(found) if found else None), unpriced
-
-
-def _recent(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Deletes]:
-    """What was deleted in the last 24 hours, by the own journal and by what the stores remember of
-    it and of others."""
-    mine: list[Deletes] = []
-    others: list[Deletes] = []
-    for store, text in connection.execute(
-        "SELECT name, anchors FROM listings WHERE anchors IS NOT NULL ORDER BY name"
-    ).fetchall():
-        try:
-            own, rest = deleted_lately(read_anchors(text.encode()), making.now, making.state)
-        except ValueError:
-            raise _damaged(store) from None
-        mine += [Deletes(store, *each) for each in own]
-        others += [Deletes(store, *each) for each in rest]
-    return remembered(making.recent, mine, others)
-
-
-def _remembered(connection: duckdb.DuckDBPyConnection, making: Making) -> str:
-    """Whence the deletes of the last 24 hours are known."""
-    if making.has_journal:
-        return "journal"
-    anchored = "SELECT count(*) > 0 FROM listings WHERE anchors IS NOT NULL"
-    return "stores" if connection.execute(anchored).fetchone() == (True,) else "nothing"
-
-
-def targets_of(connection: duckdb.DuckDBPyConnection, settings: Settings) -> list[TargetState]:
-    """How what is copied, or kept, will lie in each store that has something to say of it."""
-    found = []
-    for store in settings.stores:
-        floor = store.storage_class_from if store.storage_class else 0
-        copies, small, locked, last, longer, longest, final = connection.execute(
-            "SELECT count(*) FILTER (decision = 'copy'), "
-            "count(*) FILTER (decision = 'copy' AND bytes < ?), "
-            "count(lock_until) FILTER (decision = 'copy'), "
-            "max(lock_until) FILTER (decision = 'copy'), "
-            "count(*) FILTER (decision = 'keep'), max(lock_until) FILTER (decision = 'keep'), "
-            "count(*) FILTER (lock_mode = 'compliance') "
-            f"FROM acting WHERE {ACTIONS} AND decision IN ('copy', 'keep') AND store = ?",
-            [floor, store.name],
-        ).fetchall()[0]
-        if (copies and (store.storage_class or store.lock)) or longer:
-            locked = locked if store.lock else 0
-            found.append(
-                TargetState(
-                    name=store.name,
-                    storage_class=store.storage_class,
-                    floor=floor,
-                    small=small,
-                    lock=store.lock,
-                    locked=locked,
-                    unlocked=copies - locked if store.lock else 0,
-                    lock_last=write_moment(last.replace(tzinfo=UTC))
-                    if store.lock and last
-                    else None,
-                    longer=longer,
-                    longest=write_moment(longest.replace(tzinfo=UTC)) if longest else None,
-                    longer_final=final,
-                )
-            )
-    return found
-
-
-def undeclared(connection: duckdb.DuckDBPyConnection) -> list[Undeclared]:
-    """Where recordings are said to lie that no settings name, and how many."""
-    rows = connection.execute("""
-        SELECT coalesce(regexp_extract(path, '^[a-z0-9]+://[^/]+'), '') AS bucket, count(*),
-            count(*) FILTER (asset_no IN (SELECT asset_no FROM acting WHERE decision = 'copy'
-                AND deadline IS NOT NULL))
-        FROM assets WHERE asset_no IN (SELECT asset_no FROM member WHERE lies_elsewhere)
-        GROUP BY bucket ORDER BY bucket
-    """).fetchall()
-    return [
-        Undeclared(bucket=bucket or NO_PATH, assets=assets, at_risk=risk)
-        for bucket, assets, risk in rows
-    ]

@@ -24,8 +24,8 @@ from project import POLICY, ROOM, Project, git, video
 from retainer.cases import Decider
 from retainer.impact import Side, _compare, _decided
 from retainer.model.setting import Settings
-from retainer.planning import Making
 from retainer.policy.changes import changes
+from retainer.weighing import Making
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 

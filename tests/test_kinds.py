@@ -150,3 +150,23 @@ def test_what_begins_oddly_is_refused_while_a_next_try_may_bring_better() -> Non
     counted = Counted([bytes(50)], "mp4")
     assert b"".join(counted) == bytes(50)
     assert counted.odd == "the bytes are no mp4: it does not begin like an mp4"
+
+
+def test_bytes_of_which_no_kind_is_expected_are_whatever_they_are() -> None:
+    """What is read back from a store is compared, and not judged."""
+    page = b"<html>not found</html>"
+    counted = Counted([page], content_type="text/html")
+    assert (b"".join(counted), counted.odd) == (page, None)
+
+
+def test_nothing_at_all_is_no_error_page() -> None:
+    counted = Counted([], "mp4", "application/json")
+    assert (list(counted), counted.odd) == ([], "the bytes are no mp4: it is empty")
+
+
+def test_what_begins_oddly_goes_through_unless_a_better_try_is_to_come() -> None:
+    odd = bytes(range(200, 256))
+    counted = Counted([odd], "mp4")
+    assert b"".join(counted) == odd and counted.odd is not None
+    with pytest.raises(SourceFailed, match="the bytes are no mp4"):
+        list(Counted([odd], "mp4", strict=True))

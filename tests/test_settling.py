@@ -16,7 +16,7 @@ from conftest import make_store, make_writer
 from project import Project
 
 from retainer.apply import settle as settling
-from retainer.apply.delete import missing_witness
+from retainer.apply.delete import missing_witness, seen_together
 from retainer.apply.places import REFUSALS
 from retainer.apply.settle import settle
 from retainer.errors import StoreFailed, StoreRefused
@@ -119,6 +119,47 @@ def test_what_a_dead_run_announced_is_written_down_as_it_lies_there(
     )
 
 
+class Aside(LocalWriter):
+    """One in which a dead run had moved some objects aside."""
+
+    aside: dict[str, bool]
+
+    def unfinished(self) -> list[str]:
+        return list(self.aside)
+
+    def put_back(self, key: str) -> bool:
+        return self.aside[key]
+
+
+class Mute(LocalWriter):
+    def unfinished(self) -> list[str]:
+        raise StoreFailed("mute: no answer")
+
+
+def test_what_a_dead_run_had_moved_aside_is_put_back_or_told(tmp_path: Path) -> None:
+    """A store that does not answer keeps no other from being asked."""
+    stores = [kind(make_store("local", "", tmp_path)) for kind in (Mute, Aside)]
+    stores[1].aside = {"here": True, "there": False}  # type: ignore[union-attr]
+    asked: list[None] = []
+    found = settle(
+        [],
+        [],
+        {"mute": stores[0], "vault": stores[1]},
+        Record(),
+        datetime(2026, 11, 30, 12, tzinfo=UTC),
+        lambda: asked.append(None),
+    )
+    assert (found.said, len(asked)) == (
+        (
+            "mute: no answer",
+            "vault:here had been moved aside by a run that died, and lies in its place again",
+            "vault:there was moved aside by a run that died (to _retainer/going/), and another "
+            "object lies in its place",
+        ),
+        2,
+    )
+
+
 def test_one_that_no_erasure_asked_for_says_so_and_is_told_as_one(vault: LocalWriter) -> None:
     record = Record()
     found = settled(record, Announced("vault", (("gone", 3, "1"),)), vault=vault)
@@ -175,6 +216,77 @@ def test_a_copy_in_a_store_that_is_not_open_makes_nothing_safe(vault: LocalWrite
     put(vault, "here", b"other")
     said = missing_witness(action, {"vault": vault})
     assert said == "the copy in vault that makes it safe has changed"
+
+
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\n0.ts\n#EXTINF:6,\n1.ts\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    ("playlist", "names", "path", "said"),
+    [
+        (PLAYLIST, "01", "s3://b/x/index.m3u8", None),
+        (PLAYLIST, "0", "s3://b/x/index.m3u8", "1 of its objects are missing, such as 1.ts"),
+        (PLAYLIST, "0", "s3://b/x/other.m3u8", None),
+        (PLAYLIST, "0", None, None),
+        (b"<html>", "01", "s3://b/x/index.m3u8", "no playlist"),
+    ],
+)
+def test_an_upload_of_many_objects_makes_nothing_safe_unless_it_is_whole(
+    vault: LocalWriter, playlist: bytes, names: str, path: str | None, said: str | None
+) -> None:
+    """The playlist that the record names is read; of ours a manifest says it."""
+    objects = [put(vault, f"x/{name}.ts") for name in names] + [
+        put(vault, "x/index.m3u8", playlist)
+    ]
+    witnesses = [Planned("vault", *each) for each in objects]
+    action = cast(Action, SimpleNamespace(witnesses=witnesses, facts={"path": path}))
+    found = missing_witness(action, {"vault": vault})
+    assert (found is None) if said is None else (found is not None and said in found)
+    manifest = Planned("vault", *put(vault, "x/manifest.json"))
+    ours = SimpleNamespace(witnesses=[*witnesses, manifest], facts={"path": path})
+    assert missing_witness(cast(Action, ours), {"vault": vault}) is None
+
+
+def test_an_upload_whose_playlist_changes_while_it_is_looked_at_makes_nothing_safe(
+    vault: LocalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    witness = Planned("vault", *put(vault, "x/index.m3u8", PLAYLIST))
+    facts = {"path": "s3://b/x/index.m3u8"}
+    action = cast(Action, SimpleNamespace(witnesses=[witness], facts=facts))
+    really = LocalWriter.look
+
+    def look(self: LocalWriter, key: str) -> Look | None:
+        found = really(self, key)
+        self.delete(Seen(witness.key, witness.size, witness.version))
+        return found
+
+    monkeypatch.setattr(LocalWriter, "look", look)
+    found = missing_witness(action, {"vault": vault})
+    assert found is not None and found.startswith(
+        "the copy in vault that makes it safe is not whole"
+    )
+
+
+@pytest.mark.parametrize(("count", "shown"), [(8, 0), (9, 9)])
+def test_only_many_witnesses_are_looked_for_in_a_list(
+    vault: LocalWriter, monkeypatch: pytest.MonkeyPatch, count: int, shown: int
+) -> None:
+    """And those in a store that is not open by nobody."""
+
+    def between(self: LocalWriter, first: str, last: str, _pages: int) -> list[Seen]:
+        return [each for each in self.list() if first <= each.key <= last]
+
+    monkeypatch.setattr(LocalWriter, "some_between", between)
+    here = [Planned("vault", *put(vault, f"x/{number}")) for number in range(count)]
+    put(vault, "x/00")
+    there = [Planned("a", f"x/{number}", 1, "1") for number in range(9)]
+    actions = [
+        cast(Action, SimpleNamespace(witnesses=pair)) for pair in zip(there * 2, here, strict=False)
+    ]
+    found = seen_together(actions, {"vault": vault})
+    assert {name: sorted(of) for name, of in found.items()} == (
+        {"vault": sorted(each.key for each in here)} if shown else {}
+    )
 
 
 def test_an_upload_that_cannot_be_given_up_keeps_no_other_from_being(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
     from retainer.patience import Patience
-    from retainer.planning import Cooling, Making
     from retainer.ports import StoreReader
+    from retainer.weighing import Cooling, Making
 
 
 def project_root() -> Path:
@@ -165,7 +165,7 @@ def making_at(
     so."""
     from retainer.journal.freeze import freeze_in
     from retainer.plan.limits import Deletes
-    from retainer.planning import Making
+    from retainer.weighing import Making
 
     ledger = ledger_in(record, offline=offline)
     if ledger is None:
@@ -193,7 +193,7 @@ def cooling_at(
 ) -> Cooling:
     """What the policies of earlier applies promised, where that still counts."""
     from retainer.cooling import cooling
-    from retainer.planning import Cooling
+    from retainer.weighing import Cooling
 
     if ledger is None or settings.cooling is None:
         return Cooling()

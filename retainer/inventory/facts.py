@@ -573,6 +573,28 @@ def _place_copies(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """)
 
 
+AT_ONCE = 500_000
+"""So many recordings are decided at a time: a plan's memory is that of so many, however many there
+are. Up to twice as many are decided together, which is faster."""
+
+
+def ranges(connection: duckdb.DuckDBPyConnection, size: int | None) -> list[str]:
+    """SQL: which recordings are decided together, of so many each (None: all are), in the order of
+    their ids; always one at least."""
+    if size is None:
+        return ["true"]
+    (last,) = only_row(connection, "SELECT coalesce(max(asset_no), 0) FROM facts.assets")
+    if last <= 2 * size:
+        return ["true"]
+    return [f"asset_no BETWEEN {first + 1} AND {first + size}" for first in range(0, last, size)]
+
+
+def narrow(connection: duckdb.DuckDBPyConnection, which: str = "true") -> None:
+    """Have the views `assets` and `copies` show only the recordings of which some SQL is true."""
+    for table in ("assets", "copies"):
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {table} AS FROM all_{table} WHERE {which}")
+
+
 def add_places(
     connection: duckdb.DuckDBPyConnection, settings: Settings, gone: Mapping[str, str] = NOTHING
 ) -> None:
@@ -583,27 +605,34 @@ def add_places(
     the assets of which 100ms has said that it has nothing, each with its path then
     (`path_mark`): it lies nowhere, whatever the record says.
     """
-    connection.execute("CREATE OR REPLACE TEMP TABLE gone (asset_id VARCHAR, mark VARCHAR)")
-    fill(
-        connection,
-        "gone",
-        {"asset_id": "VARCHAR", "mark": "VARCHAR"},
-        ({"asset_id": name, "mark": mark} for name, mark in gone.items()),
-    )
+    lies_nowhere = "false"
+    if gone:
+        connection.execute("CREATE OR REPLACE TEMP TABLE ended (asset_id VARCHAR, mark VARCHAR)")
+        fill(
+            connection,
+            "ended",
+            {"asset_id": "VARCHAR", "mark": "VARCHAR"},
+            ({"asset_id": name, "mark": mark} for name, mark in gone.items()),
+        )
+        connection.execute("""
+            CREATE OR REPLACE TEMP TABLE gone AS
+            SELECT asset_no FROM facts.assets JOIN ended USING (asset_id)
+            WHERE left(sha256(coalesce(split_part(path, '?', 1), '')), 16) = mark
+        """)
+        lies_nowhere = "asset_no IN (FROM gone)"
     connection.execute(f"""
-        CREATE OR REPLACE TEMP VIEW assets AS
+        CREATE OR REPLACE TEMP VIEW all_assets AS
         SELECT * EXCLUDE (place), coalesce(place = 'hosted', false) AS lies_hosted,
             coalesce(place = 'elsewhere', false) AS lies_elsewhere,
-            asset_id IN (SELECT asset_id FROM gone)
-                AND (asset_id, left(sha256(coalesce(split_part(path, '?', 1), '')), 16))
-                    IN (SELECT (asset_id, mark) FROM gone) AS lies_nowhere
+            {lies_nowhere} AS lies_nowhere
         FROM (
             SELECT *, CASE WHEN known_by = 'api' AND (status IS DISTINCT FROM 'failed'
                 OR (path IS NOT NULL AND size IS NOT NULL))
                 THEN {place_sql(settings)} END AS place FROM facts.assets
         )
     """)
-    connection.execute("CREATE OR REPLACE TEMP VIEW copies AS FROM facts.copies")
+    connection.execute("CREATE OR REPLACE TEMP VIEW all_copies AS FROM facts.copies")
+    narrow(connection)
     connection.execute("CREATE OR REPLACE TEMP VIEW listings AS FROM facts.listings")
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE stores (store VARCHAR, scheme VARCHAR, rank INTEGER, filled "
@@ -654,10 +683,10 @@ def is_snapshot(path: Path) -> bool:
 
 
 def open_facts(
-    path: Path, settings: Settings, gone: Mapping[str, str] = NOTHING
+    path: Path, settings: Settings, gone: Mapping[str, str] = NOTHING, at_once: int | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A connection with a snapshot attached read-only as `facts`, and the views that the decision
-    reads. `gone`: as `add_places`.
+    reads, with memory for so many recordings at a time (None: all). `gone`: as `add_places`.
 
     Raises RetainerError when the file is no snapshot of this format: tables of plain columns, and
     nothing that is worked out when it is read.
@@ -683,7 +712,8 @@ def open_facts(
         if reason := _not_plain(connection):
             raise RetainerError(f"{path} is no snapshot that retainer made: {reason}", hint=_AGAIN)
         counted = connection.execute("SELECT count(*) FROM facts.assets").fetchone()
-        make_room(connection, counted[0] if counted else 0)
+        count = counted[0] if counted else 0
+        make_room(connection, count if at_once is None else min(count, 2 * at_once))
         add_places(connection, settings, gone)
     except (duckdb.Error, RetainerError) as error:
         connection.close()

@@ -4,7 +4,7 @@ works on."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -16,7 +16,7 @@ from retainer.database import fill, literal
 from retainer.model.calendar import changes, start_of_day, zone_named
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
-from retainer.plan.matching import make_matches
+from retainer.plan.matching import make_matches, named_items
 from retainer.plan.predicates import filled, predicate
 
 Item = Rule | Hold | Erasure
@@ -85,24 +85,24 @@ def clauses_of(items: Iterable[Item]) -> Iterator[Clause]:
                 yield Clause(item, "erasure", is_end=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sql:
+    """decide.sql in its order: what makes `dated`, what weighs each pair, what is found out of keys
+    that two assets name, and what is decided then."""
+
+    dated: str
+    weighed: str
+    sharing: str
+    decided: str
+
+
 @cache
-def _parts_of_the_sql() -> tuple[str, str]:
-    """decide.sql: what stands before what matches is worked out, and what stands behind it."""
-    before, mark, after = (
-        files("retainer.plan")
-        .joinpath("decide.sql")
-        .read_text(encoding="utf-8")
-        .partition("-- ── What matches")
-    )
-    return before, mark + after
-
-
-def _dated_sql() -> str:
-    return _parts_of_the_sql()[0]
-
-
-def _decision_sql() -> str:
-    return _parts_of_the_sql()[1]
+def _sql() -> _Sql:
+    text = files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8")
+    dated, _, rest = text.partition("-- ── What matches")
+    weighed, _, rest = rest.partition("-- ── Keys that two assets name")
+    sharing, _, decided = rest.partition("-- ── What is due")
+    return _Sql(dated, f"--{weighed}", f"--{sharing}", f"--{decided}")
 
 
 def timestamp(moment: datetime) -> str:
@@ -161,15 +161,46 @@ def _calendar(connection: DuckDBPyConnection, timezone: str, now: datetime) -> N
         fill(connection, "day_start", {"local_day": "DATE", "moment": "TIMESTAMP"}, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of the facts at one moment, whatever range of them is looked at: the clauses
+    that a clause_no counts, from 1, and what decide.sql is completed with."""
+
+    clauses: tuple[Clause, ...]
+    items: tuple[Item, ...]
+    parts: Mapping[str, str]
+
+
 def decide(
     connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str
-) -> list[Clause]:
+) -> tuple[Clause, ...]:
     """Decide every pair at `now` (UTC) from the tables assets, copies, listings and stores(store,
     scheme, rank).
 
     Leaves `decided`, `clashes` and names(clause_no, rule, rule_at), and returns the clauses that
     their clause_no counts, from 1.
     """
+    question = ask(connection, policies, now, timezone)
+    decide_range(connection, question, alone=True)
+    return question.clauses
+
+
+def decide_range(connection: DuckDBPyConnection, question: Question, *, alone: bool) -> None:
+    """Decide the recordings that `assets` and `copies` hold at this moment. `alone`: nothing but
+    these has a key that one of them has; else a range that holds all of those was decided alone
+    before."""
+    matching = make_matches(connection, [item.match for item in question.items])
+    parts = {"$matches": matching.told, "$joins": matching.joins, **question.parts}
+    sql = _sql()
+    shared = sql.sharing if alone else ""
+    connection.execute(filled(sql.weighed + shared + sql.decided, parts))
+
+
+def ask(
+    connection: DuckDBPyConnection, policies: Policies, now: datetime, timezone: str
+) -> Question:
+    """Make what is asked of all recordings: the tables that decide.sql is given, less the facts,
+    and names(clause_no, rule, rule_at)."""
     now = now.replace(microsecond=0)
     items = items_of(policies, now)
     clauses = list(clauses_of(items))
@@ -228,7 +259,8 @@ def decide(
         _table(connection, table, "asset_id VARCHAR", [(each,) for each in known])
 
     made = (
-        "VIEW decided, TABLE due, TABLE weighed, TABLE undone, TABLE missing, VIEW lying, "
+        "VIEW decided, TABLE due, TABLE sharing, TABLE blocked, TABLE weighed, TABLE undone, "
+        "TABLE missing, VIEW lying, "
         "VIEW counted, VIEW unfinished, TABLE demand, TYPE place, TYPE decision"
     )
     connection.execute(
@@ -244,16 +276,16 @@ def decide(
         "'store' "
         "UNION SELECT store FROM clauses WHERE store IS NOT NULL) ORDER BY name)"
     )
-    connection.execute(filled(_dated_sql(), {"$now": timestamp(now)}))
-    matching = make_matches(connection, [item.match for item in items])
+    connection.execute(filled(_sql().dated, {"$now": timestamp(now)}))
     exact = {
         id(clause.item)
         for clause in clauses
         for period in (clause.begins, clause.ends)
         if period and period.exact
     }
+    by_name = named_items([item.match for item in items])
     hourly = [
-        "true" if number in matching.by_name else f"({predicate(item.match)}) IS NOT FALSE"
+        "true" if number in by_name else f"({predicate(item.match)}) IS NOT FALSE"
         for number, item in enumerate(items, 1)
         if id(item) in exact
     ]
@@ -261,17 +293,14 @@ def decide(
     later = "(day + to_months(months) + to_days(days) + INTERVAL 1 DAY)"
     parts = {
         "$now": timestamp(now),
-        "$matches": matching.told,
-        "$joins": matching.joins,
         "$hourly": "true" if "true" in hourly else " OR ".join(hourly) or "false",
         "$start_of_day": f"{later}::TIMESTAMP"
         if timezone == "UTC"
         else f"(SELECT moment FROM day_start WHERE local_day = {later}::DATE)",
     }
-    connection.execute(filled(_decision_sql(), parts))
     names = [
         (number, clause.item.id, str(clause.item.where)) for number, clause in enumerate(clauses, 1)
     ]
     ids, places = _enum(row[1] for row in names), _enum(row[2] for row in names)
     _table(connection, "names", f"clause_no INTEGER, rule {ids}, rule_at {places}", names)
-    return clauses
+    return Question(tuple(clauses), tuple(items), parts)

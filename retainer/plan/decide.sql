@@ -17,7 +17,9 @@
 --         $matches with $joins (what matches, as text: plan/matching.py),
 --         $hourly (true where a matching clause counts in hours).
 -- Made:   decided, one row for every pair; clashes;
---         and known, cohort, member, standing, demand, fate, weighed on the way.
+--         and cohort, member, standing, demand, fate, weighed on the way.
+-- Where recordings are decided range by range, all of this is made anew for each range; only what
+-- stands under "Keys that two assets name" is made once, of all recordings that share a key.
 --
 -- A million assets are copied from table to table no more often than they must be: rows are only
 -- dropped or joined once, and everything that many assets share is worked out before it meets them.
@@ -74,6 +76,7 @@ FROM known JOIN cohort
   ON known.matches = cohort.matches
  AND coalesce(known.day, DATE '0001-01-01') = coalesce(cohort.day, DATE '0001-01-01')
  AND coalesce(known.exact, TIMESTAMP '0001-01-01') = coalesce(cohort.exact, TIMESTAMP '0001-01-01');
+DROP TABLE known;
 
 -- The items that match the assets of a cohort, for certain or not. Those that were looked at one by
 -- one have a letter each; those that were joined by what they name have a number each where the
@@ -213,7 +216,7 @@ SELECT name::place AS store FROM listings WHERE kind = 'store' AND NOT complete;
 
 -- A partial copy counts once a person has accepted it, and as long as its upload is what it was.
 CREATE OR REPLACE TEMP TABLE good_enough AS
-SELECT asset_no FROM known WHERE asset_id IN (FROM accepted);
+SELECT asset_no FROM member WHERE asset_id IN (FROM accepted);
 CREATE OR REPLACE TEMP VIEW counted AS
 SELECT * REPLACE (coalesce(complete, false) OR (partial IS NOT NULL AND superseded IS NOT TRUE
     AND asset_no IN (FROM good_enough)) AS complete)
@@ -396,27 +399,31 @@ FROM judged;
 
 -- What blocks a delete that is due: its own reasons, and what is decided of the asset's other
 -- pairs.
-CREATE OR REPLACE TEMP TABLE due AS
+CREATE OR REPLACE TEMP TABLE blocked AS
 WITH worries AS (
     SELECT asset_no, count(*) FILTER (open) AS open_stores,
         bool_or(verdict = 'unknown') AS some_unknown
     FROM weighed WHERE open OR verdict = 'unknown' GROUP BY asset_no
-), blocked AS (
-    SELECT asset_no, store, shared, purged_by, because || list_filter([
-        CASE WHEN some_unknown AND NOT erased
-            AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
-        CASE WHEN open_stores - open::INT > 0 THEN 'unsatisfied' END
-    ], lambda why: why IS NOT NULL) AS because
-    FROM weighed LEFT JOIN worries USING (asset_no) WHERE verdict = 'due'
-), sharing AS (
-    -- A key that two assets name is deleted only when both may go.
-    SELECT weighed.store, weighed.shared,
-        bool_and(blocked.because IS NOT NULL AND blocked.because = [])
-            -- what one of them deletes for good, the other may want back
-            AND count(blocked.purged_by) IN (0, count(*)) AS all_go
-    FROM weighed LEFT JOIN blocked USING (asset_no, store)
-        WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared
 )
+SELECT asset_no, store, shared, purged_by, because || list_filter([
+    CASE WHEN some_unknown AND NOT erased
+        AND NOT list_contains(because, 'unknown') THEN 'unknown' END,
+    CASE WHEN open_stores - open::INT > 0 THEN 'unsatisfied' END
+], lambda why: why IS NOT NULL) AS because
+FROM weighed LEFT JOIN worries USING (asset_no) WHERE verdict = 'due';
+
+-- ── Keys that two assets name ────────────────────────────────────────────────────────────────────
+-- Such a key is deleted only when both may go.
+CREATE OR REPLACE TEMP TABLE sharing AS
+SELECT weighed.store, weighed.shared,
+    bool_and(blocked.because IS NOT NULL AND blocked.because = [])
+        -- what one of them deletes for good, the other may want back
+        AND count(blocked.purged_by) IN (0, count(*)) AS all_go
+FROM weighed LEFT JOIN blocked USING (asset_no, store)
+    WHERE weighed.shared IS NOT NULL GROUP BY weighed.store, weighed.shared;
+
+-- ── What is due, and may go ──────────────────────────────────────────────────────────────────────
+CREATE OR REPLACE TEMP TABLE due AS
 SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared']
     ELSE because END AS because
 FROM blocked LEFT JOIN sharing USING (store, shared);

@@ -1,6 +1,6 @@
--- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then copies
--- by deadline, deletes, what is kept and to be locked longer, and the rest that someone may worry
--- about.
+-- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then by turn
+-- copies by deadline, copies without one, deletes, what is kept and to be locked longer, and the
+-- rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
@@ -8,8 +8,8 @@
 --        $out_of_scope (whether --only leaves an asset out), $final (the stores whose locks nobody
 --        can take back), $unlockable (those whose buckets lock nothing),
 --        $metadata (the metadata that a plan tells)
--- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS, and quiet_lines,
---        with some of them
+-- Made:  locking, acting, staying; lines, with the columns of planfile.COLUMNS and what puts them in
+--        order over several ranges, and quiet_lines, with some of them
 
 -- Whose complete copies in stores must all be restored from an archive before they can be read.
 CREATE OR REPLACE TEMP TABLE frozen AS
@@ -85,11 +85,12 @@ WITH marked AS (
         FROM marked LEFT JOIN bare ON bare.asset_no = marked.asset_no AND bare.store = marked.store
     )
 )
-SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END NULLS LAST, asset_no,
-    store))::INTEGER - 1 AS n, * EXCLUDE (turn)
+SELECT (row_number() OVER (ORDER BY turn, CASE turn WHEN 0 THEN deadline END, asset_no,
+    store))::INTEGER - 1 AS n, *
 FROM (
-    SELECT *, CASE WHEN because IS NOT NULL THEN 3 WHEN decision = 'copy' THEN 0
-        WHEN decision = 'delete' THEN 1 WHEN decision = 'keep' THEN 2 ELSE 3 END AS turn FROM told
+    SELECT *, CASE WHEN because IS NOT NULL THEN 4 WHEN decision = 'copy' AND deadline IS NOT NULL
+        THEN 0 WHEN decision = 'copy' THEN 1 WHEN decision = 'delete' THEN 2
+        WHEN decision = 'keep' THEN 3 ELSE 4 END AS turn FROM told
 );
 
 CREATE OR REPLACE TEMP TABLE held AS
@@ -140,8 +141,8 @@ WHERE object.complete
 GROUP BY asset_no;
 
 CREATE OR REPLACE TEMP VIEW lines AS
-SELECT n, asset_id, store, decision, because, rule, rule_at, type, created, keep_until, delete_from,
-    until, deadline, bytes,
+SELECT asset_no, turn, n, asset_id, store, decision, because, rule, rule_at, type, created,
+    keep_until, delete_from, until, deadline, bytes,
     decision = 'delete' AND NOT stays AS last_copy,
     -- what 100ms alone has and a keep or hold wants: the moment it leaves (now, where its date
     -- cannot be trusted)

@@ -39,22 +39,17 @@ class Named:
 @dataclass(frozen=True, slots=True)
 class Matching:
     """How an asset's matches are written: `told`, SQL over `dated` and what `joins` adds to it, so
-    that assets alike in all their matches have one text. `by_name`: some items are joined by what
-    they name. The tables that read such a text: items, named (decide.sql, "matched")."""
+    that assets alike in all their matches have one text. The tables that read such a text: items,
+    named (decide.sql, "matched")."""
 
     told: str
     joins: str
-    by_name: frozenset[int]
 
 
 def make_matches(connection: DuckDBPyConnection, matches: Sequence[Match]) -> Matching:
     """Find out from the view `dated` what matches what; `matches` are numbered from 1."""
-    named = (
-        [each for number, match in enumerate(matches, 1) if (each := _named(number, match))]
-        if len(matches) > FEW
-        else []
-    )
-    by_name = frozenset(each.item_no for each in named)
+    named = _all_named(matches)
+    by_name = {each.item_no for each in named}
     singly = [number for number in range(1, len(matches) + 1) if number not in by_name]
     rests = list(dict.fromkeys(each.rest for each in named))
     rest_no = {rest: number for number, rest in enumerate(rests, 1)}
@@ -71,12 +66,12 @@ def make_matches(connection: DuckDBPyConnection, matches: Sequence[Match]) -> Ma
         [(each.item_no, each.fact, rest_no[each.rest]) for each in named],
     )
     if len(singly) <= FEW and not named:
-        return Matching(_concat(matches), "", by_name)
+        return Matching(_concat(matches), "")
     told, joins = _letters(
         connection, "letters", [matches[number - 1] for number in singly], "dated"
     )
     if not named:
-        return Matching(told, joins, by_name)
+        return Matching(told, joins)
     _rows(
         connection,
         "namings",
@@ -95,8 +90,19 @@ def make_matches(connection: DuckDBPyConnection, matches: Sequence[Match]) -> Ma
         "coalesce(unread.letters, ''))"
     )
     return Matching(
-        told, f"{joins} LEFT JOIN hits USING (asset_no) LEFT JOIN unread USING (asset_no)", by_name
+        told, f"{joins} LEFT JOIN hits USING (asset_no) LEFT JOIN unread USING (asset_no)"
     )
+
+
+def named_items(matches: Sequence[Match]) -> frozenset[int]:
+    """The numbers, from 1, of those that are joined by what they name."""
+    return frozenset(each.item_no for each in _all_named(matches))
+
+
+def _all_named(matches: Sequence[Match]) -> list[Named]:
+    if len(matches) <= FEW:
+        return []
+    return [each for number, match in enumerate(matches, 1) if (each := _named(number, match))]
 
 
 def _named(number: int, match: Match) -> Named | None:

@@ -1,0 +1,184 @@
+"""Plans that are made range by range of recordings: the same, row for row, as of all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import duckdb
+import generate
+import pytest
+from generate import Case, now_of, policies_of
+from hypothesis import Phase, given, settings
+from test_columns import lay
+
+from retainer import drafting, planning
+from retainer.cases import Decider
+from retainer.inventory.facts import NAMES, open_facts, ranges
+from retainer.model.setting import DeleteLimits, Settings, Source, Store
+from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
+from retainer.planfile import read_plan
+from retainer.planning import Making, make_plan
+
+SIZE = 64
+HOSTED = "s3://hms-prod-x/"
+
+
+def snapshot(case: Case, decider: Decider, path: Path) -> None:
+    """The facts of a case in a file, with what the format of decision cases leaves out: where 100ms
+    has each recording, what lies where, and keys that recordings share."""
+    lay(case, decider)
+    asked = {
+        "assets": f"""
+            SELECT * REPLACE ('api' AS known_by, CASE
+                WHEN asset_no IN (SELECT asset_no FROM places WHERE store = 'hosted')
+                    THEN '{HOSTED}' || asset_id || '.mp4'
+                WHEN asset_no IN (SELECT asset_no FROM places WHERE store = 'elsewhere')
+                    THEN 's3://b' || asset_no % 3 || '/' || asset_id || '.mp4'
+                ELSE path END AS path) FROM facts ORDER BY asset_no""",
+        "copies": """
+            SELECT * REPLACE (CASE WHEN asset_no % 7 > 0 THEN [struct_pack(
+                key := coalesce(shared, asset_no || '/' || store), size := 1 + asset_no,
+                version := 'v' || asset_no, complete := coalesce(complete, false))] END AS objects)
+            FROM copies ORDER BY asset_no, store""",
+        "listings": f"SELECT {', '.join(LISTINGS)} FROM listings",
+    }
+    tables = {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}
+    with duckdb.connect(str(path)) as made:
+        for table, columns in tables.items():
+            made.execute(create(table, columns))
+            rows = decider.connection.execute(asked[table]).fetchall() if table in asked else []
+            if rows:
+                made.executemany(
+                    f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows
+                )
+        made.execute(
+            f"CREATE TABLE about AS SELECT {SNAPSHOT_FORMAT} AS format, 'retainer facts' AS what"
+        )
+
+
+@contextmanager
+def limited(size: int, threads: int, rows: int) -> Iterator[None]:
+    """So many recordings at a time, on so many threads, so many rows put together at once."""
+
+    def opened(*given: Any, **more: Any) -> Any:
+        connection = open_facts(*given, **more)
+        connection.execute(f"SET threads = {threads}")
+        return connection
+
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(planning, "AT_ONCE", size))
+        patches.enter_context(patch.object(planning, "open_facts", opened))
+        patches.enter_context(patch.object(drafting, "AT_ONCE", rows))
+        yield
+
+
+def planned(path: Path) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """The header and the rows of a plan, in their order."""
+    plan = read_plan(path)
+    try:
+        rows = plan.connection.execute("FROM plan").fetchall()
+        return plan.header.model_dump(exclude={"digest"}), rows
+    finally:
+        plan.connection.close()
+
+
+def settings_of(case: Case) -> Settings:
+    names = policies_of(case).stores_named() | {copy["in"] for copy in case["copies"]}
+    stores = sorted(names - {"hosted", "elsewhere"})
+    uploads = set(case.get("uploads") or [])
+    return Settings(
+        tuple(
+            Store(
+                name,
+                f"s3://{name}/x",
+                region="eu-west-1",
+                layout="100ms" if name in uploads else "{type}/{asset_id}/{filename}",
+                lock="governance" if place == 0 else None,
+            )
+            for place, name in enumerate(stores)
+        ),
+        Source(hosted=(f"{HOSTED[:-1]}*",)),
+        timezone=case["timezone"],
+        limits=DeleteLimits(count=3, percent=5.0, bytes=100),
+    )
+
+
+@pytest.fixture(scope="module")
+def decider() -> Decider:
+    return Decider()
+
+
+def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
+    tmp_path: Path, decider: Decider
+) -> None:
+    made: list[Case] = []
+    seen: set[str] = set()
+
+    @settings(max_examples=4, phases=(Phase.generate,))
+    @given(generate.cases(assets=SIZE))
+    def compare(case: Case) -> None:
+        case = generate.enriched(case, Random(len(made)))
+        facts = tmp_path / f"{len(made)}.duckdb"
+        snapshot(case, decider, facts)
+        plans = []
+        for parts, threads, rows in ((1, 2, 61_440), (1, 1, 7), (7, 2, 5), (SIZE, 1, 7))[
+            : 4 if not made else 3
+        ]:
+            out = tmp_path / f"{len(made)}-{parts}-{threads}.plan"
+            size = -(-SIZE // parts) if parts > 1 else SIZE // 2
+            with limited(size, threads, rows):
+                with closing(open_facts(facts, Settings())) as opened:
+                    assert len(ranges(opened, size)) == parts
+                make_plan(
+                    facts, settings_of(case), policies_of(case), tmp_path, Making(now_of(case)), out
+                )
+            plans.append(planned(out))
+        whole, *others = plans
+        seen.update(row[3] for row in whole[1])
+        for header, rows_of in others:
+            assert header == whole[0]
+            assert rows_of == whole[1]
+        made.append(case)
+
+    compare()
+    assert seen >= {"copy", "delete", "blocked", "keep", "lapses", "unmanaged", "unknown"}
+
+
+def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """Of three pairs, one is held in part, and of one both may go."""
+    ids = [f"{number:024}" for number in range(6)]
+    case: Case = {
+        "now": "2026-11-30T12:00:00Z",
+        "timezone": "UTC",
+        "rules": [{"id": "raw", "match": "all", "delete": [{"in": "uploads", "after": "30d"}]}],
+        "holds": [{"id": "LIT-1", "why": "x", "in": "uploads", "match": {"asset_id": ids[5]}}],
+        "assets": [
+            {"id": each, "type": "chat", "created_at": "2026-01-01T00:00:00Z"} for each in ids
+        ],
+        "copies": [
+            {"asset": each, "in": "uploads", "shared": f"key {number % 3}", "bytes": 1}
+            for number, each in enumerate(ids)
+        ],
+        "assets_unfinished": False,
+        "by_name": False,
+    }
+    facts, out = tmp_path / "facts.duckdb", tmp_path / "p.plan"
+    snapshot(case, decider, facts)
+    for size in (3, 2, 1):
+        with limited(size, 2, 7):
+            making = Making(now_of(case))
+            make_plan(facts, settings_of(case), policies_of(case), tmp_path, making, out)
+        _, rows = planned(out)
+        told = {row[1]: (row[3], row[4]) for row in rows}
+        assert told == {
+            **dict.fromkeys([ids[0], ids[1], ids[3], ids[4]], ("delete", None)),
+            ids[2]: ("blocked", "shared"),
+            ids[5]: ("keep", None),
+        }
