@@ -15,14 +15,15 @@ from conftest import make_store
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retainer.apply import delete
 from retainer.apply import deletes as deleting
 from retainer.apply.deletes import Deletes
 from retainer.apply.job import Job, Recheck
 from retainer.apply.outcomes import BRAKE_FROM, Outcomes
-from retainer.apply.places import SKEW, Places
+from retainer.apply.places import REFUSALS, SKEW, Places
 from retainer.errors import RetainerError, StoreFailed, StoreRefused
 from retainer.planfile import Action, Planned
-from retainer.ports import Certain, Deletion, Seen, StoreFailure
+from retainer.ports import Certain, Deletion, Seen, StoreFailure, Version
 from retainer.stop import Stop, Stopped
 from retainer.stores.local import LocalWriter
 
@@ -476,3 +477,40 @@ def test_whether_a_delete_was_done_is_told_by_the_object_and_not_by_what_is_belo
     bench.stores["uploads"].answer = unanswered
     summary = bench.made().summary
     assert (bench.how(), summary.deleted, summary.failed) == ("0:deleted", 1, [])
+
+
+def test_whether_every_version_went_is_told_by_what_the_bucket_lists(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not by whether something is to be seen under the key, since a look is older than that."""
+    bench.stores["uploads"].honours = SINGLY
+    (planned,) = bench.add().objects
+    seen = Seen(planned.key, planned.size, planned.version, lock_read=True)
+    version = Version(seen, "v1", is_current=True)
+    bench.due["uploads"] = [
+        replace(bench.due["uploads"][0], versions=(version,), versions_by="clear")
+    ]
+    monkeypatch.setattr(delete, "versions_of", lambda _store, _keys: {planned.key: [version]})
+    monkeypatch.setattr(deleting, "versions_of", lambda _store, _keys: {planned.key: []})
+
+    def unanswered(_version: Version) -> Deletion:
+        raise StoreFailed("no answer")
+
+    monkeypatch.setattr(bench.stores["uploads"], "remove", unanswered)
+    summary = bench.made().summary
+    assert (bench.how(), summary.purged, summary.failed) == ("0:deleted", 1, [])
+
+
+def test_a_store_that_refuses_to_delete_rests_though_it_can_be_looked_at(bench: Bench) -> None:
+    bench.stores["uploads"].honours = SINGLY
+    for _ in range(REFUSALS + 2):
+        bench.add()
+
+    def refused(_seen: Seen) -> None:
+        raise StoreRefused("403", store="uploads")
+
+    bench.stores["uploads"].answer = refused
+    summary = bench.made().summary
+    ends = ["failed"] * REFUSALS + ["resting"] * 2
+    assert bench.how() == " ".join(f"{number}:{how}" for number, how in enumerate(ends))
+    assert summary.resting["uploads"].actions == 2

@@ -17,8 +17,8 @@ import pytest
 
 from retainer.apply import delete as deleting
 from retainer.apply.delete import delete_one, not_in_doubt
-from retainer.apply.verify import as_recorded, checksum_of, locked, proven_same
-from retainer.errors import StoreFailed, Unverified
+from retainer.apply.verify import Counted, as_recorded, checksum_of, locked, proven_same
+from retainer.errors import SourceFailed, StoreFailed, Unverified
 from retainer.planfile import Action, Planned
 from retainer.ports import (
     Checksum,
@@ -203,6 +203,13 @@ def test_what_an_earlier_try_took_is_gone_and_what_was_gone_is_not_counted() -> 
     assert (outcomes, removed) == ([D, GONE], {"a": 1})
 
 
+def test_what_was_gone_keeps_nothing_else_from_going() -> None:
+    there = both()
+    there["a"] = []
+    outcomes, calls, removed = purged(Shelf(there=there))
+    assert (outcomes, " ".join(calls), removed) == ([GONE, D], "? b1 ?", {"b": 1})
+
+
 @pytest.mark.parametrize(
     ("odd", "outcome"),
     [
@@ -302,6 +309,13 @@ def test_a_checksum_of_another_kind_than_the_store_tells_is_that_of_the_bytes(ki
     assert checksum_of(shelf, Look(seen), kind) == summed(kind)
     assert checksum_of(shelf, Look(seen, checksum=summed(other)), kind) == summed(kind)
     assert checksum_of(shelf, Look(seen, checksum=wrong), kind) == wrong
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_bytes_have_the_checksum_that_is_stored_with_them_or_end_in_an_error(kind: Any) -> None:
+    assert b"".join(Counted([NINE], told=summed(kind))) == NINE
+    with pytest.raises(SourceFailed, match="do not have the checksum"):
+        list(Counted([NINE[:8]], told=summed(kind)))
 
 
 @pytest.mark.parametrize("kind", SUMS)

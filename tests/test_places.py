@@ -111,6 +111,25 @@ def test_one_store_that_cannot_be_used_keeps_no_other_from_being() -> None:
     assert str(of.why_unusable("broken")) == "no answer"
 
 
+def test_what_a_store_honours_is_written_down_where_it_is_news() -> None:
+    written: list[str] = []
+    of = places(
+        stores={"vault": SimpleNamespace(conditions=lambda: found)},
+        journal=SimpleNamespace(write=lambda _event, **told: written.append(str(told))),
+        places={"vault": "s3://vault/x"},
+    )
+    found = Conditions([], "vault")
+    of.prove(["vault"], set())
+    of.tell_abilities()
+    found.known = {"create": True, "delete": False}
+    of.tell_abilities()
+    of.tell_abilities()
+    assert written == [
+        "{'store': 'vault', 'place': 's3://vault/x', 'create': True}",
+        "{'store': 'vault', 'place': 's3://vault/x', 'create': True, 'delete': False}",
+    ]
+
+
 # ── locks ─────────────────────────────────────────────────────────────────────────────────────────
 
 

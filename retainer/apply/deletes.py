@@ -203,7 +203,7 @@ class Deletes:
             if not self._places.refused(action, places, error):
                 self._outcomes.failed(action, error.message, error.hint)
             return False
-        self._places.answered(*places)
+        self._places.answered(*rests_on(action) - {action.store})  # a look there is no delete
         if reason:
             self._outcomes.skipped(action, reason)
         return reason is None
