@@ -15,9 +15,9 @@ from retainer.database import ALWAYS, NEVER, literal, only_row, write_parquet
 from retainer.planfile import AT_ONCE, COLUMNS, KEY, NO_DIGEST, Header, canonical
 from retainer.private import private_file
 
-WHILE_WRITING = "150MB"
-"""DuckDB's memory while several ranges are put together: what it holds of each file that it reads
-counts towards no limit (2.0.1)."""
+WHILE_WRITING = "180MB"
+"""DuckDB's memory while several ranges are put together, on one thread: what it takes to read and
+write so many files counts towards no limit (2.0.1)."""
 _PIECE = ", COMPRESSION lz4, ROW_GROUP_SIZE 10240"
 _TOLD = {
     name: f"CASE WHEN {name} > {NEVER} THEN {NEVER} WHEN {name} < {ALWAYS} THEN {ALWAYS} "
@@ -74,7 +74,7 @@ class Draft(AbstractContextManager["Draft"]):
         )
         quiet = _read(self._quiet) if self._quiet else "quiet_lines"
         if self._parts > 1:
-            self._connection.execute(f"SET memory_limit = '{WHILE_WRITING}'")
+            self._connection.execute(f"SET threads = 1; SET memory_limit = '{WHILE_WRITING}'")
         rows = " UNION ALL ".join((f"SELECT {few} FROM {quiet}", *self._numbered()))
         write_parquet(
             self._connection,

@@ -133,6 +133,7 @@ class Bench:
             write=lambda event, **of: self.lines.append((event, of)), write_all=write_all
         )
         bare = {"settled": (), "identities": {}, "asking": {}, "keep_deleted": {}, "places": {}}
+        bare["keep_removed"] = {}
         job = cast(
             Job,
             SimpleNamespace(
@@ -456,6 +457,8 @@ def test_what_a_stop_cuts_short_before_its_first_object_is_told_of_nowhere(bench
     assert summary.interrupted and (summary.deleted, summary.skipped) == (0, [])
     assert [event for event, _ in bench.lines if event in ("deleted", "skipped")] == []
     assert bench.written("intent", "rows") == [([0],)]
+    (([act],),) = bench.written("intent", "acts")
+    assert "versions" not in act
 
 
 # ── without an answer ─────────────────────────────────────────────────────────────────────────────
@@ -499,6 +502,9 @@ def test_whether_every_version_went_is_told_by_what_the_bucket_lists(
     monkeypatch.setattr(bench.stores["uploads"], "remove", unanswered)
     summary = bench.made().summary
     assert (bench.how(), summary.purged, summary.failed) == ("0:deleted", 1, [])
+    (([act],),) = bench.written("intent", "acts")
+    assert act["versions"] == [[planned.key, "v1", planned.size]]
+    assert act["versions_by"] == "clear"
 
 
 def test_a_store_that_refuses_to_delete_rests_though_it_can_be_looked_at(bench: Bench) -> None:
