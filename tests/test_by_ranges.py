@@ -21,7 +21,7 @@ from retainer.cases import Decider
 from retainer.inventory.facts import NAMES, open_facts, ranges
 from retainer.model.setting import DeleteLimits, Settings, Source, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
-from retainer.planfile import read_plan
+from retainer.planfile import overview, read_plan
 from retainer.planning import Making, make_plan
 
 SIZE = 64
@@ -182,3 +182,39 @@ def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(
             ids[2]: ("blocked", "shared"),
             ids[5]: ("keep", None),
         }
+
+
+def test_a_plan_of_many_worries_is_told_in_little_memory(tmp_path: Path) -> None:
+    """A million of them had ended `show` for want of it."""
+    count, facts, out = 300_000, tmp_path / "facts.duckdb", tmp_path / "p.plan"
+    with duckdb.connect(str(facts)) as made:
+        tables = {"assets": ASSETS, "copies": COPIES, "listings": LISTINGS, "names": NAMES}
+        for table, columns in tables.items():
+            made.execute(create(table, columns))
+        made.execute(f"""
+            INSERT INTO assets BY NAME
+            SELECT i AS asset_no, printf('%024d', i) AS asset_id, 'chat' AS type,
+                'completed' AS status, TIMESTAMP '2026-01-01' AS created_at, true AS settled,
+                'catalog' AS known_by, false AS many FROM range(1, {count} + 1) AS _(i);
+            INSERT INTO listings BY NAME
+            SELECT 'vault' AS name, 'store' AS kind, true AS complete,
+                TIMESTAMP '2026-11-30' AS started_at, TIMESTAMP '2026-11-30' AS finished_at;
+            CREATE TABLE about AS SELECT {SNAPSHOT_FORMAT} AS format, 'retainer facts' AS what
+        """)
+    case: Case = {
+        "now": "2026-11-30T00:00:00Z",
+        "timezone": "UTC",
+        "rules": [{"id": "chats", "match": "all", "keep": [{"in": "vault", "for": "forever"}]}],
+        "copies": [],
+    }
+    making = Making(now_of(case))
+    make_plan(facts, settings_of(case), policies_of(case), tmp_path, making, out)
+    plan = read_plan(out)
+    with closing(plan.connection):
+        plan.connection.execute("SET memory_limit = '80MB'")
+        (lost,) = overview(plan).others
+    assert (lost.count, lost.assets, [line.asset_id for line in lost.lines]) == (
+        count,
+        count,
+        [f"{number:024}" for number in range(1, 11)],
+    )
