@@ -121,18 +121,23 @@ class Draft(AbstractContextManager["Draft"]):
         """Copies with a deadline, in the order of all ranges: files, each with some of them."""
         self._connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE urgent AS
-            SELECT asset_no, store,
+            SELECT asset_no, store, deadline,
                 row_number() OVER (ORDER BY deadline, asset_no, store) - 1 AS nth
             FROM {pieces} WHERE turn = 0
         """)
-        rows = only_row(self._connection, "SELECT count(*) FROM urgent")[0]
-        columns = ", ".join("nth AS n" if name == "n" else name for name in COLUMNS)
+        chunks = self._connection.execute(
+            f"SELECT nth // {AT_ONCE} AS chunk, min(deadline), max(deadline) FROM urgent "
+            "GROUP BY chunk ORDER BY chunk"
+        ).fetchall()
+        columns = ", ".join("nth AS n" if name == "n" else f"piece.{name}" for name in COLUMNS)
+        # each piece is in the order of deadlines, so that little of it is read that is not wanted
         return [
             self._piece(
-                f"SELECT {columns} FROM {pieces} JOIN urgent USING (asset_no, store) "
-                f"WHERE turn = 0 AND nth BETWEEN {first} AND {first + AT_ONCE - 1} ORDER BY nth"
+                f"SELECT {columns} FROM {pieces} AS piece JOIN urgent USING (asset_no, store) "
+                f"WHERE turn = 0 AND piece.deadline BETWEEN '{first}' AND '{last}' "
+                f"AND nth // {AT_ONCE} = {number} ORDER BY nth"
             )
-            for first in range(0, rows, AT_ONCE)
+            for number, first, last in chunks
         ]
 
     def _as_they_were(self, number: str) -> str:

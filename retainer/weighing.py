@@ -11,7 +11,7 @@ from typing import Protocol
 
 import duckdb
 
-from retainer.database import only_row
+from retainer.database import make_room, only_row
 from retainer.errors import RetainerError
 from retainer.inventory.facts import narrow, ranges
 from retainer.inventory.locate import key_sql
@@ -116,16 +116,18 @@ def in_ranges(
     """Decide so many recordings at a time (None: all at once); after each range, whether it is the
     only one, with the tables and views of decide.sql holding that range.
 
-    What crosses ranges is a key that two recordings name: those are decided together before.
-    Everything else of a recording lies in one range, so that it is decided as it would be among
-    all of them.
+    What crosses ranges is a key that two recordings name: all that share one are decided together
+    before, and memory is that of so many. Everything else of a recording lies in one range, so that
+    it is decided as it would be among all of them.
     """
     every = ranges(connection, size)
     if len(every) == 1:
         decide_range(connection, question, alone=True)
         yield True
         return
-    narrow(connection, "asset_no IN (SELECT asset_no FROM facts.copies WHERE shared IS NOT NULL)")
+    sharing = "SELECT DISTINCT asset_no FROM facts.copies WHERE shared IS NOT NULL"
+    make_room(connection, only_row(connection, f"SELECT count(*) FROM ({sharing})")[0])
+    narrow(connection, f"asset_no IN ({sharing})")
     decide_range(connection, question, alone=True)
     for each in every:
         narrow(connection, each)
@@ -143,10 +145,10 @@ def weigh(
     size: int | None = None,
 ) -> Weighing:
     """Decide at `making.now` on facts that were opened, so many recordings at a time (None: all at
-    once, so that everything which decide.sql and lines.sql make is there afterwards).
+    once, so that what decide.sql and lines.sql make is there afterwards).
 
     Leaves `acts`: of all ranges the rows that are acted on or worried about, less what only the
-    plan file needs.
+    plan file needs; their `n` is the number in the range.
     """
     question = ask(connection, making.counting(policies), making.now, settings.timezone)
     targets = {

@@ -14,15 +14,16 @@ import generate
 import pytest
 from generate import Case, now_of, policies_of
 from hypothesis import Phase, given, settings
-from test_columns import lay
+from test_columns import examples, lay
 
 from retainer import drafting, planning
 from retainer.cases import Decider
+from retainer.errors import RetainerError
 from retainer.inventory.facts import NAMES, open_facts, ranges
 from retainer.model.setting import DeleteLimits, Settings, Source, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 from retainer.planfile import overview, read_plan
-from retainer.planning import Making, make_plan
+from retainer.planning import Making, make_plan, matches_of
 
 SIZE = 64
 HOSTED = "s3://hms-prod-x/"
@@ -140,6 +141,13 @@ def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
             plans.append(planned(out))
         whole, *others = plans
         seen.update(row[3] for row in whole[1])
+        urgent = [row[1] for row in whole[1] if row[3] == "copy" and row[12] is not None]
+        seen.update({"deadlines across ranges"} if urgent != sorted(urgent) else set())
+        with limited(10, 2, 7):
+            counts = matches_of(facts, settings_of(case), policies_of(case), now_of(case))
+        assert counts == {
+            item["id"]: item["matches"] + item["may_match"] for item in whole[0]["items"]
+        } | {each: counts[each] for each in counts.keys() - {i["id"] for i in whole[0]["items"]}}
         for header, rows_of in others:
             assert header == whole[0]
             assert rows_of == whole[1]
@@ -147,12 +155,13 @@ def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
 
     compare()
     assert seen >= {"copy", "delete", "blocked", "keep", "lapses", "unmanaged", "unknown"}
+    assert "deadlines across ranges" in seen
 
 
 def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(
     tmp_path: Path, decider: Decider
 ) -> None:
-    """Of three pairs, one is held in part, and of one both may go."""
+    """Of one of three pairs one is held; the others may go."""
     ids = [f"{number:024}" for number in range(6)]
     case: Case = {
         "now": "2026-11-30T12:00:00Z",
@@ -218,3 +227,48 @@ def test_a_plan_of_many_worries_is_told_in_little_memory(tmp_path: Path) -> None
         count,
         [f"{number:024}" for number in range(1, 11)],
     )
+
+
+def test_a_query_of_what_is_decided_is_answered_by_every_range(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """As locks and versions are asked of what is due."""
+    case = generate.enriched(examples()[0], Random(1))
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+    found = []
+    for size in (len(case["assets"]), 7):
+        with limited(size, 2, 7):
+            found.append(
+                planning._decided(
+                    settings_of(case),
+                    policies_of(case),
+                    facts,
+                    now_of(case),
+                    "SELECT asset_no, store, decision FROM decided ORDER BY asset_no, store",
+                )
+            )
+    assert found[0] == found[1] and len(found[0]) > len(case["assets"])
+
+
+def test_a_disk_that_is_full_is_told_as_that(
+    tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = generate.enriched(examples()[0], Random(1))
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+
+    def full(*_: object) -> None:
+        raise duckdb.IOException('Could not write file "/tmp/x": No space left on device')
+
+    monkeypatch.setattr(drafting, "write_parquet", full)
+    with pytest.raises(RetainerError, match="the disk is full"):
+        make_plan(
+            facts,
+            settings_of(case),
+            policies_of(case),
+            tmp_path,
+            Making(now_of(case)),
+            tmp_path / "p.plan",
+        )
+    assert not (tmp_path / "p.plan").exists()

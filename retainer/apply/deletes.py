@@ -304,8 +304,8 @@ class Deletes:
         `removed`: so many versions of each object went for good."""
         store = ended[0][0].store
         weak = not self._places.abilities(store).delete
-        if self._outcomes.deleted(ended, weak=weak, partial=partial, removed=removed):
-            self._places.answered(store)
+        self._outcomes.deleted(ended, weak=weak, partial=partial, removed=removed)
+        self._places.answered(store)
 
     def _settle_unknown(
         self, action: Action, error: RetainerError, removed: Mapping[str, int] = NONE_REMOVED

@@ -197,11 +197,10 @@ class Outcomes:
         weak: bool,
         partial: bool = False,
         removed: Mapping[str, int],
-    ) -> bool:
-        """Record what became of the objects of some deletes in one store, in their order; whether
-        any is gone by it. `weak`: the store does not refuse to delete another version; `partial`:
-        some of their objects are still to be deleted; `removed`: so many versions of each object
-        went for good."""
+    ) -> None:
+        """Record what became of the objects of some deletes in one store, in their order. `weak`:
+        the store does not refuse to delete another version; `partial`: some of their objects are
+        still to be deleted; `removed`: so many versions of each object went for good."""
         done: list[tuple[Action, list[Planned], list[str]]] = []
         for action, outcomes in ended:
             each = list(zip(action.objects, outcomes, strict=False))
@@ -213,7 +212,7 @@ class Outcomes:
             else:
                 self.skipped(action, and_removed(_why_not(outcomes), removed))
         if not done:
-            return False
+            return
         self._job.journal.write_all(
             [
                 (
@@ -239,7 +238,6 @@ class Outcomes:
         for action, deleted, left in done:
             self._gone(action, deleted, left, partial=partial)
         self.write_parts()
-        return True
 
     def _recoverable(self, action: Action) -> str | None:
         """How what is deleted can still be read, in words."""

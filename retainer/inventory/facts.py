@@ -586,7 +586,11 @@ def ranges(connection: duckdb.DuckDBPyConnection, size: int | None) -> list[str]
     (last,) = only_row(connection, "SELECT coalesce(max(asset_no), 0) FROM facts.assets")
     if last <= 2 * size:
         return ["true"]
-    return [f"asset_no BETWEEN {first + 1} AND {first + size}" for first in range(0, last, size)]
+    first, *others = range(size, last + size, size)
+    return [
+        f"asset_no <= {first}",
+        *(f"asset_no > {end - size} AND asset_no <= {end}" for end in others),
+    ]
 
 
 def narrow(connection: duckdb.DuckDBPyConnection, which: str = "true") -> None:
@@ -817,6 +821,11 @@ def whole_facts(path: Path) -> Iterator[None]:
             "numbers of recordings and rules",
         ) from None
     except duckdb.Error as error:
+        if "No space left" in str(error):
+            raise RetainerError(
+                f"the disk is full: {_first_line(error)}",
+                hint="free some of it, or set TMPDIR to a folder with more",
+            ) from None
         raise RetainerError(
             f"{path} is damaged, or no snapshot that retainer made: {_first_line(error)}",
             hint=_AGAIN,
