@@ -177,7 +177,7 @@ def header_with(**more: Any) -> Callable[[Path], bytes]:
     def forged(path: Path) -> bytes:
         plan = read_plan(path)
         header = plan.header.model_copy(update={"digest": "0" * 64, **more})
-        text = planfile._canonical(header).replace("'", "''")
+        text = planfile.canonical(header).replace("'", "''")
         out = path.with_name("forged.parquet")
         with duckdb.connect() as other:
             other.execute(

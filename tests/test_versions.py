@@ -337,7 +337,7 @@ def forged(plan: Path, **action: Any) -> None:
     Parquet file, its digest right."""
     found = read_plan(plan)
     header = found.header.model_copy(update={"digest": "0" * 64})
-    text = planfile._canonical(header).replace("'", "''")
+    text = planfile.canonical(header).replace("'", "''")
     patch = json.dumps(action).replace("'", "''")
     with duckdb.connect() as other:
         other.execute(
