@@ -126,6 +126,18 @@ def fill(
     return count
 
 
+def temp_table(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[object]],
+) -> None:
+    """Make a temporary table of these rows, in place of one of that name."""
+    typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({typed})")
+    fill(connection, table, columns, (dict(zip(columns, row, strict=True)) for row in rows))
+
+
 def fill_from(
     connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]
 ) -> None:

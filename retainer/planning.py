@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill, only_row
+from retainer.database import connect, only_row, temp_table
 from retainer.drafting import Draft
 from retainer.errors import RetainerError
 from retainer.git import git
@@ -124,16 +124,7 @@ def gather(
     connection = connect(cache)
     try:
         half = private_file(".duckdb")
-        connection.execute(
-            "CREATE TEMP TABLE earlier (room_id VARCHAR, what VARCHAR, name VARCHAR)"
-        )
-        if named:
-            fill(
-                connection,
-                "earlier",
-                NAMES,
-                (dict(zip(NAMES, name, strict=True)) for name in named),
-            )
+        temp_table(connection, "earlier", NAMES, named)
         listings = collect(
             connection,
             settings,

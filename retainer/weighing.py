@@ -156,7 +156,7 @@ def weigh(
     }
     locking = {store.name: store.lock for store in settings.stores if store.lock}
     unlockable = _unlockable(connection, settings)
-    items = tuple({id(clause.item): clause.item for clause in question.clauses}.values())
+    items = question.items
     sums = _Sums(len(items))
     connection.execute("DROP TABLE IF EXISTS acts")
     for alone in in_ranges(connection, question, size):

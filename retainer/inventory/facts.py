@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill, literal, make_room, only_row
+from retainer.database import connect, literal, make_room, only_row, temp_table
 from retainer.errors import RetainerError
 from retainer.inventory.locate import (
     ANOTHER_RECORDING,
@@ -454,13 +454,8 @@ def _place_uploads(connection: duckdb.DuckDBPyConnection, store: Store, settled:
             "HAVING count(*) > 1)"
         ).fetchall()
     )
-    connection.execute("CREATE OR REPLACE TEMP TABLE bound (asset_no INTEGER, shared VARCHAR)")
-    fill(
-        connection,
-        "bound",
-        {"asset_no": "INTEGER", "shared": "VARCHAR"},
-        ({"asset_no": no, "shared": key} for no, key in together.items()),
-    )
+    columns = {"asset_no": "INTEGER", "shared": "VARCHAR"}
+    temp_table(connection, "bound", columns, together.items())
     version = _upload_version(store)
     connection.execute(f"""
         INSERT INTO copies
@@ -611,13 +606,8 @@ def add_places(
     """
     lies_nowhere = "false"
     if gone:
-        connection.execute("CREATE OR REPLACE TEMP TABLE ended (asset_id VARCHAR, mark VARCHAR)")
-        fill(
-            connection,
-            "ended",
-            {"asset_id": "VARCHAR", "mark": "VARCHAR"},
-            ({"asset_id": name, "mark": mark} for name, mark in gone.items()),
-        )
+        columns = {"asset_id": "VARCHAR", "mark": "VARCHAR"}
+        temp_table(connection, "ended", columns, gone.items())
         connection.execute("""
             CREATE OR REPLACE TEMP TABLE gone AS
             SELECT asset_no FROM facts.assets JOIN ended USING (asset_id)

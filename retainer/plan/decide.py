@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
-from retainer.database import fill, literal
+from retainer.database import literal, temp_table
 from retainer.model.calendar import changes, start_of_day, zone_named
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
@@ -152,13 +152,8 @@ def _calendar(connection: DuckDBPyConnection, timezone: str, now: datetime) -> N
         CROSS JOIN (SELECT DISTINCT months, days FROM periods WHERE NOT forever AND micros = 0)
     """).fetchall()
     )
-    connection.execute("CREATE OR REPLACE TEMP TABLE day_start (local_day DATE, moment TIMESTAMP)")
-    if days:
-        rows = (
-            {"local_day": day.isoformat(), "moment": f"{start_of_day(day, zone):%Y-%m-%d %H:%M:%S}"}
-            for (day,) in days
-        )
-        fill(connection, "day_start", {"local_day": "DATE", "moment": "TIMESTAMP"}, rows)
+    rows = ((f"{day}", f"{start_of_day(day, zone):%Y-%m-%d %H:%M:%S}") for (day,) in days)
+    temp_table(connection, "day_start", {"local_day": "DATE", "moment": "TIMESTAMP"}, rows)
 
 
 @dataclass(frozen=True, slots=True)

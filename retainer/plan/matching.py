@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
-from retainer.database import fill, literal
+from retainer.database import literal, temp_table
 from retainer.model.rule import NAME_FACTS, TEXT_FACTS, AllOf, Everything, Glob, Match, OneOf
 from retainer.plan.predicates import predicate
 
@@ -53,13 +53,13 @@ def make_matches(connection: DuckDBPyConnection, matches: Sequence[Match]) -> Ma
     singly = [number for number in range(1, len(matches) + 1) if number not in by_name]
     rests = list(dict.fromkeys(each.rest for each in named))
     rest_no = {rest: number for number, rest in enumerate(rests, 1)}
-    _rows(
+    temp_table(
         connection,
         "items",
         {"item_no": "INTEGER", "position": "INTEGER"},
         [(number, place) for place, number in enumerate(singly, 1)],
     )
-    _rows(
+    temp_table(
         connection,
         "named",
         {"item_no": "INTEGER", "fact": "VARCHAR", "rest_no": "INTEGER"},
@@ -72,7 +72,7 @@ def make_matches(connection: DuckDBPyConnection, matches: Sequence[Match]) -> Ma
     )
     if not named:
         return Matching(told, joins)
-    _rows(
+    temp_table(
         connection,
         "namings",
         {"item_no": "INTEGER", "fact": "VARCHAR", "is_prefix": "BOOLEAN", "value": "VARCHAR"},
@@ -131,20 +131,6 @@ def _named(number: int, match: Match) -> Named | None:
 def _worth(part: Match) -> int:
     """Ids tell more than names, and names more than their beginnings."""
     return 0 if isinstance(part, OneOf) else 1
-
-
-def _rows(
-    connection: DuckDBPyConnection,
-    table: str,
-    columns: dict[str, str],
-    rows: Sequence[tuple[object, ...]],
-) -> None:
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {table} "
-        f"({', '.join(f'{name} {kind}' for name, kind in columns.items())})"
-    )
-    if rows:
-        fill(connection, table, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
 
 def _letter(match: Match) -> str:
