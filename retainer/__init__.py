@@ -79,7 +79,9 @@ it, see pyproject.toml).
                     ledger (what all lines come to), backend (where it lies: folder, or shared, a
                     store), lock (one apply per store), freeze, anchors (what stores remember of
                     it), stores (which lies where)
-    sources/        the 100ms API, answers (its calls), media (bytes), words (its errors)
+    sources/        the 100ms API, answers (its calls), media (bytes), words (its errors);
+                    inventory_reports (a bucket's own, in place of a list): s3_inventory and
+                    storage_insights say how each cloud writes them
     stores/         wire (one call), calls (what a cloud's protocol must say: s3_calls, s3_answers,
                     gcs_calls and gcs_answers; no I/O),
                     lifecycles, hidden and traits (what a bucket tells of itself), s3_account

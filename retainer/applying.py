@@ -23,7 +23,7 @@ import duckdb
 from retainer.apply.compact import compact, is_worth_it
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
-from retainer.apply.job import Job, Recheck, Watcher
+from retainer.apply.job import WORKERS, Job, Recheck, Watcher
 from retainer.apply.run import Run
 from retainer.apply.settle import Settled, settle
 from retainer.database import connect, fill
@@ -1074,7 +1074,8 @@ def _job(
         settled=settled.entries,
         identities=ground.identities,
         places=world.settings.places,
-        **({"workers": workers} if workers else {}),
+        reported={source.name for source in plan.header.sources if source.reported},
+        workers=workers or WORKERS,
     )
 
 

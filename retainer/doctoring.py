@@ -20,7 +20,7 @@ from retainer.model.setting import Settings, Store
 from retainer.own import anchors_in, identity_in, must_be
 from retainer.plan.lifecycles import ARCHIVES, Against, against, concerns
 from retainer.planfile import SKEW_SECONDS
-from retainer.ports import Recordings, StoreReader
+from retainer.ports import InventoryReports, Recordings, StoreReader
 
 Past = tuple[Ledger, Judge]
 """What the record comes to, and what it says to what a store remembers."""
@@ -106,6 +106,7 @@ def of_approvals(settings: Settings, allowed: Path) -> Iterator[Found]:
 def of_store(
     store: Store,
     opened: Callable[[], StoreReader],
+    reports: Callable[[], InventoryReports | None],
     policies: Policies,
     settings: Settings,
     past: Callable[[], Past],
@@ -131,9 +132,39 @@ def of_store(
     )
     yield from _clock(name, skew)
     yield from reader.traits()
+    yield from _of_reports(store, reports, now(), settings.plan_age_hours)
     yield from _of_deletes(name, reader)
     yield from _of_runs(name, reader, past)
     yield from of_lifecycle(store, reader.lifecycle(), policies, now())
+
+
+def _of_reports(
+    store: Store, reports: Callable[[], InventoryReports | None], now: datetime, hours: float
+) -> Iterator[Found]:
+    """Whether the reports that stand for a list are there, and young enough for a plan."""
+    try:
+        opened = reports()
+        if opened is None:
+            return
+        report = opened.newest(now)
+    except RetainerError as error:
+        yield Found(store.name, "bad", f"its bucket's reports: {error.message}", error.hint)
+        return
+    if report is None:
+        yield Found(
+            store.name,
+            "worry",
+            f"no finished report lies in {store.inventory}",
+            "the first one comes within 48 hours; a young store is listed until then",
+        )
+        return
+    age = (now - report.at).total_seconds() / 3600
+    said = f"its bucket's newest report is {age:,.0f} hours old ({len(report.files):,} files)"
+    if age < hours:
+        yield Found(store.name, "well", said)
+    else:
+        hint = "wait for a newer one, or set `limits.plan_age` to two days and more"
+        yield Found(store.name, "worry", f"{said}, and plans last {hours:g}: none applies", hint)
 
 
 def _of_deletes(name: str, reader: StoreReader) -> Iterator[Found]:

@@ -30,7 +30,7 @@ from retainer.ports import Seen, Version
 from retainer.private import private_file
 from retainer.whole import whole
 
-FORMAT = "4.8"
+FORMAT = "4.9"
 SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
@@ -130,6 +130,8 @@ class SourceState:
     """How what is deleted there can still be read, in words."""
     keeps_removed: str | None = None
     """The same of what is deleted with every version."""
+    reported: str | None = None
+    """When the report of its bucket began that was read in place of a list."""
     lost_record: str | None = None
     """Why the journal is not all that was done in this store, in words."""
     lifted: tuple[str, ...] = ()

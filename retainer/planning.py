@@ -19,7 +19,15 @@ from retainer.database import connect, only_row, temp_table
 from retainer.drafting import Draft
 from retainer.errors import RetainerError
 from retainer.git import git
-from retainer.inventory.collect import NOTHING, ONE_STORE, Judge, Listing, Progress, collect
+from retainer.inventory.collect import (
+    NO_REPORTS,
+    NOTHING,
+    ONE_STORE,
+    Judge,
+    Listing,
+    Progress,
+    collect,
+)
 from retainer.inventory.facts import (
     AT_ONCE,
     NAMES,
@@ -59,7 +67,7 @@ from retainer.planfile import (
     UnseenKey,
     put_in_place,
 )
-from retainer.ports import Look, Recordings, StoreReader, Version
+from retainer.ports import InventoryReports, Look, Recordings, StoreReader, Version
 from retainer.private import private_file
 from retainer.versions import versions_of
 from retainer.weighing import (
@@ -89,7 +97,11 @@ def policy_digest(policies: Policies, settings: Settings) -> str:
     Holds are compared one by one, at apply."""
     items = sorted(item_digest(item) for item in policies.items() if not isinstance(item, Hold))
     accepted = sorted({each.asset_id for each in policies.accepts})
-    places = [asdict(store) for store in settings.stores]
+    # how it is found out what lies there decides nothing
+    places = [
+        {name: told for name, told in asdict(store).items() if name != "inventory"}
+        for store in settings.stores
+    ]
     return hashlib.sha256(
         json.dumps([items, accepted, settings.timezone, places, settings.source.hosted]).encode()
     ).hexdigest()
@@ -109,6 +121,7 @@ def gather(
     before: Sequence[Path] = (),
     seen: Mapping[str, tuple[str, int, str]] = NOTHING,
     meant: Collection[str] = (),
+    reports: Mapping[str, InventoryReports] = NO_REPORTS,
     progress: Progress = lambda _name, _rows: None,
     for_any_policies: bool = False,
 ) -> list[Listing]:
@@ -117,8 +130,8 @@ def gather(
 
     `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
-    `known`, `judge`, `seen`, `meant`: as `collect`; `before`: older snapshots, whose names of rooms
-    are kept. Raises RetainerError where it cannot be written.
+    `known`, `judge`, `seen`, `meant`, `reports`: as `collect`; `before`: older snapshots, whose
+    names of rooms are kept. Raises RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
     connection = connect(cache)
@@ -137,18 +150,20 @@ def gather(
             judge=judge,
             seen=seen,
             meant=meant,
+            reports=reports,
             progress=progress,
         )
         save_snapshot(connection, half)
+        reported = {each.name for each in listings if each.reported_at}
         lockable = {
             reader.name: reader
             for reader, listing in zip(readers, _stores(listings), strict=True)
-            if listing.can_lock
+            if listing.can_lock or reader.name in reported
         }
         asked = policies.purged_in()
         versioned = {reader.name: reader for reader in readers if reader.name in asked}
         if lockable or versioned:
-            _look_at_due(settings, policies, lockable, versioned, half, clock())
+            _look_at_due(settings, policies, lockable, versioned, reported, half, clock())
         _see_restored(
             settings, policies, {reader.name: reader for reader in readers}, half, clock()
         )
@@ -172,12 +187,14 @@ def _look_at_due(
     policies: Policies,
     lockable: Mapping[str, StoreReader],
     versioned: Mapping[str, StoreReader],
+    reported: Collection[str],
     snapshot: Path,
     now: datetime,
 ) -> None:
-    """Look at each copy that is due where a bucket can lock, and at every version of those that go
-    with all of them. A lock that could not be read counts as locked, and versions that could not be
-    as versions that nobody knows."""
+    """Look at each copy that is due where a bucket can lock, or told of it in a report, and at
+    every version of those that go with all of them. A lock that could not be read counts as locked,
+    and versions that could not be as versions that nobody knows. What a report (`reported`: of
+    these stores) showed, and is not there any more, is no copy."""
     due = _decided(
         settings,
         policies,
@@ -189,6 +206,7 @@ def _look_at_due(
     )
     of_all: list[tuple[object, ...]] = []
     of_one: list[tuple[object, ...]] = []
+    gone: list[tuple[int, str]] = []
 
     def look_at(asset_no: int, store: str, objects: list[dict[str, Any]], *, purged: bool) -> None:
         place = asset_no, store
@@ -200,10 +218,15 @@ def _look_at_due(
             looks = _looks(lockable[store], [each["key"] for each in objects])
             if looks is not None and all(look and look.seen.lock_read for look in looks):
                 of_one.append((*_locks([look for look in looks if look]), *place))
+            elif looks is not None and not any(looks) and store in reported:
+                gone.append(place)
 
     with ThreadPoolExecutor(16) as pool:
         for done in [pool.submit(look_at, *one, purged=purged) for *one, purged in due]:
             done.result()
+    with duckdb.connect(str(snapshot)) as facts:
+        for place in gone:
+            facts.execute("DELETE FROM copies WHERE asset_no = ? AND store = ?", place)
     _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = ?", of_one)
     _amend(
         snapshot,
@@ -604,7 +627,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
         "SELECT name, kind, complete, coalesce(objects, 0), coalesce(bytes, 0), coalesce(strays, "
         "0), coalesce(stray_bytes, 0), note, "
         "identity, customer, skew_seconds, lost_record, coalesce(refused, false), keeps_deleted, "
-        "keeps_removed "
+        "keeps_removed, epoch(reported_at) "
         "FROM listings "
         "ORDER BY kind, name"
     ).fetchall()
@@ -626,6 +649,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             refused=refused,
             keeps_deleted=keeps_deleted,
             keeps_removed=keeps_removed,
+            reported=None if reported is None else write_moment(_utc(reported)),
             lifted=tuple(
                 what
                 for what in ("record", "workspace", "clock", "disappeared")
@@ -648,6 +672,7 @@ def _sources(connection: duckdb.DuckDBPyConnection, making: Making) -> list[Sour
             refused,
             keeps_deleted,
             keeps_removed,
+            reported,
         ) in rows
     ]
 

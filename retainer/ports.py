@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from retainer.errors import StoreFailed
 from retainer.model.diagnosis import Found
+from retainer.model.inventory import InventoryReport
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Lock
 
@@ -419,6 +421,19 @@ class StoreFailure:
 
     message: str
     refused: bool = False
+
+
+class InventoryReports(Protocol):
+    """The reports in which a bucket tells by itself what lies in a store."""
+
+    def newest(self, now: datetime) -> InventoryReport | None:
+        """The newest that is finished, before its files are read; None where there is none. Raises
+        ListingBroken where it is damaged, or of another bucket."""
+
+    def fetch(self, report: InventoryReport, folder: Path) -> Path:
+        """Its rows as a Parquet file of `REPORTED` in a new folder, those of retainer's own objects
+        among them. Raises ListingBroken, also where a file is missing, or is not as its manifest
+        says."""
 
 
 class Rooms(Protocol):

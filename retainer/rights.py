@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from retainer.model.setting import OWN_PREFIX, Settings, Store
@@ -88,6 +89,7 @@ def _statements(
             "Resource": [objects],
         }
     if purpose == "plan":
+        yield from _to_read_reports(store, name, partition)
         return
     yield {
         "Sid": f"{name}Write",
@@ -122,6 +124,26 @@ def _statements(
         }
 
 
+def _to_read_reports(store: Store, name: str, partition: str) -> Iterator[dict[str, Any]]:
+    """Only a plan reads them."""
+    if store.inventory is None:
+        return
+    place = replace(store, url=store.inventory)
+    bucket = f"arn:aws{partition}:s3:::{place.bucket}"
+    yield {
+        "Sid": f"{name}ReportsBucket",
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket"],
+        "Resource": [bucket],
+    }
+    yield {
+        "Sid": f"{name}Reports",
+        "Effect": "Allow",
+        "Action": ["s3:GetObject"],
+        "Resource": [f"{bucket}/{place.prefix}*"],
+    }
+
+
 def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
     """A custom role for Google Cloud Storage, and the buckets to give it on; None where there is
     no such store."""
@@ -129,6 +151,11 @@ def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
     if not stores:
         return None
     locks = any(store.lock for store in stores)
+    reports = [
+        replace(store, url=store.inventory)
+        for store in stores
+        if store.inventory and purpose == "plan"
+    ]
     permissions = [
         *_GCS_READ,
         *(_GCS_WRITE if purpose != "plan" else ()),
@@ -141,7 +168,7 @@ def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
             "stage": "GA",
             "includedPermissions": sorted(permissions),
         },
-        "buckets": sorted({f"gs://{store.bucket}" for store in stores}),
+        "buckets": sorted({f"gs://{store.bucket}" for store in (*stores, *reports)}),
     }
 
 

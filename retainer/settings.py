@@ -115,6 +115,7 @@ def _settings(
                 cache_control=item.cache_control,
                 lock=item.lock,
                 may_be_emptied=item.may_be_emptied,
+                inventory=item.listing.inventory.rstrip("/") if item.listing.inventory else None,
             )
             for name, item in file.stores.items()
         ),
@@ -374,6 +375,16 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 yield document.complain(
                     "S301", ("stores", store.name, "url"), message, "give each a prefix of its own"
                 )
+        if store.inventory and not _inventory_mistake(store):
+            reports = replace(store, url=store.inventory)
+            for other in (each for each in sound if _overlap(each, reports)):
+                message = f"the reports of `{store.name}` lie in `{other.name}`, as its objects"
+                yield document.complain(
+                    "S301",
+                    ("stores", store.name, "listing", "inventory"),
+                    message,
+                    "give them a place of their own",
+                )
         for pattern in settings.source.hosted:
             if _fits(f"{store.scheme}://{store.bucket}", pattern):
                 message = (
@@ -484,6 +495,8 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
         yield from ((key, f"only s3:// and oss:// have `{key}`") for key in of_aws if of_aws[key])
     if store.scheme != "gs" and store.impersonate:
         yield "impersonate", "only gs:// has `impersonate`"
+    if store.inventory and (reason := _inventory_mistake(store)):
+        yield "listing", reason
     if store.scheme == "file" and store.concurrency:
         yield "concurrency", "a folder has no `concurrency`"
     if wrong := [
@@ -497,6 +510,21 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
             f"`{wrong[0]}` is no text that a tag of S3 can have (letters, digits, spaces and + - = "
             ". _ : / @)",
         )
+
+
+def _inventory_mistake(store: Store) -> str | None:
+    """Why no report of this store's bucket can lie where its settings say; None where it can."""
+    inventory = store.inventory or ""
+    if store.scheme not in ("s3", "gs"):
+        return f"only s3:// and gs:// have reports, `{store.name}` is {store.scheme}://"
+    if not inventory.startswith(f"{store.scheme}://"):
+        return f"`{printable(inventory)}` is no place for reports: {store.scheme}://bucket/folder"
+    place = replace(store, url=inventory)
+    if reason := _url_mistake(place):
+        return f"`{printable(inventory)}` {reason}"
+    if not place.prefix:
+        return f"`{printable(inventory)}` names no folder: {store.scheme}://bucket/folder"
+    return None
 
 
 def _overlap(one: Store, other: Store) -> bool:

@@ -15,7 +15,7 @@ from retainer.journal.folder import FolderBackend
 from retainer.journal.shared import SharedBackend, SharedReading
 from retainer.model.setting import Settings, Store
 from retainer.patience import BUDGET_SECONDS, Patience
-from retainer.ports import Body, Downloads, StoreReader, StoreWriter
+from retainer.ports import Body, Downloads, InventoryReports, StoreReader, StoreWriter
 from retainer.sources.api import Credentials, HmsApi, server_time
 from retainer.stop import Stop
 
@@ -45,6 +45,18 @@ def open_reader(
             from retainer.stores.local import LocalReader
 
             return LocalReader(store, stop, patience)
+
+
+def open_reports(
+    store: Store, stop: Stop | None = None, patience: Patience | None = None
+) -> InventoryReports | None:
+    """The reports that a store's bucket writes of itself; None where its settings name none."""
+    if store.inventory is None:
+        return None
+    from retainer.sources.inventory_reports import BucketReports, place_of_reports
+
+    place, folder = place_of_reports(store)
+    return BucketReports(store, open_reader(place, stop, patience), folder)
 
 
 def open_writer(

@@ -63,6 +63,7 @@ def seaweedfs() -> Iterator[str]:
     with servers.seaweedfs() as endpoint:
         client = servers.s3_client(endpoint)
         client.create_bucket(Bucket="lab-plain")
+        client.create_bucket(Bucket="lab-reports")
         client.create_bucket(Bucket="lab-versioned")
         client.put_bucket_versioning(
             Bucket="lab-versioned", VersioningConfiguration={"Status": "Enabled"}
@@ -85,6 +86,7 @@ def moto() -> Iterator[str]:
 def _gcs_buckets(url: str) -> None:
     client = gcs_client(url)
     client.create_bucket("lab-plain")
+    client.create_bucket("lab-reports")
     versioned = client.bucket("lab-versioned")
     versioned.versioning_enabled = True
     client.create_bucket(versioned)

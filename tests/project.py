@@ -99,6 +99,7 @@ class Project:
             said |= {
                 "layout": store.layout if store.written_by_100ms else None,
                 "tags": dict(store.tags),
+                "listing": {"inventory": store.inventory} if store.inventory else None,
             }
             stores[name] = {"url": store.url, "storage_class_from": store.storage_class_from} | {
                 key: value for key, value in said.items() if value

@@ -110,6 +110,7 @@ SETTINGS_KEYS = (
     "SettingsFile",
     "SourceItem",
     "StoreItem",
+    "ListingItem",
     "PlaceItem",
     "LimitsItem",
     "DeleteLimitsItem",
@@ -229,6 +230,8 @@ def settings_with(model: str, entry: dict[str, Any]) -> dict[str, Any]:
             return SETTINGS | {"source": entry}
         case "StoreItem":
             return SETTINGS | {"stores": {"vault": store | entry}}
+        case "ListingItem":
+            return SETTINGS | {"stores": {"vault": store | {"listing": entry}}}
         case "PlaceItem":
             state = {"url": "s3://acme-audit/retainer"} | entry
             elsewhere = {"vault": {"url": "s3://acme-archive/100ms"}}

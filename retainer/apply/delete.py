@@ -130,6 +130,16 @@ def not_in_doubt(action: Action, store: StoreReader) -> str | None:
     return "it does not say of itself that it was copied in doubt"
 
 
+def not_as_reported(action: Action, store: StoreReader) -> str | None:
+    """Why what a report showed may not go: something else lies there by now. None: what lies there
+    is what was seen, or is gone. Raises StoreFailed, ListingBroken."""
+    found = _as_they_are(store, action.objects)
+    changed = any(
+        each.key in found and not is_same(found[each.key], each) for each in action.objects
+    )
+    return "it is not what its bucket's report showed" if changed else None
+
+
 def objects_of(action: Action) -> list[Seen]:
     """What the plan saw, as it must still be, in the order in which it goes."""
     return [Seen(planned.key, planned.size, planned.version) for planned in action.objects]

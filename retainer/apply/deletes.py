@@ -17,6 +17,7 @@ from retainer.apply.delete import (
     and_removed,
     delete_one,
     missing_witness,
+    not_as_reported,
     not_in_doubt,
     objects_of,
     rests_on,
@@ -196,9 +197,10 @@ class Deletes:
             return False
         try:
             self._places.check(*places)
-            reason = missing_witness(action, self._job.stores, seen) or not_in_doubt(
-                action, self._job.stores[action.store]
-            )
+            store = self._job.stores[action.store]
+            reason = missing_witness(action, self._job.stores, seen) or not_in_doubt(action, store)
+            if not reason and action.store in self._job.reported:
+                reason = not_as_reported(action, store)
         except RetainerError as error:
             if not self._places.refused(action, places, error):
                 self._outcomes.failed(action, error.message, error.hint)

@@ -149,6 +149,9 @@ class Job:
     asking: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Of each rule and erasure, by its id, which of the two it is, and why people wrote that it is
     there."""
+    reported: Collection[str] = ()
+    """Stores whose objects are known by a report of their bucket, which is older than a list: each
+    is looked at before it goes."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
     workers: int = WORKERS

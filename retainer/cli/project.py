@@ -102,11 +102,17 @@ def gathered(
         patient = wiring.patience_of(patience, stop(), shown.waiting)
         api = wiring.open_api(settings, stop(), patient)
         readers = [wiring.open_reader(store, stop(), patient) for store in settings.stores]
+        reports = {
+            store.name: opened
+            for store in settings.stores
+            if (opened := wiring.open_reports(store, stop(), patient))
+        }
         listings = gather(
             settings,
             policies,
             api,
             readers,
+            reports=reports,
             out=out,
             cache=state / "catalog",
             clock=now,

@@ -256,7 +256,10 @@ def doctor(only: str | None, patience: timedelta | None, form: str) -> None:
         for store in settings.stores:
             if only in (None, store.name):
                 reader = partial(wiring.open_reader, store, stop(), patient)
-                found += doctoring.of_store(store, reader, policies, settings, past, known, now)
+                reports = partial(wiring.open_reports, store, stop(), patient)
+                found += doctoring.of_store(
+                    store, reader, reports, policies, settings, past, known, now
+                )
     told = Diagnosis(tuple(found))
     if form == "json":
         click.echo(diagnosis_json(told), nl=False)

@@ -11,14 +11,23 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill, fill_from, rows_of
+from retainer.database import (
+    connect,
+    exactly,
+    fill,
+    fill_from,
+    literal,
+    only_row,
+    rows_of,
+    temp_table,
+)
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
@@ -37,16 +46,19 @@ from retainer.inventory.facts import (
     stage,
     two_facts_are_none,
 )
+from retainer.inventory.locate import UNZIPPED
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
+from retainer.model.identity import IDENTITY_KEY
+from retainer.model.inventory import LATE, REPORTED
 from retainer.model.lifecycle import write_rules
 from retainer.model.moment import write_lock
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
-from retainer.model.setting import Settings
+from retainer.model.setting import OWN_PREFIX, Settings
 from retainer.model.tables import LISTINGS, create
 from retainer.own import anchors_in, identity_in, must_be
-from retainer.ports import Recordings, Rooms, Seen, StoreReader
+from retainer.ports import InventoryReports, Recordings, Rooms, Seen, StoreReader
 from retainer.private import private_folder
 from retainer.whole import whole
 
@@ -59,8 +71,15 @@ MISSED_FROM = 20
 LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
 """So many rooms (and templates) are asked for one by one, and for so long."""
 NOTHING: Mapping[str, tuple[str, int, str]] = MappingProxyType({})
+NO_REPORTS: Mapping[str, InventoryReports] = MappingProxyType({})
 OTHER_TYPES = "100ms types"
 """The list of all types, of which those count that no list of one type has shown."""
+FIRST_REPORT = timedelta(days=3)
+"""A store so young may have no report yet: both clouds promise the first within 48 hours."""
+EARLY = timedelta(minutes=5)
+UNDELIVERED_DAYS = 7
+"""So long after its creation 100ms may still deliver a recording (DESIGN.md, section 5)."""
+_NOT_OURS = f"NOT starts_with(key, {literal(OWN_PREFIX)})"
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
@@ -88,10 +107,14 @@ class Listing:
     keeps_deleted: str | None = None
     keeps_removed: str | None = None
     lifecycle: str | None = None
+    reported_at: datetime | None = None
+    """When the report began that was read in place of a list."""
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What a person should know, and what leaves nothing unfinished."""
     spool: Path | None = None
+    report: Path | None = None
+    """The rows of that report."""
     parts: list[Path] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
@@ -103,7 +126,7 @@ class Listing:
             "kind": self.kind,
             "complete": self.complete,
             "can_lock": self.can_lock,
-            "started_at": text(self.started_at),
+            "started_at": text(self.reported_at or self.started_at),
             "finished_at": text(self.finished_at),
             "objects": self.objects,
             "bytes": self.bytes,
@@ -119,6 +142,7 @@ class Listing:
             "keeps_deleted": self.keeps_deleted,
             "keeps_removed": self.keeps_removed,
             "lifecycle": self.lifecycle,
+            "reported_at": text(self.reported_at),
         }
 
 
@@ -135,6 +159,7 @@ def collect(
     judge: Judge = lambda _anchors: None,
     seen: Mapping[str, tuple[str, int, str]] = NOTHING,
     meant: Collection[str] = (),
+    reports: Mapping[str, InventoryReports] = NO_REPORTS,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
@@ -143,7 +168,7 @@ def collect(
     `known`: the identity that each store must have, by its name; `judge` says why a store's memory
     of journals speaks against this one's; `seen`: how many objects each list had when it was last
     seen, with the store's identity, by its name; `meant`: of which of them a person said that what
-    is missing may be.
+    is missing may be; `reports`: what tells of a store in place of a list, by its name.
 
     Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
     other failure leaves its listing marked unfinished.
@@ -169,6 +194,7 @@ def collect(
                 progress,
                 (known or {}).get(reader.name),
                 judge,
+                reports=reports.get(reader.name),
             )
             for number, reader in enumerate(readers)
         ]
@@ -190,6 +216,8 @@ def collect(
                 connection.execute(create("others", RECORD))
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
+            if listing.report:
+                _read_report(connection, listing)
             if listing.parts:
                 _read_parts(connection, listing)
         if kinds:
@@ -200,6 +228,11 @@ def collect(
             "known"
         )
     first.notes += _new_types(connection)
+    for reader in readers:
+        listing = next(each for each in listings if each.name == reader.name)
+        if listing.reported_at:
+            _look_since(connection, reader, listing, settings)
+            listing.notes += _too_old(clock() - listing.reported_at, settings.plan_age_hours)
     for listing in listings:
         _miss(listing, seen, settings.limits.disappeared, meant)
     if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
@@ -526,8 +559,10 @@ def _store(
     expected: str | None = None,
     judge: Judge = lambda _anchors: None,
     damaged: list[Seen] | None = None,
+    reports: InventoryReports | None = None,
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
+    age: timedelta | None = None
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
@@ -535,7 +570,7 @@ def _store(
         listing.keeps_removed = reader.keeps_removed()
         rules = reader.lifecycle()
         listing.lifecycle = None if rules is None else write_rules(rules)
-        _recognise(reader, listing, expected, judge, clock())
+        age = _recognise(reader, listing, expected, judge, clock())
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
         if moved := reader.unfinished():
             aside = f"{len(moved)} objects are half deleted since a run died, such as {moved[0]}"
@@ -556,7 +591,14 @@ def _store(
 
     unreadable: list[str] = []
     readable = not listing.notes
-    if not listing.refused:
+    reported = (
+        reports is not None
+        and not listing.refused
+        and _reported(
+            listing, reports, path.with_name(f"{path.name}-report"), clock(), age, progress
+        )
+    )
+    if not listing.refused and not reported:
         try:
             # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
             with closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found:
@@ -608,9 +650,9 @@ def _bounds(parts: Sequence[Path]) -> list[str]:
 
 def _recognise(
     reader: StoreReader, listing: Listing, expected: str | None, judge: Judge, now: datetime
-) -> None:
-    """Which store this is, and what it remembers. Raises StoreFailed where it is not the one that
-    is known: an unmounted disk looks empty."""
+) -> timedelta | None:
+    """Which store this is, and what it remembers; and how long ago it was made one, where it was.
+    Raises StoreFailed where it is not the one that is known: an unmounted disk looks empty."""
     found = identity_in(reader)
     if found is not None:
         listing.identity, listing.customer = found[1].id, found[1].customer
@@ -619,6 +661,151 @@ def _recognise(
     if look is not None or anchors is None:
         listing.lost_record = judge(anchors)
         listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None
+    return found[0].age if found else None
+
+
+def _reported(
+    listing: Listing,
+    reports: InventoryReports,
+    folder: Path,
+    now: datetime,
+    age: timedelta | None,
+    progress: Progress,
+) -> bool:
+    """Read what a store's bucket reports, in place of a list; whether it stands for one, well or
+    badly. That it is of this prefix its identity shows, where the store has one, else anything.
+
+    `age`: of the identity; None where there is none, or where that is not told.
+    """
+    try:
+        report = reports.newest(now)
+        if report is None and (age is None or age < FIRST_REPORT):
+            listing.said.append("it is listed: its bucket has written no report yet")
+            return False
+        if report is None:
+            raise ListingBroken(
+                "its bucket has no finished report where `listing.inventory` says",
+                hint="for S3 name destination prefix, source bucket and configuration; the first "
+                "report comes within 48 hours",
+            )
+        if report.at > now + EARLY:
+            raise ListingBroken(f"the report {report.name} is of a time still to come")
+        rows = reports.fetch(report, folder)
+        with closing(connect(folder)) as connection:
+            shows, count, size = only_row(
+                connection,
+                f"""SELECT coalesce(bool_or(key = {literal(IDENTITY_KEY)}), false),
+                    count(*) FILTER ({_NOT_OURS}),
+                    coalesce(sum(size) FILTER ({_NOT_OURS}), 0)::BIGINT
+                FROM read_parquet({exactly(rows)})""",
+            )
+        if listing.identity is None:
+            shows = count > 0
+        if not shows and (age is None or now - age > report.at - LATE):
+            listing.said.append(
+                f"it is listed: its report of {report.at:%Y-%m-%d %H:%M} UTC does not show yet "
+                "that it is this store's"
+            )
+            return False
+        if not shows:
+            raise ListingBroken(
+                f"the report {report.name} does not show {IDENTITY_KEY}, which lies there",
+                hint="is it a report of another prefix?",
+            )
+    except RetainerError as error:
+        listing.notes.append(error.told)
+        return True
+    listing.report, listing.reported_at, listing.complete = rows, report.at, True
+    listing.objects, listing.bytes = count, size
+    progress(listing.name, listing.objects)
+    return True
+
+
+def _read_report(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
+    """The locks of what a report shows are not known: what is due is looked at."""
+    assert listing.report
+    columns = ", ".join(REPORTED)
+    connection.execute(
+        f"INSERT INTO objects (store, {columns}, lock_read) SELECT ?, {columns}, false FROM "
+        f"read_parquet({exactly(listing.report)}) WHERE {_NOT_OURS}",
+        [listing.name],
+    )
+
+
+def _too_old(age: timedelta, hours: float) -> list[str]:
+    """A sentence where no plan of a report can be applied any more."""
+    old = age.total_seconds() / 3600
+    if old < hours:
+        return []
+    return [
+        f"its report is {old:,.0f} hours old, and plans last {hours:g}: nothing can be applied "
+        "until a newer one is there, or `limits.plan_age` allows it"
+    ]
+
+
+def _look_since(
+    connection: duckdb.DuckDBPyConnection, reader: StoreReader, listing: Listing, settings: Settings
+) -> None:
+    """Look at what a report may be too old for: what the catalog says was written or deleted about
+    its time or later, and what 100ms has uploaded since, as far as the report does not show it. Of
+    a recording of many objects its folder is listed."""
+    assert listing.reported_at
+    since = (listing.reported_at - LATE).replace(tzinfo=None)
+    found = connection.execute(
+        "SELECT DISTINCT CASE WHEN manifest IS NULL THEN key ELSE "
+        "regexp_extract(manifest, '^(.*/)[^/]*$', 1) END AS place FROM catalog "
+        "WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?) ORDER BY place",
+        [listing.name, since],
+    ).fetchall()
+    store = settings.store(listing.name)
+    if store and store.written_by_100ms:
+        base = literal(store.base)
+        found += connection.execute(
+            f"""WITH young AS (
+                FROM staged_assets WHERE created_at IS NULL OR created_at >= $since
+            ), told AS (
+                SELECT path, {UNZIPPED} AS unzipped FROM young
+                UNION ALL SELECT unnest(thumbnails), false FROM young
+            ), keys AS (
+                SELECT path[len({base}) + 1:] AS key, unzipped FROM told
+                WHERE starts_with(path, {base})
+            )
+            SELECT DISTINCT CASE WHEN unzipped THEN regexp_extract(key, '^(.*/)[^/]*$', 1)
+                ELSE key END AS place
+            FROM keys WHERE key NOT IN (SELECT key FROM objects WHERE store = $store)
+            ORDER BY place""",
+            {"since": since - timedelta(days=UNDELIVERED_DAYS), "store": listing.name},
+        ).fetchall()
+
+    def looked(place: str) -> list[Seen]:
+        if place.endswith("/"):
+            return [*reader.list(place)]
+        look = reader.look(place)
+        return [look.seen] if look else []
+
+    places = [place for (place,) in found if place]
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            seen = [each for some in pool.map(looked, places) for each in some]
+    except RetainerError as error:
+        listing.complete = False
+        listing.notes.append(f"what is newer than its report cannot be looked at: {error.told}")
+        return
+    # what lies in a folder begins with its name, and `0` is the letter behind its slash
+    spans = ((place, f"{place[:-1]}0" if place.endswith("/") else f"{place}\0") for place in places)
+    temp_table(connection, "looked", {"first": "VARCHAR", "behind": "VARCHAR"}, spans)
+    connection.execute(
+        "DELETE FROM objects WHERE rowid IN (SELECT objects.rowid FROM objects JOIN looked "
+        "ON key >= first AND key < behind WHERE store = ?)",
+        [listing.name],
+    )
+    rows = (_object_row(listing.name, each, can_lock=True) for each in seen if is_text(each.key))
+    fill(connection, "objects", OBJECTS, rows)
+    listing.objects, listing.bytes = only_row(
+        connection,
+        "SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM objects "
+        f"WHERE store = {literal(listing.name)}",
+    )
 
 
 def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class Store:
     cache_control: str | None = None
     lock: Lock | None = None
     may_be_emptied: bool = False
+    inventory: str | None = None
+    """Where its bucket's own reports lie, which are read in place of a list."""
 
     def class_of(self, key: str, size: int) -> str | None:
         """The storage class for an object of so many bytes; None: the bucket's own, as for all that

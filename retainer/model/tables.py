@@ -5,7 +5,7 @@ All moments are `TIMESTAMP` in UTC, sizes are bytes, durations seconds.
 
 from __future__ import annotations
 
-SNAPSHOT_FORMAT = 8
+SNAPSHOT_FORMAT = 9
 
 OBJECT = 'STRUCT("key" VARCHAR, size BIGINT, version VARCHAR, complete BOOLEAN)'
 """One object of a copy. `version` is the precondition: an S3 ETag, a GCS generation, or a file's
@@ -110,6 +110,8 @@ LISTINGS = {
     "keeps_removed": "VARCHAR",  # the same of what is deleted with every version
     # JSON: what the bucket's own rules delete or move (model/lifecycle.py); NULL: not known
     "lifecycle": "VARCHAR",
+    # when its bucket's own report began, which was read in place of a list; NULL: it was listed
+    "reported_at": "TIMESTAMP",
 }
 
 

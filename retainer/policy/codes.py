@@ -163,7 +163,7 @@ CODES: dict[str, tuple[str, str]] = {
     "S301": (
         "a store inside another",
         "No store lies inside another's prefix: a listing of one would show the objects of the "
-        "other, and a delete could take what the other needs.",
+        "other, and a delete could take what the other needs. So are the reports of a bucket.",
     ),
     "S302": (
         "a store in a hosted bucket",
@@ -199,7 +199,8 @@ CODES: dict[str, tuple[str, str]] = {
     "S309": (
         "this store cannot",
         "A setting that this kind of store does not have: folders have no storage class, key, tags "
-        "or locks; tags are S3 only; a bucket that 100ms uploads to is never written to.",
+        "or locks; tags are S3 only; a bucket that 100ms uploads to is never written to. Reports "
+        "(`listing.inventory`) are of s3:// and gs:// alone, and lie in a folder of the same cloud.",
     ),
     "S310": (
         "not the API's address",

@@ -406,6 +406,15 @@ class PlaceItem(Strict):
     )
 
 
+class ListingItem(Strict):
+    inventory: Text | None = _said(
+        "the folder of S3 Inventory's configuration (destination prefix, source bucket, "
+        "configuration), or the one that Storage Insights writes to",
+        "s3://acme-reports/inventory/acme-vault/daily",
+        None,
+    )
+
+
 class StoreItem(PlaceItem):
     layout: Text = _said(
         "key template with {asset_id}, or `100ms` for a bucket 100ms uploads to",
@@ -438,6 +447,11 @@ class StoreItem(PlaceItem):
     )
     lock: Literal["governance", "compliance"] | None = _said(
         "lock every copy until its keep is over", "governance", None
+    )
+    listing: ListingItem = _said(
+        "how to find out what lies there: by asking (the default), or by the bucket's own reports",
+        {"inventory": "s3://acme-reports/inventory/acme-vault/daily"},
+        ListingItem(),
     )
 
 

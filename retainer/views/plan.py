@@ -151,6 +151,14 @@ def _about(header: Header, now: datetime, reading: Reading) -> Iterator[str]:
         yield f"from facts that are {span(reading.clock - gathered)} old"
     else:
         yield f"from facts of {moment(gathered, reading.zone)}"
+    reports: dict[str, list[str]] = {}
+    for source in header.sources:
+        if source.reported:
+            at = moment_of(source.reported)
+            old = f"that is {span(reading.clock - at)} old" if reading.clock else ""
+            reports.setdefault(old or f"of {moment(at, reading.zone)}", []).append(source.name)
+    for old, names in reports.items():
+        yield f"{' and '.join(names)} from a report {old}"
 
 
 def _verdict(header: Header, view: Overview, now: datetime, reading: Reading) -> Iterator[Note]:
