@@ -63,8 +63,10 @@ it, see pyproject.toml).
                     allowed and hardly meant), changes (two policies in words), codes
                                                         ◀ a new condition: model/rule.py,
                                                           schema.py, parse.py, plan/predicates.py
-    inventory/      what exists: collect (listings), locate (path -> key, key -> asset),
-                    shapes (what a path tells), facts (tables)
+    inventory/      what exists: collect (every list at once), listing (how one went), asset_list
+                    (100ms's, gone on with by a bookmark), bucket_report (a store's, in place of a
+                    list), locate (path -> key, key -> asset), shapes (what a path tells), facts
+                    (tables)
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
                     ahead.sql (later days), limits
     apply/          THE EFFECTS: job (what a run works with), run (the order of things), copies,

@@ -29,7 +29,8 @@ from retainer.apply.settle import Settled, settle
 from retainer.database import connect, fill
 from retainer.errors import Locked, PlanRefused, PoliciesWrong, RetainerError, StoreFailed
 from retainer.holding import locked, owner_of
-from retainer.inventory.collect import OTHER_TYPES, room_of
+from retainer.inventory.asset_list import OTHER_TYPES
+from retainer.inventory.collect import room_of
 from retainer.inventory.facts import open_facts
 from retainer.inventory.locate import assets_of_key
 from retainer.journal.anchors import drop_anchor, keep_anchor, lost_record

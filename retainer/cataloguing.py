@@ -31,8 +31,9 @@ from retainer.apply.verify import Counted, checksum_of, digest_of
 from retainer.database import connect, fill, only_row
 from retainer.errors import FactsIncomplete, Locked, RetainerError, SourceFailed, StoreFailed
 from retainer.holding import locked, owner_of
-from retainer.inventory.collect import Progress, collect_store
+from retainer.inventory.collect import collect_store
 from retainer.inventory.facts import open_facts, same_version
+from retainer.inventory.listing import Progress
 from retainer.inventory.shapes import recognised
 from retainer.journal.anchors import keep_anchor, lost_record
 from retainer.journal.backend import Backend

@@ -19,15 +19,7 @@ from retainer.database import connect, only_row, temp_table
 from retainer.drafting import Draft
 from retainer.errors import RetainerError
 from retainer.git import git
-from retainer.inventory.collect import (
-    NO_REPORTS,
-    NOTHING,
-    ONE_STORE,
-    Judge,
-    Listing,
-    Progress,
-    collect,
-)
+from retainer.inventory.collect import NO_REPORTS, NOTHING, ONE_STORE, Judge, collect
 from retainer.inventory.facts import (
     AT_ONCE,
     NAMES,
@@ -36,6 +28,7 @@ from retainer.inventory.facts import (
     save_snapshot,
     whole_facts,
 )
+from retainer.inventory.listing import Listing, Progress
 from retainer.model.calendar import zones_version
 from retainer.model.lifecycle import read_rules
 from retainer.model.moment import write_lock, write_moment
@@ -122,6 +115,7 @@ def gather(
     seen: Mapping[str, tuple[str, int, str]] = NOTHING,
     meant: Collection[str] = (),
     reports: Mapping[str, InventoryReports] = NO_REPORTS,
+    lists: Path | None = None,
     progress: Progress = lambda _name, _rows: None,
     for_any_policies: bool = False,
 ) -> list[Listing]:
@@ -130,11 +124,11 @@ def gather(
 
     `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
-    `known`, `judge`, `seen`, `meant`, `reports`: as `collect`; `before`: older snapshots, whose
-    names of rooms are kept. Raises RetainerError where it cannot be written.
+    `known`, `judge`, `seen`, `meant`, `reports`, `lists`: as `collect`; `before`: older
+    snapshots, whose names of rooms are kept. Raises RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
-    connection = connect(cache)
+    connection = connect(cache, *([lists] if lists else []))
     try:
         half = private_file(".duckdb")
         temp_table(connection, "earlier", NAMES, named)
@@ -151,6 +145,7 @@ def gather(
             seen=seen,
             meant=meant,
             reports=reports,
+            lists=lists,
             progress=progress,
         )
         save_snapshot(connection, half)

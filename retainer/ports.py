@@ -446,12 +446,25 @@ class Rooms(Protocol):
         """One template; None where 100ms does not know it. Raises SourceFailed."""
 
 
+@dataclass(frozen=True, slots=True)
+class AssetPage:
+    """One page of a list of assets, as 100ms gives them; `start`: the cursor that it was asked for
+    with, None for the first."""
+
+    start: str | None
+    rows: Sequence[Mapping[str, Any]]
+
+
 class Recordings(Rooms, Protocol):
     """The 100ms API, as far as planning needs it."""
 
-    def assets(self, kind: str | None) -> Iterator[Mapping[str, Any]]:
-        """Every asset of one type as 100ms gives it, or (None) of all. Finishes or raises
-        ListingBroken."""
+    @property
+    def whose(self) -> str:
+        """What tells these lists from those of another server or other credentials."""
+
+    def assets(self, kind: str | None, start: str | None = None) -> Iterator[AssetPage]:
+        """Every asset of one type as 100ms gives it, or (None) of all, from a page on. Finishes or
+        raises ListingBroken."""
 
     def first_page(self) -> Sequence[Mapping[str, Any]]:
         """One page of assets of any type, to find types that nobody knew of."""

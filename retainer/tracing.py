@@ -20,7 +20,7 @@ from retainer.voice import say
 
 if TYPE_CHECKING:
     from retainer.apply.job import Watcher
-    from retainer.inventory.collect import Listing
+    from retainer.inventory.listing import Listing
     from retainer.planfile import Action
 
 SECONDS = 5.0

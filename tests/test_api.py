@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -210,6 +210,11 @@ def said(value: Any, status: int = 200, **headers: str) -> Answer:
     return status, {"Content-Type": "application/json", **named}, json.dumps(value).encode()
 
 
+def rows_of(api: HmsApi, kind: str) -> Iterator[Mapping[str, Any]]:
+    """Every asset of one type, page after page."""
+    return (row for page in api.assets(kind) for row in page.rows)
+
+
 def whole(body: Body) -> bytes:
     return b"".join(body.chunks)
 
@@ -223,7 +228,7 @@ def whole(body: Body) -> bytes:
 def test_every_asset_of_a_type_comes_page_by_page(lab: Lab, count: int, calls: int) -> None:
     ids = lab.fill(count)
     lab.fill(7, "summary")
-    came = [row["id"] for row in lab.client().assets("chat")]
+    came = [row["id"] for row in rows_of(lab.client(), "chat")]
     assert (set(came), len(came)) == (ids, count)
     assert lab.asked("/recording-assets") == calls
 
@@ -232,7 +237,7 @@ def test_pages_are_as_large_as_100ms_allows_and_each_begins_where_the_last_one_e
     lab: Lab,
 ) -> None:
     lab.fill(250)
-    list(lab.client().assets("chat"))
+    list(rows_of(lab.client(), "chat"))
     assert {each.query["limit"] for each in lab.server.requests} == {"100"}
     starts = [each.query.get("start") for each in lab.server.requests]
     assert starts[0] is None
@@ -256,7 +261,7 @@ def test_the_first_page_is_one_call_for_any_type(lab: Lab) -> None:
 def test_rows_that_a_page_repeats_pass_through(lab: Lab) -> None:
     lab.faults.repeat_rows = 10
     ids = lab.fill(250)
-    came = [row["id"] for row in lab.client().assets("chat")]
+    came = [row["id"] for row in rows_of(lab.client(), "chat")]
     assert set(came) == ids
     assert len(came) > 250
 
@@ -264,7 +269,7 @@ def test_rows_that_a_page_repeats_pass_through(lab: Lab) -> None:
 def test_assets_that_arrive_while_a_list_is_read_do_not_disturb_it(lab: Lab) -> None:
     ids = lab.fill(250)
     lab.faults.arrivals = {0: [(an_asset(f"new{number}"), None) for number in range(30)]}
-    came = [row["id"] for row in lab.client().assets("chat")]
+    came = [row["id"] for row in rows_of(lab.client(), "chat")]
     assert len(came) == len(set(came))
     assert set(came) >= ids
 
@@ -272,14 +277,14 @@ def test_assets_that_arrive_while_a_list_is_read_do_not_disturb_it(lab: Lab) -> 
 def test_rows_come_as_100ms_gives_them(lab: Lab) -> None:
     row = an_asset("a1", size="12", metadata={"num_layers": "4"}, path=None, thumbnails=["x"])
     lab.server.add_asset(row)
-    assert list(lab.client().assets("chat")) == [row]
+    assert list(rows_of(lab.client(), "chat")) == [row]
 
 
 @pytest.mark.parametrize("broken", ["text", 7, None, [1]])
 def test_a_row_that_is_no_mapping_comes_as_an_empty_one(lab: Lab, broken: Any) -> None:
     lab.fill(3)
     lab.faults.broken_rows = {"chat00001": broken}
-    assert sorted(len(row) for row in lab.client().assets("chat")) == [0, 7, 7]
+    assert sorted(len(row) for row in rows_of(lab.client(), "chat")) == [0, 7, 7]
 
 
 def test_a_smaller_page_than_asked_for_is_a_full_one_when_the_answer_says_so() -> None:
@@ -374,7 +379,7 @@ def test_a_token_is_used_again_until_it_is_renewed_before_its_end(lab: Lab) -> N
 
 def test_a_list_that_outlives_its_token_goes_on_with_another(lab: Lab) -> None:
     lab.fill(250)
-    rows = lab.client().assets("chat")
+    rows = rows_of(lab.client(), "chat")
     came = [next(rows) for _ in range(100)]
     lab.at += timedelta(days=3)
     came += rows
@@ -441,7 +446,7 @@ def test_a_ready_made_token_that_has_ended_is_told_as_such(lab: Lab) -> None:
     api = lab.client(Credentials(token=lab.server.ready_token(timedelta(hours=1))))
     lab.at += timedelta(hours=1)
     with fails(CredentialsRefused) as caught:
-        list(api.assets("chat"))
+        list(rows_of(api, "chat"))
     assert "make a new one" in (caught[0].hint or "")
     assert (len(lab.server.requests), lab.slept) == (1, [])
 
@@ -449,7 +454,7 @@ def test_a_ready_made_token_that_has_ended_is_told_as_such(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda api: list(api.assets("chat")),
+        lambda api: list(rows_of(api, "chat")),
         lambda api: list(api.rooms()),
         lambda api: api.first_page(),
         lambda api: api.open("a1"),
@@ -524,7 +529,7 @@ def test_a_429_is_waited_out_for_as_long_as_it_asks(lab: Lab, header: bool) -> N
     lab.fill(3)
     lab.faults.retry_after, lab.faults.retry_after_header = 45, header
     lab.faults.fail_first = {"/recording-assets": [429]}
-    assert len(list(lab.client().assets("chat"))) == 3
+    assert len(list(rows_of(lab.client(), "chat"))) == 3
     assert len(lab.slept) == 1
     assert 45 <= lab.slept[0] <= 46
 
@@ -574,7 +579,7 @@ def test_more_patience_than_the_budget_is_not_given(lab: Lab) -> None:
     lab.faults.retry_after = 301
     lab.faults.fail_first = {"/recording-assets": [429]}
     with fails(ListingBroken) as caught:
-        list(lab.client().assets("chat"))
+        list(rows_of(lab.client(), "chat"))
     assert "429" in caught[0].message
     assert (lab.slept, len(lab.server.requests)) == ([], 1)
 
@@ -583,13 +588,13 @@ def test_the_budget_can_be_smaller(lab: Lab) -> None:
     lab.faults.rate_429 = 1.0
     lab.faults.retry_after = 20
     with fails(ListingBroken):
-        list(lab.client(budget=5.0).assets("chat"))
+        list(rows_of(lab.client(budget=5.0), "chat"))
     assert lab.slept == []
 
 
 def test_where_nobody_is_there_it_is_given_up_in_15_seconds(lab: Lab) -> None:
     with fails(ListingBroken) as told:
-        list(lab.client(url="http://127.0.0.1:9/v2").assets("chat"))
+        list(rows_of(lab.client(url="http://127.0.0.1:9/v2"), "chat"))
     assert "the connection failed (ConnectError), and went on so for 15 s" in str(told[0])
     assert max(lab.slept) <= 15  # nobody really waits here, so that only single pauses count
 
@@ -599,7 +604,7 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(lab: Lab, status: int)
     lab.fill(3)
     lab.faults.retry_after = 0
     lab.faults.fail_first = {"/recording-assets": [status] * 3}
-    assert len(list(lab.client().assets("chat"))) == 3
+    assert len(list(rows_of(lab.client(), "chat"))) == 3
     assert len(lab.slept) == 3
     if status != 429:
         assert [
@@ -611,7 +616,7 @@ def test_what_may_pass_is_tried_again_with_growing_pauses(lab: Lab, status: int)
 def test_what_will_not_pass_is_not_tried_again(lab: Lab, status: int) -> None:
     lab.faults.fail_first = {"/recording-assets": [status]}
     with fails(ListingBroken) as caught:
-        list(lab.client().assets("chat"))
+        list(rows_of(lab.client(), "chat"))
     assert str(status) in caught[0].message
     assert (lab.slept, len(lab.server.requests)) == ([], 1)
 
@@ -619,7 +624,7 @@ def test_what_will_not_pass_is_not_tried_again(lab: Lab, status: int) -> None:
 def test_a_server_that_fails_for_good_breaks_the_list_after_12_tries(lab: Lab) -> None:
     lab.faults.rate_500 = 1.0
     with fails(ListingBroken) as caught:
-        list(lab.client().assets("chat"))
+        list(rows_of(lab.client(), "chat"))
     assert caught[0].hint == "run it again later"
     assert len(lab.server.requests) == 12
     assert len(lab.slept) == 11
@@ -629,21 +634,21 @@ def test_a_server_that_fails_for_good_breaks_the_list_after_12_tries(lab: Lab) -
 def test_each_page_has_the_whole_budget(lab: Lab) -> None:
     lab.fill(250)
     lab.faults.fail_first = {"limit=100": [500] * 8, "start=": [500] * 8}
-    assert len(list(lab.client().assets("chat"))) == 250
+    assert len(list(rows_of(lab.client(), "chat"))) == 250
     assert len(lab.slept) == 16
 
 
 def test_dropped_connections_are_tried_again(lab: Lab) -> None:
     lab.fill(3)
     lab.faults.drop_first = 2
-    assert len(list(lab.client().assets("chat"))) == 3
+    assert len(list(rows_of(lab.client(), "chat"))) == 3
     assert len(lab.slept) == 2
 
 
 def test_a_server_that_drops_everything_breaks_the_list(lab: Lab) -> None:
     lab.faults.drop_first = ALWAYS
     with fails(ListingBroken) as caught:
-        list(lab.client().assets("chat"))
+        list(rows_of(lab.client(), "chat"))
     assert "connection" in caught[0].message
 
 
@@ -657,7 +662,7 @@ def test_a_server_that_is_not_there_breaks_the_list(lab: Lab) -> None:
 def test_an_answer_cut_in_the_middle_is_asked_for_again(lab: Lab) -> None:
     ids = lab.fill(150)
     lab.faults.cut_lists = 1
-    assert {row["id"] for row in lab.client().assets("chat")} == ids
+    assert {row["id"] for row in rows_of(lab.client(), "chat")} == ids
     assert len(lab.slept) == 1
 
 
@@ -665,7 +670,7 @@ def test_answers_that_are_always_cut_break_the_list(lab: Lab) -> None:
     lab.fill(150)
     lab.faults.cut_lists = ALWAYS
     with fails(ListingBroken) as caught:
-        list(lab.client().assets("chat"))
+        list(rows_of(lab.client(), "chat"))
     assert "cut off" in caught[0].message
 
 
@@ -700,7 +705,7 @@ def test_what_came_before_a_list_broke_has_come(lab: Lab) -> None:
     lab.faults.list_fail = {"chat": 1}
     came = []
     with fails(ListingBroken):
-        for row in lab.client().assets("chat"):
+        for row in rows_of(lab.client(), "chat"):
             came.append(row["id"])
     assert len(came) == 100
 
@@ -711,8 +716,8 @@ def test_one_list_that_breaks_leaves_the_others_alone(lab: Lab) -> None:
     lab.faults.list_fail = {"chat": 0}
     lab.faults.rooms_fail = True
     api = lab.client()
-    assert len(list(api.assets("summary"))) == 5
-    for broken in (lambda: list(api.assets("chat")), lambda: list(api.rooms())):
+    assert len(list(rows_of(api, "summary"))) == 5
+    for broken in (lambda: list(rows_of(api, "chat")), lambda: list(api.rooms())):
         with fails(ListingBroken):
             broken()
 
@@ -727,7 +732,7 @@ def test_a_bad_day_loses_nothing(lab: Lab) -> None:
         found = dict(
             zip(
                 kinds,
-                pool.map(lambda kind: {row["id"] for row in api.assets(kind)}, kinds),
+                pool.map(lambda kind: {row["id"] for row in rows_of(api, kind)}, kinds),
                 strict=True,
             )
         )

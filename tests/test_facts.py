@@ -36,7 +36,7 @@ from retainer.model.moment import write_lock
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
 from retainer.model.tables import SNAPSHOT_FORMAT
-from retainer.ports import Look, Seen, Version, looked_and_read
+from retainer.ports import AssetPage, Look, Seen, Version, looked_and_read
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 VAULT = Store("vault", "s3://acme-vault/100ms", layouts=(DEFAULT_LAYOUT,))
@@ -1441,9 +1441,14 @@ class FakeRecordings:
     honours: bool | Exception = True
     by_id: Mapping[str, Any] = field(default_factory=dict)
 
-    def assets(self, kind: str | None) -> Iterator[Any]:
+    @property
+    def whose(self) -> str:
+        return "ours"
+
+    def assets(self, kind: str | None, start: str | None = None) -> Iterator[AssetPage]:
         self.asked.append(kind or "all")
-        return raising(self.lists.get(kind or "all", ()))
+        for row in raising(self.lists.get(kind or "all", ())):
+            yield AssetPage(None, [row])
 
     def honours_type(self, kind: str) -> bool:
         if isinstance(self.honours, Exception):

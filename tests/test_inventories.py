@@ -22,7 +22,7 @@ from inventories import gcs_row, gcs_rows, s3_inventory, s3_row, s3_rows, storag
 from project import POLICY, Project, make_project, pairs, video
 
 from retainer.errors import ListingBroken
-from retainer.inventory import collect
+from retainer.inventory import bucket_report
 from retainer.model.setting import Store
 from retainer.ports import StoreReader
 from retainer.settings import load_settings
@@ -481,7 +481,7 @@ def test_a_report_without_the_identity_of_an_older_store_is_no_list(
     bucket = on_s3.buckets["vault"]
     later = NOW + timedelta(minutes=2)
     bucket.write([bucket.row("x.mp4")], later)
-    monkeypatch.setattr(collect, "LATE", timedelta(days=-1))
+    monkeypatch.setattr(bucket_report, "LATE", timedelta(days=-1))
     plan = on_s3.plan(expect=8)
     notes = {each["name"]: each["note"] or "" for each in plan["header"]["sources"]}
     assert "does not show _retainer/store.json" in notes["vault"]

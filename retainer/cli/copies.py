@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from retainer.cataloguing import Work
-    from retainer.inventory.collect import Progress
+    from retainer.inventory.listing import Progress
     from retainer.journal.backend import Backend
     from retainer.model.outcome import Census
     from retainer.model.setting import Settings

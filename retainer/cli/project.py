@@ -113,6 +113,7 @@ def gathered(
             api,
             readers,
             reports=reports,
+            lists=state / "lists",
             out=out,
             cache=state / "catalog",
             clock=now,

@@ -3,14 +3,12 @@ reason."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -18,16 +16,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import (
-    connect,
-    exactly,
-    fill,
-    fill_from,
-    literal,
-    only_row,
-    rows_of,
-    temp_table,
-)
+from retainer.database import connect, fill, fill_from, rows_of
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
@@ -37,25 +26,17 @@ from retainer.errors import (
     SourceFailed,
     StoreFailed,
 )
-from retainer.inventory.facts import (
-    OBJECTS,
-    ROOMS,
-    assemble,
-    is_text,
-    read_asset,
-    stage,
-    two_facts_are_none,
-)
-from retainer.inventory.locate import UNZIPPED
+from retainer.inventory.asset_list import list_assets
+from retainer.inventory.bookmark import forget, held, spool_of
+from retainer.inventory.bucket_report import look_since, read_report, take_report, too_old
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
+from retainer.inventory.listing import Listing, Progress, object_row, spooled
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
-from retainer.model.identity import IDENTITY_KEY
-from retainer.model.inventory import LATE, REPORTED
 from retainer.model.lifecycle import write_rules
-from retainer.model.moment import write_lock
 from retainer.model.printable import printable
 from retainer.model.rule import ASSET_TYPES
-from retainer.model.setting import OWN_PREFIX, Settings
+from retainer.model.setting import Settings
 from retainer.model.tables import LISTINGS, create
 from retainer.own import anchors_in, identity_in, must_be
 from retainer.ports import InventoryReports, Recordings, Rooms, Seen, StoreReader
@@ -72,78 +53,7 @@ LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
 """So many rooms (and templates) are asked for one by one, and for so long."""
 NOTHING: Mapping[str, tuple[str, int, str]] = MappingProxyType({})
 NO_REPORTS: Mapping[str, InventoryReports] = MappingProxyType({})
-OTHER_TYPES = "100ms types"
-"""The list of all types, of which those count that no list of one type has shown."""
-FIRST_REPORT = timedelta(days=3)
-"""A store so young may have no report yet: both clouds promise the first within 48 hours."""
-EARLY = timedelta(minutes=5)
-UNDELIVERED_DAYS = 7
-"""So long after its creation 100ms may still deliver a recording (DESIGN.md, section 5)."""
-_NOT_OURS = f"NOT starts_with(key, {literal(OWN_PREFIX)})"
 Judge = Callable[["Mapping[str, Anchor] | None"], "str | None"]
-Progress = Callable[[str, int], None]
-"""Told the name of a listing and how many more rows of it have come."""
-
-
-@dataclass
-class Listing:
-    """How one listing went; `note` says why it did not finish, in words without secrets."""
-
-    name: str
-    kind: str
-    started_at: datetime
-    finished_at: datetime | None = None
-    complete: bool = False
-    can_lock: bool = False
-    objects: int = 0
-    bytes: int = 0
-    strays: int = 0
-    identity: str | None = None
-    customer: str | None = None
-    skew: float | None = None
-    anchors: str | None = None
-    lost_record: str | None = None
-    refused: bool = False
-    keeps_deleted: str | None = None
-    keeps_removed: str | None = None
-    lifecycle: str | None = None
-    reported_at: datetime | None = None
-    """When the report began that was read in place of a list."""
-    notes: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    """What a person should know, and what leaves nothing unfinished."""
-    spool: Path | None = None
-    report: Path | None = None
-    """The rows of that report."""
-    parts: list[Path] = field(default_factory=list)
-
-    def row(self) -> dict[str, Any]:
-        def text(moment: datetime | None) -> str | None:
-            return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment else None
-
-        return dict.fromkeys(LISTINGS) | {
-            "name": self.name,
-            "kind": self.kind,
-            "complete": self.complete,
-            "can_lock": self.can_lock,
-            "started_at": text(self.reported_at or self.started_at),
-            "finished_at": text(self.finished_at),
-            "objects": self.objects,
-            "bytes": self.bytes,
-            "strays": self.strays,
-            "stray_bytes": 0,
-            "note": "; ".join(dict.fromkeys(self.notes)) or None,
-            "identity": self.identity,
-            "customer": self.customer,
-            "skew_seconds": self.skew,
-            "anchors": self.anchors,
-            "lost_record": self.lost_record,
-            "refused": self.refused,
-            "keeps_deleted": self.keeps_deleted,
-            "keeps_removed": self.keeps_removed,
-            "lifecycle": self.lifecycle,
-            "reported_at": text(self.reported_at),
-        }
 
 
 def collect(
@@ -160,6 +70,7 @@ def collect(
     seen: Mapping[str, tuple[str, int, str]] = NOTHING,
     meant: Collection[str] = (),
     reports: Mapping[str, InventoryReports] = NO_REPORTS,
+    lists: Path | None = None,
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
@@ -168,7 +79,8 @@ def collect(
     `known`: the identity that each store must have, by its name; `judge` says why a store's memory
     of journals speaks against this one's; `seen`: how many objects each list had when it was last
     seen, with the store's identity, by its name; `meant`: of which of them a person said that what
-    is missing may be; `reports`: what tells of a store in place of a list, by its name.
+    is missing may be; `reports`: what tells of a store in place of a list, by its name;
+    `lists`: a folder from which lists of 100ms go on that were cut.
 
     Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
     other failure leaves its listing marked unfinished.
@@ -176,13 +88,23 @@ def collect(
     stage(connection)
     with (
         tempfile.TemporaryDirectory(dir=private_folder()) as folder,
+        held(lists or Path(folder) / "lists") as going,
         ThreadPoolExecutor(16) as pool,
     ):
         spools = Path(folder)
         kinds = _kinds(recordings)
         jobs = [
-            pool.submit(_assets, recordings, kind, kinds, spools / f"assets-{n}", clock, progress)
-            for n, kind in enumerate((None, *kinds))
+            pool.submit(
+                list_assets,
+                recordings,
+                kind,
+                kinds,
+                spool_of(going or spools, recordings.whose, kind),
+                clock,
+                progress,
+                may_go_on=going is not None,
+            )
+            for kind in (None, *kinds)
         ]
         jobs += [
             pool.submit(
@@ -217,11 +139,14 @@ def collect(
             if listing.spool and listing.spool.stat().st_size:
                 fill_from(connection, *columns, [str(listing.spool)])
             if listing.report:
-                _read_report(connection, listing)
+                take_report(connection, listing)
             if listing.parts:
                 _read_parts(connection, listing)
         if kinds:
             first.objects = _add_others(connection)
+        for listing in listings:
+            if listing.kind == "assets" and listing.has_ended and listing.spool:
+                forget(listing.spool)
     if twice := two_facts_are_none(connection):
         first.notes.append(
             f"{twice} assets were listed with two different sets of facts; what differs is not "
@@ -231,8 +156,8 @@ def collect(
     for reader in readers:
         listing = next(each for each in listings if each.name == reader.name)
         if listing.reported_at:
-            _look_since(connection, reader, listing, settings)
-            listing.notes += _too_old(clock() - listing.reported_at, settings.plan_age_hours)
+            look_since(connection, reader, listing, settings)
+            listing.notes += too_old(clock() - listing.reported_at, settings.plan_age_hours)
     for listing in listings:
         _miss(listing, seen, settings.limits.disappeared, meant)
     if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
@@ -429,70 +354,6 @@ def collect_store(
     return damaged
 
 
-def _spooled(
-    listing: Listing, path: Path, rows: Iterable[Mapping[str, Any]], progress: Progress
-) -> None:
-    """Write rows to a spool file; a listing that breaks keeps what came before, and is left
-    unfinished."""
-    listing.spool = path
-    with path.open("w", encoding="utf-8") as spool:
-        try:
-            for row in rows:
-                spool.write(json.dumps(row) + "\n")
-                listing.objects += 1
-                if listing.objects % 100 == 0:
-                    progress(listing.name, 100)
-            listing.complete = True
-        except ListingTorn:
-            raise
-        except CredentialsRefused as error:
-            if listing.kind != "store":
-                raise
-            listing.refused = True
-            listing.notes.append(error.told)
-        except RetainerError as error:
-            listing.notes.append(error.told)
-    progress(listing.name, listing.objects % 100)
-
-
-def _assets(
-    recordings: Recordings,
-    kind: str | None,
-    kinds: Sequence[str],
-    path: Path,
-    clock: Callable[[], datetime],
-    progress: Progress,
-) -> Listing:
-    """The assets of one type; or (None) all, so that none is missed that is of a type that nobody
-    knew of, or that a filter leaves out. What is odd about those of `kinds` is told where they are
-    listed by themselves."""
-    name = f"100ms {kind or 'assets'}" if kind or not kinds else OTHER_TYPES
-    listing = Listing(name, "assets", clock())
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for raw in recordings.assets(kind):
-            row, told = read_asset(raw)
-            if row is None or (told and not (kind is None and raw.get("type") in kinds)):
-                listing.strays += 1
-                if len(listing.notes) < 5:
-                    listing.notes.append(
-                        f"asset {row['asset_id'] if row else 'unknown'}: {', '.join(told)}"
-                    )
-            if row is None:
-                nameless.append(True)
-            else:
-                yield row
-
-    nameless: list[bool] = []
-    _spooled(listing, path, rows(), progress)
-    if nameless:
-        # A row without an id could be any asset, so nothing is known to be missing from this
-        # listing.
-        listing.complete = False
-    listing.finished_at = clock()
-    return listing
-
-
 def _rooms(
     recordings: Recordings, path: Path, clock: Callable[[], datetime], progress: Progress
 ) -> Listing:
@@ -507,7 +368,8 @@ def _rooms(
                 else:
                     yield row
 
-    _spooled(listing, path, rows(), progress)
+    with path.open("w", encoding="utf-8") as spool:
+        spooled(listing, spool, rows(), progress)
     listing.finished_at = clock()
     return listing
 
@@ -587,27 +449,31 @@ def _store(
                 unreadable.append(seen.key)
                 continue
             listing.bytes += seen.size
-            yield _object_row(reader.name, seen, listing.can_lock)
+            yield object_row(reader.name, seen, listing.can_lock)
 
     unreadable: list[str] = []
     readable = not listing.notes
     reported = (
         reports is not None
         and not listing.refused
-        and _reported(
+        and read_report(
             listing, reports, path.with_name(f"{path.name}-report"), clock(), age, progress
         )
     )
     if not listing.refused and not reported:
         try:
             # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
-            with closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found:
-                _spooled(listing, path, found, progress)
+            with (
+                closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found,
+                path.open("w", encoding="utf-8") as spool,
+            ):
+                spooled(listing, spool, found, progress)
         except ListingTorn:
             progress(listing.name, -(listing.objects - listing.objects % 100))
             listing.objects = listing.bytes = 0
             unreadable.clear()
-            _spooled(listing, path, rows(reader.list()), progress)
+            with path.open("w", encoding="utf-8") as spool:
+                spooled(listing, spool, rows(reader.list()), progress)
     listing.skew = _skew(reader, clock) if listing.complete else None
     listing.complete = listing.complete and readable
     listing.notes += listing.said
@@ -662,165 +528,6 @@ def _recognise(
         listing.lost_record = judge(anchors)
         listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None
     return found[0].age if found else None
-
-
-def _reported(
-    listing: Listing,
-    reports: InventoryReports,
-    folder: Path,
-    now: datetime,
-    age: timedelta | None,
-    progress: Progress,
-) -> bool:
-    """Read what a store's bucket reports, in place of a list; whether it stands for one, well or
-    badly. That it is of this prefix its identity shows, where the store has one, else anything.
-
-    `age`: of the identity; None where there is none, or where that is not told.
-    """
-    try:
-        report = reports.newest(now)
-        if report is None and (age is None or age < FIRST_REPORT):
-            listing.said.append("it is listed: its bucket has written no report yet")
-            return False
-        if report is None:
-            raise ListingBroken(
-                "its bucket has no finished report where `listing.inventory` says",
-                hint="for S3 name destination prefix, source bucket and configuration; the first "
-                "report comes within 48 hours",
-            )
-        if report.at > now + EARLY:
-            raise ListingBroken(f"the report {report.name} is of a time still to come")
-        rows = reports.fetch(report, folder)
-        with closing(connect(folder)) as connection:
-            shows, count, size = only_row(
-                connection,
-                f"""SELECT coalesce(bool_or(key = {literal(IDENTITY_KEY)}), false),
-                    count(*) FILTER ({_NOT_OURS}),
-                    coalesce(sum(size) FILTER ({_NOT_OURS}), 0)::BIGINT
-                FROM read_parquet({exactly(rows)})""",
-            )
-        if listing.identity is None:
-            shows = count > 0
-        if not shows and (age is None or now - age > report.at - LATE):
-            listing.said.append(
-                f"it is listed: its report of {report.at:%Y-%m-%d %H:%M} UTC does not show yet "
-                "that it is this store's"
-            )
-            return False
-        if not shows:
-            raise ListingBroken(
-                f"the report {report.name} does not show {IDENTITY_KEY}, which lies there",
-                hint="is it a report of another prefix?",
-            )
-    except RetainerError as error:
-        listing.notes.append(error.told)
-        return True
-    listing.report, listing.reported_at, listing.complete = rows, report.at, True
-    listing.objects, listing.bytes = count, size
-    progress(listing.name, listing.objects)
-    return True
-
-
-def _read_report(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
-    """The locks of what a report shows are not known: what is due is looked at."""
-    assert listing.report
-    columns = ", ".join(REPORTED)
-    connection.execute(
-        f"INSERT INTO objects (store, {columns}, lock_read) SELECT ?, {columns}, false FROM "
-        f"read_parquet({exactly(listing.report)}) WHERE {_NOT_OURS}",
-        [listing.name],
-    )
-
-
-def _too_old(age: timedelta, hours: float) -> list[str]:
-    """A sentence where no plan of a report can be applied any more."""
-    old = age.total_seconds() / 3600
-    if old < hours:
-        return []
-    return [
-        f"its report is {old:,.0f} hours old, and plans last {hours:g}: nothing can be applied "
-        "until a newer one is there, or `limits.plan_age` allows it"
-    ]
-
-
-def _look_since(
-    connection: duckdb.DuckDBPyConnection, reader: StoreReader, listing: Listing, settings: Settings
-) -> None:
-    """Look at what a report may be too old for: what the catalog says was written or deleted about
-    its time or later, and what 100ms has uploaded since, as far as the report does not show it. Of
-    a recording of many objects its folder is listed."""
-    assert listing.reported_at
-    since = (listing.reported_at - LATE).replace(tzinfo=None)
-    found = connection.execute(
-        "SELECT DISTINCT CASE WHEN manifest IS NULL THEN key ELSE "
-        "regexp_extract(manifest, '^(.*/)[^/]*$', 1) END AS place FROM catalog "
-        "WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?) ORDER BY place",
-        [listing.name, since],
-    ).fetchall()
-    store = settings.store(listing.name)
-    if store and store.written_by_100ms:
-        base = literal(store.base)
-        found += connection.execute(
-            f"""WITH young AS (
-                FROM staged_assets WHERE created_at IS NULL OR created_at >= $since
-            ), told AS (
-                SELECT path, {UNZIPPED} AS unzipped FROM young
-                UNION ALL SELECT unnest(thumbnails), false FROM young
-            ), keys AS (
-                SELECT path[len({base}) + 1:] AS key, unzipped FROM told
-                WHERE starts_with(path, {base})
-            )
-            SELECT DISTINCT CASE WHEN unzipped THEN regexp_extract(key, '^(.*/)[^/]*$', 1)
-                ELSE key END AS place
-            FROM keys WHERE key NOT IN (SELECT key FROM objects WHERE store = $store)
-            ORDER BY place""",
-            {"since": since - timedelta(days=UNDELIVERED_DAYS), "store": listing.name},
-        ).fetchall()
-
-    def looked(place: str) -> list[Seen]:
-        if place.endswith("/"):
-            return [*reader.list(place)]
-        look = reader.look(place)
-        return [look.seen] if look else []
-
-    places = [place for (place,) in found if place]
-    try:
-        with ThreadPoolExecutor(16) as pool:
-            seen = [each for some in pool.map(looked, places) for each in some]
-    except RetainerError as error:
-        listing.complete = False
-        listing.notes.append(f"what is newer than its report cannot be looked at: {error.told}")
-        return
-    # what lies in a folder begins with its name, and `0` is the letter behind its slash
-    spans = ((place, f"{place[:-1]}0" if place.endswith("/") else f"{place}\0") for place in places)
-    temp_table(connection, "looked", {"first": "VARCHAR", "behind": "VARCHAR"}, spans)
-    connection.execute(
-        "DELETE FROM objects WHERE rowid IN (SELECT objects.rowid FROM objects JOIN looked "
-        "ON key >= first AND key < behind WHERE store = ?)",
-        [listing.name],
-    )
-    rows = (_object_row(listing.name, each, can_lock=True) for each in seen if is_text(each.key))
-    fill(connection, "objects", OBJECTS, rows)
-    listing.objects, listing.bytes = only_row(
-        connection,
-        "SELECT count(*), coalesce(sum(size), 0)::BIGINT FROM objects "
-        f"WHERE store = {literal(listing.name)}",
-    )
-
-
-def _object_row(store: str, seen: Seen, can_lock: bool) -> dict[str, Any]:
-    return {
-        "store": store,
-        "key": seen.key,
-        "size": seen.size,
-        "version": seen.version,
-        "storage_class": seen.storage_class,
-        "locked_until": write_lock(seen.locked_until),
-        "lock_read": seen.lock_read or not can_lock,
-        "archived": seen.archived,
-        "retained_until": write_lock(seen.retained_until),
-        "lock_mode": seen.lock_mode,
-    }
 
 
 def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -26,7 +27,7 @@ from retainer.errors import (
 )
 from retainer.model.moment import read_http_date
 from retainer.patience import Again, Patience, asked_patience, may_pass
-from retainer.ports import Body
+from retainer.ports import AssetPage, Body
 from retainer.sources.answers import Answers, Spent, Unanswered
 from retainer.sources.connections import Connections, is_local
 from retainer.sources.media import Media
@@ -172,7 +173,7 @@ class HmsApi:
                 "be sent",
                 hint="check HMS_ACCESS_KEY and HMS_SECRET, or HMS_MANAGEMENT_TOKEN",
             )
-        self._base = url.rstrip("/")
+        self._base, self._held = url.rstrip("/"), held[0]
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
         self._patience = patience or Patience(sleep=self._stop.pause)
@@ -210,8 +211,12 @@ class HmsApi:
         one = told.pop() if len(told) == 1 else None
         return one if isinstance(one, str) and one else None
 
-    def assets(self, kind: str | None) -> Iterator[Mapping[str, Any]]:
-        return self._pages("/recording-assets", {"type": kind} if kind else {})
+    @property
+    def whose(self) -> str:
+        return hashlib.sha256(repr((self._base, self._held)).encode()).hexdigest()
+
+    def assets(self, kind: str | None, start: str | None = None) -> Iterator[AssetPage]:
+        return self._pages("/recording-assets", {"type": kind} if kind else {}, start)
 
     def honours_type(self, kind: str) -> bool:
         page = self._get("/recording-assets", {"type": kind, "limit": "10"})
@@ -221,7 +226,8 @@ class HmsApi:
         return self._rows(self._get("/recording-assets", {"limit": str(PAGE)}), "/recording-assets")
 
     def rooms(self, *, enabled: bool = True) -> Iterator[Mapping[str, Any]]:
-        yield from self._pages("/rooms", {"enabled": "true" if enabled else "false"})
+        for page in self._pages("/rooms", {"enabled": "true" if enabled else "false"}):
+            yield from page.rows
 
     def room(self, room_id: str) -> Mapping[str, Any] | None:
         return self._one(f"/rooms/{quote(room_id, safe='')}")
@@ -235,8 +241,9 @@ class HmsApi:
         except SourceGone:
             return None
 
-    def _pages(self, path: str, query: dict[str, str]) -> Iterator[Mapping[str, Any]]:
-        start: str | None = None
+    def _pages(
+        self, path: str, query: dict[str, str], start: str | None = None
+    ) -> Iterator[AssetPage]:
         cursors: set[str] = set()
         ends = time.monotonic() + LIST_SECONDS
         news = _News()
@@ -259,7 +266,7 @@ class HmsApi:
                     f"100ms {path}: {IDLE_PAGES} pages in a row brought nothing new, so the list "
                     "has no end"
                 )
-            yield from rows
+            yield AssetPage(start, rows)
             limit = page.get("limit")
             if len(rows) < (limit if isinstance(limit, int) and 0 < limit <= PAGE else PAGE):
                 return
