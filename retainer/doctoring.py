@@ -155,7 +155,7 @@ def _of_reports(
             store.name,
             "worry",
             f"no finished report lies in {store.inventory}",
-            "the first one comes within 48 hours; a young store is listed until then",
+            "the first one comes within 48 hours; the store is listed until then",
         )
         return
     age = (now - report.at).total_seconds() / 3600
@@ -163,8 +163,8 @@ def _of_reports(
     if age < hours:
         yield Found(store.name, "well", said)
     else:
-        hint = "wait for a newer one, or set `limits.plan_age` to two days and more"
-        yield Found(store.name, "worry", f"{said}, and plans last {hours:g}: none applies", hint)
+        hint = "set `limits.plan_age` to two days and more; the store is listed until then"
+        yield Found(store.name, "worry", f"{said}, and plans last {hours:g}: it is not read", hint)
 
 
 def _of_deletes(name: str, reader: StoreReader) -> Iterator[Found]:

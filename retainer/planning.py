@@ -149,16 +149,16 @@ def gather(
             progress=progress,
         )
         save_snapshot(connection, half)
-        reported = {each.name for each in listings if each.reported_at}
-        lockable = {
+        stores = dict(zip((each.name for each in readers), _stores(listings), strict=True))
+        looked_at = {
             reader.name: reader
-            for reader, listing in zip(readers, _stores(listings), strict=True)
-            if listing.can_lock or reader.name in reported
+            for reader in readers
+            if stores[reader.name].can_lock or stores[reader.name].reported_at
         }
         asked = policies.purged_in()
         versioned = {reader.name: reader for reader in readers if reader.name in asked}
-        if lockable or versioned:
-            _look_at_due(settings, policies, lockable, versioned, reported, half, clock())
+        if looked_at or versioned:
+            _look_at_due(settings, policies, looked_at, versioned, stores, half, clock())
         _see_restored(
             settings, policies, {reader.name: reader for reader in readers}, half, clock()
         )
@@ -180,16 +180,19 @@ def _stores(listings: Sequence[Listing]) -> list[Listing]:
 def _look_at_due(
     settings: Settings,
     policies: Policies,
-    lockable: Mapping[str, StoreReader],
+    looked_at: Mapping[str, StoreReader],
     versioned: Mapping[str, StoreReader],
-    reported: Collection[str],
+    stores: Mapping[str, Listing],
     snapshot: Path,
     now: datetime,
 ) -> None:
     """Look at each copy that is due where a bucket can lock, or told of it in a report, and at
     every version of those that go with all of them. A lock that could not be read counts as locked,
-    and versions that could not be as versions that nobody knows. What a report (`reported`: of
-    these stores) showed, and is not there any more, is no copy."""
+    and versions that could not be as versions that nobody knows.
+
+    What a report showed and is not there any more is no copy; what is another thing by now counts
+    as locked.
+    """
     due = _decided(
         settings,
         policies,
@@ -209,19 +212,30 @@ def _look_at_due(
             found = _versions(versioned[store], objects)
             if found is not None:
                 of_all.append((_as_rows(found), _by_hand(found), *_locks(found), *place))
-        elif not purged and store in lockable:
-            looks = _looks(lockable[store], [each["key"] for each in objects])
-            if looks is not None and all(look and look.seen.lock_read for look in looks):
-                of_one.append((*_locks([look for look in looks if look]), *place))
-            elif looks is not None and not any(looks) and store in reported:
+        elif not purged and store in looked_at:
+            listing = stores[store]
+            may_be_locked = listing.can_lock or listing.locks_unread
+            wanted = objects if may_be_locked else [objects[0], objects[-1]]
+            looks = _looks(looked_at[store], [each["key"] for each in wanted])
+            if looks is None:
+                return
+            found_there = [look for look in looks if look]
+            is_same = len(found_there) == len(wanted) and all(
+                (look.seen.version, look.seen.size) == (each["version"], each["size"])
+                for look, each in zip(found_there, wanted, strict=True)
+            )
+            if listing.reported_at and not found_there:
                 gone.append(place)
+            elif listing.reported_at and not is_same:
+                of_one.append((None, False, *place))
+            elif may_be_locked and len(found_there) == len(wanted):
+                locks = _locks(found_there)
+                of_one.extend([(*locks, *place)] if locks[1] else [])
 
     with ThreadPoolExecutor(16) as pool:
         for done in [pool.submit(look_at, *one, purged=purged) for *one, purged in due]:
             done.result()
-    with duckdb.connect(str(snapshot)) as facts:
-        for place in gone:
-            facts.execute("DELETE FROM copies WHERE asset_no = ? AND store = ?", place)
+    _change(snapshot, "DELETE FROM copies", gone)
     _amend(snapshot, "locked_until = ?::TIMESTAMP, lock_read = ?", of_one)
     _amend(
         snapshot,
@@ -327,9 +341,16 @@ def _looks(reader: StoreReader | None, keys: Sequence[str]) -> list[Look | None]
 def _amend(snapshot: Path, assignment: str, rows: Sequence[tuple[object, ...]]) -> None:
     """Write into a snapshot what looks have shown: the assignment's values, then asset and store,
     by copy."""
+    _change(snapshot, f"UPDATE copies SET {assignment}", rows)
+
+
+def _change(snapshot: Path, what: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """The same change of many copies, all of them or none; a row ends with asset and store."""
     with duckdb.connect(str(snapshot)) as facts:
+        facts.begin()
         for row in rows:
-            facts.execute(f"UPDATE copies SET {assignment} WHERE asset_no = ? AND store = ?", row)
+            facts.execute(f"{what} WHERE asset_no = ? AND store = ?", row)
+        facts.commit()
 
 
 def make_plan(

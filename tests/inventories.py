@@ -185,6 +185,7 @@ def storage_insights(
     form: str = "csv",
     parts: int = 1,
     config: str = "1a34-f2e4",
+    columns: Sequence[str] = GCS_COLUMNS,
     **manifest: Any,
 ) -> str:
     """Write a report; gives the key of its manifest. `manifest`: what it says instead."""
@@ -194,19 +195,19 @@ def storage_insights(
         some = rows[number::parts]
         if form == "csv":
             out = io.StringIO()
-            lines = csv.DictWriter(out, GCS_COLUMNS, lineterminator="\n")
+            lines = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
             lines.writeheader()
             lines.writerows({name: _text(each) for name, each in row.items()} for row in some)
             content = out.getvalue().encode()
         else:
             sink = pa.BufferOutputStream()
-            columns = {
+            told_of = {
                 name: pa.array(
                     [row[name] for row in some], pa.int64() if name == "size" else pa.string()
                 )
-                for name in GCS_COLUMNS
+                for name in columns
             }
-            parquet.write_table(pa.table(columns), sink)
+            parquet.write_table(pa.table(told_of), sink)
             content = sink.getvalue().to_pybytes()
         put(f"{begin}{number}.{form}", content)
         names.append(f"{begin}{number}.{form}".rpartition("/")[2])

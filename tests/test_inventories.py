@@ -18,7 +18,15 @@ import servers
 from conftest import endpoint_of, gcs_client, make_store, make_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from inventories import gcs_row, gcs_rows, s3_inventory, s3_row, s3_rows, storage_insights
+from inventories import (
+    GCS_COLUMNS,
+    gcs_row,
+    gcs_rows,
+    s3_inventory,
+    s3_row,
+    s3_rows,
+    storage_insights,
+)
 from project import POLICY, Project, make_project, pairs, video
 
 from retainer.errors import ListingBroken
@@ -176,7 +184,9 @@ def test_only_the_version_that_is_there_is_read(s3: Bucket, tmp_path: Path, form
 def test_a_report_of_current_versions_alone_says_nothing_of_versions(
     s3: Bucket, tmp_path: Path
 ) -> None:
-    s3.write([s3.row("a.mp4")], form="CSV", columns=("bucket", "key", "size", "e_tag"))
+    s3.write(
+        [s3.row("a.mp4")], form="CSV", columns=("bucket", "key", "size", "e_tag", "storage_class")
+    )
     assert [key for key, *_ in s3.read(tmp_path)] == ["a.mp4"]
 
 
@@ -280,6 +290,50 @@ def test_a_file_that_is_no_parquet_is_refused(s3: Bucket, tmp_path: Path) -> Non
     refused(s3, tmp_path, "cannot be read")
 
 
+@pytest.mark.parametrize("moment", ["0", "99999999999999999999", "-62135596800000", "soon"])
+def test_a_report_of_no_time_is_refused_with_a_sentence(on_s3: Reported, moment: str) -> None:
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report(creationTimestamp=moment)
+    is_listed(on_s3, "vault", "it is listed: ")
+
+
+def test_a_csv_that_is_none_is_refused_with_a_sentence(gcs: Bucket, tmp_path: Path) -> None:
+    key = gcs.write([gcs.row("a.mp4")])
+    gcs.put(key.replace("manifest.json", "0.csv"), b"x" * 200_000)
+    refused(gcs, tmp_path, "cannot be read: field larger than field limit")
+
+
+def test_an_orc_that_is_none_is_refused_with_a_sentence(s3: Bucket, tmp_path: Path) -> None:
+    content, key = b"ORC no", f"{s3.folder}/data/x.orc"
+    s3.put(key, content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    s3.write(
+        [], form="ORC", parts=1, files=[{"key": key, "size": len(content), "MD5checksum": md5}]
+    )
+    refused(s3, tmp_path, "cannot be read as ORC")
+
+
+@pytest.mark.parametrize("name", ["timeDeleted", "storageClass", "bucket", "generation"])
+def test_a_field_of_google_that_facts_need_must_be_there(
+    gcs: Bucket, tmp_path: Path, name: str
+) -> None:
+    gcs.write([gcs.row("a.mp4")], columns=[each for each in GCS_COLUMNS if each != name])
+    refused(gcs, tmp_path, f"does not tell each object's {name.lower()}")
+
+
+def test_what_is_odd_outside_of_a_store_is_none_of_its_business(s3: Bucket, tmp_path: Path) -> None:
+    odd = s3_row(BUCKET, "elsewhere/x.mp4", 3, "e")
+    own = s3.row("_retainer/lock")
+    s3.write([s3.row("a.mp4"), odd, odd | {"size": None}, own, own])
+    assert "a.mp4" in [key for key, *_ in s3.read(tmp_path)]
+
+
+def test_a_report_of_google_of_last_quarter_is_none(gcs: Bucket) -> None:
+    gcs.write([gcs.row("a.mp4")], NOW - timedelta(days=60))
+    reports = open_reports(gcs.store)
+    assert reports is not None and reports.newest(NOW) is None
+
+
 def test_every_shard_must_be_there(gcs: Bucket, tmp_path: Path) -> None:
     gcs.write([gcs.row("a.mp4")], report_shards_file_names=["lost_0.csv"])
     refused(gcs, tmp_path, "lacks files, such as .*lost_0.csv")
@@ -370,7 +424,7 @@ def test_until_there_is_a_report_a_new_store_is_listed(on_s3: Reported) -> None:
     on_s3.project.uploaded("d" * 24, video(1))
     plan = on_s3.plan()
     assert plan["header"]["copies"] == 1 and not plan["header"]["incomplete"]
-    assert "no report yet" in plan["header"]["sources"][-1]["note"]
+    assert "has written no report of late" in plan["header"]["sources"][-1]["note"]
 
 
 def test_what_was_copied_since_the_report_is_not_copied_again(reported: Reported) -> None:
@@ -459,33 +513,88 @@ def test_each_delete_from_a_report_is_looked_at_first(
     assert not [key for key in called if not key.startswith("_retainer/")]
 
 
-def test_a_report_of_another_prefix_is_no_list(on_s3: Reported) -> None:
+def stores_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in plan["header"]["sources"] if each["kind"] == "store"}
+
+
+def is_listed(reported: Reported, store: str, why: str) -> None:
+    """The plan is that of a list, and tells why."""
+    project = reported.project
+    plan = reported.plan()
+    source = stores_of(plan)[store]
+    assert source["complete"] and source["reported"] is None
+    assert why in source["note"]
+    for name, each in project.stores.items():
+        project.stores[name] = replace(each, inventory=None)
+    project.write()
+    assert pairs(plan) == pairs(project.plan("listed.plan"))
+    assert plan["header"]["deletes"] == 1
+
+
+def test_where_a_report_is_of_a_time_to_come_the_store_is_listed(on_s3: Reported) -> None:
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report(NOW + timedelta(hours=1))
+    is_listed(on_s3, "vault", "its newest report is of ")
+
+
+def test_where_a_report_is_of_another_prefix_the_store_is_listed(on_s3: Reported) -> None:
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
+    for bucket in on_s3.buckets.values():
+        bucket.write([s3_row(BUCKET, "other/x.mp4", 3, "e")])
+    is_listed(on_s3, "uploads", "does not show anything of it")
+
+
+def test_where_a_report_does_not_show_the_store_itself_it_is_listed(on_s3: Reported) -> None:
     project = on_s3.project
     project.copied_and_due("d" * 24, "a" * 24)
-    bucket = on_s3.buckets["uploads"]
-    bucket.write([s3_row(BUCKET, "other/x.mp4", 3, "e")], NOW + timedelta(days=1))
-    on_s3.buckets["vault"].write(bucket.rows(project.writer("uploads")), NOW)
-    plan = on_s3.plan(expect=8)
-    notes = {each["name"]: each["note"] or "" for each in plan["header"]["sources"]}
-    assert plan["header"]["incomplete"] and plan["header"]["deletes"] == 0
-    assert "is of a time still to come" in notes["uploads"]
-    assert "it is listed" in notes["vault"] and "does not show yet" in notes["vault"]
+    bucket = on_s3.buckets["vault"]
+    rows = bucket.rows(project.writer("vault"))
+    bucket.write([each for each in rows if not each["key"].endswith("store.json")])
+    is_listed(on_s3, "vault", "does not show _retainer/store.json of it")
 
 
-def test_a_report_without_the_identity_of_an_older_store_is_no_list(
+def test_where_a_report_is_of_the_store_that_lay_there_before_it_is_listed(on_s3: Reported) -> None:
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    bucket = on_s3.buckets["vault"]
+    rows = bucket.rows(project.writer("vault"))
+    bucket.write(
+        [each | {"e_tag": "other"} if each["key"].endswith("store.json") else each for each in rows]
+    )
+    is_listed(on_s3, "vault", "does not show _retainer/store.json of it")
+
+
+def test_where_a_report_is_damaged_the_store_is_listed(on_s3: Reported) -> None:
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report()
+    on_s3.buckets["vault"].write([], datetime.now(UTC), sourceBucket="acme")
+    is_listed(on_s3, "vault", "is of the bucket acme")
+
+
+def test_where_the_reports_cannot_be_reached_the_store_is_listed(on_s3: Reported) -> None:
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    project.stores["vault"] = replace(project.stores["vault"], inventory="s3://no-such-bucket/x")
+    project.write()
+    is_listed(on_s3, "vault", "it is listed: ")
+
+
+def test_where_a_report_is_older_than_plans_last_the_store_is_listed(on_s3: Reported) -> None:
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report(datetime.now(UTC) - timedelta(hours=30))
+    is_listed(on_s3, "uploads", "and plans last 24 hours (`limits.plan_age`)")
+
+
+def test_where_too_much_is_newer_than_a_report_the_store_is_listed(
     on_s3: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = on_s3.project
-    project.copied_and_due("d" * 24, "a" * 24)
+    monkeypatch.setattr(bucket_report, "FEW", 0)
+    monkeypatch.setattr(bucket_report, "PAGES", 0)
+    on_s3.project.copied_and_due("d" * 24, "a" * 24)
     on_s3.report()
-    bucket = on_s3.buckets["vault"]
-    later = NOW + timedelta(minutes=2)
-    bucket.write([bucket.row("x.mp4")], later)
-    monkeypatch.setattr(bucket_report, "LATE", timedelta(days=-1))
-    plan = on_s3.plan(expect=8)
-    notes = {each["name"]: each["note"] or "" for each in plan["header"]["sources"]}
-    assert "does not show _retainer/store.json" in notes["vault"]
-    assert plan["header"]["deletes"] == 0
+    on_s3.project.uploaded("b" * 24, video(5), age=timedelta(hours=3))
+    on_s3.project.uploaded("b" * 23 + "c", video(6), age=timedelta(hours=3))
+    is_listed(on_s3, "uploads", "too much is newer than its report")
 
 
 def test_a_plan_is_as_old_as_its_oldest_report(on_s3: Reported) -> None:
@@ -501,17 +610,96 @@ def test_a_plan_is_as_old_as_its_oldest_report(on_s3: Reported) -> None:
     assert project.apply_all("p.plan", plan)["deleted"] == 1
 
 
-def test_a_plan_from_a_report_older_than_plans_last_cannot_be_applied(on_s3: Reported) -> None:
+def test_a_look_ahead_from_a_report_names_no_locks_where_there_are_none(on_s3: Reported) -> None:
     project = on_s3.project
     project.copied_and_due("d" * 24, "a" * 24)
-    on_s3.report(datetime.now(UTC) - timedelta(hours=30))
+    on_s3.report()
+    later = (datetime.now(UTC) + timedelta(days=40)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ahead = on_s3.plan("--as-of", later, expect=None)
+    assert pairs(ahead)["a" * 24, "uploads"] == "delete"
+
+
+def test_another_policy_over_facts_from_a_report_names_no_locks(on_s3: Reported) -> None:
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report()
+    project.run("facts", "--out", "f.duckdb")
+    rules = [
+        *POLICY["rules"][:1],
+        POLICY["rules"][1] | {"delete": [{"in": "uploads", "after": "1d"}]},
+    ]
+    project.write(POLICY | {"rules": rules})
+    plan = on_s3.plan("--facts", "f.duckdb", expect=None)
+    assert pairs(plan)["a" * 24, "uploads"] == "delete"
+
+
+MASTER = b"#EXTM3U\n#EXTINF:4,\n0.ts\n#EXTINF:4,\n1.ts\n#EXT-X-ENDLIST\n"
+VOD = {"master.m3u8": MASTER, "0.ts": b"\x47" * 188, "1.ts": b"\x47" * 376}
+OF_VODS = {
+    "id": "vod",
+    "match": {"type": "room-vod"},
+    "keep": [{"in": "vault", "for": "40d"}],
+    "then": "delete",
+}
+
+
+def objects_of(project: Project, store: str) -> list[str]:
+    with duckdb.connect(str(project.root / ".retainer" / "facts.duckdb"), read_only=True) as facts:
+        rows = facts.execute(
+            "SELECT o.key FROM (SELECT unnest(objects) AS o FROM copies WHERE store = ?) "
+            "ORDER BY o.key",
+            [store],
+        ).fetchall()
+    return [key for (key,) in rows]
+
+
+def test_a_young_recording_of_which_a_report_shows_a_part_is_seen_whole(on_s3: Reported) -> None:
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    project.uploaded_vod("b" * 24, VOD, age=timedelta(hours=27))
+    bucket = on_s3.buckets["uploads"]
+    rows = bucket.rows(project.writer("uploads"))
+    bucket.write([each for each in rows if not each["key"].endswith("1.ts")])
+    on_s3.buckets["vault"].write(on_s3.buckets["vault"].rows(project.writer("vault")))
+    project.write(POLICY | {"rules": [*POLICY["rules"], OF_VODS]})
     plan = on_s3.plan()
-    note = next(each["note"] for each in plan["header"]["sources"] if each["name"] == "uploads")
-    assert "30 hours old, and plans last 24" in note and "limits.plan_age" in note
-    project.apply("p.plan", "--approve-deletes", "1", expect=5)
-    assert (
-        json.loads(project.run("facts", "--format", "json", expect=None).stdout or "{}") is not None
+    done = project.apply("p.plan", "--approve-deletes", str(plan["header"]["deletes"]))
+    assert (done["copied"], done["failed"]) == (1, [])
+    assert len([key for key in objects_of(project, "uploads") if "b" * 24 in key]) == 3
+
+
+def test_no_object_is_told_twice(on_s3: Reported) -> None:
+    """Neither where a thumbnail lies in a folder that is listed, nor where what was copied was
+    deleted, and copied again."""
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    base = project.stores["uploads"].base
+    thumbnail = f"hls/60000000000000000000000a/{'b' * 24}/vod/thumb.jpg"
+    project.uploaded_vod(
+        "b" * 24,
+        VOD | {"thumb.jpg": b"\xff\xd8\xff" + b"j" * 50},
+        age=timedelta(hours=30),
+        thumbnails=[base + thumbnail],
     )
+    on_s3.report()
+    policy = POLICY | {"rules": [*POLICY["rules"], OF_VODS]}
+    gone = OF_VODS | {"keep": [{"in": "vault", "for": "1h"}]}
+    project.write(policy)
+    plan = on_s3.plan()
+    each_object_once(on_s3, plan, "uploads")
+    for rules in ([*POLICY["rules"], gone], policy["rules"], None):
+        project.apply("p.plan", "--approve-deletes", str(plan["header"]["deletes"]), expect=None)
+        project.write(POLICY | {"rules": rules or policy["rules"]})
+        plan = on_s3.plan(expect=None)
+    assert pairs(plan)["b" * 24, "vault"] == "keep"
+    each_object_once(on_s3, plan, "vault")
+
+
+def each_object_once(reported: Reported, plan: dict[str, Any], store: str) -> None:
+    assert stores_of(plan)[store]["reported"]
+    project = reported.project
+    listed = [each.key for each in project.writer(store).list()]
+    assert sorted(objects_of(project, store)) == sorted(listed)
 
 
 def test_a_lock_that_no_report_tells_is_looked_for(

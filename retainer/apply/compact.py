@@ -23,9 +23,10 @@ from retainer.ports import Deletion, StoreWriter
 MERGE_FROM = 100
 """So many parts are read at each plan of a machine without a cache, before they become few."""
 ROWS = 50_000
-MARKERS_FOR = timedelta(days=1)
+MARKERS_FOR = timedelta(days=7)
 """So long a marker of a delete stays that no other entry needs: another machine may still have the
-parts of before in its cache."""
+parts of before in its cache, and a bucket's report may still show what went (inventory/
+bucket_report.py)."""
 
 
 @dataclass(frozen=True, slots=True)

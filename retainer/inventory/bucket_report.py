@@ -3,6 +3,7 @@ show."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -20,11 +21,13 @@ from retainer.model.inventory import LATE, REPORTED
 from retainer.model.setting import OWN_PREFIX, Settings
 from retainer.ports import InventoryReports, Seen, StoreReader
 
-FIRST_REPORT = timedelta(days=3)
-"""A store so young may have no report yet: both clouds promise the first within 48 hours."""
 EARLY = timedelta(minutes=5)
 UNDELIVERED_DAYS = 7
 """So long after its creation 100ms may still deliver a recording (DESIGN.md, section 5)."""
+TOGETHER, PAGES = 1000, 3
+"""So many keys that are beside one another are looked for in a list of so many pages."""
+WORTH_A_LIST = 100
+"""Where one in so many objects would have to be looked at by itself, the store is listed."""
 _NOT_OURS = f"NOT starts_with(key, {literal(OWN_PREFIX)})"
 
 
@@ -33,92 +36,111 @@ def read_report(
     reports: InventoryReports,
     folder: Path,
     now: datetime,
-    age: timedelta | None,
+    age: timedelta,
+    identity: Seen | None,
     progress: Progress,
 ) -> bool:
-    """Read what a store's bucket reports, in place of a list; whether it stands for one, well or
-    badly. That it is of this prefix its identity shows, where the store has one, else anything.
+    """Read what a store's bucket reports, in place of a list; whether that can be. Else it is said
+    why, and the store is to be listed: a list is always right, if slower.
 
-    `age`: of the identity; None where there is none, or where that is not told.
+    `age`: older reports are of no use; `identity`: the object that says which store it is, as it
+    lies there. It must stand in the report: no manifest tells which prefix was reported. Where a
+    store has none yet, anything must.
     """
     try:
         report = reports.newest(now)
-        if report is None and (age is None or age < FIRST_REPORT):
-            listing.said.append("it is listed: its bucket has written no report yet")
-            return False
         if report is None:
+            raise ListingBroken("its bucket has written no report of late")
+        if not now - age < report.at <= now + EARLY:
             raise ListingBroken(
-                "its bucket has no finished report where `listing.inventory` says",
-                hint="for S3 name destination prefix, source bucket and configuration; the first "
-                "report comes within 48 hours",
+                f"its newest report is of {report.at:%Y-%m-%d %H:%M} UTC, and plans last "
+                f"{age.total_seconds() / 3600:g} hours (`limits.plan_age`)"
             )
-        if report.at > now + EARLY:
-            raise ListingBroken(f"the report {report.name} is of a time still to come")
         rows = reports.fetch(report, folder)
         with closing(connect(folder)) as connection:
-            shows, count, size = only_row(
+            shown, count, size = only_row(
                 connection,
-                f"""SELECT coalesce(bool_or(key = {literal(IDENTITY_KEY)}), false),
+                f"""SELECT any_value(version) FILTER (key = {literal(IDENTITY_KEY)}),
                     count(*) FILTER ({_NOT_OURS}),
                     coalesce(sum(size) FILTER ({_NOT_OURS}), 0)::BIGINT
                 FROM read_parquet({exactly(rows)})""",
             )
-        if listing.identity is None:
-            shows = count > 0
-        if not shows and (age is None or now - age > report.at - LATE):
-            listing.said.append(
-                f"it is listed: its report of {report.at:%Y-%m-%d %H:%M} UTC does not show yet "
-                "that it is this store's"
-            )
-            return False
-        if not shows:
+        if not (count if identity is None else shown == identity.version):
             raise ListingBroken(
-                f"the report {report.name} does not show {IDENTITY_KEY}, which lies there",
-                hint="is it a report of another prefix?",
+                f"its report of {report.at:%Y-%m-%d %H:%M} UTC does not show "
+                f"{IDENTITY_KEY if identity else 'anything'} of it"
             )
     except RetainerError as error:
-        listing.notes.append(error.told)
-        return True
+        listing.said.append(f"it is listed: {error.told}")
+        return False
     listing.report, listing.reported_at, listing.complete = rows, report.at, True
     listing.objects, listing.bytes = count, size
+    listing.locks_unread = listing.can_lock or report.hides_locks
     progress(listing.name, listing.objects)
     return True
 
 
 def take_report(connection: duckdb.DuckDBPyConnection, listing: Listing) -> None:
-    """The locks of what a report shows are not known: what is due is looked at."""
+    """The rows of a report -> the table `objects`."""
     assert listing.report
     columns = ", ".join(REPORTED)
     connection.execute(
-        f"INSERT INTO objects (store, {columns}, lock_read) SELECT ?, {columns}, false FROM "
+        f"INSERT INTO objects (store, {columns}, lock_read) SELECT $store, {columns}, $read FROM "
         f"read_parquet({exactly(listing.report)}) WHERE {_NOT_OURS}",
-        [listing.name],
+        {"store": listing.name, "read": not listing.locks_unread},
     )
-
-
-def too_old(age: timedelta, hours: float) -> list[str]:
-    """A sentence where no plan of a report can be applied any more."""
-    old = age.total_seconds() / 3600
-    if old < hours:
-        return []
-    return [
-        f"its report is {old:,.0f} hours old, and plans last {hours:g}: nothing can be applied "
-        "until a newer one is there, or `limits.plan_age` allows it"
-    ]
 
 
 def look_since(
     connection: duckdb.DuckDBPyConnection, reader: StoreReader, listing: Listing, settings: Settings
-) -> None:
+) -> bool:
     """Look at what a report may be too old for: what the catalog says was written or deleted about
     its time or later, and what 100ms has uploaded since, as far as the report does not show it. Of
-    a recording of many objects its folder is listed."""
+    a recording of many objects its folder is listed.
+
+    Whether that was done; not where a list of the store costs less. What cannot be looked at leaves
+    the list unfinished.
+    """
+    folders, keys = _apart(_places(connection, listing, settings))
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            spans = [keys[at : at + TOGETHER] for at in range(0, len(keys), TOGETHER)]
+            seen = {
+                each.key: each
+                for some in pool.map(lambda span: _beside_each_other(reader, span), spans)
+                for each in some
+            }
+            unseen = [key for key in keys if key not in seen]
+            if WORTH_A_LIST * (len(unseen) + len(folders)) > listing.objects + FEW:
+                return False
+            seen |= {look.seen.key: look.seen for look in pool.map(reader.look, unseen) if look}
+            seen |= {
+                each.key: each
+                for some in pool.map(lambda folder: [*reader.list(folder)], folders)
+                for each in some
+            }
+    except RetainerError as error:
+        listing.complete = False
+        listing.notes.append(f"what is newer than its report cannot be looked at: {error.told}")
+        return True
+    _take(connection, listing, folders, keys, [each for each in seen.values() if is_text(each.key)])
+    return True
+
+
+FEW = 10_000
+"""So many objects are looked at in any store before a list is thought of, by the hundred."""
+
+
+def _places(
+    connection: duckdb.DuckDBPyConnection, listing: Listing, settings: Settings
+) -> set[str]:
+    """What is to be looked at: keys, and folders with a slash at their end."""
     assert listing.reported_at
     since = (listing.reported_at - LATE).replace(tzinfo=None)
     found = connection.execute(
         "SELECT DISTINCT CASE WHEN manifest IS NULL THEN key ELSE "
-        "regexp_extract(manifest, '^(.*/)[^/]*$', 1) END AS place FROM catalog "
-        "WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?) ORDER BY place",
+        "regexp_extract(manifest, '^(.*/)[^/]*$', 1) END FROM catalog "
+        "WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?)",
         [listing.name, since],
     ).fetchall()
     store = settings.store(listing.name)
@@ -133,37 +155,52 @@ def look_since(
             ), keys AS (
                 SELECT path[len({base}) + 1:] AS key, unzipped FROM told
                 WHERE starts_with(path, {base})
+            ), shown AS (
+                SELECT key FROM objects WHERE store = $store
             )
-            SELECT DISTINCT CASE WHEN unzipped THEN regexp_extract(key, '^(.*/)[^/]*$', 1)
-                ELSE key END AS place
-            FROM keys WHERE key NOT IN (SELECT key FROM objects WHERE store = $store)
-            ORDER BY place""",
+            SELECT DISTINCT regexp_extract(key, '^(.*/)[^/]*$', 1) FROM keys WHERE unzipped
+            UNION SELECT key FROM keys ANTI JOIN shown USING (key) WHERE NOT unzipped""",
             {"since": since - timedelta(days=UNDELIVERED_DAYS), "store": listing.name},
         ).fetchall()
+    return {place for (place,) in found if place}
 
-    def looked(place: str) -> list[Seen]:
-        if place.endswith("/"):
-            return [*reader.list(place)]
-        look = reader.look(place)
-        return [look.seen] if look else []
 
-    places = [place for (place,) in found if place]
-    try:
-        with ThreadPoolExecutor(16) as pool:
-            seen = [each for some in pool.map(looked, places) for each in some]
-    except RetainerError as error:
-        listing.complete = False
-        listing.notes.append(f"what is newer than its report cannot be looked at: {error.told}")
-        return
-    # what lies in a folder begins with its name, and `0` is the letter behind its slash
-    spans = ((place, f"{place[:-1]}0" if place.endswith("/") else f"{place}\0") for place in places)
-    temp_table(connection, "looked", {"first": "VARCHAR", "behind": "VARCHAR"}, spans)
+def _apart(places: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Folders and keys, each in order, less those that lie in one of the folders."""
+    folders: list[str] = []
+    keys: list[str] = []
+    for place in sorted(places):
+        if folders and place.startswith(folders[-1]):
+            continue
+        (folders if place.endswith("/") else keys).append(place)
+    return folders, keys
+
+
+def _beside_each_other(reader: StoreReader, keys: Sequence[str]) -> list[Seen]:
+    """Those of these keys, in order, that a short list of what lies between them shows."""
+    wanted = set(keys)
+    return [each for each in reader.some_between(keys[0], keys[-1], PAGES) if each.key in wanted]
+
+
+def _take(
+    connection: duckdb.DuckDBPyConnection,
+    listing: Listing,
+    folders: Sequence[str],
+    keys: Sequence[str],
+    seen: Sequence[Seen],
+) -> None:
+    """Put what was seen in the place of what the report showed there."""
+    temp_table(connection, "looked", {"place": "VARCHAR"}, [(each,) for each in (*folders, *keys)])
     connection.execute(
-        "DELETE FROM objects WHERE rowid IN (SELECT objects.rowid FROM objects JOIN looked "
-        "ON key >= first AND key < behind WHERE store = ?)",
-        [listing.name],
+        "DELETE FROM objects WHERE store = ? AND key IN (FROM looked)", [listing.name]
     )
-    rows = (object_row(listing.name, each, can_lock=True) for each in seen if is_text(each.key))
+    for length in sorted({len(folder) for folder in folders}):  # each by its hash, not by ranges
+        connection.execute(
+            "DELETE FROM objects WHERE store = ? AND left(key, ?) IN (FROM looked WHERE len(place) "
+            "= ? AND ends_with(place, '/'))",
+            [listing.name, length, length],
+        )
+    rows = (object_row(listing.name, each, listing.can_lock) for each in seen)
     fill(connection, "objects", OBJECTS, rows)
     listing.objects, listing.bytes = only_row(
         connection,

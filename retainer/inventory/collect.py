@@ -28,7 +28,7 @@ from retainer.errors import (
 )
 from retainer.inventory.asset_list import list_assets
 from retainer.inventory.bookmark import forget, held, spool_of
-from retainer.inventory.bucket_report import look_since, read_report, take_report, too_old
+from retainer.inventory.bucket_report import look_since, read_report, take_report
 from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
 from retainer.inventory.listing import Listing, Progress, object_row, spooled
 from retainer.model.anchors import Anchor, write_anchors
@@ -117,6 +117,7 @@ def collect(
                 (known or {}).get(reader.name),
                 judge,
                 reports=reports.get(reader.name),
+                age=timedelta(hours=settings.plan_age_hours),
             )
             for number, reader in enumerate(readers)
         ]
@@ -147,17 +148,16 @@ def collect(
         for listing in listings:
             if listing.kind == "assets" and listing.has_ended and listing.spool:
                 forget(listing.spool)
-    if twice := two_facts_are_none(connection):
-        first.notes.append(
-            f"{twice} assets were listed with two different sets of facts; what differs is not "
-            "known"
-        )
+        if twice := two_facts_are_none(connection):
+            first.notes.append(
+                f"{twice} assets were listed with two different sets of facts; what differs is not "
+                "known"
+            )
+        stores = [each for each in listings if each.kind == "store"]
+        for reader, listing in zip(readers, stores, strict=True):
+            if listing.reported_at and not look_since(connection, reader, listing, settings):
+                _list_after_all(connection, reader, listing, spools / reader.name, progress)
     first.notes += _new_types(connection)
-    for reader in readers:
-        listing = next(each for each in listings if each.name == reader.name)
-        if listing.reported_at:
-            look_since(connection, reader, listing, settings)
-            listing.notes += too_old(clock() - listing.reported_at, settings.plan_age_hours)
     for listing in listings:
         _miss(listing, seen, settings.limits.disappeared, meant)
     if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
@@ -422,9 +422,10 @@ def _store(
     judge: Judge = lambda _anchors: None,
     damaged: list[Seen] | None = None,
     reports: InventoryReports | None = None,
+    age: timedelta = timedelta(days=1),
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
-    age: timedelta | None = None
+    identity: Seen | None = None
     try:
         listing.can_lock = True
         listing.can_lock = reader.can_lock()
@@ -432,7 +433,7 @@ def _store(
         listing.keeps_removed = reader.keeps_removed()
         rules = reader.lifecycle()
         listing.lifecycle = None if rules is None else write_rules(rules)
-        age = _recognise(reader, listing, expected, judge, clock())
+        identity = _recognise(reader, listing, expected, judge, clock())
         listing.parts = _catalog_parts(reader, cache / reader.name, damaged)
         if moved := reader.unfinished():
             aside = f"{len(moved)} objects are half deleted since a run died, such as {moved[0]}"
@@ -443,7 +444,36 @@ def _store(
     except RetainerError as error:
         listing.notes.append(error.told)
 
+    readable = not listing.notes
+    is_reported = (
+        reports is not None
+        and readable
+        and read_report(
+            listing,
+            reports,
+            path.with_name(f"{path.name}-report"),
+            clock(),
+            age,
+            identity,
+            progress,
+        )
+    )
+    if not listing.refused and not is_reported:
+        _list(reader, listing, path, progress)
+    listing.skew = _skew(reader, clock) if listing.complete else None
+    listing.complete = listing.complete and readable
+    listing.notes += listing.said
+    listing.finished_at = clock()
+    return listing
+
+
+def _list(reader: StoreReader, listing: Listing, path: Path, progress: Progress) -> None:
+    """List a store, many pages at once where that can be shown to be all."""
+    unreadable: list[str] = []
+
     def rows(objects: Iterator[Seen]) -> Generator[dict[str, Any]]:
+        unreadable.clear()
+        listing.bytes = 0
         for seen in objects:
             if not is_text(seen.key):
                 unreadable.append(seen.key)
@@ -451,38 +481,40 @@ def _store(
             listing.bytes += seen.size
             yield object_row(reader.name, seen, listing.can_lock)
 
-    unreadable: list[str] = []
-    readable = not listing.notes
-    reported = (
-        reports is not None
-        and not listing.refused
-        and read_report(
-            listing, reports, path.with_name(f"{path.name}-report"), clock(), age, progress
-        )
-    )
-    if not listing.refused and not reported:
-        try:
-            # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
-            with (
-                closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found,
-                path.open("w", encoding="utf-8") as spool,
-            ):
-                spooled(listing, spool, found, progress)
-        except ListingTorn:
-            progress(listing.name, -(listing.objects - listing.objects % 100))
-            listing.objects = listing.bytes = 0
-            unreadable.clear()
-            with path.open("w", encoding="utf-8") as spool:
-                spooled(listing, spool, rows(reader.list()), progress)
-    listing.skew = _skew(reader, clock) if listing.complete else None
-    listing.complete = listing.complete and readable
-    listing.notes += listing.said
+    try:
+        # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
+        with (
+            closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found,
+            path.open("w", encoding="utf-8") as spool,
+        ):
+            spooled(listing, spool, found, progress)
+    except ListingTorn:
+        progress(listing.name, -(listing.objects - listing.objects % 100))
+        listing.objects = 0
+        with path.open("w", encoding="utf-8") as spool:
+            spooled(listing, spool, rows(reader.list()), progress)
     if unreadable:
-        listing.notes.append(
+        listing.said.append(
             f"{len(unreadable)} objects have names that are no Unicode; they are never touched"
         )
-    listing.finished_at = clock()
-    return listing
+
+
+def _list_after_all(
+    connection: duckdb.DuckDBPyConnection,
+    reader: StoreReader,
+    listing: Listing,
+    path: Path,
+    progress: Progress,
+) -> None:
+    """List a store in place of its report, which is too old to save anything."""
+    connection.execute("DELETE FROM objects WHERE store = ?", [listing.name])
+    progress(listing.name, -listing.objects)
+    listing.objects, listing.reported_at, listing.complete = 0, None, False
+    listing.said = ["it is listed: too much is newer than its report to be looked at one by one"]
+    _list(reader, listing, path, progress)
+    listing.notes += listing.said
+    if path.stat().st_size:
+        fill_from(connection, "objects", OBJECTS, [str(path)])
 
 
 def _bounds(parts: Sequence[Path]) -> list[str]:
@@ -516,8 +548,8 @@ def _bounds(parts: Sequence[Path]) -> list[str]:
 
 def _recognise(
     reader: StoreReader, listing: Listing, expected: str | None, judge: Judge, now: datetime
-) -> timedelta | None:
-    """Which store this is, and what it remembers; and how long ago it was made one, where it was.
+) -> Seen | None:
+    """Which store this is, and what it remembers; the object that says which, where there is one.
     Raises StoreFailed where it is not the one that is known: an unmounted disk looks empty."""
     found = identity_in(reader)
     if found is not None:
@@ -527,7 +559,7 @@ def _recognise(
     if look is not None or anchors is None:
         listing.lost_record = judge(anchors)
         listing.anchors = write_anchors(anchors, now).decode() if anchors is not None else None
-    return found[0].age if found else None
+    return found[0].seen if found else None
 
 
 def _catalog_parts(reader: StoreReader, cache: Path, damaged: list[Seen] | None) -> list[Path]:

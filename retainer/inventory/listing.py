@@ -44,6 +44,8 @@ class Listing:
     lifecycle: str | None = None
     reported_at: datetime | None = None
     """When the report began that was read in place of a list."""
+    locks_unread: bool = False
+    """Whether what that report shows may be locked, as only a look tells."""
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What a person should know, and what leaves nothing unfinished."""

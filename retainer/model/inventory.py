@@ -15,6 +15,8 @@ REPORTED = {
 }
 """The rows of a report once it is read: one for each object that is there, its key without the
 store's prefix."""
+LOOKED_BACK = timedelta(days=40)
+"""Reports come daily or weekly: an older one is none."""
 LATE = timedelta(days=2)
 """What was written so long before a report, or later, may be missing from it, and what was deleted
 may stand in it: S3's are a rolling snapshot, and eventually consistent (Amazon S3 User Guide,
@@ -46,3 +48,5 @@ class InventoryReport:
     columns: tuple[str, ...] = ()
     delimiter: str = ","
     rows: int | None = None
+    hides_locks: bool = False
+    """Whether any object may have holds that no report of this kind tells."""

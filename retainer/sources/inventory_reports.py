@@ -18,7 +18,7 @@ import google_crc32c
 from retainer.database import connect, exactly, literal, only_row, write_parquet
 from retainer.errors import ListingBroken
 from retainer.model.inventory import REPORTED, InventoryReport, ReportFile
-from retainer.model.setting import Store
+from retainer.model.setting import OWN_PREFIX, Store
 from retainer.ports import Checksum, StoreReader
 from retainer.sources import s3_inventory, storage_insights
 
@@ -72,8 +72,8 @@ class BucketReports:
         with closing(connect(folder)) as connection:
             try:
                 self._make_rows(connection, report, [*files], made)
-            except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
+            except (duckdb.Error, csv.Error, ValueError) as error:
+                reason = str(error).partition("\n")[0]
                 raise ListingBroken(f"the report {report.name} cannot be read: {reason}") from None
         for path in files:
             path.unlink()
@@ -127,12 +127,16 @@ class BucketReports:
         whole = made.with_suffix(".whole")
         write_parquet(connection, kept, whole)
         every = f"read_parquet({exactly(whole)})"
+        ours = f"is_there AND starts_with(key, {prefix})"
+        # what retainer keeps for itself is written again and again, and read live
+        once = f"{ours} AND NOT starts_with(key, {literal(self._store.prefix + OWN_PREFIX)})"
         count, unread, others, twice = only_row(
             connection,
-            "SELECT count(*), count(*) FILTER (is_there AND (key IS NULL OR size IS NULL OR size "
-            f"< 0 OR version IS NULL)), count(*) FILTER (bucket <> {bucket}), "
-            "count(*) FILTER (is_there) - count(DISTINCT hash(key)) FILTER (is_there) "
-            f"FROM {every}",
+            f"""SELECT count(*), count(*) FILTER (key IS NULL
+                    OR ({ours} AND (size IS NULL OR size < 0 OR version IS NULL))),
+                count(*) FILTER (bucket IS DISTINCT FROM {bucket}),
+                count(*) FILTER ({once}) - count(DISTINCT hash(key)) FILTER ({once})
+            FROM {every}""",
         )
         for wrong, what in (
             (unread, "rows without a key, a size or a version"),
@@ -146,8 +150,7 @@ class BucketReports:
         selected = ", ".join(f"{below} AS key" if name == "key" else name for name in REPORTED)
         write_parquet(
             connection,
-            f"SELECT {selected} FROM {every} WHERE is_there AND starts_with(key, {prefix}) "
-            f"AND len(key) > len({prefix})",
+            f"SELECT {selected} FROM {every} WHERE {ours} AND len(key) > len({prefix})",
             made,
         )
         whole.unlink()
@@ -197,7 +200,7 @@ def _header(files: list[Path], report: InventoryReport) -> tuple[str, ...]:
 def _as_parquet(path: Path) -> Path:
     """An ORC file in the form that DuckDB reads. Raises ListingBroken without pyarrow."""
     try:
-        from pyarrow import orc, parquet
+        from pyarrow import ArrowException, orc, parquet
     except ImportError:
         raise ListingBroken(
             "a report in ORC is read with pyarrow, which is not installed",
@@ -209,6 +212,6 @@ def _as_parquet(path: Path) -> Path:
         with parquet.ParquetWriter(made, file.schema) as writer:
             for number in range(file.nstripes):
                 writer.write_batch(file.read_stripe(number))
-    except (OSError, ValueError) as error:  # what pyarrow raises is one of these
+    except (ArrowException, OSError) as error:
         raise ListingBroken(f"a file of the report cannot be read as ORC: {error}") from None
     return made

@@ -13,16 +13,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from retainer.errors import ListingBroken
-from retainer.model.inventory import InventoryReport, ReportFile
+from retainer.model.inventory import LOOKED_BACK, InventoryReport, ReportFile
 from retainer.model.setting import Store
 from retainer.ports import StoreReader
 
-NEEDED = ("key", "size", "etag")
-LOOKED_BACK = timedelta(days=40)
-"""Reports come daily or weekly."""
+NEEDED = ("bucket", "key", "size", "etag", "storageclass")
 _DATED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}Z)/manifest\.(json|checksum)")
 _MANIFEST_BYTES = 64 << 20
 _FORMS: Mapping[str, Literal["csv", "parquet", "orc"]] = {
@@ -67,7 +65,8 @@ def newest(store: Store, reader: StoreReader, folder: str, now: datetime) -> Inv
         raise ListingBroken(f"the report {name} is not what its manifest.checksum says")
     try:
         manifest = _Manifest.model_validate_json(content)
-    except ValidationError:
+        moment = datetime.fromtimestamp(manifest.creationTimestamp / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # one of which pydantic raises too
         raise ListingBroken(f"the report {name} has a manifest that cannot be read") from None
     if manifest.sourceBucket != store.bucket:
         raise ListingBroken(
@@ -76,7 +75,7 @@ def newest(store: Store, reader: StoreReader, folder: str, now: datetime) -> Inv
     form = _FORMS[manifest.fileFormat]
     return InventoryReport(
         name,
-        datetime.fromtimestamp(manifest.creationTimestamp / 1000, UTC),
+        moment,
         form,
         tuple(ReportFile(each.key, each.size, each.MD5checksum) for each in manifest.files),
         tuple(map(str.strip, manifest.fileSchema.split(","))) if form == "csv" else (),
@@ -100,9 +99,9 @@ def rows_sql(columns: Mapping[str, str], form: str) -> str:
     if form == "csv":
         key = f"try(url_decode(replace({key}, '+', '%20')))"
     latest, marker = columns.get("islatest", "'true'"), columns.get("isdeletemarker", "'false'")
-    kind = f"nullif({columns.get('storageclass', 'NULL')}, '')"
+    kind = f"nullif({columns['storageclass']}, '')"
     return f"""
-        SELECT {columns.get("bucket", "NULL")} AS bucket, {key} AS key,
+        SELECT {columns["bucket"]} AS bucket, {key} AS key,
             nullif({columns["size"]}::VARCHAR, '')::BIGINT AS size,
             nullif(trim({columns["etag"]}, '"'), '') AS version,
             {kind} AS storage_class,

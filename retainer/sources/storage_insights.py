@@ -17,12 +17,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from retainer.errors import ListingBroken
-from retainer.model.inventory import InventoryReport, ReportFile
+from retainer.model.inventory import LOOKED_BACK, InventoryReport, ReportFile
 from retainer.model.moment import read_moment
 from retainer.model.setting import Store
 from retainer.ports import StoreReader
 
-NEEDED = ("name", "size", "generation")
+NEEDED = ("bucket", "name", "size", "generation", "storageclass", "timedeleted")
+"""Without `timeDeleted` what was deleted where versions are kept would count as there."""
 _MANIFEST = re.compile(r"(?:.*/)?([^/]+)_([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z?)_manifest\.json")
 _MANIFEST_BYTES = 64 << 20
 
@@ -36,10 +37,11 @@ class _Manifest(BaseModel):
 
 
 def newest(store: Store, reader: StoreReader, folder: str, now: datetime) -> InventoryReport | None:
-    """The newest report that is finished; None where there is none. Raises ListingBroken where not
-    every shard of it is there."""
+    """The newest finished report of the last forty days; None where there is none. Raises
+    ListingBroken where not every shard of it is there."""
     seen = {each.key: each for each in reader.list(folder)}
-    found = [match for key in seen if (match := _MANIFEST.fullmatch(key))]
+    since = f"{now - LOOKED_BACK:%Y-%m-%dT%H:%M}"
+    found = [match for key in seen if (match := _MANIFEST.fullmatch(key)) and match[2] >= since]
     if not found:
         return None
     if len({match[1] for match in found}) > 1:
@@ -75,6 +77,7 @@ def newest(store: Store, reader: StoreReader, folder: str, now: datetime) -> Inv
         tuple(ReportFile(key, seen[key].size) for key in keys),
         delimiter=_delimiter(manifest.report_config),
         rows=manifest.records_processed,
+        hides_locks=True,
     )
 
 
@@ -87,11 +90,10 @@ def _delimiter(config: Mapping[str, Any]) -> str:
 def rows_sql(columns: Mapping[str, str], form: str) -> str:
     """SQL over a report's rows: those of `REPORTED` with `bucket`, of what is there now: nothing
     that was deleted, or replaced, since. `columns`: how each is written, by its plain name."""
-    deleted = columns.get("timedeleted", "NULL")
     return f"""
-        SELECT {columns.get("bucket", "NULL")} AS bucket, {columns["name"]} AS key,
+        SELECT {columns["bucket"]} AS bucket, {columns["name"]} AS key,
             nullif({columns["size"]}::VARCHAR, '')::BIGINT AS size,
             nullif({columns["generation"]}::VARCHAR, '') AS version,
-            nullif({columns.get("storageclass", "NULL")}, '') AS storage_class, false AS archived,
-            nullif({deleted}::VARCHAR, '') IS NULL AS is_there
+            nullif({columns["storageclass"]}, '') AS storage_class, false AS archived,
+            nullif({columns["timedeleted"]}::VARCHAR, '') IS NULL AS is_there
     """
