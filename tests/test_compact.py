@@ -60,7 +60,7 @@ def rows(store: StoreWriter) -> list[dict[str, Any]]:
 
 def merged(store: StoreWriter, monkeypatch: pytest.MonkeyPatch, **erased: str) -> Any:
     monkeypatch.setattr(compacting, "MERGE_FROM", 2)
-    return compact(store, "me", erased, NOW + timedelta(days=2), lambda: None)
+    return compact(store, "me", erased, NOW + compacting.MARKERS_FOR * 2, lambda: None)
 
 
 def test_many_parts_become_one_with_the_newest_of_each_key(

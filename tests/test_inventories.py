@@ -494,6 +494,17 @@ def test_what_was_overwritten_since_the_report_stays(on_s3: Reported) -> None:
     assert f"beam/60000000000000000000000a/Rec-{'d' * 24}.mp4" in project.content("uploads")
 
 
+def test_what_is_another_object_by_now_is_not_planned_for_deletion(on_s3: Reported) -> None:
+    project = on_s3.project
+    project.copied_and_due("d" * 24, "a" * 24)
+    on_s3.report()
+    project.uploaded("d" * 24, video(77))
+    plan = on_s3.plan()
+    assert stores_of(plan)["uploads"]["reported"]
+    assert plan["header"]["deletes"] == 0
+    assert pairs(plan)["d" * 24, "uploads"] == "blocked"
+
+
 def test_each_delete_from_a_report_is_looked_at_first(
     on_s3: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
