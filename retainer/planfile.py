@@ -661,8 +661,8 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, header: Header, path: Pat
     )
     spoilt = "action IS NOT NULL AND NOT json_valid(action)"
     if connection.execute(
-        f"FROM plan WHERE {odd} OR {far} OR {locks} OR {spoilt} OR bytes NOT BETWEEN 0 AND "
-        f"{1 << 53} LIMIT 1"
+        f"SELECT 1 FROM plan WHERE {odd} OR {far} OR {locks} OR {spoilt} "
+        f"OR bytes NOT BETWEEN 0 AND {1 << 53} LIMIT 1"
     ).fetchall():
         raise PlanRefused(
             f"{path} is no plan that retainer made: it has a row that means nothing", hint=_AGAIN

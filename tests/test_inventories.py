@@ -253,10 +253,21 @@ def test_every_file_must_be_there(s3: Bucket, tmp_path: Path) -> None:
     refused(s3, tmp_path, "lost.parquet is not there")
 
 
-def test_every_file_is_what_the_manifest_says(s3: Bucket, tmp_path: Path) -> None:
-    s3.write([s3.row("a.mp4"), s3.row("b.mp4")], form="CSV", parts=2)
-    name = f"{s3.folder}/data/{NOW:%Y%m%d%H%M%S}-1.csv.gz"
-    s3.put(name, b"")
+@pytest.mark.parametrize("content", [b"", None])
+def test_every_file_is_what_the_manifest_says(
+    s3: Bucket, tmp_path: Path, content: bytes | None
+) -> None:
+    """Neither shorter nor, in the same length, another one: a report of other objects."""
+    for number, name in enumerate(("c.mp4", "b.mp4")):
+        s3.write([s3.row("a.mp4"), s3.row(name)], NOW + timedelta(minutes=number), parts=2)
+    first, second = (
+        f"{s3.folder}/data/{NOW + timedelta(minutes=number):%Y%m%d%H%M%S}-1.parquet"
+        for number in range(2)
+    )
+    client = servers.s3_client(s3.store.endpoint or "")
+    other = client.get_object(Bucket="lab-reports", Key=first)["Body"].read()
+    assert len(other) == client.head_object(Bucket="lab-reports", Key=second)["ContentLength"]
+    s3.put(second, other if content is None else content)
     refused(s3, tmp_path, "is not what its manifest says")
 
 
