@@ -49,3 +49,14 @@ def test_the_impact_benchmark_runs_with_few_assets() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["ratio"] > 0
+
+
+def test_the_report_benchmark_runs_with_few_objects() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "a_report.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--objects", "2000", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["ratio"] > 0

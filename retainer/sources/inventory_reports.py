@@ -121,12 +121,8 @@ class BucketReports:
                 f"the report {report.name} does not tell each object's {' and '.join(missing)}",
                 hint="add that to the fields of its configuration",
             )
-        rows = f"FROM ({self._dialect.rows_sql(columns, report.form)} FROM {source})"
+        every = f"({self._dialect.rows_sql(columns, report.form)} FROM {source})"
         prefix, bucket = literal(self._store.prefix), literal(self._store.bucket)
-        kept = f"SELECT {', '.join(REPORTED)}, bucket, is_there {rows}"
-        whole = made.with_suffix(".whole")
-        write_parquet(connection, kept, whole)
-        every = f"read_parquet({exactly(whole)})"
         ours = f"is_there AND starts_with(key, {prefix})"
         # what retainer keeps for itself is written again and again, and read live
         once = f"{ours} AND NOT starts_with(key, {literal(self._store.prefix + OWN_PREFIX)})"
@@ -153,7 +149,6 @@ class BucketReports:
             f"SELECT {selected} FROM {every} WHERE {ours} AND len(key) > len({prefix})",
             made,
         )
-        whole.unlink()
 
 
 def _plain(name: str) -> str:
