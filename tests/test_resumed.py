@@ -21,6 +21,7 @@ from retainer.inventory.bookmark import Bookmark, bookmark_of, held, keep, spool
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 KIND = "chat"
+WITHIN = bookmark.RESUMED_WITHIN
 
 
 def chats(project: Project, count: int) -> set[str]:
@@ -72,7 +73,7 @@ def test_a_list_that_was_cut_goes_on_where_it_stood(cut: Project) -> None:
 
 
 def test_facts_are_as_old_as_the_beginning_of_a_list_that_was_cut(cut: Project) -> None:
-    began = bookmark_of(spools(cut)[0], datetime.now(UTC))
+    began = bookmark_of(spools(cut)[0], datetime.now(UTC), WITHIN)
     time.sleep(1)
     came = facts(cut)
     assert began is not None
@@ -93,7 +94,7 @@ def test_a_list_that_ended_begins_anew_and_nothing_of_it_stays(cut: Project) -> 
 
 
 def test_where_the_last_page_is_another_the_list_begins_anew(cut: Project) -> None:
-    last = bookmark_of(spools(cut)[0], datetime.now(UTC))
+    last = bookmark_of(spools(cut)[0], datetime.now(UTC), WITHIN)
     assert last is not None
     cut.api.faults.broken_rows = {last.ids[7]: {"id": "another"}}
     came = facts(cut)
@@ -108,6 +109,17 @@ def test_an_old_cursor_begins_anew(cut: Project) -> None:
     told = json.loads(beside.read_text())
     began = datetime.now(UTC) - bookmark.RESUMED_WITHIN
     beside.write_text(json.dumps(told | {"began": began.isoformat()}))
+    assert facts(cut)["objects"] == 450
+    assert asked(cut)[0] is None
+
+
+def test_a_list_that_is_older_than_plans_last_begins_anew(cut: Project) -> None:
+    settings = cut.root / "retainer.yaml"
+    settings.write_text(settings.read_text().replace("limits:", "limits:\n  plan_age: 1h"))
+    (path,) = spools(cut)
+    beside = path.with_suffix(".json")
+    began = datetime.now(UTC) - timedelta(hours=1)
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"began": began.isoformat()}))
     assert facts(cut)["objects"] == 450
     assert asked(cut)[0] is None
 
@@ -232,7 +244,7 @@ def test_a_bookmark_is_read_as_it_was_written(tmp_path: Path) -> None:
     spool.write_text("x" * 50)
     mark = Bookmark(NOW, 50, "cursor", ("a", "b"), True, 2, 1, 1, ("odd",))
     keep(spool, mark)
-    assert bookmark_of(spool, NOW + timedelta(hours=1)) == mark
+    assert bookmark_of(spool, NOW + timedelta(hours=1), WITHIN) == mark
 
 
 @pytest.mark.parametrize("after", [timedelta(hours=6), timedelta(seconds=-1)])
@@ -240,7 +252,7 @@ def test_a_bookmark_of_another_day_is_none(tmp_path: Path, after: timedelta) -> 
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 50)
     keep(spool, Bookmark(NOW, 50, None, ()))
-    assert bookmark_of(spool, NOW + after) is None
+    assert bookmark_of(spool, NOW + after, WITHIN) is None
 
 
 def test_a_spool_that_is_shorter_than_its_bookmark_says_is_none(tmp_path: Path) -> None:
@@ -248,9 +260,9 @@ def test_a_spool_that_is_shorter_than_its_bookmark_says_is_none(tmp_path: Path) 
     spool.write_text("x" * 49)
     mark = Bookmark(NOW, 50, None, ())
     keep(spool, mark)
-    assert bookmark_of(spool, NOW) is None
+    assert bookmark_of(spool, NOW, WITHIN) is None
     keep(spool, replace(mark, size=49))
-    assert bookmark_of(spool, NOW) is not None
+    assert bookmark_of(spool, NOW, WITHIN) is not None
 
 
 def test_each_list_of_each_workspace_has_a_place_of_its_own(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,18 +28,19 @@ def list_assets(
     clock: Callable[[], datetime],
     progress: Progress,
     *,
-    may_go_on: bool,
+    goes_on: timedelta | None,
 ) -> Listing:
     """The assets of one type; or (None) all, so that none is missed that is of a type that nobody
     knew of, or that a filter leaves out. What is odd about those of `kinds` is told where they are
     listed by themselves.
 
-    `may_go_on`: from where an earlier run was cut, whose rows lie at `path`, and so that a later
-    one may. Raises CredentialsRefused; any other failure leaves the list unfinished.
+    `goes_on`: from where an earlier run was cut that began within so long, whose rows lie at
+    `path`, and so that a later one may; None: neither. Raises CredentialsRefused; any other failure
+    leaves the list unfinished.
     """
     name = f"100ms {kind or 'assets'}" if kind or not kinds else OTHER_TYPES
     listing = Listing(name, "assets", clock())
-    stands = bookmark_of(path, listing.started_at) if may_go_on else None
+    stands = bookmark_of(path, listing.started_at, goes_on) if goes_on else None
     spool: TextIO
     with path.open("r+" if stands else "w", encoding="utf-8") as spool:
         if stands:
@@ -56,13 +57,13 @@ def list_assets(
                 yield from _read(listing, page, () if kind else kinds)
                 spool.flush()
                 stands = _mark(listing, page, path.stat().st_size)
-                if may_go_on and number % PAGES_BETWEEN == 0:
+                if goes_on and number % PAGES_BETWEEN == 0:
                     keep(path, stands)
 
         try:
             spooled(listing, spool, rows(), progress)
         finally:
-            if may_go_on and stands:
+            if goes_on and stands:
                 keep(path, replace(stands, ended=listing.has_ended))
     if listing.nameless:
         listing.complete = False  # they could be any asset, so nothing is known to be missing

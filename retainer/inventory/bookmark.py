@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from retainer.whole import whole
 
 RESUMED_WITHIN = timedelta(hours=6)
-"""A list that began longer ago begins anew."""
+"""A list that began longer ago begins anew, or, where that is shorter, one that is older than plans
+last."""
 PAGES_BETWEEN = 20
 """After so many pages it is written down anew where a list stands."""
 
@@ -69,13 +70,14 @@ def spool_of(folder: Path, whose: str, kind: str | None) -> Path:
     return folder / f"{name}.jsonl"
 
 
-def bookmark_of(spool: Path, now: datetime) -> Bookmark | None:
-    """Where the list stands whose rows are in a spool; None where it is to begin anew."""
+def bookmark_of(spool: Path, now: datetime, within: timedelta) -> Bookmark | None:
+    """Where the list stands whose rows are in a spool; None where it is to begin anew, also where
+    it began not `within` so long."""
     try:
         found = _FORM.validate_json(_beside(spool).read_bytes())
         if spool.stat().st_size < found.size:
             return None
-        return found if timedelta() <= now - found.began < RESUMED_WITHIN else None
+        return found if timedelta() <= now - found.began < within else None
     except (OSError, ValidationError, TypeError):
         return None
 

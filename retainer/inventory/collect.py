@@ -27,7 +27,7 @@ from retainer.errors import (
     StoreFailed,
 )
 from retainer.inventory.asset_list import list_assets
-from retainer.inventory.bookmark import forget, held, spool_of
+from retainer.inventory.bookmark import RESUMED_WITHIN, forget, held, spool_of
 from retainer.inventory.bucket_report import look_since, read_report, take_report
 from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
 from retainer.inventory.listing import Listing, Progress, object_row, spooled
@@ -91,7 +91,7 @@ def collect(
         held(lists or Path(folder) / "lists") as going,
         ThreadPoolExecutor(16) as pool,
     ):
-        spools = Path(folder)
+        spools, age = Path(folder), timedelta(hours=settings.plan_age_hours)
         kinds = _kinds(recordings)
         jobs = [
             pool.submit(
@@ -102,7 +102,7 @@ def collect(
                 spool_of(going or spools, recordings.whose, kind),
                 clock,
                 progress,
-                may_go_on=going is not None,
+                goes_on=min(RESUMED_WITHIN, age) if going else None,
             )
             for kind in (None, *kinds)
         ]
@@ -117,7 +117,7 @@ def collect(
                 (known or {}).get(reader.name),
                 judge,
                 reports=reports.get(reader.name),
-                age=timedelta(hours=settings.plan_age_hours),
+                age=age,
             )
             for number, reader in enumerate(readers)
         ]
@@ -145,9 +145,6 @@ def collect(
                 _read_parts(connection, listing)
         if kinds:
             first.objects = _add_others(connection)
-        for listing in listings:
-            if listing.kind == "assets" and listing.has_ended and listing.spool:
-                forget(listing.spool)
         if twice := two_facts_are_none(connection):
             first.notes.append(
                 f"{twice} assets were listed with two different sets of facts; what differs is not "
@@ -157,13 +154,16 @@ def collect(
         for reader, listing in zip(readers, stores, strict=True):
             if listing.reported_at and not look_since(connection, reader, listing, settings):
                 _list_after_all(connection, reader, listing, spools / reader.name, progress)
-    first.notes += _new_types(connection)
-    for listing in listings:
-        _miss(listing, seen, settings.limits.disappeared, meant)
-    if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
-        first.notes += _look_up_rooms(connection, recordings)
-    fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
-    assemble(connection, settings)
+        first.notes += _new_types(connection)
+        for listing in listings:
+            _miss(listing, seen, settings.limits.disappeared, meant)
+        if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
+            first.notes += _look_up_rooms(connection, recordings)
+        fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
+        assemble(connection, settings)
+        for listing in listings:  # while nobody else may go on with them
+            if listing.kind == "assets" and listing.has_ended and listing.spool:
+                forget(listing.spool)
     return listings
 
 
