@@ -603,7 +603,7 @@ def test_where_the_reports_cannot_be_reached_the_store_is_listed(on_s3: Reported
 
 def test_where_a_report_is_older_than_plans_last_the_store_is_listed(on_s3: Reported) -> None:
     on_s3.project.copied_and_due("d" * 24, "a" * 24)
-    on_s3.report(datetime.now(UTC) - timedelta(hours=30))
+    on_s3.report(datetime.now(UTC) - timedelta(hours=19))
     is_listed(on_s3, "uploads", "and plans last 24 hours (`limits.plan_age`)")
 
 
@@ -622,13 +622,13 @@ def test_where_too_much_is_newer_than_a_report_the_store_is_listed(
 def test_a_plan_is_as_old_as_its_oldest_report(on_s3: Reported) -> None:
     project = on_s3.project
     project.copied_and_due("d" * 24, "a" * 24)
-    began = datetime.now(UTC) - timedelta(hours=20)
+    began = datetime.now(UTC) - timedelta(hours=15)
     on_s3.report(began)
     plan = on_s3.plan()
     expires = datetime.fromisoformat(plan["header"]["expires"])
     assert abs(expires - began - timedelta(hours=24)) < timedelta(seconds=2)
     shown = project.run("show", "p.plan").stdout
-    assert "uploads and vault from a report that is 20 hours old" in " ".join(shown.split())
+    assert "uploads and vault from a report that is 15 hours old" in " ".join(shown.split())
     assert project.apply_all("p.plan", plan)["deleted"] == 1
 
 

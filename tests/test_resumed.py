@@ -16,12 +16,12 @@ import duckdb
 import pytest
 from project import Project
 
-from retainer.inventory import bookmark
+from retainer.inventory import asset_list, bookmark
 from retainer.inventory.bookmark import Bookmark, bookmark_of, held, keep, spool_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 KIND = "chat"
-WITHIN = bookmark.RESUMED_WITHIN
+WITHIN = timedelta(hours=12)
 
 
 def chats(project: Project, count: int) -> set[str]:
@@ -80,6 +80,12 @@ def test_facts_are_as_old_as_the_beginning_of_a_list_that_was_cut(cut: Project) 
     assert came["began"].replace(tzinfo=UTC) == began.began
 
 
+def change_a_row_of_the_last_page(project: Project) -> None:
+    (path,) = spools(project)
+    row = json.loads(path.read_text().splitlines()[-7])
+    project.api.faults.broken_rows = {row["asset_id"]: {"id": "another"}}
+
+
 def spools(project: Project) -> list[Path]:
     return sorted((project.root / ".retainer" / "lists").glob("*.jsonl"))
 
@@ -94,9 +100,7 @@ def test_a_list_that_ended_begins_anew_and_nothing_of_it_stays(cut: Project) -> 
 
 
 def test_where_the_last_page_is_another_the_list_begins_anew(cut: Project) -> None:
-    last = bookmark_of(spools(cut)[0], datetime.now(UTC), WITHIN)
-    assert last is not None
-    cut.api.faults.broken_rows = {last.ids[7]: {"id": "another"}}
+    change_a_row_of_the_last_page(cut)
     came = facts(cut)
     assert (came["complete"], came["objects"], len(came["ids"])) == (True, 450, 450)
     assert came["note"] is None
@@ -107,8 +111,9 @@ def test_an_old_cursor_begins_anew(cut: Project) -> None:
     (path,) = spools(cut)
     beside = path.with_suffix(".json")
     told = json.loads(beside.read_text())
-    began = datetime.now(UTC) - bookmark.RESUMED_WITHIN
-    beside.write_text(json.dumps(told | {"began": began.isoformat()}))
+    at = datetime.now(UTC) - bookmark.RESUMED_WITHIN
+    told |= {"began": at.isoformat(), "at": at.isoformat()}
+    beside.write_text(json.dumps(told))
     assert facts(cut)["objects"] == 450
     assert asked(cut)[0] is None
 
@@ -118,7 +123,7 @@ def test_a_list_that_is_older_than_plans_last_begins_anew(cut: Project) -> None:
     settings.write_text(settings.read_text().replace("limits:", "limits:\n  plan_age: 1h"))
     (path,) = spools(cut)
     beside = path.with_suffix(".json")
-    began = datetime.now(UTC) - timedelta(hours=1)
+    began = datetime.now(UTC) - timedelta(minutes=30)
     beside.write_text(json.dumps(json.loads(beside.read_text()) | {"began": began.isoformat()}))
     assert facts(cut)["objects"] == 450
     assert asked(cut)[0] is None
@@ -236,13 +241,79 @@ def test_a_killed_run_is_gone_on_with(local: Project) -> None:
     assert not [each for each in full if each.get("type") == "summary"]
 
 
+def test_a_bookmark_of_a_list_that_began_anew_is_gone(cut: Project) -> None:
+    """Else a kill would leave it beside rows that are not those it tells of."""
+    change_a_row_of_the_last_page(cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asset_list, "keep", lambda _path, _mark: None)
+        cut.api.faults.list_fail = {KIND: 3}
+        facts(cut, expect=8)
+    assert len(spools(cut)) == 1 and not spools(cut)[0].with_suffix(".json").exists()
+
+
+def test_a_kill_soon_after_a_list_began_anew_loses_nothing(cut: Project) -> None:
+    """The bookmark of before would cut the new rows where the old ones ended."""
+    change_a_row_of_the_last_page(cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asset_list, "keep", lambda _path, _mark: None)
+        cut.api.faults.list_fail = {KIND: 4}
+        facts(cut, expect=8)
+    cut.api.faults.broken_rows, cut.api.faults.list_fail = {}, {}
+    came = facts(cut)
+    assert came["complete"] and len(came["ids"]) == 450
+
+
+@pytest.mark.parametrize("spoilt", [{"size": 10**9}, {"began": "2020-01-01T00:00:00Z"}])
+def test_where_a_list_begins_a_bookmark_that_was_no_good_is_gone(
+    cut: Project, spoilt: dict[str, Any]
+) -> None:
+    (path,) = spools(cut)
+    beside = path.with_suffix(".json")
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | spoilt))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asset_list, "keep", lambda _path, _mark: None)
+        cut.api.faults.list_fail = {KIND: 3}
+        facts(cut, expect=8)
+    assert not beside.exists()
+
+
+def test_rows_that_cannot_be_read_any_more_are_removed_and_told(cut: Project) -> None:
+    (path,) = spools(cut)
+    size = path.stat().st_size
+    path.write_bytes(b"\0" * size)
+    told = cut.run("facts", "--out", "f.duckdb", expect=1).stderr
+    assert "they are removed: run it again" in told
+    assert len(facts(cut)["ids"]) == 450
+
+
+def test_an_id_with_half_a_letter_ends_no_list(local: Project) -> None:
+    local.impatient = True
+    chats(local, 150)
+    local.write()
+    local.api.faults.broken_rows = {f"c{7:023x}": {"id": "\ud800"}}
+    came = facts(local, expect=8)
+    assert (came["complete"], came["objects"]) == (False, 149)
+
+
+def test_after_a_list_was_gone_on_with_no_upload_goes_for_one_plan(local: Project) -> None:
+    """One that came since its beginning may be unseen, and may name the same object."""
+    local.impatient = True
+    local.copied_and_due("d" * 24, "a" * 24)
+    chats(local, 250)
+    local.api.faults.list_fail = {KIND: 1}
+    assert local.plan(expect=8)["header"]["deletes"] == 0
+    local.api.faults.list_fail = {}
+    assert local.plan()["header"]["deletes"] == 0
+    assert local.plan()["header"]["deletes"] == 1
+
+
 # ── the bookmark itself ─────────────────────────────────────────────────────────────────────────
 
 
 def test_a_bookmark_is_read_as_it_was_written(tmp_path: Path) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 50)
-    mark = Bookmark(NOW, 50, "cursor", ("a", "b"), True, 2, 1, 1, ("odd",))
+    mark = Bookmark(NOW, NOW, 50, "cursor", "ab", True, 2, 1, 1, ("odd",))
     keep(spool, mark)
     assert bookmark_of(spool, NOW + timedelta(hours=1), WITHIN) == mark
 
@@ -251,14 +322,14 @@ def test_a_bookmark_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_bookmark_of_another_day_is_none(tmp_path: Path, after: timedelta) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 50)
-    keep(spool, Bookmark(NOW, 50, None, ()))
+    keep(spool, Bookmark(NOW, NOW, 50, None, ""))
     assert bookmark_of(spool, NOW + after, WITHIN) is None
 
 
 def test_a_spool_that_is_shorter_than_its_bookmark_says_is_none(tmp_path: Path) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 49)
-    mark = Bookmark(NOW, 50, None, ())
+    mark = Bookmark(NOW, NOW, 50, None, "")
     keep(spool, mark)
     assert bookmark_of(spool, NOW, WITHIN) is None
     keep(spool, replace(mark, size=49))
@@ -275,7 +346,31 @@ def test_only_one_process_lists_into_a_folder(tmp_path: Path) -> None:
         assert (one, other) == (tmp_path / "lists", None)
     with held(tmp_path / "lists") as again:
         assert again is not None
-    assert (tmp_path / "lists").stat().st_mode & 0o077 == 0
+
+
+def test_nobody_else_may_look_into_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir(mode=0o777)
+    (tmp_path / "lists").chmod(0o777)
+    with held(tmp_path / "lists"):
+        assert (tmp_path / "lists").stat().st_mode & 0o077 == 0
+
+
+def test_what_nobody_goes_on_with_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    old, young = tmp_path / "lists" / "old.jsonl", tmp_path / "lists" / "young.jsonl"
+    for path, age in ((old, timedelta(hours=7)), (young, timedelta(hours=5))):
+        path.write_text("{}")
+        moment = (datetime.now(UTC) - age).timestamp()
+        os.utime(path, (moment, moment))
+    with held(tmp_path / "lists"):
+        assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_link_to_a_folder_is_none(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lists").symlink_to(tmp_path / "elsewhere")
+    with held(tmp_path / "lists") as folder:
+        assert folder is None
 
 
 def test_where_no_folder_can_be_made_none_is_held(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from retainer.errors import ListingBroken
-from retainer.inventory.bookmark import PAGES_BETWEEN, Bookmark, bookmark_of, keep
+from retainer.inventory.bookmark import PAGES_BETWEEN, Bookmark, bookmark_of, drop, keep
 from retainer.inventory.facts import read_asset
 from retainer.inventory.listing import Listing, Progress, spooled
 from retainer.ports import AssetPage, Recordings
@@ -41,22 +43,27 @@ def list_assets(
     name = f"100ms {kind or 'assets'}" if kind or not kinds else OTHER_TYPES
     listing = Listing(name, "assets", clock())
     stands = bookmark_of(path, listing.started_at, goes_on) if goes_on else None
+    if stands is None:
+        drop(path)
+        path.touch(mode=0o600)
     spool: TextIO
     with path.open("r+" if stands else "w", encoding="utf-8") as spool:
         if stands:
             _go_on(listing, stands, spool)
-            progress(name, listing.objects)
+            progress(name, listing.objects // 100 * 100)
 
         def rows() -> Iterator[dict[str, Any]]:
             nonlocal stands
             pages, is_new = _pages(recordings, kind, stands)
             if stands and is_new:
-                progress(name, -listing.objects)
+                progress(name, -(listing.objects // 100 * 100))
+                drop(path)
                 _begin(listing, spool, clock())
+                stands = None
             for number, page in enumerate(pages, 1):
                 yield from _read(listing, page, () if kind else kinds)
                 spool.flush()
-                stands = _mark(listing, page, path.stat().st_size)
+                stands = _mark(listing, page, os.fstat(spool.fileno()).st_size, clock())
                 if goes_on and number % PAGES_BETWEEN == 0:
                     keep(path, stands)
 
@@ -87,7 +94,7 @@ def _pages(
         return iter(()), False
     try:
         pages = iter(recordings.assets(kind, stands.start))
-        if _ids(next(pages)) == stands.ids:
+        if _digest(next(pages)) == stands.page:
             return pages, False
     except ListingBroken:
         pass  # where 100ms does not answer at all, the first page tells it
@@ -95,8 +102,10 @@ def _pages(
     return chain([next(pages)], pages), True
 
 
-def _ids(page: AssetPage) -> tuple[str, ...]:
-    return tuple(str(row.get("id")) for row in page.rows)
+def _digest(page: AssetPage) -> str:
+    """Of the ids of a page, in their order."""
+    ids = json.dumps([row.get("id") for row in page.rows])
+    return hashlib.sha256(ids.encode()).hexdigest()
 
 
 def _read(
@@ -117,12 +126,13 @@ def _read(
             yield row
 
 
-def _mark(listing: Listing, page: AssetPage, size: int) -> Bookmark:
+def _mark(listing: Listing, page: AssetPage, size: int, now: datetime) -> Bookmark:
     return Bookmark(
         listing.started_at,
+        now,
         size,
         page.start,
-        _ids(page),
+        _digest(page),
         objects=listing.objects,
         strays=listing.strays,
         nameless=listing.nameless,
@@ -137,7 +147,9 @@ def _go_on(listing: Listing, stands: Bookmark, spool: TextIO) -> None:
     listing.started_at = stands.began
     listing.objects, listing.strays = stands.objects, stands.strays
     listing.nameless, listing.notes = stands.nameless, [*stands.notes]
-    listing.said.append(f"it began at {stands.began:%H:%M} UTC, and went on from where it was cut")
+    listing.is_resumed = True
+    how = "was read to its end then" if stands.ended else "went on from where it was cut"
+    listing.said.append(f"it began at {stands.began:%H:%M} UTC, and {how}")
 
 
 def _begin(listing: Listing, spool: TextIO, now: datetime) -> None:
@@ -146,4 +158,4 @@ def _begin(listing: Listing, spool: TextIO, now: datetime) -> None:
     spool.truncate()
     listing.started_at = now
     listing.objects = listing.strays = listing.nameless = 0
-    listing.notes, listing.said = [], []
+    listing.notes, listing.said, listing.is_resumed = [], [], False

@@ -43,7 +43,8 @@ def read_report(
     """Read what a store's bucket reports, in place of a list; whether that can be. Else it is said
     why, and the store is to be listed: a list is always right, if slower.
 
-    `age`: older reports are of no use; `identity`: the object that says which store it is, as it
+    `age`: how long plans last; a report that is nearly as old leaves no time to apply one.
+    `identity`: the object that says which store it is, as it
     lies there. It must stand in the report: no manifest tells which prefix was reported. Where a
     store has none yet, anything must.
     """
@@ -51,7 +52,7 @@ def read_report(
         report = reports.newest(now)
         if report is None:
             raise ListingBroken("its bucket has written no report of late")
-        if not now - age < report.at <= now + EARLY:
+        if not now - age * 3 / 4 < report.at <= now + EARLY:
             raise ListingBroken(
                 f"its newest report is of {report.at:%Y-%m-%d %H:%M} UTC, and plans last "
                 f"{age.total_seconds() / 3600:g} hours (`limits.plan_age`)"
@@ -101,7 +102,10 @@ def look_since(
     Whether that was done; not where a list of the store costs less. What cannot be looked at leaves
     the list unfinished.
     """
-    folders, keys = _apart(_places(connection, listing, settings))
+    places = _places(connection, listing, settings)
+    if places is None:
+        return False
+    folders, keys = _apart(places)
     try:
         with ThreadPoolExecutor(16) as pool:
             spans = [keys[at : at + TOGETHER] for at in range(0, len(keys), TOGETHER)]
@@ -133,15 +137,20 @@ FEW = 10_000
 
 def _places(
     connection: duckdb.DuckDBPyConnection, listing: Listing, settings: Settings
-) -> set[str]:
-    """What is to be looked at: keys, and folders with a slash at their end."""
+) -> set[str] | None:
+    """What is to be looked at: keys, and folders with a slash at their end; None where that is most
+    of the store."""
     assert listing.reported_at
     since = (listing.reported_at - LATE).replace(tzinfo=None)
+    recent = "FROM catalog WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?)"
+    given = [listing.name, since]
+    row = connection.execute(f"SELECT count(*) {recent}", given).fetchone()
+    if row is None or 3 * row[0] > listing.objects + FEW:
+        return None
     found = connection.execute(
         "SELECT DISTINCT CASE WHEN manifest IS NULL THEN key ELSE "
-        "regexp_extract(manifest, '^(.*/)[^/]*$', 1) END FROM catalog "
-        "WHERE store = ? AND (copied_at IS NULL OR copied_at >= ?)",
-        [listing.name, since],
+        f"regexp_extract(manifest, '^(.*/)[^/]*$', 1) END {recent}",
+        given,
     ).fetchall()
     store = settings.store(listing.name)
     if store and store.written_by_100ms:
@@ -162,7 +171,8 @@ def _places(
             UNION SELECT key FROM keys ANTI JOIN shown USING (key) WHERE NOT unzipped""",
             {"since": since - timedelta(days=UNDELIVERED_DAYS), "store": listing.name},
         ).fetchall()
-    return {place for (place,) in found if place}
+    places = {place for (place,) in found if place is not None}
+    return None if "" in places else places  # many objects at the root: all of it
 
 
 def _apart(places: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -27,9 +27,17 @@ from retainer.errors import (
     StoreFailed,
 )
 from retainer.inventory.asset_list import list_assets
-from retainer.inventory.bookmark import RESUMED_WITHIN, forget, held, spool_of
+from retainer.inventory.bookmark import forget, held, spool_of
 from retainer.inventory.bucket_report import look_since, read_report, take_report
-from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
+from retainer.inventory.facts import (
+    OBJECTS,
+    ROOMS,
+    assemble,
+    doubt_owners,
+    is_text,
+    stage,
+    two_facts_are_none,
+)
 from retainer.inventory.listing import Listing, Progress, object_row, spooled
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
@@ -102,7 +110,7 @@ def collect(
                 spool_of(going or spools, recordings.whose, kind),
                 clock,
                 progress,
-                goes_on=min(RESUMED_WITHIN, age) if going else None,
+                goes_on=age / 2 if going else None,
             )
             for kind in (None, *kinds)
         ]
@@ -138,7 +146,14 @@ def collect(
                 columns = "others", RECORD
                 connection.execute(create("others", RECORD))
             if listing.spool and listing.spool.stat().st_size:
-                fill_from(connection, *columns, [str(listing.spool)])
+                try:
+                    fill_from(connection, *columns, [str(listing.spool)])
+                except duckdb.InvalidInputException:
+                    forget(listing.spool)
+                    raise RetainerError(
+                        f"the rows of {listing.name} that were kept cannot be read any more",
+                        hint="they are removed: run it again",
+                    ) from None
             if listing.report:
                 take_report(connection, listing)
             if listing.parts:
@@ -151,9 +166,11 @@ def collect(
                 "known"
             )
         stores = [each for each in listings if each.kind == "store"]
-        for reader, listing in zip(readers, stores, strict=True):
+        for number, (reader, listing) in enumerate(zip(readers, stores, strict=True)):
             if listing.reported_at and not look_since(connection, reader, listing, settings):
-                _list_after_all(connection, reader, listing, spools / reader.name, progress)
+                after = spools / f"after-{number}"
+                _list_after_all(connection, reader, listing, after, progress)
+                listing.finished_at = clock()
         first.notes += _new_types(connection)
         for listing in listings:
             _miss(listing, seen, settings.limits.disappeared, meant)
@@ -161,6 +178,8 @@ def collect(
             first.notes += _look_up_rooms(connection, recordings)
         fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
         assemble(connection, settings)
+        if any(listing.is_resumed for listing in listings):
+            doubt_owners(connection, settings)
         for listing in listings:  # while nobody else may go on with them
             if listing.kind == "assets" and listing.has_ended and listing.spool:
                 forget(listing.spool)
@@ -510,6 +529,7 @@ def _list_after_all(
     connection.execute("DELETE FROM objects WHERE store = ?", [listing.name])
     progress(listing.name, -listing.objects)
     listing.objects, listing.reported_at, listing.complete = 0, None, False
+    listing.locks_unread = False
     listing.said = ["it is listed: too much is newer than its report to be looked at one by one"]
     _list(reader, listing, path, progress)
     listing.notes += listing.said

@@ -389,6 +389,16 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """)
 
 
+def doubt_owners(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Where a list of assets was gone on with, one that came since its beginning may be unseen, and
+    may name an object of an upload bucket that another one names."""
+    for store in settings.stores:
+        if store.written_by_100ms:
+            connection.execute(
+                "UPDATE copies SET owners_known = false WHERE store = ?", [store.name]
+            )
+
+
 def same_version(store: Store, one: str, other: str) -> str:
     """SQL: whether two versions of an object with one size are the same. A folder that was restored
     has other inodes, and the same times."""

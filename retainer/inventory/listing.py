@@ -49,6 +49,8 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     """What a person should know, and what leaves nothing unfinished."""
+    is_resumed: bool = False
+    """Whether its first rows came in an earlier run."""
     has_ended: bool = False
     """Whether its last page has come, whatever was wrong with what it told."""
     spool: Path | None = None
