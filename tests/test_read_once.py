@@ -21,6 +21,7 @@ from retainer.apply import deletes as running
 from retainer.apply import lately
 from retainer.errors import PlanRefused
 from retainer.planfile import actions, overview, read_plan
+from retainer.ports import AssetPage
 
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 
@@ -365,10 +366,10 @@ def test_what_differs_between_two_rows_of_one_asset_is_not_known(local: Project)
 
     listed = HmsApi.assets
 
-    def doubled(self: HmsApi, kind: str) -> Iterator[Any]:
-        yield from listed(self, kind)
+    def doubled(self: HmsApi, kind: str, start: str | None = None) -> Iterator[AssetPage]:
+        yield from listed(self, kind, start)
         if kind == "room-composite":
-            yield twice
+            yield AssetPage(start, [twice])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HmsApi, "assets", doubled)
