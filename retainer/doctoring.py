@@ -22,6 +22,7 @@ from retainer.plan.lifecycles import ARCHIVES, Against, against, concerns
 from retainer.planfile import SKEW_SECONDS
 from retainer.ports import InventoryReports, Recordings, StoreReader
 
+_HOUR = timedelta(hours=1)
 Past = tuple[Ledger, Judge]
 """What the record comes to, and what it says to what a store remembers."""
 
@@ -132,14 +133,14 @@ def of_store(
     )
     yield from _clock(name, skew)
     yield from reader.traits()
-    yield from _of_reports(store, reports, now(), settings.plan_age_hours)
+    yield from _of_reports(store, reports, now(), timedelta(hours=settings.plan_age_hours))
     yield from _of_deletes(name, reader)
     yield from _of_runs(name, reader, past)
     yield from of_lifecycle(store, reader.lifecycle(), policies, now())
 
 
 def _of_reports(
-    store: Store, reports: Callable[[], InventoryReports | None], now: datetime, hours: float
+    store: Store, reports: Callable[[], InventoryReports | None], now: datetime, age: timedelta
 ) -> Iterator[Found]:
     """Whether the reports that stand for a list are there, and young enough for a plan."""
     try:
@@ -158,9 +159,9 @@ def _of_reports(
             "the first one comes within 48 hours; the store is listed until then",
         )
         return
-    age = (now - report.at).total_seconds() / 3600
-    said = f"its bucket's newest report is {age:,.0f} hours old ({len(report.files):,} files)"
-    if age < hours:
+    old, hours = ((now - report.at) / _HOUR, age / _HOUR)
+    said = f"its bucket's newest report is {old:,.0f} hours old ({len(report.files):,} files)"
+    if report.leaves_time(now, age):
         yield Found(store.name, "well", said)
     else:
         hint = "set `limits.plan_age` to two days and more; the store is listed until then"

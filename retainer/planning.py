@@ -215,7 +215,7 @@ def _look_at_due(
         elif not purged and store in looked_at:
             listing = stores[store]
             may_be_locked = listing.can_lock or listing.locks_unread
-            wanted = objects if may_be_locked else [objects[0], objects[-1]]
+            wanted = objects if may_be_locked else [objects[0], *objects[1:][-1:]]
             looks = _looks(looked_at[store], [each["key"] for each in wanted])
             if looks is None:
                 return
@@ -229,8 +229,9 @@ def _look_at_due(
             elif listing.reported_at and not is_same:
                 of_one.append((None, False, *place))
             elif may_be_locked and len(found_there) == len(wanted):
-                locks = _locks(found_there)
-                of_one.extend([(*locks, *place)] if locks[1] else [])
+                until, is_read = _locks(found_there)
+                if is_read:
+                    of_one.append((until, is_read, *place))
 
     with ThreadPoolExecutor(16) as pool:
         for done in [pool.submit(look_at, *one, purged=purged) for *one, purged in due]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from retainer.model.setting import OWN_PREFIX, Settings, Store
@@ -126,10 +125,9 @@ def _statements(
 
 def _to_read_reports(store: Store, name: str, partition: str) -> Iterator[dict[str, Any]]:
     """Only a plan reads them."""
-    if store.inventory is None:
+    if store.reports is None:
         return
-    place = replace(store, url=store.inventory)
-    bucket = f"arn:aws{partition}:s3:::{place.bucket}"
+    bucket = f"arn:aws{partition}:s3:::{store.reports.bucket}"
     yield {
         "Sid": f"{name}ReportsBucket",
         "Effect": "Allow",
@@ -140,7 +138,7 @@ def _to_read_reports(store: Store, name: str, partition: str) -> Iterator[dict[s
         "Sid": f"{name}Reports",
         "Effect": "Allow",
         "Action": ["s3:GetObject"],
-        "Resource": [f"{bucket}/{place.prefix}*"],
+        "Resource": [f"{bucket}/{store.reports.prefix}*"],
     }
 
 
@@ -151,11 +149,7 @@ def google_roles(settings: Settings, purpose: For) -> dict[str, Any] | None:
     if not stores:
         return None
     locks = any(store.lock for store in stores)
-    reports = [
-        replace(store, url=store.inventory)
-        for store in stores
-        if store.inventory and purpose == "plan"
-    ]
+    reports = [store.reports for store in stores if store.reports and purpose == "plan"]
     permissions = [
         *_GCS_READ,
         *(_GCS_WRITE if purpose != "plan" else ()),

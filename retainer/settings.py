@@ -375,9 +375,8 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
                 yield document.complain(
                     "S301", ("stores", store.name, "url"), message, "give each a prefix of its own"
                 )
-        if store.inventory and not _inventory_mistake(store):
-            reports = replace(store, url=store.inventory)
-            for other in (each for each in sound if _overlap(each, reports)):
+        if store.reports and not _reports_mistake(store, store.reports):
+            for other in (each for each in sound if _overlap(each, store.reports)):
                 message = f"the reports of `{store.name}` lie in `{other.name}`, as its objects"
                 yield document.complain(
                     "S301",
@@ -495,7 +494,7 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
         yield from ((key, f"only s3:// and oss:// have `{key}`") for key in of_aws if of_aws[key])
     if store.scheme != "gs" and store.impersonate:
         yield "impersonate", "only gs:// has `impersonate`"
-    if store.inventory and (reason := _inventory_mistake(store)):
+    if store.reports and (reason := _reports_mistake(store, store.reports)):
         yield "listing", reason
     if store.scheme == "file" and store.concurrency:
         yield "concurrency", "a folder has no `concurrency`"
@@ -512,18 +511,17 @@ def _cannot(store: Store) -> Iterator[tuple[str, str]]:
         )
 
 
-def _inventory_mistake(store: Store) -> str | None:
+def _reports_mistake(store: Store, reports: Store) -> str | None:
     """Why no report of this store's bucket can lie where its settings say; None where it can."""
-    inventory = store.inventory or ""
+    place = printable(reports.url)
     if store.scheme not in ("s3", "gs"):
         return f"only s3:// and gs:// have reports, `{store.name}` is {store.scheme}://"
-    if not inventory.startswith(f"{store.scheme}://"):
-        return f"`{printable(inventory)}` is no place for reports: {store.scheme}://bucket/folder"
-    place = replace(store, url=inventory)
-    if reason := _url_mistake(place):
-        return f"`{printable(inventory)}` {reason}"
-    if not place.prefix:
-        return f"`{printable(inventory)}` names no folder: {store.scheme}://bucket/folder"
+    if reports.scheme != store.scheme:
+        return f"`{place}` is no place for reports: {store.scheme}://bucket/folder"
+    if reason := _url_mistake(reports):
+        return f"`{place}` {reason}"
+    if not reports.prefix:
+        return f"`{place}` names no folder: {store.scheme}://bucket/folder"
     return None
 
 

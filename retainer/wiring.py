@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -51,12 +52,14 @@ def open_reports(
     store: Store, stop: Stop | None = None, patience: Patience | None = None
 ) -> InventoryReports | None:
     """The reports that a store's bucket writes of itself; None where its settings name none."""
-    if store.inventory is None:
+    place = store.reports
+    if place is None:
         return None
-    from retainer.sources.inventory_reports import BucketReports, place_of_reports
+    from retainer.sources.inventory_reports import BucketReports
 
-    place, folder = place_of_reports(store)
-    return BucketReports(store, open_reader(place, stop, patience), folder)
+    name = place.url.partition("://")[2]
+    bucket = replace(place, name=name, url=f"{place.scheme}://{place.bucket}")
+    return BucketReports(store, open_reader(bucket, stop, patience), place.prefix)
 
 
 def open_writer(

@@ -28,6 +28,8 @@ TOGETHER, PAGES = 1000, 3
 """So many keys that are beside one another are looked for in a list of so many pages."""
 WORTH_A_LIST = 100
 """Where one in so many objects would have to be looked at by itself, the store is listed."""
+FEW = 10_000
+"""A store is taken for so much larger than it is: the looks of a small one are few in any case."""
 _NOT_OURS = f"NOT starts_with(key, {literal(OWN_PREFIX)})"
 
 
@@ -44,15 +46,14 @@ def read_report(
     why, and the store is to be listed: a list is always right, if slower.
 
     `age`: how long plans last; a report that is nearly as old leaves no time to apply one.
-    `identity`: the object that says which store it is, as it
-    lies there. It must stand in the report: no manifest tells which prefix was reported. Where a
-    store has none yet, anything must.
+    `identity`: the object that says which store it is, as it lies there. It must stand in the
+    report: no manifest tells which prefix was reported. Where a store has none yet, anything must.
     """
     try:
         report = reports.newest(now)
         if report is None:
             raise ListingBroken("its bucket has written no report of late")
-        if not now - age * 3 / 4 < report.at <= now + EARLY:
+        if report.at > now + EARLY or not report.leaves_time(now, age):
             raise ListingBroken(
                 f"its newest report is of {report.at:%Y-%m-%d %H:%M} UTC, and plans last "
                 f"{age.total_seconds() / 3600:g} hours (`limits.plan_age`)"
@@ -129,10 +130,6 @@ def look_since(
         return True
     _take(connection, listing, folders, keys, [each for each in seen.values() if is_text(each.key)])
     return True
-
-
-FEW = 10_000
-"""So many objects are looked at in any store before a list is thought of, by the hundred."""
 
 
 def _places(

@@ -29,15 +29,7 @@ from retainer.errors import (
 from retainer.inventory.asset_list import list_assets
 from retainer.inventory.bookmark import forget, held, spool_of
 from retainer.inventory.bucket_report import look_since, read_report, take_report
-from retainer.inventory.facts import (
-    OBJECTS,
-    ROOMS,
-    assemble,
-    doubt_owners,
-    is_text,
-    stage,
-    two_facts_are_none,
-)
+from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
 from retainer.inventory.listing import Listing, Progress, object_row, spooled
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
@@ -177,9 +169,8 @@ def collect(
         if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
             first.notes += _look_up_rooms(connection, recordings)
         fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
-        assemble(connection, settings)
-        if any(listing.is_resumed for listing in listings):
-            doubt_owners(connection, settings)
+        resumed = any(listing.is_resumed for listing in listings)
+        assemble(connection, settings, gone_on_with=resumed)
         for listing in listings:  # while nobody else may go on with them
             if listing.kind == "assets" and listing.has_ended and listing.spool:
                 forget(listing.spool)

@@ -239,8 +239,11 @@ def _names_seen(what: str, now: str, seen: str) -> str:
     return f"CASE WHEN len({every}) > 1 THEN {every} END AS {what}s"
 
 
-def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Staged rows -> the tables `assets` and `copies`.
+def assemble(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, *, gone_on_with: bool = False
+) -> None:
+    """Staged rows -> the tables `assets` and `copies`. `gone_on_with`: a list of assets was, so
+    that one that came since its beginning may be unseen.
 
     What is there comes from the listings; what it is from the API, else from the catalog. The order
     of the rows is of no account.
@@ -331,6 +334,7 @@ def assemble(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     # While a list of assets is unfinished, an asset that names the same object of an upload bucket
     # may be unseen.
     settled = "coalesce((SELECT bool_and(complete) FROM listings WHERE kind = 'assets'), true)"
+    settled = "false" if gone_on_with else settled
     for store in settings.stores:
         if store.written_by_100ms:
             _claim_uploads(connection, store)
@@ -387,16 +391,6 @@ def _claim_uploads(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
             CASE WHEN many THEN folder END AS folder, lying.*
         FROM claimed JOIN lying USING (key) LEFT JOIN named ON named.asset_no = claimed.asset_no
     """)
-
-
-def doubt_owners(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
-    """Where a list of assets was gone on with, one that came since its beginning may be unseen, and
-    may name an object of an upload bucket that another one names."""
-    for store in settings.stores:
-        if store.written_by_100ms:
-            connection.execute(
-                "UPDATE copies SET owners_known = false WHERE store = ?", [store.name]
-            )
 
 
 def same_version(store: Store, one: str, other: str) -> str:

@@ -50,3 +50,7 @@ class InventoryReport:
     rows: int | None = None
     hides_locks: bool = False
     """Whether any object may have holds that no report of this kind tells."""
+
+    def leaves_time(self, now: datetime, plan_age: timedelta) -> bool:
+        """Whether a plan of it could still be applied for a while: it expires by `at`."""
+        return self.at > now - plan_age * 3 / 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 from urllib.parse import urlsplit
@@ -102,6 +102,12 @@ class Store:
         if self.scheme == "file":
             return f"file://{self.prefix}"
         return f"{self.scheme}://{_host(self.scheme, self.endpoint)}/{self.bucket}/{self.prefix}"
+
+    @property
+    def reports(self) -> Store | None:
+        """The place that its bucket's own reports lie in, by the way that leads to the store; None
+        where its settings name none."""
+        return replace(self, url=self.inventory) if self.inventory else None
 
     @property
     def written_by_100ms(self) -> bool:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -40,20 +40,12 @@ _DIALECTS = {
 }
 
 
-def place_of_reports(store: Store) -> tuple[Store, str]:
-    """The bucket that a store's reports lie in, by the way that leads to the store, and their
-    folder in it, with a slash at its end."""
-    url = store.inventory or ""
-    place = replace(store, name=url.partition("://")[2], url=url)
-    return replace(place, url=f"{place.scheme}://{place.bucket}"), place.prefix
-
-
 class BucketReports:
     """Reports of one store's bucket."""
 
     def __init__(self, store: Store, reader: StoreReader, folder: str) -> None:
-        """`reader`: of the whole bucket that the reports lie in; `folder`: with a slash at its
-        end."""
+        """`reader`: of the whole bucket that the reports lie in, as manifests name files by their
+        keys in it; `folder`: with a slash at its end."""
         self._store, self._reader, self._folder = store, reader, folder
         self._dialect = _DIALECTS[store.scheme]
 
