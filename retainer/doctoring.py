@@ -16,9 +16,9 @@ from retainer.journal.lock import lock_in
 from retainer.model.diagnosis import Found
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.rule import Policies
-from retainer.model.setting import Settings, Store
+from retainer.model.setting import ARCHIVES, Settings, Store
 from retainer.own import anchors_in, identity_in, must_be
-from retainer.plan.lifecycles import ARCHIVES, Against, against, concerns
+from retainer.plan.lifecycles import Against, against, concerns
 from retainer.planfile import SKEW_SECONDS
 from retainer.ports import InventoryReports, Recordings, StoreReader
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal
 
-from retainer.model.setting import OWN_PREFIX, Settings, Store
+from retainer.model.setting import ARCHIVES, OWN_PREFIX, Settings, Store
 
 For = Literal["plan", "apply", "restore"]
 
@@ -114,7 +114,7 @@ def _statements(
             "Action": ["s3:DeleteObjectVersion"],
             "Resource": [objects],
         }
-    if store.storage_class in ("GLACIER", "DEEP_ARCHIVE"):
+    if store.storage_class in ARCHIVES:
         yield {
             "Sid": f"{name}Restore",
             "Effect": "Allow",

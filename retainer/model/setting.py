@@ -32,6 +32,8 @@ LAPSE_DAYS = 15
 """100ms deletes what it hosts 15 days after `created_at` (100ms-api.md)."""
 
 
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Classes of S3 from which nothing can be read at once."""
 Lock = Literal["governance", "compliance"]
 """Whether someone with the right to can take a lock back, or nobody can."""
 

@@ -11,9 +11,6 @@ from retainer.model.period import Period
 from retainer.model.rule import Policies
 from retainer.model.setting import Store
 
-ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
-"""Classes from which nothing can be read at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Against:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from retainer.errors import ListingBroken
 from retainer.model.inventory import LOOKED_BACK, InventoryReport, ReportFile
-from retainer.model.setting import Store
+from retainer.model.setting import ARCHIVES, Store
 from retainer.ports import StoreReader
 
 NEEDED = ("bucket", "key", "size", "etag", "storageclass")
@@ -105,7 +105,7 @@ def rows_sql(columns: Mapping[str, str], form: str) -> str:
             nullif({columns["size"]}::VARCHAR, '')::BIGINT AS size,
             nullif(trim({columns["etag"]}, '"'), '') AS version,
             {kind} AS storage_class,
-            coalesce({kind} IN ('GLACIER', 'DEEP_ARCHIVE'), false) AS archived,
+            coalesce({kind} IN {ARCHIVES}, false) AS archived,
             coalesce(nullif({latest}::VARCHAR, '')::BOOLEAN, true)
                 AND NOT coalesce(nullif({marker}::VARCHAR, '')::BOOLEAN, false) AS is_there
     """

@@ -14,14 +14,13 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from retainer.model.moment import read_http_date, read_moment
-from retainer.model.setting import Lock
+from retainer.model.setting import ARCHIVES, Lock
 from retainer.ports import Checksum, ChecksumKind, Look, Seen
 from retainer.stores.calls import EARLIER_VERSIONS, Nonsense, Page
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.stores.wire import Answer
 
 CHECKSUMS: dict[ChecksumKind, str] = {"crc32c": "crc32c", "crc64nvme": "crc64nvme"}
-_ARCHIVES = {"GLACIER", "DEEP_ARCHIVE"}
 _WITHOUT_END = datetime.max.replace(tzinfo=UTC)
 
 _CREDENTIALS = {
@@ -192,7 +191,7 @@ def _seen(item: ElementTree.Element, space: str, length: int, *, encoded: bool) 
     if encoded and ("%" in key or "+" in key):
         key = unquote_plus(key)
     kind = told.get(f"{space}StorageClass") or None
-    archived = kind in _ARCHIVES
+    archived = kind in ARCHIVES
     if archived and f"{space}RestoreStatus" in told:
         restored = item.find(f"{space}RestoreStatus/{space}RestoreExpiryDate")
         archived = restored is None
@@ -213,7 +212,7 @@ def look_of(key: str, answer: Answer) -> Look:
     if head.get("x-amz-object-lock-legal-hold") == "ON":
         until = _WITHOUT_END
     kind = head.get("x-amz-storage-class")
-    archived = kind in _ARCHIVES and 'ongoing-request="false"' not in head.get("x-amz-restore", "")
+    archived = kind in ARCHIVES and 'ongoing-request="false"' not in head.get("x-amz-restore", "")
     archived = archived or head.get("x-amz-archive-status") is not None
     told = checksum_told(head, in_parts="-" in etag)
     metadata = {
