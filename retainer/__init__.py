@@ -16,12 +16,15 @@ it, see pyproject.toml).
     progress.py     how long work goes on, on stderr
     tracing.py      what went on, as OpenTelemetry spans
     webhook.py      a message to a chat, or to another program
+    cluster.py      the machines behind a scheduler of Dask   ◀ another engine: one such file
+    working.py      a share of a plan, made by one of them
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file
     weighing.py     what is decided, range by range of recordings, and what it adds up to
     drafting.py     a plan's rows on their way to its file
     applying.py     a plan file and today -> a run
+    spreading.py    a run that other machines make, share by share
     cooling.py      what earlier policies had promised, from their commits
     approving.py    what a second person says to a plan
     doctoring.py    settings and policies beside what is really there
@@ -80,7 +83,8 @@ it, see pyproject.toml).
     journal/        THE RECORD: journal (a segment for each run), entry (one line, hash chain),
                     ledger (what all lines come to), backend (where it lies: folder, or shared, a
                     store), lock (one apply per store), freeze, anchors (what stores remember of
-                    it), stores (which lies where)
+                    it), stores (which lies where), shards (what many machines leave there for one
+                    another)
     sources/        the 100ms API, answers (its calls), media (bytes), words (its errors);
                     inventory_reports (a bucket's own, in place of a list): s3_inventory and
                     storage_insights say how each cloud writes them

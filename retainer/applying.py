@@ -24,6 +24,7 @@ from retainer.apply.compact import compact, is_worth_it
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
 from retainer.apply.job import WORKERS, Job, Recheck, Watcher
+from retainer.apply.lately import Lately
 from retainer.apply.run import Run
 from retainer.apply.settle import Settled, settle
 from retainer.database import connect, fill
@@ -39,10 +40,12 @@ from retainer.journal.freeze import Freeze, freeze_in
 from retainer.journal.journal import Journal
 from retainer.journal.ledger import Done, Ledger, path_mark
 from retainer.journal.lock import StoreLock
+from retainer.journal.shards import Brief, Shards
+from retainer.journal.shared import SharedBackend
 from retainer.journal.stores import known_stores, remember_stores
 from retainer.model.anchors import deleted_lately
 from retainer.model.catalog import RECORD
-from retainer.model.moment import read_moment
+from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import Summary
 from retainer.model.rule import NAME_FACTS, Erasure, Hold, Policies, Rule
 from retainer.model.setting import HOSTED, OWN_PREFIX, Settings, Store
@@ -67,7 +70,8 @@ from retainer.planfile import (
     read_plan,
 )
 from retainer.planning import ONE_STORE, item_digest, policy_digest
-from retainer.ports import Downloads, Rooms, StoreWriter
+from retainer.ports import Downloads, Engine, Rooms, StoreWriter
+from retainer.spreading import Spreading, take_in_left
 from retainer.stop import Stop
 
 
@@ -97,6 +101,11 @@ class Prepared:
         return self.copied_to | self.locked_in
 
     @property
+    def stores_needed(self) -> frozenset[str]:
+        """The stores that any of it touches."""
+        return self.written_to | self.deleted_in.keys() | self.rested_on
+
+    @property
     def deleted(self) -> int:
         """How many deletes there are."""
         return sum(self.deleted_in.values())
@@ -110,8 +119,8 @@ class Prepared:
     def locks(self) -> Iterator[Action]:
         return actions(self.plan, "lock")
 
-    def deletes(self, store: str) -> Iterator[Action]:
-        for action in actions(self.plan, "delete", order=DELETE_ORDER, store=store):
+    def deletes(self, store: str, only: Collection[int] | None = None) -> Iterator[Action]:
+        for action in actions(self.plan, "delete", order=DELETE_ORDER, store=store, only=only):
             more = self.beside.get(action.n)
             yield action if more is None else replace(action, witnesses=more)
 
@@ -549,11 +558,14 @@ class Records:
 
     _AT_ONCE, _CHUNKS = 1000, 8
 
-    def __init__(self, facts: Path, settings: Settings, plan: PlanFile, rooms: Rooms) -> None:
+    def __init__(
+        self, facts: Path, settings: Settings, coming: Iterator[str], rooms: Rooms
+    ) -> None:
+        """`coming`: the recordings, in the order in which they are copied."""
         self._rooms, self._told = rooms, dict[str, Mapping[str, Any]]()
         self._troubles = self.nameless = 0
         self._asking = threading.Lock()
-        self._coming = assets_copied(plan)
+        self._coming = coming
         self._read: dict[str, dict[str, Any] | None] = {}
         self._chunks: deque[list[str]] = deque()
         self._guard = threading.Lock()
@@ -651,6 +663,10 @@ class World:
     """A commit of git that has just these settings and policies; empty where none is known."""
     approvals: Sequence[Mapping[str, str]] = ()
     """Who else has approved this plan, by which key, and when."""
+    engine: Engine | None = None
+    """The machines that make the copies and deletes; None: this one."""
+    waiting: Callable[[str], None] = lambda _: None
+    """Told of what is waited for, in a sentence."""
 
 
 def _lifted(header: Header) -> list[str]:
@@ -698,6 +714,8 @@ def carry_out(
     run_id = uuid.uuid4().hex[:12]
     journal = Journal(world.backend, run_id, plan.fingerprint, world.clock)
     try:
+        if isinstance(world.backend, SharedBackend):
+            take_in_left(world.backend, journal, world.clock, world.stop, world.waiting)
         earlier = journal.ledger()
         if earlier.done(plan.fingerprint).finished:
             raise PlanRefused(
@@ -799,7 +817,7 @@ def carry_out(
             on_run(run)
             held.heart.tell(run.lost)
             with closing(_records(job)) as records:
-                summary = run.go()
+                summary = _gone(run, job, world, ground, journal, prepared)
             if records.nameless:
                 summary.said.append(
                     f"{records.nameless:,} copies do not carry the names of their rooms and "
@@ -830,6 +848,37 @@ def carry_out(
             return summary
     finally:
         journal.close()
+
+
+def _gone(
+    run: Run, job: Job, world: World, ground: Ground, journal: Journal, prepared: Prepared
+) -> Summary:
+    """How the run went, here or on other machines."""
+    if world.engine is None:
+        return run.go()
+    assert isinstance(world.backend, SharedBackend), "only a state in a store is shared"
+    brief = Brief(
+        write_moment(world.clock()),
+        sorted(ground.locks),
+        dict(ground.barred),
+        {name: error.message for name, error in ground.unusable.items()},
+        dict(ground.identities),
+        job.workers,
+        max(1, world.engine.machines),
+    )
+    recheck = Lately(job.recheck, job.clock)
+    shards = Shards(world.backend, journal.run)
+    return Spreading(
+        world.engine,
+        shards,
+        journal,
+        prepared.plan,
+        run,
+        recheck,
+        job.before,
+        world.stop,
+        world.waiting,
+    ).go(brief)
 
 
 def _compact(
@@ -1006,6 +1055,8 @@ def _job(
     for row in _settled_rows(prepared, settled):
         before.deleted.add(row)
 
+    folder = world.backend.folder
+
     def outdated(current: tuple[Settings, Policies] | None) -> str | None:
         if moment_of(plan.header.expires) <= world.clock():
             return f"the plan expired at {plan.header.expires}, since this run began"
@@ -1036,24 +1087,14 @@ def _job(
         drop_anchor(world.writers[store], journal, host, world.clock(), planned)
 
     return Job(
+        **of_the_plan(plan.header),
         plan=prepared,
-        mark_of=path_mark,
         restore=restore,
-        keep_deleted={
-            source.name: source.keeps_deleted
-            for source in plan.header.sources
-            if source.keeps_deleted
-        },
-        keep_removed={
-            source.name: source.keeps_removed
-            for source in plan.header.sources
-            if source.keeps_removed
-        },
         stores=world.writers,
         downloads=world.downloads,
         hasty_downloads=world.hasty_downloads,
         record_of=Records(
-            world.backend.folder / "facts.duckdb", world.settings, plan, world.downloads
+            folder / "facts.duckdb", world.settings, assets_copied(plan), world.downloads
         ),
         journal=journal,
         clock=world.clock,
@@ -1069,15 +1110,23 @@ def _job(
         anchor=anchor,
         stop=world.stop,
         before=before,
-        asking={
-            item.id: (item.kind, item.why) for item in plan.header.items if item.kind != "hold"
-        },
         settled=settled.entries,
         identities=ground.identities,
         places=world.settings.places,
-        reported={source.name for source in plan.header.sources if source.reported},
         workers=workers or WORKERS,
     )
+
+
+def of_the_plan(header: Header) -> dict[str, Any]:
+    """What a job knows by the plan alone, wherever it is done."""
+    sources = header.sources
+    return {
+        "mark_of": path_mark,
+        "keep_deleted": {each.name: each.keeps_deleted for each in sources if each.keeps_deleted},
+        "keep_removed": {each.name: each.keeps_removed for each in sources if each.keeps_removed},
+        "asking": {each.id: (each.kind, each.why) for each in header.items if each.kind != "hold"},
+        "reported": {each.name for each in sources if each.reported},
+    }
 
 
 def _settled_rows(prepared: Prepared, settled: Settled) -> Iterator[int]:

@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 import stat
+from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -938,6 +939,21 @@ def _actions(cursor: duckdb.DuckDBPyConnection) -> Iterator[Action]:
                 said.removes_by or "",
                 said.lock_mode,
             )
+
+
+def turns(plan: PlanFile, decision: str, order: str, store: str = "") -> array[int]:
+    """The rows of a plan's copies or deletes (`store`: in that one) in the order in which they are
+    made."""
+    cursor = plan.connection.cursor()
+    cursor.execute(
+        f"SELECT n FROM numbered WHERE {ACTIONS} AND decision = ? AND (? = '' OR store = ?) "
+        f"{order}",
+        [decision, store, store],
+    )
+    found = array("i")
+    while rows := cursor.fetchmany(100_000):
+        found.extend(n for (n,) in rows)
+    return found
 
 
 def assets_copied(plan: PlanFile) -> Iterator[str]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from retainer.errors import StoreFailed
 from retainer.model.diagnosis import Found
 from retainer.model.inventory import InventoryReport
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Lock
+from retainer.model.shard import Shard, Told
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 ChecksumKind = Literal["crc32c", "crc64nvme"]
 
@@ -536,3 +540,22 @@ def looked_and_read(store: StoreReader, key: str, most: int) -> tuple[Look, byte
 def too_long(store: str, key: str, size: int) -> StoreFailed:
     """What `StoreReader.whole` raises for an object of so many bytes."""
     return StoreFailed(f"read {store}:{key}: {size} bytes are too many for what it should be")
+
+
+class Engine(Protocol):
+    """Machines that make shares of a plan, in the shape of `concurrent.futures`. An engine may make
+    a share more than once, and may lose one."""
+
+    @property
+    def machines(self) -> int:
+        """How many shares are made at once, by now. Raises RetainerError where none is, or the
+        engine cannot be reached."""
+
+    def submit(self, shard: Shard) -> Future[None]:
+        """Let a share be made. The future ends with it, or raises RetainerError: what stands
+        against it on every machine, or that no machine could be found to make it."""
+
+    def listen(self, heard: Callable[[Told], None]) -> None:
+        """From now on this is told, from any thread, how far shares are; some of it may be lost."""
+
+    def close(self) -> None: ...

@@ -132,11 +132,7 @@ class Applying:
         with self._guard:
             self._ended += 1
             self._failed += outcome == "failed"
-        if self._live and self._task is not None:
-            failures = f", [red]{many(self._failed, 'failure')}[/red]" if self._failed else ""
-            self._live.update(self._task, state=f"{self._ended:,}/{self._total:,}{failures}")
-        else:
-            self._line()
+        self._show()
         if outcome in ("failed", "skipped") and self._is_news(action, outcome, sentence or ""):
             _say(
                 self._live,
@@ -146,6 +142,19 @@ class Applying:
                 asset=action.asset_id,
                 store=action.store,
             )
+
+    def elsewhere(self, ended: int, failed: int) -> None:
+        with self._guard:
+            self._ended += ended
+            self._failed += failed
+        self._show()
+
+    def _show(self) -> None:
+        if self._live and self._task is not None:
+            failures = f", [red]{many(self._failed, 'failure')}[/red]" if self._failed else ""
+            self._live.update(self._task, state=f"{self._ended:,}/{self._total:,}{failures}")
+        else:
+            self._line()
 
     def _is_news(self, action: Action, outcome: str, sentence: str) -> bool:
         """Whether a failure is told when it happens: the first of each cause; the summary has how

@@ -252,7 +252,7 @@ def _mistakes(document: Document, settings: Settings) -> Iterator[Diagnostic]:
     elif (
         address.scheme == "http"
         and not settings.source.allow_http
-        and not _is_loopback(address.hostname or "")
+        and not is_loopback(address.hostname or "")
     ):
         message = (
             "over http:// anybody on the way reads the token, and can answer in place of 100ms"
@@ -421,7 +421,8 @@ def _shared_mistakes(document: Document, settings: Settings) -> Iterator[Diagnos
             )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
 
 

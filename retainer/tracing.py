@@ -178,3 +178,6 @@ class _Watching:
             span.set_attributes(_named({"outcome": outcome}))
             self._trace.ended(span)
         self._watcher.ended(action, outcome, sentence)
+
+    def elsewhere(self, ended: int, failed: int) -> None:
+        self._watcher.elsewhere(ended, failed)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -114,6 +115,11 @@ class Project:
         (self.root / "policies").mkdir(parents=True, exist_ok=True)
         (self.root / "retainer.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         (self.root / "policies" / "rules.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+
+    def write_from(self, other: Project) -> None:
+        """The same settings and policies as another project, as a checkout of the same commit."""
+        shutil.copytree(other.root / "policies", self.root / "policies", dirs_exist_ok=True)
+        shutil.copy(other.root / "retainer.yaml", self.root / "retainer.yaml")
 
     def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a command as `retainer` does, in this process, which saves a second each; `expect` is

@@ -163,7 +163,7 @@ class Bench:
                 act(unit)
 
         try:
-            deletes.make(each)
+            deletes.make(lambda store: deletes.make_in(store, each))
         except Stopped:
             outcomes.summary.interrupted = True
         return outcomes

@@ -49,8 +49,8 @@ class Deletes:
         self._today = Lately(job.recheck, job.clock)
         self._braked: str | None = None
 
-    def make(self, each: Each) -> None:
-        """All of them, store by store."""
+    def make(self, in_store: Callable[[str], None]) -> None:
+        """All of them, store by store; `in_store` makes those of one."""
         if not self.left:
             for store in self._job.plan.deleted_in:
                 for action in self._job.plan.deletes(store):
@@ -64,7 +64,7 @@ class Deletes:
         for store in self._job.plan.deleted_in:
             self._places.check()
             if self._is_remembered(store):
-                self._make_in(store, each)
+                in_store(store)
 
     @property
     def left(self) -> int:
@@ -88,6 +88,8 @@ class Deletes:
 
     def _is_remembered(self, store: str) -> bool:
         """Let a store remember what is about to be deleted there; whether anything may be."""
+        if self._job.anchor is None:
+            return True
         planned: dict[str, tuple[int, int]] = {}
         barred: Counter[str] = Counter()
         for action in self._job.plan.deletes(store):
@@ -137,7 +139,7 @@ class Deletes:
 
     # ── store by store ──────────────────────────────────────────────────────────────────────────
 
-    def _make_in(self, store: str, each: Each) -> None:
+    def make_in(self, store: str, each: Each) -> None:
         """What is one object goes with others in a call, where that is safe; all else by itself."""
         batches = self._places.knows(store) and self._places.abilities(store).batch_delete
         together: list[Action] = []

@@ -82,6 +82,19 @@ class Watcher(Protocol):
     def began(self, action: Action) -> None: ...
     def bytes(self, count: int) -> None: ...
     def ended(self, action: Action, outcome: str, sentence: str | None) -> None: ...
+    def elsewhere(self, ended: int, failed: int) -> None:
+        """So many more have ended on another machine; so many of them went wrong."""
+
+
+class Elsewhere(Protocol):
+    """Other machines, which make what a plan says in shares of it."""
+
+    def copies(self) -> None:
+        """All of them; what became of them is told to the outcomes of the run. Raises Stopped,
+        RetainerError."""
+
+    def deletes(self, store: str) -> None:
+        """Those in one store that no earlier run has made. Raises as `copies`."""
 
 
 class Lock(Protocol):
@@ -129,9 +142,9 @@ class Job:
     """Stores on which no delete may rest, and why, in words."""
     unlocked: Mapping[str, RetainerError]
     """Stores that cannot be used, and why: nothing is changed there."""
-    anchor: Callable[[str, Sequence[tuple[str, int, int]]], None]
+    anchor: Callable[[str, Sequence[tuple[str, int, int]]], None] | None
     """Lets a store remember, before anything is deleted there, what is about to be: rule, count,
-    bytes. Raises StoreFailed."""
+    bytes. Raises StoreFailed. None: whoever gave this share has done so."""
     stop: Stop
     restore: bool
     """Whether what is archived is asked to be restored."""

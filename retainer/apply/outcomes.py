@@ -53,6 +53,26 @@ class Outcomes:
             "more deletes (look what else writes there, and make a new plan)"
         )
 
+    @property
+    def tried(self) -> tuple[int, int]:
+        """How many deletes went wrong or found something else than the plan saw, and how many were
+        made."""
+        with self._guard:
+            return self._odd_deletes, self._good_deletes
+
+    def join(self, summary: Summary, odd: int, good: int) -> None:
+        """What another machine has done, and the same two counts of it."""
+        with self._guard:
+            self.summary.add(summary)
+            self._odd_deletes += odd
+            self._good_deletes += good
+
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
+        """So many more have ended on another machine, some of them badly; so many bytes were
+        copied."""
+        self.watcher.elsewhere(ended, failed)
+        self.watcher.bytes(size)
+
     def _not_done(self, event: str, action: Action, cause: str, **more: Any) -> None:
         self._job.journal.write(
             event,
@@ -391,3 +411,7 @@ class _Quietly:
     def ended(self, action: Action, outcome: str, sentence: str | None) -> None:
         with suppress(Exception):
             self._watcher.ended(action, outcome, sentence)
+
+    def elsewhere(self, ended: int, failed: int) -> None:
+        with suppress(Exception):
+            self._watcher.elsewhere(ended, failed)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from retainer.apply.copies import Copies
 from retainer.apply.deletes import Deletes
-from retainer.apply.job import Job
+from retainer.apply.job import Elsewhere, Job
 from retainer.apply.locks import Locks
 from retainer.apply.outcomes import Outcomes
 from retainer.apply.places import Places
@@ -41,9 +41,10 @@ class Run:
         """The lock of a store was lost: what rests on it ends, and the rest goes on."""
         self.places.lost(store)
 
-    def go(self) -> Summary:
+    def go(self, elsewhere: Elsewhere | None = None) -> Summary:
         """Copies, then the catalog, then deletes, then locks. Whatever ends it, what was done is in
-        the journal and the catalog."""
+        the journal and the catalog. `elsewhere`: who makes the copies and deletes, where that is
+        not this machine."""
         plan, approved = self.job.plan, self.job.deletes_approved
         try:
             deleted_in = plan.deleted_in.keys() if approved else frozenset[str]()
@@ -52,11 +53,17 @@ class Run:
             self._copies.take_up()
             if self.job.restore:
                 self._each(plan.restores(), self._copies.restore)
-            for copies in self._copies.passes():
-                self._each(copies, self._copies.make)
+            if elsewhere is None:
+                for copies in self._copies.passes():
+                    self._each(copies, self._copies.make)
+            else:
+                self.outcomes.write_parts(everything=True)  # by it others know what is made
+                elsewhere.copies()
             self.outcomes.write_parts(everything=True)
-            if approved:
-                self._deletes.make(self._each)
+            if approved and elsewhere is None:
+                self._deletes.make(lambda store: self._deletes.make_in(store, self._each))
+            elif approved and elsewhere is not None:
+                self._deletes.make(elsewhere.deletes)
             else:
                 self.summary.left_deletes = self._deletes.left
             self._locks.make(self._each)

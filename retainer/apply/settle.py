@@ -59,19 +59,22 @@ def settle(
     now: datetime,
     check: Callable[[], None],
     erasures: Collection[str] = (),
+    *,
+    alone: bool = True,
 ) -> Settled:
     """Close the open intents of every plan in these stores, undo what a kill cut short in the
     middle, give up what is half uploaded.
 
     `erasures`: the ids of those that the policies have, for announcements of older versions, which
-    do not say who asked. Nothing is deleted here: what is to go, a
-    plan of today says. What cannot be looked at stays open, and counts towards the limits.
+    do not say who asked. Nothing is deleted here: what is to go, a plan of today says. What cannot
+    be looked at stays open, and counts towards the limits. `alone`: nobody else is at work in these
+    stores, so that what was moved aside there is a dead run's.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
     said: list[str] = []
     entries: list[dict[str, Any]] = []
     at = now.strftime("%Y-%m-%d %H:%M:%S.%f")
-    for name, store in stores.items():
+    for name, store in stores.items() if alone else ():
         try:
             for key in store.unfinished():
                 check()

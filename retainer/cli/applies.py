@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from retainer.tracing import watching
 from retainer.voice import say, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
 
     from retainer.applying import Prepared
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from retainer.model.outcome import Summary
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings
+    from retainer.ports import Engine
 
 
 @cli.command()
@@ -69,6 +71,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="So many actions at once (32); a store far away takes more, a small machine fewer.",
 )
+@click.option(
+    "--on",
+    metavar="SCHEDULER",
+    help=(
+        "Let the machines of a Dask scheduler make the copies and deletes, such as "
+        "tls://scheduler:8786 (extra `cluster`; `state:` must be a store)."
+    ),
+)
 @TICKET
 @WAIT
 @PATIENCE
@@ -81,6 +91,7 @@ def apply(
     fingerprint: str | None,
     restore: bool,
     workers: int | None,
+    on: str | None,
     ticket: str | None,
     wait: timedelta | None,
     patience: timedelta | None,
@@ -94,7 +105,8 @@ def apply(
     On a terminal it asks for the number of deletes; without one and without --approve-deletes it
     only copies. A run that was interrupted goes on when it is given the same plan again.
 
-    Examples: `retainer apply today.plan`, `retainer apply today.plan --approve-deletes 12`
+    Examples: `retainer apply today.plan`, `retainer apply today.plan --approve-deletes 12`,
+    `retainer apply today.plan --on tls://scheduler:8786`
     """
     from retainer import wiring
     from retainer.applying import World, carry_out, prepare
@@ -140,7 +152,7 @@ def apply(
         needed = prepared.written_to | prepared.deleted_in.keys()
         deletes = prepared.deleted if approved else 0
         count = prepared.copied + header.locks + deletes
-        with Applying(count, header.copy_bytes) as shown:
+        with Applying(count, header.copy_bytes) as shown, _engine(on, settings) as engine:
             patient = wiring.patience_of(patience, stop(), shown.waiting)
             world = World(
                 settings,
@@ -155,6 +167,8 @@ def apply(
                 ticket,
                 commit_with(root),
                 [each.written() for each in signed],
+                engine,
+                shown.waiting,
             )
             done = _once_free(
                 wait,
@@ -187,6 +201,36 @@ def apply(
     plan_id = prepared.plan.fingerprint[:12]
     notify(webhook, notice(page), event="run", exit_code=code, plan=plan_id, **counts)
     raise Exit(code)
+
+
+@contextmanager
+def _engine(address: str | None, settings: Settings) -> Iterator[Engine | None]:
+    """The machines behind a scheduler; None where none is named. Raises WrongUsage where they could
+    not share a record, or everybody could tell them what to do."""
+    if address is None:
+        yield None
+        return
+    if settings.shared is None:
+        raise WrongUsage(
+            "--on needs a record that all machines can reach, and `state:` is a folder",
+            hint="name a store under `state:` in retainer.yaml (docs/how-to/shared-record.md)",
+        )
+    scheme, _, place = address.partition("://")
+    host = place.rpartition(":")[0].strip("[]")
+    from retainer.settings import is_loopback
+
+    if scheme != "tls" and not (scheme == "tcp" and is_loopback(host)):
+        raise WrongUsage(
+            f"--on {address}: whoever reaches an open scheduler runs programs on its workers",
+            hint="use tls://HOST:PORT; tcp:// is for a scheduler on this machine alone",
+        )
+    from retainer.cluster import Cluster
+
+    engine = Cluster(address)
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 _LOOK_AGAIN = 10.0

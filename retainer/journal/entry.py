@@ -32,6 +32,9 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "skipped": {"row": int, "act": str},
     "left": {"row": int, "act": str},
     "anchor": {"store": str},
+    "spread": {"plan": str},
+    "shard": {"of": str, "name": str},
+    "gathered": {"of": str},
     "end": {"finished": bool},
     CLOSED: {"lines": int},
 }

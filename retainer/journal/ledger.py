@@ -302,6 +302,9 @@ class Ledger:
     and without what was deleted since: by its name, with the store's identity and as of when."""
     reigns: list[Reign] = field(default_factory=list)
     """By which policies applies went, the last ones last."""
+    spread: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    """Runs that gave shares of their plan to other machines, and of which not every line is here
+    yet: the plan, and the shares whose lines are."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -376,6 +379,12 @@ class Ledger:
             case "accepted":
                 key = (str(of.get("asset")), str(of.get("at")), str(of.get("why")))
                 self.accepted[key] = write_moment(entry.at)
+            case "spread":
+                self.spread[entry.run] = (of["plan"], [])
+            case "shard" if of["of"] in self.spread:
+                self.spread[of["of"]][1].append(of["name"])
+            case "gathered":
+                self.spread.pop(of["of"], None)
             case "anchor":
                 points = self.points.setdefault(of["store"], [])
                 points.append((self.lines, self.head))
@@ -628,6 +637,7 @@ class Ledger:
         added = {
             "seen": {name: list(of) for name, of in sorted(self.seen.items())},
             "reigns": [each.written() for each in self.reigns],
+            "spread": {run: [plan, sorted(of)] for run, (plan, of) in sorted(self.spread.items())},
         }
         return {
             "format": FORMAT,
@@ -734,6 +744,10 @@ class Ledger:
                     Reign(str(policies), str(commit), str(until))
                     for policies, commit, until in of.get("reigns", ())
                 ],
+                spread={
+                    str(run): (str(plan), [str(name) for name in names])
+                    for run, (plan, names) in of.get("spread", {}).items()
+                },
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
@@ -772,7 +786,7 @@ def _intended(entry: Entry) -> list[Intended]:
             Intended(
                 entry.at,
                 entry.run,
-                entry.plan,
+                str(of.get("plan", entry.plan)),
                 int(act["row"]),
                 str(act["asset"]),
                 of["store"],

@@ -23,6 +23,8 @@ BEAT = timedelta(seconds=60)
 DEAD_AFTER = timedelta(minutes=10)
 """A lock that was not written for so long belongs to a dead run. A run stops using a store when its
 own is half as old."""
+LOOK_AT_IT = timedelta(seconds=15)
+"""Another process of a run looks so often at a lock that the run renews."""
 _LOCK_BYTES = 64 << 10
 
 
@@ -135,7 +137,7 @@ class StoreLock:
         self._beats = 0
         self._honoured = False
         self._guard = threading.Lock()
-        self._beaten = _ticks()
+        self._beaten = ticks()
 
     @property
     def store_name(self) -> str:
@@ -147,8 +149,7 @@ class StoreLock:
         return self._honoured and self._seen is not None and self._age() < DEAD_AFTER / 2
 
     def _age(self) -> timedelta:
-        since = zip(_ticks(), self._beaten, strict=True)
-        return timedelta(seconds=max(now - then for now, then in since))
+        return timedelta(seconds=_since(self._beaten, ticks()))
 
     def _content(self) -> bytes:
         self._beats += 1
@@ -172,10 +173,10 @@ class StoreLock:
         if not known.get("create", True) or not known.get("replace", True):
             return
         self._store = self._store.impatient()  # a silent server must not outlast half a beat
-        ticks = _ticks()
+        began = ticks()
         self._seen = seen = held.look.seen if held is not None else self._created()
         self._seen = self._renewed(seen, ours=held is None)
-        self._beaten = ticks
+        self._beaten = began
         self._honoured = self._store.conditions().lock
         if not self._honoured:
             self.give_back()
@@ -253,7 +254,7 @@ class StoreLock:
         with self._guard:
             if not self.holds or self._seen is None:
                 return False
-            ticks = _ticks()
+            began = ticks()
             try:
                 renewed = self._written_over(self._seen)
             except RetainerError:
@@ -261,7 +262,7 @@ class StoreLock:
             self._seen = renewed
             if renewed is None:
                 return False
-            self._beaten = ticks
+            self._beaten = began
             return True
 
     def give_back(self) -> None:
@@ -279,7 +280,41 @@ class StoreLock:
                 return
 
 
-def _ticks() -> tuple[float, float]:
+class SeenLock:
+    """The lock of one store as another process of its run sees it, that does not renew it. Safe to
+    use from several threads."""
+
+    def __init__(self, store: StoreReader, run: str) -> None:
+        self._store, self._run = store, run
+        self._guard = threading.Lock()
+        self._looked: tuple[float, float] | None = None
+        self._until = (0.0, 0.0)
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is the run's, and nobody can take it for dead; looked at every 15 s."""
+        with self._guard:
+            now = ticks()
+            if self._looked is None or _since(self._looked, now) > LOOK_AT_IT.total_seconds():
+                self._look(now)
+            return all(each < until for each, until in zip(ticks(), self._until, strict=True))
+
+    def _look(self, now: tuple[float, float]) -> None:
+        self._looked = now
+        try:
+            held = lock_in(self._store)
+        except RetainerError:
+            return  # what was seen last counts as long as it is young
+        age = held.look.age if held and held.owner and held.owner.run == self._run else None
+        left = 0.0 if age is None else (DEAD_AFTER / 2 - max(age, timedelta(0))).total_seconds()
+        self._until = (now[0] + left, now[1] + left)
+
+
+def _since(then: tuple[float, float], now: tuple[float, float]) -> float:
+    return max(after - before for before, after in zip(then, now, strict=True))
+
+
+def ticks() -> tuple[float, float]:
     """Seconds by two clocks: the one stands still while a laptop sleeps, the other jumps when
     somebody sets it."""
     return time.monotonic(), time.time()

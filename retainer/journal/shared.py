@@ -45,6 +45,8 @@ class SharedReading:
     folder: Path
     url: str
     store: StoreReader
+    under: str = field(default="", kw_only=True)
+    """What every name in the store begins with."""
     _read: dict[int, int] = field(default_factory=dict, kw_only=True)
     """So many pieces of a segment were read: what comes behind them is another run's."""
     _closed: tuple[int, bytes] = field(default=(0, b""), kw_only=True)
@@ -56,7 +58,7 @@ class SharedReading:
         return self.url
 
     def _whole(self, key: str, most: int = _SMALL) -> bytes | None:
-        found = self.store.whole(key, most)
+        found = self.store.whole(self.under + key, most)
         return found[1] if found else None
 
     def identity(self) -> str | None:
@@ -70,7 +72,7 @@ class SharedReading:
         """The object that says which segment was closed last, its number, and of how many pieces it
         is; zeros where that is not so."""
         self._closed = (0, b"")
-        found = self.store.whole(_LATEST, _SMALL)
+        found = self.store.whole(self.under + _LATEST, _SMALL)
         if found is None:
             return None, 0, 0
         try:
@@ -89,16 +91,17 @@ class SharedReading:
     def newest(self) -> int | None:
         _, number, _ = self._hint()
         if number == 0:
-            names = (seen.key for seen in self.store.list("journal/"))
+            listed = self.store.list(f"{self.under}journal/")
+            names = (seen.key.removeprefix(self.under) for seen in listed)
             found = (re.fullmatch(r"journal/([0-9]{8})/[0-9]{8}\.jsonl", name) for name in names)
             number = max((int(each[1]) for each in found if each), default=0)
-        while self.store.look(_key(number + 1, 1)) is not None:
+        while self.store.look(self.under + _key(number + 1, 1)) is not None:
             number += 1
         return number or None
 
     def _pieces(self, number: int) -> int:
         """So many objects a segment has. Raises RetainerError where one of them is missing."""
-        under = f"journal/{number:08}/"
+        under = f"{self.under}journal/{number:08}/"
         found = sorted(
             int(seen.key.removeprefix(under)[:8])
             for seen in self.store.list(under)
@@ -147,6 +150,16 @@ class SharedReading:
     def archived(self, name: str) -> bytes | None:
         return self._whole(name, _MOST)
 
+    def fetch(self, name: str, path: Path) -> bool:
+        """Leave a file that was kept at a path, however long it is; whether there is one."""
+        look = self.store.look(name)
+        if look is None:
+            return False
+        with path.open("xb") as file:
+            for chunk in self.store.read(look.seen):
+                file.write(chunk)
+        return True
+
     def archives(self, under: str) -> list[str]:
         folder = under.rpartition("/")[0] + "/"  # a folder's listing knows no half names
         return sorted(seen.key for seen in self.store.list(folder) if seen.key.startswith(under))
@@ -176,7 +189,7 @@ class SharedBackend(SharedReading):
         self._create(_ID, f"{identity}\n".encode(), "text/plain")
 
     def _create(self, key: str, content: bytes, kind: str = _JSON) -> None:
-        self.store.create(key, iter([content]), len(content), {}, kind)
+        self.store.create(self.under + key, iter([content]), len(content), {}, kind)
 
     def open(self, number: int) -> PieceTape:
         """Behind what was read of it: a piece that nobody here has read is another run's, and takes

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
+
+from retainer.model.moment import read_moment, write_moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,78 @@ class Summary:
         )
         return not (unfinished or self.changed_copies)
 
+    def add(self, other: Summary) -> None:
+        """What another machine has done of the same plan."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.said += [each for each in other.said if each not in self.said]
+        self.catalog_failures |= other.catalog_failures
+        self.interrupted = self.interrupted or other.interrupted
+        self.lost_lock = self.lost_lock or other.lost_lock
+        for mine, theirs in ((self.resting, other.resting), (self.impossible, other.impossible)):
+            for place, resting in theirs.items():
+                if place in mine:
+                    mine[place].add(resting)
+                else:
+                    mine[place] = resting
+
+    def written(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            name: [_plain(asdict(each)) for each in value]
+            if name in ("failed", "skipped")
+            else {place: _plain(asdict(each)) for place, each in value.items()}
+            if name in ("resting", "impossible")
+            else value
+            for name, value in vars(self).items()
+        }
+
+    @staticmethod
+    def read(of: Mapping[str, Any]) -> Summary:
+        """Raises ValueError for what is none."""
+        try:
+            summary = Summary(**of)
+            for troubles in (summary.failed, summary.skipped):
+                troubles[:] = [Trouble(**_moments(each)) for each in troubles]  # type: ignore[arg-type]
+            for places in (summary.resting, summary.impossible):
+                for place, each in places.items():
+                    places[place] = Resting(**_moments(each))  # type: ignore[arg-type]
+        except (TypeError, AttributeError) as error:
+            raise ValueError("it is no summary of a run") from error
+        return summary
+
+
+_COUNTS = (
+    "copied",
+    "copied_bytes",
+    "deleted",
+    "deleted_bytes",
+    "purged",
+    "restored",
+    "locked",
+    "locked_already",
+    "already",
+    "left_deletes",
+    "left_locks",
+    "changed_copies",
+)
+
+
+def _plain(of: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: write_moment(value) if isinstance(value, datetime) else value
+        for name, value in of.items()
+    }
+
+
+def _moments(of: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: read_moment(value) if name.endswith("leaves_at") and value else value
+        for name, value in of.items()
+    }
+
 
 @dataclass
 class Resting:
@@ -159,3 +235,10 @@ class Resting:
         if leaves_at is not None:
             self.leaving += 1
             self.first_leaves_at = min(self.first_leaves_at or leaves_at, leaves_at)
+
+    def add(self, other: Resting) -> None:
+        """Those that another machine did not try."""
+        self.actions += other.actions
+        self.leaving += other.leaving
+        moments = [each for each in (self.first_leaves_at, other.first_leaves_at) if each]
+        self.first_leaves_at = min(moments, default=None)

@@ -1,0 +1,145 @@
+"""Dask.distributed as the engine that makes shares: it finds a machine for each, and another one
+where a machine died. Another engine is another such file.
+
+What a worker is given is a share (`model.shard`), in plain values: no credential, no name, no
+address. What it tells is how far it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from retainer.errors import (
+    CredentialsRefused,
+    PlanRefused,
+    PoliciesWrong,
+    RetainerError,
+    StoreFailed,
+    WrongUsage,
+)
+from retainer.model.shard import Shard, Told
+
+TOPIC = "retainer"
+CONNECT_SECONDS = 20
+DEATHS = 3
+"""Dask gives a share up after so many workers have died over it (`allowed-failures`)."""
+
+
+def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a worker calls: None, or why the share was not made. Errors go as plain values: those of
+    another version, or of a library, might not be readable where they arrive."""
+    from distributed import Semaphore, get_worker
+
+    from retainer.working import work
+
+    worker = get_worker()
+
+    def tell(how_far: Told) -> None:
+        worker.log_event(TOPIC, asdict(how_far))
+
+    def permit(store: str, leases: int) -> AbstractContextManager[object]:
+        name = f"retainer-{told.get('run')}-{store}"
+        held: AbstractContextManager[object] = Semaphore(max_leases=leases, name=name)
+        return held
+
+    try:
+        work(told, Path.cwd(), tell, permit)
+    except RetainerError as error:
+        kind = type(error).__name__
+        return {"kind": kind, "message": error.message, "hint": error.hint}
+    except Exception as error:  # its words may hold anything
+        return {"kind": "", "message": f"an unexpected {type(error).__name__} on a worker"}
+    return None
+
+
+_KINDS: dict[str, Callable[[str, str | None], RetainerError]] = {
+    each.__name__: lambda message, hint, each=each: each(message, hint=hint)  # type: ignore[misc]
+    for each in (PlanRefused, PoliciesWrong, CredentialsRefused)
+}
+
+
+class Cluster:
+    """`ports.Engine` on a scheduler of Dask."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: `tls://HOST:PORT`, or `tcp://` on this machine alone. Raises RetainerError
+        where the extra is not installed or nobody answers."""
+        self._address = address
+        try:
+            from distributed import Client
+        except ImportError:
+            raise WrongUsage(
+                "`--on` needs the extra `cluster`", hint='pip install "retainer[cluster]"'
+            ) from None
+        for name in ("distributed", "distributed.client", "distributed.core", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is told below
+        try:
+            self._client = Client(
+                address, timeout=CONNECT_SECONDS, set_as_default=False, name="retainer"
+            )
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise RetainerError(
+                f"the scheduler {address} does not answer ({type(error).__name__})",
+                hint="does it run, and are the certificates right? (docs/how-to/many-machines.md)",
+            ) from None
+        self._executor = self._client.get_executor(pure=False)
+
+    @property
+    def machines(self) -> int:
+        """So many threads of workers; each makes one share at a time. A scheduler that was lost is
+        waited for as long as Dask itself tries to reach it again."""
+        while self._client.status == "connecting":
+            time.sleep(0.2)
+        try:
+            return sum(self._client.nthreads().values())
+        except Exception as error:
+            raise self._lost(error) from None
+
+    def _lost(self, error: Exception | None) -> RetainerError:
+        why = f" ({type(error).__name__})" if error else ""
+        return RetainerError(
+            f"the scheduler {self._address} was lost{why}",
+            hint="give the same plan once more when it runs again",
+        )
+
+    def submit(self, shard: Shard) -> Future[None]:
+        made: Future[None] = Future()
+
+        def ended(future: Future[Mapping[str, Any] | None]) -> None:
+            try:
+                told = future.result()
+            except BaseException as error:
+                made.set_exception(StoreFailed(f"Dask gave it up ({type(error).__name__})"))
+                return
+            if told is None:
+                made.set_result(None)
+                return
+            kind = _KINDS.get(str(told.get("kind")))
+            message, hint = str(told.get("message")), told.get("hint")
+            made.set_exception(kind(message, hint) if kind else StoreFailed(message, hint=hint))
+
+        try:
+            future = self._executor.submit(on_worker, shard.written())
+        except Exception as error:
+            raise self._lost(error) from None
+        future.add_done_callback(ended)
+        return made
+
+    def listen(self, heard: Callable[[Told], None]) -> None:
+        def event(told: tuple[float, Mapping[str, Any]]) -> None:
+            try:
+                heard(Told(**told[1]))
+            except (TypeError, ValueError):
+                return  # another version's, or another program's
+
+        self._client.subscribe_topic(TOPIC, event)
+
+    def close(self) -> None:
+        self._client.close(timeout=5)

@@ -1,0 +1,349 @@
+"""A share of a plan, made by a worker: it reads the plan itself, with its own rights, and goes by
+what the run leaves for it in the state."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from retainer import wiring
+from retainer.apply.job import Job, Recheck
+from retainer.apply.run import Run
+from retainer.apply.settle import settle
+from retainer.applying import Prepared, Records, of_the_plan, prepare
+from retainer.errors import (
+    CredentialsRefused,
+    Locked,
+    PlanRefused,
+    PoliciesWrong,
+    RetainerError,
+    StoreFailed,
+)
+from retainer.journal.backend import APPLIED
+from retainer.journal.journal import Journal, read_ledger
+from retainer.journal.ledger import Done
+from retainer.journal.lock import SeenLock
+from retainer.journal.shards import OVER, Brief, Heard, Shards
+from retainer.journal.shared import SharedBackend
+from retainer.model.moment import read_moment
+from retainer.model.rule import Policies
+from retainer.model.setting import HOSTED, Settings
+from retainer.model.shard import Shard, Told
+from retainer.own import identity_in, must_be
+from retainer.planfile import Action
+from retainer.ports import Downloads, StoreWriter
+from retainer.private import keep_private_in, private_file
+from retainer.settings import find_root, load_project
+from retainer.spreading import BEGUN, made_with, rows_of_shard
+from retainer.stop import Stop, Stopped
+
+PATIENCE = timedelta(seconds=60)
+"""A worker tries one call again for so long; `journal.shards.OVER` counts on it."""
+TELL_EVERY = 0.5
+"""Seconds between two words of how far a share is."""
+Permit = Callable[[str, int], AbstractContextManager[object]]
+"""Holds one of so many leases of this name, over all workers."""
+
+
+def work(told: Mapping[str, Any], root: Path, tell: Callable[[Told], None], permit: Permit) -> None:
+    """Make a share, or find that it was made. `root`: where the worker's project lies, or below it.
+
+    Raises PlanRefused, PoliciesWrong, CredentialsRefused for what stands against every share here,
+    and RetainerError where another attempt may do better.
+    """
+    here = os.uname().nodename
+    if told.get("made_with") != made_with():
+        raise PlanRefused(
+            f"the worker on {here} has {made_with()}, and this run {told.get('made_with')}",
+            hint="give all of them the same version",
+        )
+    shard = Shard.read(told)
+    try:
+        _bench_of(shard, root).make(shard, tell, permit)
+    except Stopped:
+        raise StoreFailed("the run was over, or silent, before this share was made") from None
+    except Locked:
+        raise StoreFailed("another machine goes on with this share") from None
+    except RetainerError as error:
+        told_here = type(error) if type(error) in _AGAINST_ALL else StoreFailed
+        raise told_here(f"the worker on {here}: {error.message}", hint=error.hint) from None
+
+
+_AGAINST_ALL = (PlanRefused, PoliciesWrong, CredentialsRefused)
+_benches: dict[str, _Bench] = {}
+_guard = threading.Lock()
+
+
+def _bench_of(shard: Shard, root: Path) -> _Bench:
+    """What this process has for a run; made anew where it was told to stop, or another run came."""
+    with _guard:
+        bench = _benches.get(shard.run)
+        if bench is None or bench.stop.is_asked:
+            for other in _benches.values():
+                other.stop.ask()
+            _benches.clear()
+            bench = _benches[shard.run] = _bench(shard, root)
+        return bench
+
+
+def _bench(shard: Shard, root: Path) -> _Bench:
+    """Raises RetainerError."""
+    settings, policies, folder = _project(root)
+    keep_private_in(folder)
+    patience = wiring.patience_of(PATIENCE, Stop())
+    state = wiring.open_backend(settings, folder, Stop(), patience)
+    if not isinstance(state, SharedBackend):
+        raise PoliciesWrong(
+            "its `state:` is a folder of its own",
+            hint="it must be the store that the run has its record in",
+        )
+    shards = Shards(state, shard.run)
+    brief = shards.brief()
+    stop = Heard(state.store, shard.run)
+    path = private_file(".plan")
+    began = read_moment(brief.began)
+    if began is None or not state.fetch(f"{APPLIED}{shard.plan}.plan", path):
+        raise StoreFailed(f"the state does not have the plan {shard.plan[:12]}")
+    ledger = read_ledger(state)
+    try:
+        prepared = prepare(path, settings, policies, began, shard.plan, ledger)
+    finally:
+        path.unlink()
+    capped = replace(
+        settings,
+        stores=tuple(
+            replace(each, concurrency=brief.calls(each.concurrency)) if each.concurrency else each
+            for each in settings.stores
+        ),
+    )
+    patient = wiring.patience_of(PATIENCE, stop)
+    stores = wiring.open_stores(capped, frozenset(), stop, patient)
+    unusable = {name: RetainerError(why) for name, why in brief.unusable.items()}
+    proven = ledger.proven_lately(_now(), version("retainer"))
+    for name, store in stores.items():
+        if name in unusable or name not in prepared.stores_needed:
+            continue
+        try:
+            store.conditions().recall(proven.get(settings.places[name], {}))
+            found = identity_in(store)
+            must_be(name, found[1] if found else None, brief.identities.get(name))
+        except RetainerError as error:
+            unusable[name] = error
+    return _Bench(
+        settings,
+        prepared,
+        shards,
+        brief,
+        stop,
+        ledger.done(shard.plan),
+        stores,
+        unusable,
+        {name: SeenLock(stores[name].impatient(), shard.run) for name in brief.locked},
+        wiring.open_downloads(settings, stop, patient),
+    )
+
+
+def _project(root: Path) -> tuple[Settings, Policies, Path]:
+    found = find_root(root)
+    if found is None:
+        raise PoliciesWrong(
+            "there is no retainer.yaml in the folder that it was started in, or above",
+            hint="start it in a folder with the same retainer.yaml and policies/",
+        )
+    settings, policies, mistakes = load_project(found)
+    wrong = [each for each in mistakes if not each.is_warning]
+    if wrong:
+        raise PoliciesWrong(f"its settings or policies are wrong: {wrong[0].message}")
+    return settings, policies, found / settings.state
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What a worker has for one run."""
+
+    settings: Settings
+    prepared: Prepared
+    shards: Shards
+    brief: Brief
+    stop: Heard
+    before: Done
+    stores: Mapping[str, StoreWriter]
+    unusable: Mapping[str, RetainerError]
+    locks: Mapping[str, SeenLock]
+    downloads: tuple[Downloads, Downloads]
+
+    def make(self, shard: Shard, tell: Callable[[Told], None], permit: Permit) -> None:
+        """Raises RetainerError, Stopped."""
+        if self.shards.ended(shard.name) is not None:
+            return
+        rows = rows_of_shard(self.prepared.plan, shard)
+        attempt = uuid.uuid4().hex[:12]
+        journal = Journal(self.shards.record(shard.name), attempt, shard.plan, _now)
+        with closing(journal), ExitStack() as permits:
+            for store in self.settings.stores:  # in one order, so that none waits for another
+                if store.concurrency:
+                    leases = store.concurrency // self.brief.calls(store.concurrency)
+                    permits.enter_context(permit(store.name, leases))
+            journal.write(BEGUN, host=os.uname().nodename)
+            if journal.ledger().intents:
+                self.stop.wait(OVER.total_seconds())  # whoever announced them may be at it
+            job = self._job(_Share(self.prepared, shard, rows), journal, tell)
+            assert isinstance(job.record_of, Records)
+            with closing(job.record_of):
+                run = Run(job)
+                summary = run.go()
+        if summary.interrupted and not self.stop.word.ends:
+            raise StoreFailed("the run was silent for too long", hint="is the state reachable?")
+        odd, good = run.outcomes.tried
+        told = {"summary": summary.written(), "odd": odd, "good": good}
+        self.shards.end(shard.name, told)
+
+    def _job(self, share: _Share, journal: Journal, tell: Callable[[Told], None]) -> Job:
+        plan, shard, rows = self.prepared.plan, share.shard, share.rows
+        earlier = journal.ledger()
+        settled = settle(
+            earlier.open_intents(),
+            earlier.left_over(),
+            {name: self.stores[name] for name in self.locks},
+            journal,
+            _now(),
+            self.stop.check,
+            {item.id for item in plan.header.items if item.kind == "erasure"},
+            alone=False,
+        )
+        before = _Before(self.before, journal.ledger().done(shard.plan), rows)
+        downloads, hasty = self.downloads
+        coming = dict.fromkeys(action.asset_id for action in share.copies())
+        facts = self.shards.state.folder / "facts.duckdb"
+        return Job(
+            **of_the_plan(plan.header),
+            plan=share,
+            stores=self.stores,
+            downloads=downloads,
+            hasty_downloads=hasty,
+            record_of=Records(facts, self.settings, iter(coming), downloads),
+            journal=journal,
+            clock=_now,
+            clocks={HOSTED: wiring.clock_of_100ms(self.settings)}
+            | {name: store.server_time for name, store in self.stores.items()},
+            watcher=_Counting(shard.name, tell),
+            deletes_approved=shard.act == "delete",
+            outdated=lambda: None,
+            recheck=lambda: Recheck(self.stop.word.refused, self.stop.word.withheld),
+            locks=self.locks,
+            barred=self.brief.barred,
+            unlocked=self.unusable,
+            anchor=None,
+            stop=self.stop,
+            restore=False,
+            before=before,
+            settled=settled.entries,
+            identities=self.brief.identities,
+            places=self.settings.places,
+            workers=self.brief.workers,
+        )
+
+
+@dataclass(frozen=True)
+class _Share:
+    """`apply.job.Actions`: those of a plan that a share is of."""
+
+    whole: Prepared
+    shard: Shard
+    rows: Collection[int]
+
+    def copies(self, only: Collection[int] | None = None) -> Iterator[Action]:
+        if self.shard.act != "copy":
+            return iter(())
+        return self.whole.copies(self.rows if only is None else only)
+
+    def restores(self) -> Iterator[Action]:
+        return iter(())
+
+    def locks(self) -> Iterator[Action]:
+        return iter(())
+
+    def deletes(self, store: str) -> Iterator[Action]:
+        return self.whole.deletes(store, self.rows)
+
+    @property
+    def locked_in(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def written_to(self) -> frozenset[str]:
+        return self.whole.copied_to if self.shard.act == "copy" else frozenset()
+
+    @property
+    def deleted_in(self) -> Mapping[str, int]:
+        return {self.shard.store: len(self.rows)} if self.shard.act == "delete" else {}
+
+    @property
+    def rested_on(self) -> frozenset[str]:
+        return self.whole.rested_on if self.shard.act == "delete" else frozenset()
+
+
+class _Before:
+    """`apply.job.Before`: what earlier runs, and earlier attempts at this share, have done."""
+
+    def __init__(self, runs: Done, attempts: Done, rows: Collection[int]) -> None:
+        self._both = (attempts, runs)
+        self.uncatalogued = {
+            row: record for row, record in attempts.uncatalogued.items() if row in rows
+        }
+        self.deleted = frozenset(
+            row for row in rows if row in attempts.deleted or row in runs.deleted
+        )
+
+    def was_made(self, row: int) -> bool:
+        return any(done.was_made(row) for done in self._both)
+
+    def is_as_made(self, row: int, key: str, size: int, version: str) -> bool:
+        return any(done.is_as_made(row, key, size, version) for done in self._both)
+
+
+class _Counting:
+    """`apply.job.Watcher` that tells every half second how far it is."""
+
+    def __init__(self, shard: str, tell: Callable[[Told], None]) -> None:
+        self._shard, self._tell = shard, tell
+        self._guard = threading.Lock()
+        self._ended = self._failed = self._bytes = 0
+        self._told = time.monotonic()
+
+    def began(self, action: Action) -> None:
+        return
+
+    def bytes(self, count: int) -> None:
+        self._add(0, 0, count)
+
+    def ended(self, action: Action, outcome: str, sentence: str | None) -> None:
+        self._add(1, outcome == "failed", 0)
+
+    def elsewhere(self, ended: int, failed: int) -> None:
+        self._add(ended, failed, 0)
+
+    def _add(self, ended: int, failed: int, size: int) -> None:
+        with self._guard:
+            self._ended += ended
+            self._failed += failed
+            self._bytes += size
+            now = time.monotonic()
+            if now - self._told < TELL_EVERY:
+                return
+            self._told = now
+            told = Told(self._shard, self._ended, self._failed, self._bytes)
+        self._tell(told)

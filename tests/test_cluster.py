@@ -1,0 +1,475 @@
+"""An apply on many machines: a scheduler and workers as processes, and what becomes of a run when
+any of them dies, hangs, or is another than it should be (docs/how-to/many-machines.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_store, make_writer
+from fault_proxy import FaultProxy
+from machines import Machines, machines
+from project import POLICY, Project, make_project, video
+from test_shared_state import place_of
+
+import retainer.journal.shards
+from retainer.demo.standin import StandIn
+from retainer.journal.entry import Entry
+from retainer.journal.journal import read_journal, read_ledger, verify_journal
+from retainer.journal.shared import SharedBackend
+from retainer.model.setting import Store
+from retainer.model.shard import Shard
+
+CHILD = str(Path(__file__).parent / "worker_child.py")
+
+
+@pytest.fixture
+def lab() -> Iterator[Machines]:
+    with machines() as found:
+        yield found
+
+
+@pytest.fixture
+def project(tmp_path: Path, api: StandIn) -> Project:
+    """A project on folders, with its state in a folder that all machines reach."""
+    made = make_project(tmp_path / "project", api, "local", "")
+    (tmp_path / "state").mkdir()
+    made.state = {"url": f"file://{tmp_path}/state"}
+    made.write()
+    return made
+
+
+def record_of(project: Project) -> SharedBackend:
+    assert project.state is not None
+    place = project.state
+    more = {name: value for name, value in place.items() if name != "url"}
+    store = Store("state", place["url"], **more)
+    return SharedBackend(project.root / "reader", store.url, make_writer(store))
+
+
+def told(project: Project, *events: str) -> list[Entry]:
+    return [each for each in read_journal(record_of(project)) if each.event in events]
+
+
+def is_whole(project: Project, copied: int = 0, deleted: int = 0) -> None:
+    """The journal is whole, tells each action once, and nothing is left open or not taken in."""
+    verify_journal(record_of(project))
+    ledger = read_ledger(record_of(project))
+    assert (ledger.open_intents(), ledger.left_over(), ledger.spread) == ([], [], {})
+    for event, count in (("copied", copied), ("deleted", deleted)):
+        rows = Counter(
+            (each.plan, each.particulars["row"])
+            for each in told(project, event)
+            if not each.particulars.get("partial")
+        )
+        assert sum(rows.values()) == count, (event, sum(rows.values()))
+        assert set(rows.values()) <= {1}, rows.most_common(3)
+
+
+def hosted(project: Project, count: int, size: int = 3000) -> None:
+    for number in range(count):
+        project.hosted(f"{number:024x}", video(number, size))
+
+
+def due(project: Project, count: int) -> dict[str, Any]:
+    """A plan with so many deletes, whose copies were made here."""
+    project.write(POLICY)
+    return project.many_due(count)
+
+
+def driven(project: Project, lab: Machines, *words: str) -> subprocess.Popen[str]:
+    """An apply as a process of its own, of one action at a time on each machine."""
+    more = ("--workers", "1", "--format", "json", "--on", lab.address)
+    return subprocess.Popen(
+        project.command("apply", "p.plan", *more, *words),
+        cwd=project.root,
+        env=project.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said_by(driver: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == code, err + out
+    return dict(json.loads(out)) if out else {}
+
+
+def stands_still(pid: int) -> None:
+    for _ in range(600):
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return
+        time.sleep(0.05)
+    raise AssertionError("it goes on")
+
+
+# ── where nothing happens ─────────────────────────────────────────────────────────────────────────
+
+
+def test_two_machines_copy_and_then_delete_what_one_would(
+    seaweedfs: str, tmp_path: Path, api: StandIn, lab: Machines
+) -> None:
+    project = make_project(tmp_path / "project", api, "seaweedfs", seaweedfs)
+    project.state = place_of(make_store("seaweedfs", seaweedfs, tmp_path, name="state"))
+    project.write()
+    lab.worker(project)
+    lab.worker(project)
+    for number in range(70):
+        project.uploaded(f"{number:024x}", video(number))
+    project.uploaded("a" * 24, video(99), age=timedelta(days=2))
+    project.plan()
+    done = project.apply("p.plan", "--on", lab.address)
+    assert (done["copied"], done["failed"], done["skipped"]) == (71, [], [])
+    hosts = {each.particulars["on"] for each in told(project, "copied")}
+    assert hosts == {os.uname().nodename}
+    plan = project.plan("q.plan")
+    assert plan["header"]["deletes"] == 70
+    deleted = project.run(
+        "apply", "q.plan", "--on", lab.address, "--approve-deletes", "70", "--format", "json"
+    )
+    assert json.loads(deleted.stdout)["deleted"] == 70
+    assert len(project.content("vault")) == 71 and len(project.content("uploads")) == 1
+    is_whole(project, copied=71, deleted=70)
+    project.apply("p.plan", "--on", lab.address, expect=5)
+    assert project.plan("r.plan")["header"]["deletes"] == 0
+    assert project.plan("r.plan")["header"]["copies"] == 0
+
+
+def test_what_a_worker_is_given_names_nobody_and_opens_nothing(
+    project: Project, lab: Machines
+) -> None:
+    hosted(project, 3)
+    lab.worker(project)
+    project.plan()
+    project.apply("p.plan", "--on", lab.address)
+    given = Shard("f" * 64, "run", "copy", 0, 3, "x").written()
+    assert {name: type(value) for name, value in given.items()} == {
+        "plan": str, "run": str, "act": str, "first": int, "count": int, "made_with": str,
+        "store": str,
+    }  # fmt: skip
+    said = lab.said("worker-1") + lab.said("scheduler")
+    for secret in (project.api.secret, project.api.access_key, "Signature", "://hms", f"{2:024x}"):
+        assert secret not in said
+
+
+@pytest.mark.slow
+def test_the_driver_tells_how_far_the_machines_are(project: Project, lab: Machines) -> None:
+    hosted(project, 32, 100_000)
+    lab.worker(project)
+    project.plan()
+    project.api.faults.bytes_per_second = 7_000
+    said = project.alone("--log-format", "json", "apply", "p.plan", "--on", lab.address).stderr
+    far = [each for each in map(json.loads, said.splitlines()) if "done" in each]
+    assert far and all(each["of"] == 32 for each in far), said
+    assert any(each["bytes"] > 0 for each in far), said
+
+
+def test_an_open_scheduler_or_one_that_is_not_there_is_refused(project: Project) -> None:
+    hosted(project, 1)
+    project.plan()
+    tcp = project.run("apply", "p.plan", "--on", "tcp://scheduler:8786", expect=64).stderr
+    assert "whoever reaches an open scheduler runs programs on its workers" in tcp
+    nobody = project.run("apply", "p.plan", "--on", "tcp://127.0.0.1:1", expect=1).stderr
+    assert "the scheduler tcp://127.0.0.1:1 does not answer" in nobody
+
+
+def test_machines_need_a_record_that_all_of_them_reach(local: Project) -> None:
+    local.hosted("b" * 24, video(1))
+    local.plan()
+    alone = local.run("apply", "p.plan", "--on", "tls://scheduler:8786", expect=64).stderr
+    assert "`state:` is a folder" in alone
+
+
+# ── who may make a share ──────────────────────────────────────────────────────────────────────────
+
+
+def test_another_version_on_a_worker_is_refused_with_both(
+    project: Project, lab: Machines, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "retainer-9.9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: retainer\nVersion: 9.9.9\n")
+    hosted(project, 2)
+    lab.worker(project, PYTHONPATH=str(other.parent))
+    project.plan()
+    said = project.run("apply", "p.plan", "--on", lab.address, expect=5).stderr
+    assert "has retainer 9.9.9, duckdb" in said and "and this run retainer 0." in said
+    assert project.content("vault") == {}
+    assert project.apply()["copied"] == 2
+    is_whole(project, copied=2)
+
+
+def test_a_worker_with_other_rules_makes_nothing(project: Project, lab: Machines) -> None:
+    hosted(project, 2)
+    project.plan()
+    project.write(POLICY | {"rules": POLICY["rules"][:1]})
+    lab.worker(project)
+    project.write()
+    said = project.run("apply", "p.plan", "--on", lab.address, expect=5).stderr
+    assert "raw is gone since the plan was made" in said and "the worker on" in said
+    assert project.content("vault") == {}
+
+
+def test_a_worker_whose_store_is_another_one_writes_nothing_there(
+    project: Project, lab: Machines, tmp_path: Path
+) -> None:
+    hosted(project, 2)
+    project.plan()
+    lab.worker(project)
+    vault = Path(project.stores["vault"].prefix)
+    project.apply("p.plan")  # it has an identity from now on
+    project.hosted("b" * 24, video(7))
+    project.plan("q.plan")
+    (vault / "_retainer" / "store.json").write_text('{"id": "%s"}' % ("0" * 32))
+    done = project.apply("q.plan", "--on", lab.address, expect=7)
+    assert done["copied"] == 0 and len(list(vault.rglob("*.mp4"))) == 2
+
+
+# ── what dies ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "when", "nth"),
+    [
+        ("create", "before", 5),
+        ("create", "after", 9),
+        pytest.param("journal", "before", 12, marks=pytest.mark.slow),
+        pytest.param("journal", "after", 21, marks=pytest.mark.slow),
+        pytest.param("journal", "after", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_is_killed_while_it_copies(
+    project: Project, lab: Machines, name: str, when: str, nth: int
+) -> None:
+    hosted(project, 40)
+    project.plan()
+    how = {"KILL_AT": str(nth)} if name == "journal" else {"KILL_NAME": name, "KILL_NTH": str(nth)}
+    killed = lab.worker(project, "--preload", CHILD, KILL_WHEN=when, **how)
+    driver = driven(project, lab)
+    assert lab.processes[killed].wait(60) == -signal.SIGKILL
+    lab.worker(project, "--preload", CHILD)
+    done = said_by(driver)
+    assert done["failed"] == done["skipped"] == [] and len(project.content("vault")) == 40
+    assert done["copied"] + done["already"] == 40
+    is_whole(project, copied=40)
+
+
+@pytest.mark.parametrize(
+    ("name", "when", "nth"),
+    [
+        ("delete", "before", 3),
+        ("delete", "after", 3),
+        pytest.param("delete", "after", 1, marks=pytest.mark.slow),
+        pytest.param("delete", "before", 40, marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_that_is_killed_while_it_deletes(
+    project: Project, lab: Machines, name: str, when: str, nth: int
+) -> None:
+    plan = due(project, 40)
+    how = {"KILL_NAME": name, "KILL_NTH": str(nth)}
+    killed = lab.worker(project, "--preload", CHILD, KILL_WHEN=when, **how)
+    driver = driven(project, lab, "--approve-deletes", str(plan["header"]["deletes"]))
+    assert lab.processes[killed].wait(60) == -signal.SIGKILL
+    lab.worker(project, "--preload", CHILD)
+    done = said_by(driver)
+    assert done["failed"] == done["skipped"] == [] and len(project.content("uploads")) == 1
+    assert len(project.content("vault")) == 41
+    is_whole(project, copied=41, deleted=40)
+
+
+def test_a_worker_that_stands_still_is_replaced_and_does_nothing_more(
+    project: Project, lab: Machines
+) -> None:
+    hosted(project, 40)
+    project.plan()
+    hung = lab.worker(project, "--preload", CHILD, STOP_EVENT="copied")
+    driver = driven(project, lab)
+    stands_still(lab.processes[hung].pid)
+    lab.worker(project, "--preload", CHILD)
+    done = said_by(driver)
+    assert done["copied"] + done["already"] == 40 and done["failed"] == []
+    before = len(list(record_of(project).store.list("shards/")))
+    lab.signal(hung, signal.SIGCONT)
+    time.sleep(3)
+    assert len(list(record_of(project).store.list("shards/"))) == before
+    assert len(project.content("vault")) == 40
+    is_whole(project, copied=40)
+
+
+def copied_by_now(project: Project) -> int:
+    return len(list(Path(project.stores["vault"].prefix).rglob("*.mp4")))
+
+
+def until_copied(project: Project, count: int) -> None:
+    for _ in range(600):
+        if copied_by_now(project) >= count:
+            return
+        time.sleep(0.05)
+    raise AssertionError("it copies nothing")
+
+
+def test_a_driver_that_is_killed(
+    project: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosted(project, 60, 60_000)
+    project.plan()
+    project.api.faults.bytes_per_second = 100_000
+    lab.worker(project)
+    driver = driven(project, lab)
+    until_copied(project, 3)
+    driver.kill()
+    driver.communicate()
+    assert "may still act" in soon_again(project, lab).stderr  # it waits, and is asked to end
+    project.api.faults.bytes_per_second = None
+    monkeypatch.setattr(retainer.journal.shards, "OVER", timedelta(seconds=40))
+    done = project.apply("p.plan", "--on", lab.address)
+    assert done["failed"] == [] and done["copied"] + done["already"] == 60
+    assert done["already"] >= 3 and len(project.content("vault")) == 60
+    is_whole(project, copied=60)
+
+
+def soon_again(project: Project, lab: Machines) -> subprocess.CompletedProcess[str]:
+    """The same plan at once, and Ctrl-C some seconds later."""
+    driver = driven(project, lab)
+    time.sleep(6)
+    driver.send_signal(signal.SIGINT)
+    out, err = driver.communicate(timeout=30)
+    assert driver.returncode == 130, err
+    return subprocess.CompletedProcess([], 130, out, err)
+
+
+def test_a_scheduler_that_is_killed(
+    project: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosted(project, 60, 60_000)
+    project.plan()
+    project.api.faults.bytes_per_second = 100_000
+    lab.worker(project)
+    driver = driven(project, lab)
+    until_copied(project, 3)
+    lab.signal(0, signal.SIGKILL)
+    _, said = driver.communicate(timeout=90)
+    assert driver.returncode == 1 and "was lost" in said, said
+    monkeypatch.setattr(retainer.journal.shards, "OVER", timedelta(seconds=40))
+    project.api.faults.bytes_per_second = None
+    done = project.apply("p.plan")  # without machines
+    assert done["failed"] == [] and done["already"] >= 3 and len(project.content("vault")) == 60
+    is_whole(project, copied=60)
+
+
+def test_ctrl_c_ends_the_workers_too(project: Project, lab: Machines) -> None:
+    hosted(project, 60, 60_000)
+    project.plan()
+    project.api.faults.bytes_per_second = 100_000
+    lab.worker(project)
+    driver = driven(project, lab)
+    until_copied(project, 3)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(30) == 130
+    time.sleep(6)
+    there = copied_by_now(project)
+    time.sleep(3)
+    assert copied_by_now(project) == there < 60
+    project.api.faults.bytes_per_second = None
+    done = project.apply("p.plan", "--on", lab.address)
+    assert done["copied"] + done["already"] == 60 and done["failed"] == []
+    is_whole(project, copied=60)
+
+
+def test_a_worker_that_loses_the_state_stops_and_another_goes_on(
+    seaweedfs: str, tmp_path: Path, api: StandIn, lab: Machines
+) -> None:
+    project = make_project(tmp_path / "project", api, "local", "")
+    state = make_store("seaweedfs", seaweedfs, tmp_path, name="state")
+    project.state = place_of(state)
+    hosted(project, 60, 60_000)
+    project.api.faults.bytes_per_second = 200_000
+    with FaultProxy(seaweedfs) as proxy:
+        project.state = place_of(replace(state, endpoint=proxy.url))
+        project.write()
+        lab.worker(project, "--preload", CHILD)
+        project.state = place_of(state)
+        project.write()
+        project.plan()
+        driver = driven(project, lab)
+        until_copied(project, 3)
+        proxy.down()
+        lab.worker(project, "--preload", CHILD)
+        project.api.faults.bytes_per_second = None
+        out, said = driver.communicate(timeout=200)
+        proxy.up()
+    assert driver.returncode == 0, said + out
+    assert len(project.content("vault")) == 60
+    is_whole(project, copied=60)
+
+
+def test_two_drivers_with_one_plan_are_one(project: Project, lab: Machines) -> None:
+    hosted(project, 60, 60_000)
+    project.plan()
+    project.api.faults.bytes_per_second = 300_000
+    lab.worker(project)
+    driver = driven(project, lab)
+    until_copied(project, 3)
+    other = replace(project, root=project.root.parent / "other")
+    other.root.mkdir()
+    other.write_from(project)
+    (other.root / "p.plan").write_bytes((project.root / "p.plan").read_bytes())
+    said = other.run("apply", "p.plan", "--on", lab.address, expect=6).stderr
+    assert "another apply holds" in said
+    assert driver.wait(60) == 0
+    is_whole(project, copied=60)
+
+
+# ── what stays with the driver ────────────────────────────────────────────────────────────────────
+
+
+def test_a_freeze_stops_the_deletes_of_all_machines(project: Project, lab: Machines) -> None:
+    plan = due(project, 40)
+    lab.worker(project)
+    project.run("freeze", "--reason", "INC-1")
+    deletes = str(plan["header"]["deletes"])
+    project.apply("p.plan", "--on", lab.address, "--approve-deletes", deletes, expect=4)
+    assert len(project.content("uploads")) == 41
+    is_whole(project, copied=41)
+
+
+def test_a_hold_that_only_the_driver_knows_is_kept_by_all_machines(
+    project: Project, lab: Machines
+) -> None:
+    plan = due(project, 40)
+    lab.worker(project)
+    held = {"id": "LIT-1", "why": "x", "match": {"asset_id": f"{3:024x}"}, "in": "vault"}
+    project.write(POLICY | {"holds": [held]})
+    deletes = str(plan["header"]["deletes"])
+    done = project.apply("p.plan", "--on", lab.address, "--approve-deletes", deletes)
+    assert done["deleted"] == 39 and [each["asset_id"] for each in done["skipped"]] == [f"{3:024x}"]
+    assert len(project.content("uploads")) == 2
+    is_whole(project, copied=41, deleted=39)
+
+
+def test_what_changed_is_skipped_and_too_much_of_it_pulls_the_brake_of_all_machines(
+    project: Project, lab: Machines
+) -> None:
+    plan = due(project, 140)
+    lab.worker(project)
+    for path in Path(project.stores["uploads"].prefix).rglob("*.mp4"):
+        path.write_bytes(path.read_bytes() + b"!")
+    deletes = str(plan["header"]["deletes"])
+    done = project.apply(
+        "p.plan", "--on", lab.address, "--approve-deletes", deletes, "--workers", "1", expect=7
+    )
+    assert done["deleted"] == 0 and 20 <= len(done["skipped"]) <= 44
+    assert done["left_deletes"] == 140 - len(done["skipped"])
+    assert len(project.content("uploads")) == 141
