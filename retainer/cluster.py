@@ -73,18 +73,27 @@ class Cluster:
         where the extra is not installed or nobody answers."""
         self._address = address
         try:
+            from dask import config
             from distributed import Client
         except ImportError:
             raise WrongUsage(
                 "`--on` needs the extra `cluster`", hint='pip install "retainer[cluster]"'
             ) from None
+        needed = ("ca-file", "client.cert", "client.key")
+        has_all = all(config.get(f"distributed.comm.tls.{name}", None) for name in needed)
+        if address.startswith("tls") and not has_all:
+            raise WrongUsage(
+                "no certificate is set up for Dask, and tls:// needs one on both sides",
+                hint="DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY "
+                "name the files (docs/how-to/many-machines.md)",
+            )
         for name in ("distributed", "distributed.client", "distributed.core", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is told below
         try:
             self._client = Client(
                 address, timeout=CONNECT_SECONDS, set_as_default=False, name="retainer"
             )
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of many kinds, down to TypeError
             raise RetainerError(
                 f"the scheduler {address} does not answer ({type(error).__name__})",
                 hint="does it run, and are the certificates right? (docs/how-to/many-machines.md)",

@@ -122,8 +122,9 @@ class Spreading:
         """The shares in their order, without those of which all was done by earlier runs."""
         rows = shard_rows(self.plan, act, store)
         done = self.before.was_made if act == "copy" else self.before.deleted.__contains__
-        machines = max(1, self.engine.machines)
-        size = min(MOST, max(LEAST, -(-len(rows) // (machines * SHARES))))
+        machines = self.engine.machines
+        shares = machines * SHARES if machines > 1 else 1  # one has nobody to wait for
+        size = min(MOST, max(LEAST, -(-len(rows) // shares)))
         for first in range(0, len(rows), size):
             some = rows[first : first + size]
             if act == "delete" and all(map(done, some)):

@@ -10,14 +10,19 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import make_store, make_writer
-from fault_proxy import FaultProxy
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fault_proxy import Fault, FaultProxy
 from machines import Machines, machines
 from project import POLICY, Project, make_project, video
 from test_shared_state import place_of
@@ -189,6 +194,88 @@ def test_machines_need_a_record_that_all_of_them_reach(local: Project) -> None:
     local.plan()
     alone = local.run("apply", "p.plan", "--on", "tls://scheduler:8786", expect=64).stderr
     assert "`state:` is a folder" in alone
+
+
+def test_the_calls_to_a_store_that_bounds_them_are_bounded_over_all_machines(
+    seaweedfs: str, tmp_path: Path, project: Project, lab: Machines
+) -> None:
+    began: list[float] = []
+    with FaultProxy(seaweedfs) as proxy:
+        vault = make_store("seaweedfs", seaweedfs, tmp_path, name="vault")
+        project.stores["vault"] = replace(vault, endpoint=proxy.url)
+        project.write()
+        settings = project.root / "retainer.yaml"
+        text = settings.read_text().replace("  vault:\n", "  vault:\n    concurrency: 3\n")
+        settings.write_text(text)
+        hosted(project, 66)
+        project.plan()
+        lab.worker(project)
+        lab.worker(project)
+
+        def counted(_: str, path: str, __: object) -> None:
+            if ".mp4" in path:
+                began.append(time.monotonic())
+
+        proxy.refuses = counted
+        delay = 0.3
+        proxy.faults.append(Fault("PUT", r"\.mp4", delay=delay))
+        proxy.faults.append(Fault("HEAD", r"\.mp4", delay=delay))
+        done = said_by(driven(project, lab, "--workers", "8"))
+    assert done["copied"] == 66
+    at_once = [sum(start <= each < start + delay * 0.9 for each in began) for start in began]
+    assert max(at_once) in (2, 3), Counter(at_once)
+
+
+@contextmanager
+def certificates(folder: Path) -> Iterator[dict[str, str]]:
+    """What lets Dask speak TLS, and with nobody who has no certificate of this authority."""
+    now, name = datetime.now(UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "lab")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    tls = "DASK_DISTRIBUTED__COMM__TLS"
+    yield {
+        "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "true",
+        f"{tls}__CA_FILE": str(folder / "cert.pem"),
+        **{f"{tls}__{who}__CERT": str(folder / "cert.pem") for who in ROLES},
+        **{f"{tls}__{who}__KEY": str(folder / "key.pem") for who in ROLES},
+    }
+
+
+ROLES = ("SCHEDULER", "WORKER", "CLIENT")
+
+
+def test_machines_are_spoken_to_over_tls_and_only_by_who_has_a_certificate(
+    project: Project, tmp_path: Path
+) -> None:
+    hosted(project, 3)
+    project.plan()
+    with certificates(tmp_path) as tls, machines("tls", **tls) as lab:
+        assert lab.address.startswith("tls://")
+        lab.worker(project)
+        stranger = driven(project, lab)
+        _, said = stranger.communicate(timeout=60)
+        assert stranger.returncode == 64 and "no certificate" in said, said
+        project.environment |= tls
+        assert said_by(driven(project, lab))["copied"] == 3
+    is_whole(project, copied=3)
 
 
 # ── who may make a share ──────────────────────────────────────────────────────────────────────────
