@@ -143,10 +143,11 @@ class Cluster:
 
     def listen(self, heard: Callable[[Told], None]) -> None:
         def event(told: tuple[float, Mapping[str, Any]]) -> None:
-            try:
-                heard(Told(**told[1]))
-            except (TypeError, ValueError):
-                return  # another version's, or another program's
+            try:  # distributed (2026.8.0) adds which worker it was
+                shard, *counts = (told[1][name] for name in ("shard", "ended", "failed", "bytes"))
+                heard(Told(str(shard), *map(int, counts)))
+            except (KeyError, TypeError, ValueError):
+                return  # another program's
 
         self._client.subscribe_topic(TOPIC, event)
 

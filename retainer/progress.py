@@ -143,10 +143,13 @@ class Applying:
                 store=action.store,
             )
 
-    def elsewhere(self, ended: int, failed: int) -> None:
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
         with self._guard:
             self._ended += ended
             self._failed += failed
+            self._bytes += size
+        if self._live and self._task is not None:
+            self._live.advance(self._task, size)
         self._show()
 
     def _show(self) -> None:

@@ -179,5 +179,5 @@ class _Watching:
             self._trace.ended(span)
         self._watcher.ended(action, outcome, sentence)
 
-    def elsewhere(self, ended: int, failed: int) -> None:
-        self._watcher.elsewhere(ended, failed)
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
+        self._watcher.elsewhere(ended, failed, size)

@@ -333,8 +333,8 @@ class _Counting:
     def ended(self, action: Action, outcome: str, sentence: str | None) -> None:
         self._add(1, outcome == "failed", 0)
 
-    def elsewhere(self, ended: int, failed: int) -> None:
-        self._add(ended, failed, 0)
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
+        self._add(ended, failed, size)
 
     def _add(self, ended: int, failed: int, size: int) -> None:
         with self._guard:

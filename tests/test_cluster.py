@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
+import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +20,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from conftest import make_store, make_writer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -170,13 +176,15 @@ def test_what_a_worker_is_given_names_nobody_and_opens_nothing(
 
 @pytest.mark.slow
 def test_the_driver_tells_how_far_the_machines_are(project: Project, lab: Machines) -> None:
-    hosted(project, 32, 100_000)
+    hosted(project, 24, 60_000)
     lab.worker(project)
     project.plan()
-    project.api.faults.bytes_per_second = 7_000
-    said = project.alone("--log-format", "json", "apply", "p.plan", "--on", lab.address).stderr
+    project.api.faults.bytes_per_second = 12_000
+    words = ("--workers", "8", "--on", lab.address)
+    said = project.alone("--log-format", "json", "apply", "p.plan", *words).stderr
     far = [each for each in map(json.loads, said.splitlines()) if "done" in each]
-    assert far and all(each["of"] == 32 for each in far), said
+    assert far and all(each["of"] == 24 for each in far), said
+    assert 0 < far[0]["done"] < 24, said
     assert any(each["bytes"] > 0 for each in far), said
 
 
@@ -560,3 +568,114 @@ def test_what_changed_is_skipped_and_too_much_of_it_pulls_the_brake_of_all_machi
     assert done["deleted"] == 0 and 20 <= len(done["skipped"]) <= 44
     assert done["left_deletes"] == 140 - len(done["skipped"])
     assert len(project.content("uploads")) == 141
+
+
+# ── what stands in examples/cluster ───────────────────────────────────────────────────────────────
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "cluster"
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def tools_of(folder: Path, **more: str) -> str:
+    """A PATH on which `retainer` and `dask` are those of this environment."""
+    folder.mkdir(parents=True)
+    for name, text in {
+        "retainer": f'exec {sys.executable} -m retainer "$@"',
+        "dask": f'exec {Path(sys.executable).with_name("dask")} "$@"',
+        **more,
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_the_script_for_one_machine_applies_a_plan(project: Project, tmp_path: Path) -> None:
+    hosted(project, 3)
+    project.plan()
+    done = subprocess.run(
+        [str(EXAMPLES / "one-machine.sh"), "p.plan", "2", "--format", "json"],
+        cwd=project.root,
+        env=project.env() | {"PATH": tools_of(tmp_path / "bin"), "PORT": free_port()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["copied"] == 3
+    is_whole(project, copied=3)
+
+
+def test_the_script_for_a_fleet_applies_a_plan(project: Project, tmp_path: Path) -> None:
+    hosted(project, 3)
+    project.plan()
+    hosts = tmp_path / "hosts"
+    ssh = (
+        f'while [ "$1" != one ] && [ "$1" != two ]; do shift; done; echo "$1" >> {hosts}; eval "$2"'
+    )
+    with certificates(tmp_path) as tls:
+        done = subprocess.run(
+            [str(EXAMPLES / "fleet.sh"), "p.plan", "--format", "json"],
+            cwd=project.root,
+            env=project.env()
+            | tls
+            | {"PATH": tools_of(tmp_path / "bin", ssh=ssh), "PORT": free_port()}
+            | {"HOSTS": "one two", "SCHEDULER_HOST": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["copied"] == 3
+    assert sorted(hosts.read_text().split()) == ["one", "two"]
+    is_whole(project, copied=3)
+
+
+@pytest.mark.slow
+def test_the_cluster_for_kubernetes_is_one_that_its_operator_takes(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path)]
+    if subprocess.run([*pip, "dask-kubernetes==2026.3.0"], check=False).returncode:
+        pytest.skip("the registry cannot be reached")
+    wheel = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    name = "dask_kubernetes/operator/deployment/helm/dask-kubernetes-operator/crds/daskcluster.yaml"
+    definition = yaml.safe_load(wheel.read(name))
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    cluster = yaml.safe_load((EXAMPLES / "daskcluster.yaml").read_text())
+    assert cluster["apiVersion"] == f"{definition['spec']['group']}/v1"
+    assert cluster["kind"] == definition["spec"]["names"]["kind"]
+    wanted = closed(schema)["properties"]["spec"]
+    jsonschema.validate(cluster["spec"], wanted)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**cluster["spec"], "workers": 4}, wanted)
+    for role in ("worker", "scheduler"):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": role}}
+        (tmp_path / "pod.yaml").write_text(
+            yaml.safe_dump(pod | {"spec": cluster["spec"][role]["spec"]})
+        )
+        validate = [str(Path(sys.executable).with_name("kubernetes-validate")), "--strict"]
+        subprocess.run([*validate, str(tmp_path / "pod.yaml")], check=True)
+
+
+def closed(schema: Any) -> Any:
+    """A schema of Kubernetes as its server reads it: what it does not name is an error."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items()}
+    is_closed = made.get("type") == "object" and "properties" in made
+    if is_closed and not made.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def test_every_row_of_the_page_is_a_test() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "many-machines.md").read_text()
+    named = re.findall(r"^\| .* \| `(test_\w+)` \|$", page, re.MULTILINE)
+    assert len(named) == 12 and [each for each in named if each not in globals()] == []

@@ -82,8 +82,9 @@ class Watcher(Protocol):
     def began(self, action: Action) -> None: ...
     def bytes(self, count: int) -> None: ...
     def ended(self, action: Action, outcome: str, sentence: str | None) -> None: ...
-    def elsewhere(self, ended: int, failed: int) -> None:
-        """So many more have ended on another machine; so many of them went wrong."""
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
+        """So many more have ended on another machine, so many of them badly, and so many more bytes
+        were copied."""
 
 
 class Elsewhere(Protocol):

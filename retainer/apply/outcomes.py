@@ -70,8 +70,7 @@ class Outcomes:
     def elsewhere(self, ended: int, failed: int, size: int) -> None:
         """So many more have ended on another machine, some of them badly; so many bytes were
         copied."""
-        self.watcher.elsewhere(ended, failed)
-        self.watcher.bytes(size)
+        self.watcher.elsewhere(ended, failed, size)
 
     def _not_done(self, event: str, action: Action, cause: str, **more: Any) -> None:
         self._job.journal.write(
@@ -412,6 +411,6 @@ class _Quietly:
         with suppress(Exception):
             self._watcher.ended(action, outcome, sentence)
 
-    def elsewhere(self, ended: int, failed: int) -> None:
+    def elsewhere(self, ended: int, failed: int, size: int) -> None:
         with suppress(Exception):
-            self._watcher.elsewhere(ended, failed)
+            self._watcher.elsewhere(ended, failed, size)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# One big machine: some workers of one thread each, for as long as one apply takes. Start it in the project's folder.
+#   one-machine.sh today.plan 4 [more words for `retainer apply`]
+set -euo pipefail
+plan=$1 workers=$2
+shift 2
+port=${PORT:-8786}
+scratch=$(mktemp -d)
+started=()
+finish() { kill "${started[@]}" 2>/dev/null || true; rm -rf "$scratch"; }
+trap finish EXIT
+
+# In sessions of their own: Ctrl-C is for the run, which tells the workers.
+setsid dask scheduler --host 127.0.0.1 --port "$port" --no-dashboard &
+started+=($!)
+setsid dask worker "tcp://127.0.0.1:$port" --nworkers "$workers" --nthreads 1 --no-dashboard --local-directory "$scratch" &
+started+=($!)
+retainer apply "$plan" --on "tcp://127.0.0.1:$port" "$@"
