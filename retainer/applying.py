@@ -714,8 +714,9 @@ def carry_out(
     run_id = uuid.uuid4().hex[:12]
     journal = Journal(world.backend, run_id, plan.fingerprint, world.clock)
     try:
+        over: frozenset[str] = frozenset()
         if isinstance(world.backend, SharedBackend):
-            take_in_left(world.backend, journal, world.clock, world.stop, world.waiting)
+            over = take_in_left(world.backend, journal, world.clock, world.stop, world.waiting)
         earlier = journal.ledger()
         if earlier.done(plan.fingerprint).finished:
             raise PlanRefused(
@@ -751,7 +752,7 @@ def carry_out(
         needed = prepared.written_to | prepared.deleted_in.keys()
         if approved:
             needed |= prepared.rested_on
-        owner = owner_of(journal, header.plan_id)
+        owner = owner_of(journal, header.plan_id, alone=world.engine is None)
         announced, left = earlier.open_intents(), earlier.left_over()
         open_in = {each.store for each in announced} - needed
         stores = {
@@ -763,7 +764,7 @@ def carry_out(
             with suppress(RetainerError):  # a folder that is not there is told by its lock
                 store.conditions().recall(proven.get(places[name], {}))
         lost: list[str] = []
-        with locked(stores, owner, _expected(header, world), lost.append, open_in) as held:
+        with locked(stores, owner, _expected(header, world), lost.append, open_in, over) as held:
 
             def check() -> None:
                 world.stop.check()
@@ -790,7 +791,7 @@ def carry_out(
                 {item.id for item in header.items if item.kind == "erasure"},
             )
             ledger = journal.ledger()
-            over = [
+            beyond = [
                 *_over_by_now(
                     plan, world.settings, prepared.ending, ledger, ground.remembers, world.clock()
                 ),
@@ -801,7 +802,7 @@ def carry_out(
                 world,
                 journal,
                 ground,
-                approved=approved and not over,
+                approved=approved and not beyond,
                 restore=restore,
                 watcher=watcher,
                 before=ledger.done(plan.fingerprint),
@@ -812,7 +813,7 @@ def carry_out(
             run = Run(job)
             run.summary.said += [
                 *settled.said,
-                *(f"{reason}: no deletes" for reason in over if approved),
+                *(f"{reason}: no deletes" for reason in beyond if approved),
             ]
             on_run(run)
             held.heart.tell(run.lost)
@@ -865,6 +866,7 @@ def _gone(
         dict(ground.identities),
         job.workers,
         max(1, world.engine.machines),
+        job.restore,
     )
     recheck = Lately(job.recheck, job.clock)
     shards = Shards(world.backend, journal.run)
@@ -876,6 +878,7 @@ def _gone(
         run,
         recheck,
         job.before,
+        world.clock,
         world.stop,
         world.waiting,
     ).go(brief)

@@ -28,8 +28,6 @@ from retainer.model.shard import Shard, Told
 
 TOPIC = "retainer"
 CONNECT_SECONDS = 20
-DEATHS = 3
-"""Dask gives a share up after so many workers have died over it (`allowed-failures`)."""
 
 
 def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:

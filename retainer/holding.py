@@ -13,9 +13,11 @@ from retainer.own import identity_in, must_be
 from retainer.ports import StoreWriter
 
 
-def owner_of(journal: Journal, plan: str) -> Owner:
-    """Who holds the locks of a run."""
-    return owner(journal.run, plan, journal.state, journal.place)
+def owner_of(journal: Journal, plan: str, *, alone: bool = True) -> Owner:
+    """Who holds the locks of a run. Not `alone`: other machines act for it too, so that it is not
+    over when its process is."""
+    place = journal.place if alone else f"{journal.place} and workers"
+    return owner(journal.run, plan, journal.state, place)
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,22 @@ def locked(
     expected: Mapping[str, str],
     lost: Callable[[str], None],
     optional: Collection[str] = (),
+    over: Collection[str] = (),
 ) -> Iterator[Held]:
     """The locks of all these stores, each renewed from when it was taken: another store may be
     waited for meanwhile. Whatever happens, they are given back.
 
     `expected`: the identity that a store must have. A store that cannot be written to, or is
     another one, fails its own actions alone. `lost`: told of a lock that was lost. `optional`:
-    stores that are nice to have, in which another run may be. Raises Locked when another run holds
-    one of the others.
+    stores that are nice to have, in which another run may be. `over`: runs that certainly are.
+    Raises Locked when another run holds one of the others.
     """
     taken: dict[str, StoreLock] = {}
     unusable: dict[str, RetainerError] = {}
     try:
         with Heart(lost) as heart:
             for name, store in stores.items():
-                lock = StoreLock(store, owner)
+                lock = StoreLock(store, owner, over)
                 try:
                     if name in expected:
                         found = identity_in(store)

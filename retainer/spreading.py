@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,6 +72,7 @@ class Spreading:
     run: Run
     recheck: Lately[Recheck]
     before: Before
+    clock: Callable[[], datetime]
     stop: Stop
     waiting: Callable[[str], None]
     """Told of what is waited for."""
@@ -203,7 +204,7 @@ class Spreading:
             trouble = Trouble(shard.act, "", shard.store, f"{said}: {cause or 'no mark'}", hint)
             self.run.outcomes.join(Summary(failed=[trouble]), 0, 0)
             return True
-        taken_in(self.shards, shard.name, self.journal, self.plan.fingerprint)
+        taken_in(self.shards, shard.name, self.journal, self.plan.fingerprint, self.clock)
         self._open.discard(shard.name)
         summary = Summary.read(told["summary"])
         self._heard(Told(shard.name, shard.count, len(summary.failed), summary.copied_bytes))
@@ -218,9 +219,12 @@ class Spreading:
                 self._take(future, going[future], is_last=False)
 
 
-def taken_in(shards: Shards, name: str, journal: Journal, plan: str) -> None:
-    """Write what was done of a share into the journal, all of it together. Raises
-    RetainerError."""
+def taken_in(
+    shards: Shards, name: str, journal: Journal, plan: str, clock: Callable[[], datetime]
+) -> None:
+    """Write what was done of a share into the journal, all of it together; nothing more is done of
+    it. Raises RetainerError."""
+    shards.fence(name, journal.run, plan, clock)
     told: list[tuple[str, dict[str, Any]]] = []
     hosts: dict[str, str] = {}
     lines, head = 0, ""
@@ -228,7 +232,7 @@ def taken_in(shards: Shards, name: str, journal: Journal, plan: str) -> None:
         lines, head = lines + 1, entry.seal
         if entry.event == BEGUN:
             hosts[entry.run] = str(entry.particulars.get("host"))
-        elif entry.event != CLOSED:
+        elif entry.event not in (CLOSED, "fenced"):
             of = {"plan": plan} if plan != journal.plan else {}
             of |= {"acted": write_moment(entry.at), "on": hosts.get(entry.run, "?")}
             told.append((entry.event, of | entry.particulars))
@@ -242,21 +246,16 @@ def take_in_left(
     clock: Callable[[], datetime],
     stop: Stop,
     told: Callable[[str], None],
-) -> None:
+) -> frozenset[str]:
     """Write down what was done of shares that dead runs had given away, once it is certain that
-    nobody acts for them any more. Raises RetainerError, Stopped."""
-    for run, (plan, known) in list(journal.ledger().spread.items()):
+    nobody acts for them any more; which runs these are. Raises RetainerError, Stopped."""
+    dead = dict(journal.ledger().spread)
+    for run, (plan, known) in dead.items():
         shards = Shards(state, run)
         left = [name for name in shards.names() if name not in known]
         shards.wait_until_over(left, stop, told)
         for name in left:
             stop.check()
-            Journal(shards.record(name), journal.run, plan, clock).close()  # no attempt goes on
-            taken_in(shards, name, journal, plan)
+            taken_in(shards, name, journal, plan, clock)
         journal.write("gathered", of=run)
-
-
-def rows_of_shard(plan: PlanFile, shard: Shard) -> Collection[int]:
-    """The rows of a plan that a share is of."""
-    rows = shard_rows(plan, shard.act, shard.store)
-    return frozenset(rows[shard.first : shard.first + shard.count])
+    return frozenset(dead)

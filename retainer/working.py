@@ -7,9 +7,10 @@ import os
 import threading
 import time
 import uuid
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -37,13 +38,13 @@ from retainer.journal.shared import SharedBackend
 from retainer.model.moment import read_moment
 from retainer.model.rule import Policies
 from retainer.model.setting import HOSTED, Settings
-from retainer.model.shard import Shard, Told
+from retainer.model.shard import Shard, ShardAct, Told
 from retainer.own import identity_in, must_be
 from retainer.planfile import Action
 from retainer.ports import Downloads, StoreWriter
 from retainer.private import keep_private_in, private_file
 from retainer.settings import find_root, load_project
-from retainer.spreading import BEGUN, made_with, rows_of_shard
+from retainer.spreading import BEGUN, made_with, shard_rows
 from retainer.stop import Stop, Stopped
 
 PATIENCE = timedelta(seconds=60)
@@ -184,15 +185,18 @@ class _Bench:
     unusable: Mapping[str, RetainerError]
     locks: Mapping[str, SeenLock]
     downloads: tuple[Downloads, Downloads]
+    orders: dict[tuple[ShardAct, str], array[int]] = field(default_factory=dict)
+    """The rows in the order in which shares are cut from them."""
+    ordering: threading.Lock = field(default_factory=threading.Lock)
 
     def make(self, shard: Shard, tell: Callable[[Told], None], permit: Permit) -> None:
         """Raises RetainerError, Stopped."""
-        if self.shards.ended(shard.name) is not None:
-            return
-        rows = rows_of_shard(self.prepared.plan, shard)
         attempt = uuid.uuid4().hex[:12]
         journal = Journal(self.shards.record(shard.name), attempt, shard.plan, _now)
         with closing(journal), ExitStack() as permits:
+            if self.shards.ended(shard.name) is not None:
+                return  # by an attempt that was believed dead
+            self.stop.look()
             for store in self.settings.stores:  # in one order, so that none waits for another
                 if store.concurrency:
                     leases = store.concurrency // self.brief.calls(store.concurrency)
@@ -200,7 +204,7 @@ class _Bench:
             journal.write(BEGUN, host=os.uname().nodename)
             if journal.ledger().intents:
                 self.stop.wait(OVER.total_seconds())  # whoever announced them may be at it
-            job = self._job(_Share(self.prepared, shard, rows), journal, tell)
+            job = self._job(_Share(self.prepared, shard, self._rows(shard)), journal, tell)
             assert isinstance(job.record_of, Records)
             with closing(job.record_of):
                 run = Run(job)
@@ -210,6 +214,13 @@ class _Bench:
         odd, good = run.outcomes.tried
         told = {"summary": summary.written(), "odd": odd, "good": good}
         self.shards.end(shard.name, told)
+
+    def _rows(self, shard: Shard) -> Collection[int]:
+        with self.ordering:
+            key = shard.act, shard.store
+            if key not in self.orders:
+                self.orders[key] = shard_rows(self.prepared.plan, shard.act, shard.store)
+            return frozenset(self.orders[key][shard.first : shard.first + shard.count])
 
     def _job(self, share: _Share, journal: Journal, tell: Callable[[Told], None]) -> Job:
         plan, shard, rows = self.prepared.plan, share.shard, share.rows
@@ -248,7 +259,7 @@ class _Bench:
             unlocked=self.unusable,
             anchor=None,
             stop=self.stop,
-            restore=False,
+            restore=self.brief.restore,
             before=before,
             settled=settled.entries,
             identities=self.brief.identities,

@@ -157,6 +157,20 @@ def test_two_machines_copy_and_then_delete_what_one_would(
     assert project.plan("r.plan")["header"]["copies"] == 0
 
 
+def test_deletes_follow_the_copies_of_the_same_plan(project: Project, lab: Machines) -> None:
+    due(project, 40)
+    for number in range(40):
+        project.hosted(f"c{number:023x}", video(number))
+    plan = project.plan()
+    assert (plan["header"]["copies"], plan["header"]["deletes"]) == (40, 40)
+    lab.worker(project)
+    done = project.apply("p.plan", "--on", lab.address, "--approve-deletes", "40")
+    assert (done["copied"], done["deleted"], done["left_deletes"]) == (40, 40, 0)
+    events = [each.event for each in told(project, "copied", "deleted") if "on" in each.particulars]
+    assert events == ["copied"] * 40 + ["deleted"] * 40
+    is_whole(project, copied=81, deleted=40)
+
+
 def test_what_a_worker_is_given_names_nobody_and_opens_nothing(
     project: Project, lab: Machines
 ) -> None:

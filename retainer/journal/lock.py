@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -130,9 +130,10 @@ class StoreLock:
     """The lock of one store for one run. It holds only where the store was seen to honour the
     conditions that it rests on."""
 
-    def __init__(self, store: StoreWriter, owner: Owner) -> None:
+    def __init__(self, store: StoreWriter, owner: Owner, over: Collection[str] = ()) -> None:
+        """`over`: runs of which nobody acts any more."""
         self._store = store
-        self._owner = owner
+        self._owner, self._over = owner, over
         self._seen: Seen | None = None
         self._beats = 0
         self._honoured = False
@@ -199,7 +200,11 @@ class StoreLock:
     def _may_be_taken(self, held: Held) -> bool:
         return held.is_dead or (
             held.owner is not None
-            and (held.owner == self._owner or self._owner.certainly_outlived(held.owner))
+            and (
+                held.owner == self._owner
+                or held.owner.run in self._over
+                or self._owner.certainly_outlived(held.owner)
+            )
         )
 
     def _renewed(self, seen: Seen, *, ours: bool) -> Seen | None:

@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from retainer.errors import KeyTaken, RetainerError, StoreFailed
+from retainer.journal.journal import Journal
 from retainer.journal.lock import ticks
 from retainer.journal.shared import SharedBackend
 from retainer.model.setting import OWN_PREFIX
@@ -148,12 +149,13 @@ class Heard(Stop):
         self._store, self._run = store, run
         self._until = 0.0, 0.0
         self.word = Word("nothing was heard of the run yet")
-        self._look()
+        self.look()
         if self.is_asked:
             raise StoreFailed(f"the run {run} is over, or was silent for too long")
         threading.Thread(target=self._go_on, name="retainer-ear", daemon=True).start()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Hear what the run says at this moment. Raises RetainerError where nothing is heard."""
         asked = ticks()
         found = self._store.whole(_word_of(self._run), _LONGEST)
         if found is None or found[0].age is None:
@@ -167,7 +169,7 @@ class Heard(Stop):
     def _go_on(self) -> None:
         while not super().pause(LOOK_EVERY.total_seconds()):
             with suppress(RetainerError):
-                self._look()
+                self.look()
             self._check_age()
 
     def _check_age(self) -> None:
@@ -197,7 +199,8 @@ class Heard(Stop):
 class Brief:
     """What a run found out, and every worker goes by: the stores whose locks it holds, on which no
     delete may rest and why, which cannot be used and why, and which is which; `began`: when, RFC
-    3339; `workers`: so many actions each machine makes at once; `machines`: so many there were."""
+    3339; `workers`: so many actions each machine makes at once; `machines`: so many there were;
+    `restore`: whether what is archived is asked to be restored."""
 
     began: str
     locked: list[str]
@@ -206,6 +209,7 @@ class Brief:
     identities: dict[str, str]
     workers: int
     machines: int
+    restore: bool
 
     def calls(self, concurrency: int) -> int:
         """How many of so many calls at once to a store are one machine's."""
@@ -285,6 +289,12 @@ class Shards:
         return ShardBackend(
             self.state.folder, self.state.url, self.state.store, under=self._under(shard)
         )
+
+    def fence(self, shard: str, run: str, plan: str, clock: Callable[[], datetime]) -> None:
+        """No attempt at a share announces anything more: whoever had its journal finds the next
+        name taken, and whoever opens it later finds the mark. Raises RetainerError."""
+        with closing(Journal(self.record(shard), run, plan, clock)) as journal:
+            journal.write("fenced")
 
 
 class ShardBackend(SharedBackend):
