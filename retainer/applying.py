@@ -24,7 +24,6 @@ from retainer.apply.compact import compact, is_worth_it
 from retainer.apply.delete import rests_on
 from retainer.apply.identify import identified
 from retainer.apply.job import WORKERS, Job, Recheck, Watcher
-from retainer.apply.lately import Lately
 from retainer.apply.run import Run
 from retainer.apply.settle import Settled, settle
 from retainer.database import connect, fill
@@ -860,6 +859,7 @@ def _gone(
     assert isinstance(world.backend, SharedBackend), "only a state in a store is shared"
     brief = Brief(
         write_moment(world.clock()),
+        world.settings.source.url,
         sorted(ground.locks),
         dict(ground.barred),
         {name: error.message for name, error in ground.unusable.items()},
@@ -868,20 +868,23 @@ def _gone(
         max(1, world.engine.machines),
         job.restore,
     )
-    recheck = Lately(job.recheck, job.clock)
     shards = Shards(world.backend, journal.run)
-    return Spreading(
+    spreading = Spreading(
         world.engine,
         shards,
         journal,
         prepared.plan,
         run,
-        recheck,
+        job.recheck,
         job.before,
         world.clock,
         world.stop,
         world.waiting,
-    ).go(brief)
+    )
+    summary = spreading.go(brief)
+    records = _records(job)
+    records.nameless += spreading.nameless
+    return summary
 
 
 def _compact(

@@ -107,6 +107,11 @@ def alone(work: Work, what: str, **told: Any) -> Iterator[tuple[_Record, Journal
 
     lost = threading.Event()
     try:
+        if spread := sorted(journal.ledger().spread):
+            raise Locked(
+                f"workers of the run {spread[0]} may still be at work",
+                hint="give its plan to `retainer apply` once more: that waits for them",
+            )
         owner = owner_of(journal, what)
         known = known_stores(work.state)
         expected = {name: known[work.store.place]} if work.store.place in known else {}

@@ -16,14 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retainer.errors import (
-    CredentialsRefused,
-    PlanRefused,
-    PoliciesWrong,
-    RetainerError,
-    StoreFailed,
-    WrongUsage,
-)
+from retainer.errors import PlanRefused, PoliciesWrong, RetainerError, StoreFailed, WrongUsage
 from retainer.model.shard import Shard, Told
 
 TOPIC = "retainer"
@@ -59,7 +52,7 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 _KINDS: dict[str, Callable[[str, str | None], RetainerError]] = {
     each.__name__: lambda message, hint, each=each: each(message, hint=hint)  # type: ignore[misc]
-    for each in (PlanRefused, PoliciesWrong, CredentialsRefused)
+    for each in (PlanRefused, PoliciesWrong)
 }
 
 
@@ -105,7 +98,9 @@ class Cluster:
         while self._client.status == "connecting":
             time.sleep(0.2)
         try:
-            return sum(self._client.nthreads().values())
+            scheduler: Any = self._client.scheduler
+            threads = self._client.sync(scheduler.ncores, callback_timeout=CONNECT_SECONDS)
+            return sum(threads.values())
         except Exception as error:
             raise self._lost(error) from None
 

@@ -50,12 +50,12 @@ def history(
             runs[entry.run] = _begun(entry, of)
         elif entry.event == "end" and entry.run in runs:
             runs[entry.run] = _ended(runs[entry.run], entry, of)
-        made.setdefault(entry.run, Counter())[entry.event] += 1
-        if (since and entry.at < since) or (until and entry.at >= until):
+        made.setdefault(entry.by, Counter())[entry.event] += 1
+        if (since and entry.acted < since) or (until and entry.acted >= until):
             continue
         happening = _happening(entry, of, about, is_run=_is_run(entry, about))
         if happening is not None:
-            run = runs.get(entry.run)
+            run = runs.get(entry.by)
             found.append(
                 replace(
                     happening,
@@ -121,7 +121,7 @@ _RUN_DIGITS = 8
 
 
 def _is_run(entry: Entry, about: str) -> bool:
-    return len(about) >= _RUN_DIGITS and entry.run.startswith(about)
+    return len(about) >= _RUN_DIGITS and entry.by.startswith(about)
 
 
 def _happening(
@@ -133,7 +133,7 @@ def _happening(
         if not keys or len(about) < 8:
             return None
         return Happening(
-            entry.at, entry.event, about, _text(of, "store"), entry.run, entry.plan, keys
+            entry.acted, entry.event, about, _text(of, "store"), entry.by, entry.plan, keys
         )
     if entry.event not in _TOLD:
         return None
@@ -153,11 +153,11 @@ def _happening(
     key = record.get("key")
     size = record.get("object_size", of.get("bytes"))
     return Happening(
-        at=entry.at,
+        at=entry.acted,
         event=entry.event,
         asset_id=asset,
         store=store,
-        run=entry.run,
+        run=entry.by,
         plan=_text(of, "plan") or entry.plan,
         keys=(str(key),) if key else tuple(map(str, _list(of, "keys"))),
         bytes=size if isinstance(size, int) else None,

@@ -62,8 +62,8 @@ def deleted_by(entries: Iterable[Entry], about: str) -> list[Wanted]:
             case "intent" if of["act"] == "delete":
                 for act in of.get("acts", ()):
                     objects = (Seen(key, size, version) for key, size, version in act["objects"])
-                    row = (entry.plan, act["row"])
-                    announced[row] = (entry.run, {seen.key: seen for seen in objects})
+                    row = (of.get("plan", entry.plan), act["row"])
+                    announced[row] = (entry.by, {seen.key: seen for seen in objects})
             case "intent" if of["act"] == "restore" and place in found:
                 found[place].half = True
             case "restored" if place in found:
@@ -79,7 +79,7 @@ def deleted_by(entries: Iterable[Entry], about: str) -> list[Wanted]:
                 row = (of.get("plan", entry.plan), of["row"])
                 run, seen = announced.get(row, ("", {}))
                 gone = {key: seen[key] for key in of.get("keys", ()) if key in seen}
-                _add(found, entry, place, {entry.run, run}, gone)
+                _add(found, entry, place, {entry.by, run}, gone)
     return [
         Wanted(
             replace(
@@ -114,8 +114,8 @@ def _add(
     told = Deleted(
         asset_id=place[1],
         store=place[0],
-        at=entry.at,
-        run=entry.run,
+        at=entry.acted,
+        run=entry.by,
         rule=str(of["rule"]),
         objects=0,
         bytes=0,

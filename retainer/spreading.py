@@ -4,25 +4,36 @@ its journal, share by share."""
 from __future__ import annotations
 
 import threading
+import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import duckdb
 
 from retainer.apply.job import Before, Recheck
-from retainer.apply.lately import Lately
 from retainer.apply.run import Run
 from retainer.errors import RetainerError
-from retainer.journal.entry import CLOSED
-from retainer.journal.journal import Journal, read_journal
-from retainer.journal.shards import Brief, Herald, Shards, Word
+from retainer.journal.entry import CLOSED, Entry
+from retainer.journal.journal import Journal
+from retainer.journal.shards import (
+    BEGUN,
+    ENDED,
+    FENCED,
+    GOING,
+    LOOK_EVERY,
+    OVER,
+    Brief,
+    Herald,
+    Shards,
+    Word,
+)
 from retainer.journal.shared import SharedBackend
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Summary, Trouble
@@ -43,10 +54,15 @@ AHEAD = 2
 still here."""
 TRIES = 3
 """A share that no machine has ended is given away so often."""
+AGAIN_SECONDS = 5.0
+"""So long, times its tries, before a share that failed is given away again."""
 LEAVE_SECONDS = 5.0
 """A run that is to end waits so long for those of its workers that hear of it at once."""
-BEGUN = "begun"
-"""The first line of each attempt at a share: who makes it."""
+NOBODY_SECONDS = 600.0
+KNOWN_SECONDS = 120.0
+"""So long it is believed that deletes may go on, where it takes long to find out again."""
+TOGETHER = 500
+"""So many lines of a share are written into the journal at once."""
 
 
 def made_with() -> str:
@@ -70,44 +86,70 @@ class Spreading:
     journal: Journal
     plan: PlanFile
     run: Run
-    recheck: Lately[Recheck]
+    recheck: Callable[[], Recheck]
     before: Before
     clock: Callable[[], datetime]
     stop: Stop
     waiting: Callable[[str], None]
     """Told of what is waited for."""
+    nameless: int = 0
+    """So many copies do not carry the names of their rooms."""
     _herald: Herald = field(init=False)
     _progress: dict[str, Told] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
     """Shares that were given away, and may be at work."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
-    _is_deleting: bool = False
+    _looked: tuple[float, Word] = (0.0, Word(refused="no delete is due yet"))
+    """What was found about the deletes at last, and when (monotonic seconds)."""
+    _braked: str | None = None
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def go(self, brief: Brief) -> Summary:
         """The run, from its first word to its last."""
         self.journal.write("spread", plan=self.plan.fingerprint, machines=self.engine.machines)
         self.shards.leave_brief(brief)
         self.engine.listen(self._heard)
-        self._herald = Herald(self.shards.state.store, self.journal.run, self._word)
-        with self._herald:
-            summary = self.run.go(self)
+        self._herald = Herald(self.shards.state, self.journal.run, self._word)
+        try:
+            with self._herald:
+                summary = self.run.go(self)
+        finally:
+            self._over.set()
         if not self._open:
             self.journal.write("gathered", of=self.journal.run)
         else:
             summary.said.append(
-                f"{len(self._open):,} shares have not ended: the next apply waits until it is "
-                "certain that nobody is at work on them, and takes in what was done"
+                f"{len(self._open):,} shares have not ended: the next apply sees to it that nobody "
+                "is at work on them any more, and takes in what was done"
             )
         return summary
 
+    # ── what is said to the workers ─────────────────────────────────────────────────────────────
+
     def _word(self) -> Word:
-        """What is said to all workers now."""
-        if not self._is_deleting:
-            return Word("no delete is due yet")
-        if braked := self.run.outcomes.brake():
-            return Word(braked)
-        look = self.recheck()
-        return Word(look.refused, dict(look.withheld))
+        """As it was found at last, where that is young enough: to find it may take longer than a
+        worker waits for a word."""
+        at, word = self._looked
+        if word.is_deleting and (braked := self._brake()):
+            return Word(is_deleting=True, refused=braked)
+        if word.is_deleting and time.monotonic() - at > KNOWN_SECONDS:
+            said = "nobody could say for two minutes whether deletes may go on"
+            return Word(is_deleting=True, refused=said)
+        return word
+
+    def _look(self) -> None:
+        at, look = time.monotonic(), self.recheck()
+        word = Word(is_deleting=True, refused=look.refused, withheld=dict(look.withheld))
+        self._looked = at, word
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOK_EVERY.total_seconds()):
+            with suppress(Exception):
+                self._look()
+
+    def _brake(self) -> str | None:
+        self._braked = self._braked or self.run.outcomes.brake()
+        return self._braked
 
     # ── giving shares away ──────────────────────────────────────────────────────────────────────
 
@@ -115,12 +157,16 @@ class Spreading:
         self._make("copy", "", list(self._cut("copy", "")))
 
     def deletes(self, store: str) -> None:
-        self._is_deleting = True
-        self._herald.say(self._word())
+        was_deleting = self._looked[1].is_deleting
+        self._look()
+        self._herald.say()
+        if not was_deleting:
+            threading.Thread(target=self._keep_looking, name="retainer-look", daemon=True).start()
         self._make("delete", store, list(self._cut("delete", store)))
 
-    def _cut(self, act: ShardAct, store: str) -> Iterator[Shard]:
-        """The shares in their order, without those of which all was done by earlier runs."""
+    def _cut(self, act: ShardAct, store: str) -> Iterator[tuple[Shard, int]]:
+        """The shares in their order, each with how many of its actions no earlier run has made;
+        none of deletes where all are."""
         rows = shard_rows(self.plan, act, store)
         done = self.before.was_made if act == "copy" else self.before.deleted.__contains__
         machines = self.engine.machines
@@ -128,44 +174,58 @@ class Spreading:
         size = min(MOST, max(LEAST, -(-len(rows) // shares)))
         for first in range(0, len(rows), size):
             some = rows[first : first + size]
-            if act == "delete" and all(map(done, some)):
+            left = len(some) - sum(map(done, some))
+            if act == "delete" and not left:
                 self.run.outcomes.join(Summary(already=len(some)), 0, 0)
                 self.run.outcomes.elsewhere(len(some), 0, 0)
                 continue
             run, fingerprint = self.journal.run, self.plan.fingerprint
-            yield Shard(fingerprint, run, act, first, len(some), made_with(), store)
+            yield Shard(fingerprint, run, act, first, len(some), made_with(), store), left
 
-    def _make(self, act: ShardAct, store: str, shards: list[Shard]) -> None:
+    def _make(self, act: ShardAct, store: str, shards: list[tuple[Shard, int]]) -> None:
         waiting = deque(shards)
-        going: dict[Future[None], Shard] = {}
+        going: dict[Future[None], tuple[Shard, int]] = {}
         tries: Counter[str] = Counter()
+        alone_since = time.monotonic()
         try:
             while waiting or going:
                 self.run.places.check()
-                if not self.engine.machines:
-                    self.waiting("scheduler: it has no worker now, and the shares wait for one")
-                while waiting and len(going) < max(1, self.engine.machines) * AHEAD:
-                    if act == "delete" and self.run.outcomes.brake():
+                if machines := self.engine.machines:
+                    alone_since = time.monotonic()
+                else:
+                    self._wait_for_somebody(time.monotonic() - alone_since)
+                while waiting and len(going) < max(1, machines) * AHEAD:
+                    if act == "delete" and self._brake():
                         break
-                    shard = waiting.popleft()
+                    shard, left = waiting.popleft()
                     tries[shard.name] += 1
-                    self._open.add(shard.name)
-                    going[self.engine.submit(shard)] = shard
+                    if shard.name not in self._open:
+                        self.journal.write("given", name=shard.name)
+                        self._open.add(shard.name)
+                    going[self.engine.submit(shard)] = shard, left
                 if not going:
                     break  # braked
                 for future in wait(going, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                    shard = going.pop(future)
-                    if self._take(future, shard, is_last=tries[shard.name] == TRIES):
-                        continue
-                    waiting.append(shard)  # behind all others
-                    self.stop.wait(1.0)
+                    shard, left = going.pop(future)
+                    if not self._take(future, shard, is_last=tries[shard.name] == TRIES):
+                        waiting.append((shard, left))  # behind all others
+                        self.stop.wait(AGAIN_SECONDS * tries[shard.name])
         except BaseException:
-            self._leave(going)
+            self._leave({future: shard for future, (shard, _) in going.items()})
             raise
-        left = sum(shard.count for shard in waiting)
-        if left:
-            self.run.outcomes.say(self.run.outcomes.brake())
+        if waiting:
+            self.run.outcomes.say(self._braked)
+            left = sum(left for _, left in waiting)
             self.run.outcomes.join(Summary(left_deletes=left), 0, 0)
+
+    def _wait_for_somebody(self, seconds: float) -> None:
+        """Raises RetainerError where no worker came for long: the locks are not held for ever."""
+        if seconds > NOBODY_SECONDS:
+            raise RetainerError(
+                f"the scheduler had no worker for {NOBODY_SECONDS / 60:.0f} minutes",
+                hint="start some, and give the same plan once more",
+            )
+        self.waiting("scheduler: it has no worker now, and the shares wait for one")
 
     def _heard(self, told: Told) -> None:
         """How far a share is; one that is begun anew counts from where it was."""
@@ -196,19 +256,24 @@ class Spreading:
             cause, hint = error.message, error.hint
         except (Exception, CancelledError) as error:
             cause = f"the engine gave it up ({type(error).__name__})"
-        told = self.shards.ended(shard.name)
-        if told is None and not is_last:
+        if cause and not is_last:
             return False
+        _, told = self.shards.ending(shard.name)
         if told is None:
             said = f"{shard.count:,} of them were given to another machine, and were not made"
-            trouble = Trouble(shard.act, "", shard.store, f"{said}: {cause or 'no mark'}", hint)
+            trouble = Trouble(shard.act, "", shard.store, f"{said}: {cause or 'no end'}", hint)
             self.run.outcomes.join(Summary(failed=[trouble]), 0, 0)
             return True
-        taken_in(self.shards, shard.name, self.journal, self.plan.fingerprint, self.clock)
+        earlier = taken_in(
+            self.shards, shard.name, 0, self.journal, self.plan.fingerprint, self.clock
+        )
         self._open.discard(shard.name)
         summary = Summary.read(told["summary"])
         self._heard(Told(shard.name, shard.count, len(summary.failed), summary.copied_bytes))
-        self.run.outcomes.join(summary, int(told["odd"]), int(told["good"]))
+        summary.add(earlier)
+        summary.already -= earlier.copied + earlier.deleted
+        self.nameless += int(told["nameless"])
+        self.run.outcomes.join(summary, int(told["odd"]), int(told["good"]) + earlier.deleted)
         return True
 
     def _leave(self, going: dict[Future[None], Shard]) -> None:
@@ -220,24 +285,58 @@ class Spreading:
 
 
 def taken_in(
-    shards: Shards, name: str, journal: Journal, plan: str, clock: Callable[[], datetime]
-) -> None:
-    """Write what was done of a share into the journal, all of it together; nothing more is done of
-    it. Raises RetainerError."""
+    shards: Shards,
+    name: str,
+    known: int,
+    journal: Journal,
+    plan: str,
+    clock: Callable[[], datetime],
+) -> Summary:
+    """Write what was done of a share into the journal, but for its first `known` lines, which are
+    there; nothing more is done of it. What attempts before the last one have done. Raises
+    RetainerError."""
     shards.fence(name, journal.run, plan, clock)
     told: list[tuple[str, dict[str, Any]]] = []
     hosts: dict[str, str] = {}
-    lines, head = 0, ""
-    for entry in read_journal(shards.record(name)):
-        lines, head = lines + 1, entry.seal
+    by_attempt: dict[str, Summary] = {}
+    count = 0
+
+    def write(*, whole: bool) -> None:
+        of = {"of": shards.run, "name": name, "lines": count, "whole": whole}
+        journal.write_all([*told, ("shard", of | {"on": sorted(set(hosts.values()))})])
+        told.clear()
+
+    for entry in shards.lines(name):
+        count += 1
         if entry.event == BEGUN:
             hosts[entry.run] = str(entry.particulars.get("host"))
-        elif entry.event not in (CLOSED, "fenced"):
-            of = {"plan": plan} if plan != journal.plan else {}
-            of |= {"acted": write_moment(entry.at), "on": hosts.get(entry.run, "?")}
-            told.append((entry.event, of | entry.particulars))
-    end = {"of": shards.run, "name": name, "lines": lines, "head": head}
-    journal.write_all([*told, ("shard", end | {"on": sorted(set(hosts.values()))})])
+            by_attempt[entry.run] = Summary()
+        if entry.event in (BEGUN, GOING, ENDED, FENCED, CLOSED):
+            continue
+        _count(by_attempt.setdefault(entry.run, Summary()), entry)
+        if count <= known:
+            continue
+        of = {"plan": plan} if plan != journal.plan else {}
+        of |= {"by": shards.run} if shards.run != journal.run else {}
+        of |= {"acted": write_moment(entry.acted), "on": hosts.get(entry.run, "?")}
+        told.append((entry.event, of | entry.particulars))
+        if len(told) >= TOGETHER:
+            write(whole=False)
+    write(whole=True)
+    earlier = Summary()
+    for each in list(by_attempt.values())[:-1]:
+        earlier.add(each)
+    return earlier
+
+
+def _count(summary: Summary, entry: Entry) -> None:
+    of = entry.particulars
+    if entry.event == "copied":
+        summary.copied += 1
+        summary.copied_bytes += int(of["record"].get("object_size") or 0)
+    elif entry.event == "deleted" and not of.get("partial"):
+        summary.deleted += 1
+        summary.deleted_bytes += int(of["bytes"])
 
 
 def take_in_left(
@@ -248,14 +347,29 @@ def take_in_left(
     told: Callable[[str], None],
 ) -> frozenset[str]:
     """Write down what was done of shares that dead runs had given away, once it is certain that
-    nobody acts for them any more; which runs these are. Raises RetainerError, Stopped."""
-    dead = dict(journal.ledger().spread)
-    for run, (plan, known) in dead.items():
+    nobody acts for them any more; which runs these are. Raises RetainerError, Stopped.
+
+    No attempt announces anything once its share is fenced; what was announced by then, and not
+    told, may be on its way for some minutes.
+    """
+    dead = {run: (plan, dict(given)) for run, (plan, given) in journal.ledger().spread.items()}
+    for run, (plan, given) in dead.items():
         shards = Shards(state, run)
-        left = [name for name in shards.names() if name not in known]
-        shards.wait_until_over(left, stop, told)
-        for name in left:
+        is_open = False
+        for name in given:
             stop.check()
-            taken_in(shards, name, journal, plan, clock)
+            is_open |= bool(shards.fence(name, journal.run, plan, clock).intents)
+        if is_open:
+            _wait(OVER, f"state: workers of the run {run} may still act", stop, told)
+        for name, known in given.items():
+            stop.check()
+            taken_in(shards, name, known, journal, plan, clock)
         journal.write("gathered", of=run)
     return frozenset(dead)
+
+
+def _wait(span: timedelta, why: str, stop: Stop, told: Callable[[str], None]) -> None:
+    until = time.monotonic() + span.total_seconds()
+    while (left := until - time.monotonic()) > 0:
+        told(f"{why}: {left:.0f} s more")
+        stop.wait(min(10.0, left))

@@ -21,6 +21,11 @@ class Stop:
     def is_asked(self) -> bool:
         return self._asked.is_set()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may be changed any more, not even to end in order."""
+        return False
+
     def ask(self) -> None:
         self._asked.set()
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -33,24 +33,30 @@ from retainer.journal.backend import APPLIED
 from retainer.journal.journal import Journal, read_ledger
 from retainer.journal.ledger import Done
 from retainer.journal.lock import SeenLock
-from retainer.journal.shards import OVER, Brief, Heard, Shards
+from retainer.journal.shards import BEGUN, ENDED, GOING, OVER, Brief, Heard, Shards
 from retainer.journal.shared import SharedBackend
 from retainer.model.moment import read_moment
 from retainer.model.rule import Policies
 from retainer.model.setting import HOSTED, Settings
 from retainer.model.shard import Shard, ShardAct, Told
 from retainer.own import identity_in, must_be
+from retainer.patience import Patience
 from retainer.planfile import Action
 from retainer.ports import Downloads, StoreWriter
 from retainer.private import keep_private_in, private_file
 from retainer.settings import find_root, load_project
-from retainer.spreading import BEGUN, made_with, shard_rows
+from retainer.spreading import made_with, shard_rows
 from retainer.stop import Stop, Stopped
 
 PATIENCE = timedelta(seconds=60)
 """A worker tries one call again for so long; `journal.shards.OVER` counts on it."""
 TELL_EVERY = 0.5
 """Seconds between two words of how far a share is."""
+GOING_EVERY = 15.0
+"""Seconds after which an attempt that is in the middle of an act finds out whether the share is its
+own still."""
+REST_SECONDS = 15.0
+"""So long a worker rests after it could not make a share."""
 Permit = Callable[[str, int], AbstractContextManager[object]]
 """Holds one of so many leases of this name, over all workers."""
 
@@ -75,11 +81,12 @@ def work(told: Mapping[str, Any], root: Path, tell: Callable[[Told], None], perm
     except Locked:
         raise StoreFailed("another machine goes on with this share") from None
     except RetainerError as error:
-        told_here = type(error) if type(error) in _AGAINST_ALL else StoreFailed
-        raise told_here(f"the worker on {here}: {error.message}", hint=error.hint) from None
+        if isinstance(error, PlanRefused | PoliciesWrong):
+            raise type(error)(f"the worker on {here}: {error.message}", hint=error.hint) from None
+        time.sleep(REST_SECONDS)  # else a machine that can do nothing would take every share
+        raise StoreFailed(f"the worker on {here}: {error.message}", hint=error.hint) from None
 
 
-_AGAINST_ALL = (PlanRefused, PoliciesWrong, CredentialsRefused)
 _benches: dict[str, _Bench] = {}
 _guard = threading.Lock()
 
@@ -89,10 +96,11 @@ def _bench_of(shard: Shard, root: Path) -> _Bench:
     with _guard:
         bench = _benches.get(shard.run)
         if bench is None or bench.stop.is_asked:
+            bench = _bench(shard, root)
             for other in _benches.values():
-                other.stop.ask()
+                other.close()
             _benches.clear()
-            bench = _benches[shard.run] = _bench(shard, root)
+            _benches[shard.run] = bench
         return bench
 
 
@@ -109,7 +117,23 @@ def _bench(shard: Shard, root: Path) -> _Bench:
         )
     shards = Shards(state, shard.run)
     brief = shards.brief()
+    if brief.source != settings.source.url:
+        raise PoliciesWrong(
+            "its `source.url` is another one", hint="give it the same retainer.yaml"
+        )
     stop = Heard(state.store, shard.run)
+    try:
+        return _bench_for(shard, settings, policies, shards, brief, stop)
+    except BaseException:
+        stop.ask()
+        raise
+
+
+def _bench_for(
+    shard: Shard, settings: Settings, policies: Policies, shards: Shards, brief: Brief, stop: Heard
+) -> _Bench:
+    """Raises RetainerError."""
+    state = shards.state
     path = private_file(".plan")
     began = read_moment(brief.began)
     if began is None or not state.fetch(f"{APPLIED}{shard.plan}.plan", path):
@@ -127,18 +151,23 @@ def _bench(shard: Shard, root: Path) -> _Bench:
         ),
     )
     patient = wiring.patience_of(PATIENCE, stop)
+    _same_workspace(settings, prepared.plan.header.customer, stop, patient)
     stores = wiring.open_stores(capped, frozenset(), stop, patient)
     unusable = {name: RetainerError(why) for name, why in brief.unusable.items()}
     proven = ledger.proven_lately(_now(), version("retainer"))
     for name, store in stores.items():
-        if name in unusable or name not in prepared.stores_needed:
-            continue
-        try:
+        if name not in unusable and name in prepared.stores_needed:
             store.conditions().recall(proven.get(settings.places[name], {}))
             found = identity_in(store)
             must_be(name, found[1] if found else None, brief.identities.get(name))
-        except RetainerError as error:
-            unusable[name] = error
+    locks = {
+        name: SeenLock(stores[name].impatient(), shard.run)
+        for name in brief.locked
+        if name in stores
+    }
+    for name in brief.locked:
+        if name not in locks or not locks[name].holds:
+            raise StoreFailed(f"the run's lock of {name} cannot be seen from here")
     return _Bench(
         settings,
         prepared,
@@ -148,9 +177,22 @@ def _bench(shard: Shard, root: Path) -> _Bench:
         ledger.done(shard.plan),
         stores,
         unusable,
-        {name: SeenLock(stores[name].impatient(), shard.run) for name in brief.locked},
+        locks,
         wiring.open_downloads(settings, stop, patient),
     )
+
+
+def _same_workspace(
+    settings: Settings, customer: str | None, stop: Stop, patience: Patience
+) -> None:
+    """Raises PoliciesWrong where 100ms tells of another workspace here: it would have nothing of
+    what is to be copied, and that would pass for lost."""
+    with suppress(CredentialsRefused):
+        told = wiring.open_api(settings, stop, patience).customer()
+        if told and customer and told != customer:
+            raise PoliciesWrong(
+                f"its credentials for 100ms are of another workspace ({told}, not {customer})"
+            )
 
 
 def _project(root: Path) -> tuple[Settings, Policies, Path]:
@@ -189,31 +231,52 @@ class _Bench:
     """The rows in the order in which shares are cut from them."""
     ordering: threading.Lock = field(default_factory=threading.Lock)
 
+    def close(self) -> None:
+        self.stop.ask()
+        self.prepared.plan.connection.close()
+        self.prepared.plan.copy.unlink(missing_ok=True)
+
     def make(self, shard: Shard, tell: Callable[[Told], None], permit: Permit) -> None:
         """Raises RetainerError, Stopped."""
         attempt = uuid.uuid4().hex[:12]
         journal = Journal(self.shards.record(shard.name), attempt, shard.plan, _now)
         with closing(journal), ExitStack() as permits:
-            if self.shards.ended(shard.name) is not None:
-                return  # by an attempt that was believed dead
-            self.stop.look()
+            if journal.ledger().lines and self._has_ended(shard):
+                return
             for store in self.settings.stores:  # in one order, so that none waits for another
                 if store.concurrency:
                     leases = store.concurrency // self.brief.calls(store.concurrency)
                     permits.enter_context(permit(store.name, leases))
             journal.write(BEGUN, host=os.uname().nodename)
             if journal.ledger().intents:
-                self.stop.wait(OVER.total_seconds())  # whoever announced them may be at it
-            job = self._job(_Share(self.prepared, shard, self._rows(shard)), journal, tell)
-            assert isinstance(job.record_of, Records)
-            with closing(job.record_of):
+                self._wait_for_others(journal)
+            self.stop.look()
+            if shard.act == "delete" and not self.stop.word.is_deleting:
+                raise StoreFailed("the run says that no delete is due yet")
+            job, said = self._job(_Share(self.prepared, shard, self._rows(shard)), journal, tell)
+            records = job.record_of
+            assert isinstance(records, Records)
+            with closing(records):
                 run = Run(job)
+                run.summary.said += said
                 summary = run.go()
-        if summary.interrupted and not self.stop.word.ends:
-            raise StoreFailed("the run was silent for too long", hint="is the state reachable?")
-        odd, good = run.outcomes.tried
-        told = {"summary": summary.written(), "odd": odd, "good": good}
-        self.shards.end(shard.name, told)
+            if summary.interrupted and not self.stop.word.ends:
+                raise StoreFailed("the run was silent for too long", hint="is the state reachable?")
+            odd, good = run.outcomes.tried
+            told = {"odd": odd, "good": good, "nameless": records.nameless}
+            journal.write(ENDED, summary=summary.written(), **told)
+
+    def _has_ended(self, shard: Shard) -> bool:
+        """By an attempt that was believed dead, or since the run took it in."""
+        fenced, told = self.shards.ending(shard.name)
+        return fenced or told is not None
+
+    def _wait_for_others(self, journal: Journal) -> None:
+        """Until what an attempt before has announced can be on its way no more."""
+        until = time.monotonic() + OVER.total_seconds()
+        while time.monotonic() < until:
+            self.stop.wait(min(GOING_EVERY, OVER.total_seconds()))
+            journal.write(GOING)
 
     def _rows(self, shard: Shard) -> Collection[int]:
         with self.ordering:
@@ -222,16 +285,19 @@ class _Bench:
                 self.orders[key] = shard_rows(self.prepared.plan, shard.act, shard.store)
             return frozenset(self.orders[key][shard.first : shard.first + shard.count])
 
-    def _job(self, share: _Share, journal: Journal, tell: Callable[[Told], None]) -> Job:
+    def _job(
+        self, share: _Share, journal: Journal, tell: Callable[[Told], None]
+    ) -> tuple[Job, tuple[str, ...]]:
+        """And what is to be said of earlier attempts."""
         plan, shard, rows = self.prepared.plan, share.shard, share.rows
-        earlier = journal.ledger()
+        earlier, stop = journal.ledger(), _Attempt(self.stop, journal)
         settled = settle(
             earlier.open_intents(),
             earlier.left_over(),
             {name: self.stores[name] for name in self.locks},
             journal,
             _now(),
-            self.stop.check,
+            stop.check,
             {item.id for item in plan.header.items if item.kind == "erasure"},
             alone=False,
         )
@@ -239,7 +305,7 @@ class _Bench:
         downloads, hasty = self.downloads
         coming = dict.fromkeys(action.asset_id for action in share.copies())
         facts = self.shards.state.folder / "facts.duckdb"
-        return Job(
+        job = Job(
             **of_the_plan(plan.header),
             plan=share,
             stores=self.stores,
@@ -258,14 +324,50 @@ class _Bench:
             barred=self.brief.barred,
             unlocked=self.unusable,
             anchor=None,
-            stop=self.stop,
+            stop=stop,
             restore=self.brief.restore,
             before=before,
             settled=settled.entries,
             identities=self.brief.identities,
             places=self.settings.places,
+            look_every=timedelta(0),
             workers=self.brief.workers,
         )
+        return job, settled.said
+
+
+class _Attempt(Stop):
+    """The end of one attempt at a share: that of its run, or that another one has taken over."""
+
+    def __init__(self, run: Heard, journal: Journal) -> None:
+        super().__init__()
+        self._run, self._journal = run, journal
+        self._guard = threading.Lock()
+        self._told = time.monotonic()
+
+    @property
+    def is_asked(self) -> bool:
+        return super().is_asked or self._run.is_asked
+
+    def check(self) -> None:
+        self._run.check()
+        super().check()
+        with self._guard:
+            if time.monotonic() - self._told < GOING_EVERY:
+                return
+            self._told = time.monotonic()
+        try:
+            self._journal.write(GOING)
+        except Locked:
+            self.ask()
+            raise Stopped from None
+
+    def wait(self, seconds: float) -> None:
+        self._run.wait(seconds)
+        self.check()
+
+    def pause(self, seconds: float) -> bool:
+        return self._run.pause(seconds) or self.is_asked
 
 
 @dataclass(frozen=True)

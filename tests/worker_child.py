@@ -16,6 +16,7 @@ from retainer.journal.journal import Journal
 if any(name.startswith("KILL_") for name in os.environ):
     import kill_child  # noqa: F401
 
+retainer.working.REST_SECONDS = float(os.environ.get("REST", "1"))
 retainer.working.OVER = timedelta(seconds=float(os.environ.get("OVER", "2")))
 if (event := os.environ.get("STOP_EVENT")) and not hasattr(Journal, "stands_still"):
     Journal.stands_still = True  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ class Deletes:
     def __init__(self, job: Job, places: Places, outcomes: Outcomes) -> None:
         self._job, self._places, self._outcomes = job, places, outcomes
         self._batches = threading.Semaphore(BATCHES)
-        self._today = Lately(job.recheck, job.clock)
+        self._today = Lately(job.recheck, job.clock, job.look_every)
         self._braked: str | None = None
 
     def make(self, in_store: Callable[[str], None]) -> None:
@@ -275,6 +275,7 @@ class Deletes:
         if not safe:
             return
         self._intend(safe)
+        self._places.check()
         safe = [each for each in safe if self._still_holds(each)]  # the disk may have been slow
         if not safe:
             return

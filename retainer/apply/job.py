@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from retainer.apply.lately import LOOK_EVERY
 from retainer.errors import RetainerError
 from retainer.planfile import Action
 from retainer.ports import Downloads, StoreWriter
@@ -168,4 +169,6 @@ class Job:
     is looked at before it goes."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
+    look_every: timedelta = LOOK_EVERY
+    """How old an answer of `recheck` may be."""
     workers: int = WORKERS

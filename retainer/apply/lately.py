@@ -13,17 +13,22 @@ Answer = TypeVar("Answer")
 
 
 class Lately(Generic[Answer]):
-    """An answer that is asked for anew once it is older than `LOOK_EVERY`, or the clock went back.
+    """An answer that is asked for anew once it is older than `every`, or the clock went back.
     Safe to use from several threads."""
 
-    def __init__(self, ask: Callable[[], Answer], clock: Callable[[], datetime]) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(
+        self,
+        ask: Callable[[], Answer],
+        clock: Callable[[], datetime],
+        every: timedelta = LOOK_EVERY,
+    ) -> None:
+        self._ask, self._clock, self._every = ask, clock, every
         self._guard = threading.Lock()
         self._last: tuple[datetime, Answer] | None = None
 
     def __call__(self) -> Answer:
         with self._guard:
-            if self._last is None or abs(self._clock() - self._last[0]) > LOOK_EVERY:
+            if self._last is None or abs(self._clock() - self._last[0]) > self._every:
                 answer = self._ask()
                 self._last = self._clock(), answer
             return self._last[1]

@@ -68,15 +68,18 @@ def settle(
     `erasures`: the ids of those that the policies have, for announcements of older versions, which
     do not say who asked. Nothing is deleted here: what is to go, a plan of today says. What cannot
     be looked at stays open, and counts towards the limits. `alone`: nobody else is at work in these
-    stores, so that what was moved aside there is a dead run's.
+    stores, so that whatever was moved aside there is a dead run's; else only what was announced.
     """
     deleted, gone_by_now = 0, set[tuple[str, str]]()
     said: list[str] = []
     entries: list[dict[str, Any]] = []
     at = now.strftime("%Y-%m-%d %H:%M:%S.%f")
-    for name, store in stores.items() if alone else ():
+    ours = {(each.store, key) for each in announced for key, _, _ in each.objects}
+    for name, store in stores.items():
         try:
             for key in store.unfinished():
+                if not alone and (name, key) not in ours:
+                    continue
                 check()
                 if store.put_back(key):
                     said.append(

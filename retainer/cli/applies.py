@@ -348,7 +348,7 @@ def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
     """Stop all deletes of all runs on this state, also of one that is on its way. Copies go on.
 
     A plan says so (exit 4), and an apply deletes nothing; one that is deleting stops within ten
-    seconds. Without an option it tells whether there is one. Examples: `retainer freeze --reason
+    seconds, on other machines (`apply --on`) within half a minute. Without an option it tells whether there is one. Examples: `retainer freeze --reason
     "INC-42: why did these go?"`, `retainer freeze --end --reason "INC-42 is understood"`
     """
     from retainer.inventory.facts import is_text

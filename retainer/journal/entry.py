@@ -33,7 +33,8 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "left": {"row": int, "act": str},
     "anchor": {"store": str},
     "spread": {"plan": str},
-    "shard": {"of": str, "name": str},
+    "given": {"name": str},
+    "shard": {"of": str, "name": str, "lines": int, "whole": bool},
     "gathered": {"of": str},
     "end": {"finished": bool},
     CLOSED: {"lines": int},
@@ -53,6 +54,16 @@ class Entry:
     event: str
     particulars: dict[str, Any]
     seal: str = ""
+
+    @property
+    def acted(self) -> datetime:
+        """When it was done: by another machine, before it was written down here."""
+        return read_moment(str(self.particulars.get("acted") or "")) or self.at
+
+    @property
+    def by(self) -> str:
+        """The run that did it, which may have died before it was written down."""
+        return str(self.particulars.get("by") or self.run)
 
 
 def sealed(entry: Entry, previous: str) -> tuple[bytes, str]:

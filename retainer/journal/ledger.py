@@ -23,8 +23,9 @@ from retainer.journal.entry import CLOSED, START, Entry
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import LeftOver
 
-FORMAT = 1
-"""Of a summary."""
+FORMAT, WITH_WORKERS = 1, 2
+"""Of a summary; the second where other machines may be at work, so that a retainer that knows of
+none leaves it alone."""
 DAY = timedelta(hours=24)
 """So far back limits count, and so long it is believed that a server honours what it did."""
 REMEMBERED = timedelta(days=90)
@@ -302,9 +303,9 @@ class Ledger:
     and without what was deleted since: by its name, with the store's identity and as of when."""
     reigns: list[Reign] = field(default_factory=list)
     """By which policies applies went, the last ones last."""
-    spread: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
-    """Runs that gave shares of their plan to other machines, and of which not every line is here
-    yet: the plan, and the shares whose lines are."""
+    spread: dict[str, tuple[str, dict[str, int]]] = field(default_factory=dict)
+    """Runs that give shares of their plan to other machines: the plan, and of each share that may
+    be at work, how many of its lines are here."""
     tool: tuple[str, str] = ("", "")
     """The last run, and the version of retainer that it was made with."""
 
@@ -370,8 +371,9 @@ class Ledger:
                 for key in of.get("keys", ()):
                     told.pop(key, None)
             case "upload":
-                self.uploads[of["upload"]] = (of["store"], of["key"], entry.run, of["row"])
-                self._uploads_of.setdefault((entry.run, of["row"]), []).append(of["upload"])
+                run = str(of.get("by", entry.run))
+                self.uploads[of["upload"]] = (of["store"], of["key"], run, of["row"])
+                self._uploads_of.setdefault((run, of["row"]), []).append(of["upload"])
             case "abandoned":
                 self.uploads.pop(of["upload"], None)
             case "conditions":
@@ -380,9 +382,14 @@ class Ledger:
                 key = (str(of.get("asset")), str(of.get("at")), str(of.get("why")))
                 self.accepted[key] = write_moment(entry.at)
             case "spread":
-                self.spread[entry.run] = (of["plan"], [])
+                self.spread[entry.run] = (of["plan"], {})
+            case "given" if entry.run in self.spread:
+                self.spread[entry.run][1][of["name"]] = 0
             case "shard" if of["of"] in self.spread:
-                self.spread[of["of"]][1].append(of["name"])
+                shares = self.spread[of["of"]][1]
+                shares[of["name"]] = of["lines"]
+                if of["whole"]:
+                    del shares[of["name"]]
             case "gathered":
                 self.spread.pop(of["of"], None)
             case "anchor":
@@ -435,7 +442,7 @@ class Ledger:
         done.copied.set(of["row"], mark)
         self.gone.pop(str(of.get("asset", "")), None)
         self._count(str(record.get("store")), 1, entry.at)
-        for upload in self._uploads_of.pop((entry.run, of["row"]), ()):
+        for upload in self._uploads_of.pop((str(of.get("by", entry.run)), of["row"]), ()):
             self.uploads.pop(upload, None)
 
     def _see(self, name: str, identity: str, objects: int, at: str) -> None:
@@ -637,10 +644,10 @@ class Ledger:
         added = {
             "seen": {name: list(of) for name, of in sorted(self.seen.items())},
             "reigns": [each.written() for each in self.reigns],
-            "spread": {run: [plan, sorted(of)] for run, (plan, of) in sorted(self.spread.items())},
+            "spread": {run: list(of) for run, of in sorted(self.spread.items())},
         }
         return {
-            "format": FORMAT,
+            "format": WITH_WORKERS if self.spread else FORMAT,
             "lines": self.lines,
             "plans": {plan: done.written() for plan, done in sorted(self.plans.items())},
             "intents": [each.written() for _, each in sorted(self.intents.items())],
@@ -676,7 +683,7 @@ class Ledger:
     def read(entry: Entry) -> Ledger:
         """The ledger that a segment was closed with. Raises RetainerError."""
         of = entry.particulars
-        if of.get("format") != FORMAT:
+        if of.get("format") not in (FORMAT, WITH_WORKERS):
             raise RetainerError(
                 f"the journal's summary of {entry.at:%Y-%m-%d %H:%M} (run {entry.run}) has format "
                 f"{of.get('format')}, and this retainer reads {FORMAT}",
@@ -745,8 +752,8 @@ class Ledger:
                     for policies, commit, until in of.get("reigns", ())
                 ],
                 spread={
-                    str(run): (str(plan), [str(name) for name in names])
-                    for run, (plan, names) in of.get("spread", {}).items()
+                    str(run): (str(plan), {str(name): int(count) for name, count in of.items()})
+                    for run, (plan, of) in of.get("spread", {}).items()
                 },
                 tool=(str(of["tool"][0]), str(of["tool"][1])),
             )

@@ -3,30 +3,31 @@
     _retainer/runs/RUN.json          the word: that the run goes on, and what may not be deleted
     shards/RUN/brief.json            what the run found out before it gave anything away
     shards/RUN/SHARD/journal/…       what is done of one share: a journal like any other
-    shards/RUN/SHARD/done.json       that nobody acts for this share any more, and how it went
 
-The word is written over by the run alone, every few seconds; everything else is created once. Two
-attempts at one share write to one journal: whoever opens it takes the next name away from the one
-before, who can announce nothing more, and so does nothing more. So nothing here is ever removed: a
-name that is free again is no fence.
+The word is written over by the run alone, every few seconds; everything else is created once. All
+attempts at a share write to one journal: whoever opens it takes the next name away from the one
+before, who can announce nothing more, and so does nothing more. Its line `ended` says that all of
+the share was tried. So nothing here is ever removed: a name that is free again is no fence.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from retainer.errors import KeyTaken, RetainerError, StoreFailed
-from retainer.journal.journal import Journal
+from retainer.errors import Locked, RetainerError, StoreFailed
+from retainer.journal.entry import Entry
+from retainer.journal.journal import Journal, read_journal
+from retainer.journal.ledger import Ledger
 from retainer.journal.lock import ticks
 from retainer.journal.shared import SharedBackend
 from retainer.model.setting import OWN_PREFIX
-from retainer.ports import Seen, StoreReader, StoreWriter
+from retainer.ports import Seen, StoreReader
 from retainer.stop import Stop
 
 LOOK_EVERY = timedelta(seconds=4)
@@ -34,17 +35,25 @@ LOOK_EVERY = timedelta(seconds=4)
 SILENT = timedelta(seconds=30)
 """A worker that was told nothing for so long does nothing more."""
 OVER = timedelta(minutes=4)
-"""After so long without a word nobody acts for a run any more: SILENT, what a call that was made
-then may be tried again for, and how long a server may be silent over it."""
+"""So long after its share was fenced no call that an attempt had announced is on its way any more:
+SILENT until it finds out that its run is over, after which it sends nothing, and how long a server
+may be silent over what was sent; and as much again."""
+_TRIES = 10
 _LONGEST = 64 << 20
 _JSON = "application/json"
 
 
+BEGUN, GOING, ENDED, FENCED = "begun", "going", "ended", "fenced"
+"""The lines of a share's journal that are about itself: who makes it now, that it does so still,
+how it went, and that nobody makes it any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What a run says: why no delete may be made (None: they may), rows that are withheld with the
-    reasons, and whether it ends."""
+    """What a run says: whether the turn of the deletes has come, why none may be made (None: they
+    may), rows that are withheld with the reasons, and whether it ends."""
 
+    is_deleting: bool = False
     refused: str | None = None
     withheld: Mapping[int, str] = field(default_factory=dict)
     ends: bool = False
@@ -55,6 +64,7 @@ class Word:
         told = {
             "run": run,
             "beat": beat,
+            "is_deleting": self.is_deleting,
             "refused": self.refused,
             "reasons": reasons,
             "withheld": [[row, numbers[why]] for row, why in sorted(self.withheld.items())],
@@ -71,12 +81,14 @@ class Word:
                 raise ValueError
             reasons = [str(reason) for reason in told["reasons"]]
             withheld = {int(row): reasons[number] for row, number in told["withheld"]}
-            refused, ends = told["refused"], told["ends"]
-            if not (refused is None or isinstance(refused, str)) or not isinstance(ends, bool):
+            refused, *flags = told["refused"], told["is_deleting"], told["ends"]
+            if not (refused is None or isinstance(refused, str)) or not all(
+                isinstance(flag, bool) for flag in flags
+            ):
                 raise ValueError
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise StoreFailed(f"the word of the run {run} cannot be read") from None
-        return Word(refused, withheld, ends)
+        return Word(flags[0], refused, withheld, flags[1])
 
 
 def _word_of(run: str) -> str:
@@ -87,8 +99,9 @@ class Herald:
     """Says every few seconds what a run has to say. Where that fails the word grows old, and every
     worker stops by itself."""
 
-    def __init__(self, store: StoreWriter, run: str, word: Callable[[], Word]) -> None:
-        self._store, self._run, self._word = store.impatient(), run, word
+    def __init__(self, state: SharedBackend, run: str, word: Callable[[], Word]) -> None:
+        self._state, self._store = state, state.store.impatient()
+        self._run, self._word = run, word
         self._guard = threading.Lock()
         self._over = threading.Event()
         self._seen: Seen | None = None
@@ -106,37 +119,44 @@ class Herald:
     def _go_on(self) -> None:
         while not self._over.wait(LOOK_EVERY.total_seconds()):
             with suppress(Exception):
-                self.say(self._word())
+                self.say()
 
-    def say(self, word: Word) -> None:
-        """Raises RetainerError."""
+    def say(self) -> None:
+        """Say what is to be said now. Raises RetainerError."""
         with self._guard:
-            if self._over.is_set() and not word.ends:
-                return
-            self._beat += 1
-            content = word.written(self._run, self._beat)
-            if self._seen is not None:
-                self._seen = self._store.replace(self._seen, content)
-            if self._seen is None:  # an answer was lost, and it is there, or it is another's
-                found = self._store.whole(_word_of(self._run), _LONGEST)
-                self._seen = found[0].seen if found and found[1] == content else None
+            if not self._over.is_set():
+                self._put(self._word())
+
+    def _put(self, word: Word) -> None:
+        if not self._state.is_held:
+            raise Locked("the lock of the state was lost", hint="run it again")
+        self._beat += 1
+        content = word.written(self._run, self._beat)
+        key = _word_of(self._run)
+        if self._seen is None:  # an answer was lost
+            found = self._store.whole(key, _LONGEST)
+            if found is None:
+                raise StoreFailed(f"the word of the run {self._run} was taken away")
+            Word.read(found[1], self._run)
+            self._seen = found[0].seen
+        seen, self._seen = self._seen, None
+        self._seen = self._store.replace(seen, content)
+        if self._seen is None:
+            raise StoreFailed("the word was written over, or an earlier answer was lost")
 
     def end(self) -> None:
         """Say that it ends, so that workers need not wait for silence."""
-        self._over.set()
-        with suppress(RetainerError):
-            self.say(Word("the run ends", ends=True))
+        with self._guard:
+            self._over.set()
+            for _ in range(2):
+                with suppress(RetainerError):
+                    self._put(Word(refused="the run ends", ends=True))
+                    return
 
     def __exit__(self, *_: object) -> None:
-        self.end()
+        if not self._over.is_set():
+            self.end()
         self._thread.join(LOOK_EVERY.total_seconds())
-
-
-def silence(store: StoreReader, run: str) -> timedelta | None:
-    """How long ago a run said its last word, by the store's clock; None where it never said one.
-    Raises RetainerError."""
-    found = store.whole(_word_of(run), _LONGEST)
-    return None if found is None else found[0].age or timedelta(0)
 
 
 class Heard(Stop):
@@ -148,7 +168,7 @@ class Heard(Stop):
         super().__init__()
         self._store, self._run = store, run
         self._until = 0.0, 0.0
-        self.word = Word("nothing was heard of the run yet")
+        self.word = Word(refused="nothing was heard of the run yet")
         self.look()
         if self.is_asked:
             raise StoreFailed(f"the run {run} is over, or was silent for too long")
@@ -181,6 +201,10 @@ class Heard(Stop):
         self._check_age()
         return super().is_asked
 
+    @property
+    def is_over(self) -> bool:
+        return self.is_asked
+
     def check(self) -> None:
         self._check_age()
         super().check()
@@ -198,11 +222,15 @@ class Heard(Stop):
 @dataclass(frozen=True, slots=True)
 class Brief:
     """What a run found out, and every worker goes by: the stores whose locks it holds, on which no
-    delete may rest and why, which cannot be used and why, and which is which; `began`: when, RFC
-    3339; `workers`: so many actions each machine makes at once; `machines`: so many there were;
-    `restore`: whether what is archived is asked to be restored."""
+    delete may rest and why, which cannot be used and why, and which is which.
+
+    `began`: when, RFC 3339; `source`: the address of the 100ms API; `workers`: so many actions each
+    machine makes at once; `machines`: so many there were; `restore`: whether what is archived is
+    asked to be restored.
+    """
 
     began: str
+    source: str
     locked: list[str]
     barred: dict[str, str]
     unusable: dict[str, str]
@@ -244,45 +272,9 @@ class Shards:
             raise StoreFailed(f"the run {self.run} has left nothing for its workers")
         return Brief.read(found[1])
 
-    def end(self, shard: str, told: Mapping[str, Any]) -> None:
-        """Mark that nobody acts for a share any more; the first one counts. Raises
-        RetainerError."""
-        with suppress(KeyTaken):
-            self._leave(f"{self._under(shard)}done.json", told)
-
-    def ended(self, shard: str) -> dict[str, Any] | None:
-        """How a share went; None where it is not marked yet. Raises RetainerError."""
-        found = self.state.store.whole(f"{self._under(shard)}done.json", _LONGEST)
-        if found is None:
-            return None
-        try:
-            return dict(json.loads(found[1]))
-        except (ValueError, TypeError, RecursionError):
-            raise StoreFailed(f"the mark of the share {shard} cannot be read") from None
-
     def _leave(self, key: str, told: Mapping[str, Any]) -> None:
         content = json.dumps(told, sort_keys=True).encode()
         self.state.store.create(key, iter([content]), len(content), {}, _JSON)
-
-    def wait_until_over(
-        self, names: Sequence[str], stop: Stop, told: Callable[[str], None]
-    ) -> None:
-        """Wait until nobody acts for these shares any more: each is marked, or the run was silent
-        for so long that every worker has stopped. Raises RetainerError, Stopped."""
-        for name in names:
-            while self.ended(name) is None:
-                ago = silence(self.state.store, self.run)
-                if ago is None or ago >= OVER:
-                    return
-                left = (OVER - ago).total_seconds()
-                told(f"workers of the run {self.run} may still act: {left:.0f} s more at most")
-                stop.wait(min(5.0, left + 0.1))
-
-    def names(self) -> list[str]:
-        """The shares of which something was written down. Raises RetainerError."""
-        under = f"shards/{self.run}/"
-        keys = (seen.key.removeprefix(under) for seen in self.state.store.list(under))
-        return sorted({key.partition("/")[0] for key in keys if "/" in key})
 
     def record(self, shard: str) -> ShardBackend:
         """Where a share's journal lies."""
@@ -290,11 +282,29 @@ class Shards:
             self.state.folder, self.state.url, self.state.store, under=self._under(shard)
         )
 
-    def fence(self, shard: str, run: str, plan: str, clock: Callable[[], datetime]) -> None:
+    def fence(self, shard: str, run: str, plan: str, clock: Callable[[], datetime]) -> Ledger:
         """No attempt at a share announces anything more: whoever had its journal finds the next
-        name taken, and whoever opens it later finds the mark. Raises RetainerError."""
-        with closing(Journal(self.record(shard), run, plan, clock)) as journal:
-            journal.write("fenced")
+        name taken, and whoever opens it later reads that it is fenced. What its journal comes to.
+        Raises RetainerError."""
+        for _ in range(_TRIES):
+            # One that writes at this very moment is met at its next name.
+            with suppress(Locked), closing(Journal(self.record(shard), run, plan, clock)) as own:
+                own.write(FENCED)
+                return own.ledger()
+        raise StoreFailed(f"the share {shard} is written to without end")
+
+    def lines(self, shard: str) -> Iterator[Entry]:
+        """Every line of a share's journal. Raises RetainerError."""
+        return read_journal(self.record(shard))
+
+    def ending(self, shard: str) -> tuple[bool, dict[str, Any] | None]:
+        """Whether a share is fenced, and what its line `ended` says; None where it has none. Raises
+        RetainerError."""
+        fenced, told = False, None
+        for entry in self.lines(shard):
+            fenced = fenced or entry.event == FENCED
+            told = entry.particulars if entry.event == ENDED else told
+        return fenced, told
 
 
 class ShardBackend(SharedBackend):

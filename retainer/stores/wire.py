@@ -15,7 +15,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from retainer.patience import Again, Patience, asked_patience
-from retainer.stop import Stop
+from retainer.stop import Stop, Stopped
 from retainer.stores.verdict import Refusal, Verdict
 from retainer.wire import Pools, cut_after, is_nobody_there
 
@@ -27,6 +27,7 @@ WHOLE_SECONDS = 300.0
 PIECE = 1 << 20
 FIRST_AT_ONCE = 32
 MOST_AT_ONCE = 256
+READS = ("GET", "HEAD")
 BUSY = (429, 503)
 """So a server asks for fewer calls at once."""
 
@@ -184,6 +185,8 @@ class Wire:
         """Raises _Passing for what may pass."""
         began = time.monotonic()
         with self._lane:
+            if request.method not in READS and self._stop.is_over:
+                raise Stopped  # it may have waited for long
             try:
                 answer = Answer(*take(self._send(request)), tries=tries)
             except (HTTPError, OSError) as error:
