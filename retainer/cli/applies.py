@@ -348,8 +348,9 @@ def freeze(reason: str | None, until: datetime | None, ends: bool) -> None:
     """Stop all deletes of all runs on this state, also of one that is on its way. Copies go on.
 
     A plan says so (exit 4), and an apply deletes nothing; one that is deleting stops within ten
-    seconds, on other machines (`apply --on`) within half a minute. Without an option it tells whether there is one. Examples: `retainer freeze --reason
-    "INC-42: why did these go?"`, `retainer freeze --end --reason "INC-42 is understood"`
+    seconds, on other machines (`apply --on`) within half a minute. Without an option it tells
+    whether there is one. Examples: `retainer freeze --reason "INC-42: why did these go?"`,
+    `retainer freeze --end --reason "INC-42 is understood"`
     """
     from retainer.inventory.facts import is_text
     from retainer.journal.freeze import LONGEST_REASON, end_freeze, freeze_in
