@@ -31,6 +31,7 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
     from retainer.working import work
 
     worker = get_worker()
+    _do_not_sample(worker)
 
     def tell(how_far: Told) -> None:
         worker.log_event(TOPIC, asdict(how_far))
@@ -54,6 +55,15 @@ _KINDS: dict[str, Callable[[str, str | None], RetainerError]] = {
     each.__name__: lambda message, hint, each=each: each(message, hint=hint)  # type: ignore[misc]
     for each in (PlanRefused, PoliciesWrong)
 }
+
+
+def _do_not_sample(worker: Any) -> None:
+    """End Dask's profiler in a worker. Every 10 ms it asks for the frames of all threads, which in
+    CPython before 3.11.9 can lock the whole process up for good
+    (https://github.com/python/cpython/issues/106883): it did, in one of three benchmarks."""
+    for name in ("profile", "profile-cycle"):
+        if callback := worker.periodic_callbacks.pop(name, None):
+            worker.loop.add_callback(callback.stop)
 
 
 class Cluster:

@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from distributed import Client
 from fault_proxy import Fault, FaultProxy
 from machines import Machines, machines
 from project import POLICY, Project, make_project, video
@@ -217,6 +218,19 @@ def test_machines_need_a_record_that_all_of_them_reach(local: Project) -> None:
     local.plan()
     alone = local.run("apply", "p.plan", "--on", "tls://scheduler:8786", expect=64).stderr
     assert "`state:` is a folder" in alone
+
+
+def test_a_worker_is_not_sampled_once_it_has_made_a_share(project: Project, lab: Machines) -> None:
+    """distributed 2026.8.0 on CPython 3.11.7: its profiler locked a worker up for good."""
+    hosted(project, 1)
+    lab.worker(project)
+    project.plan()
+    with Client(lab.address, set_as_default=False) as client:
+        (before,) = client.run(lambda dask_worker: set(dask_worker.periodic_callbacks)).values()
+        assert "profile" in before
+        project.apply("p.plan", "--on", lab.address)
+        (after,) = client.run(lambda dask_worker: set(dask_worker.periodic_callbacks)).values()
+    assert before - after == {"profile", "profile-cycle"}
 
 
 def test_the_calls_to_a_store_that_bounds_them_are_bounded_over_all_machines(
