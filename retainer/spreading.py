@@ -258,22 +258,24 @@ class Spreading:
             cause = f"the engine gave it up ({type(error).__name__})"
         if cause and not is_last:
             return False
-        _, told = self.shards.ending(shard.name)
-        if told is None:
+        if cause and self.shards.ending(shard.name)[1] is None:
             said = f"{shard.count:,} of them were given to another machine, and were not made"
-            trouble = Trouble(shard.act, "", shard.store, f"{said}: {cause or 'no end'}", hint)
+            trouble = Trouble(shard.act, "", shard.store, f"{said}: {cause}", hint)
             self.run.outcomes.join(Summary(failed=[trouble]), 0, 0)
             return True
-        earlier = taken_in(
+        told, done = taken_in(
             self.shards, shard.name, 0, self.journal, self.plan.fingerprint, self.clock
         )
         self._open.discard(shard.name)
         summary = Summary.read(told["summary"])
         self._heard(Told(shard.name, shard.count, len(summary.failed), summary.copied_bytes))
-        summary.add(earlier)
-        summary.already -= earlier.copied + earlier.deleted
+        earlier = done.copied - summary.copied, done.deleted - summary.deleted
+        summary.already -= sum(earlier)
+        summary.copied, summary.deleted = done.copied, done.deleted
+        summary.copied_bytes = max(summary.copied_bytes, done.copied_bytes)
+        summary.deleted_bytes = max(summary.deleted_bytes, done.deleted_bytes)
         self.nameless += int(told["nameless"])
-        self.run.outcomes.join(summary, int(told["odd"]), int(told["good"]) + earlier.deleted)
+        self.run.outcomes.join(summary, int(told["odd"]), int(told["good"]) + earlier[1])
         return True
 
     def _leave(self, going: dict[Future[None], Shard]) -> None:
@@ -291,14 +293,15 @@ def taken_in(
     journal: Journal,
     plan: str,
     clock: Callable[[], datetime],
-) -> Summary:
+) -> tuple[dict[str, Any], Summary]:
     """Write what was done of a share into the journal, but for its first `known` lines, which are
-    there; nothing more is done of it. What attempts before the last one have done. Raises
-    RetainerError."""
+    there; nothing more is done of it. What its line `ended` says (nothing where it has none), and
+    what all attempts together have done. Raises RetainerError."""
     shards.fence(name, journal.run, plan, clock)
     told: list[tuple[str, dict[str, Any]]] = []
     hosts: dict[str, str] = {}
-    by_attempt: dict[str, Summary] = {}
+    ended: dict[str, Any] = {}
+    done = {"copied": dict[int, int](), "deleted": dict[int, int]()}
     count = 0
 
     def write(*, whole: bool) -> None:
@@ -310,10 +313,12 @@ def taken_in(
         count += 1
         if entry.event == BEGUN:
             hosts[entry.run] = str(entry.particulars.get("host"))
-            by_attempt[entry.run] = Summary()
+        if entry.event == ENDED:
+            ended = entry.particulars
         if entry.event in (BEGUN, GOING, ENDED, FENCED, CLOSED):
             continue
-        _count(by_attempt.setdefault(entry.run, Summary()), entry)
+        if entry.event in done and not entry.particulars.get("partial"):
+            done[entry.event][entry.particulars["row"]] = _bytes_of(entry)
         if count <= known:
             continue
         of = {"plan": plan} if plan != journal.plan else {}
@@ -323,20 +328,18 @@ def taken_in(
         if len(told) >= TOGETHER:
             write(whole=False)
     write(whole=True)
-    earlier = Summary()
-    for each in list(by_attempt.values())[:-1]:
-        earlier.add(each)
-    return earlier
+    copied, deleted = done["copied"], done["deleted"]
+    return ended, Summary(
+        copied=len(copied),
+        copied_bytes=sum(copied.values()),
+        deleted=len(deleted),
+        deleted_bytes=sum(deleted.values()),
+    )
 
 
-def _count(summary: Summary, entry: Entry) -> None:
+def _bytes_of(entry: Entry) -> int:
     of = entry.particulars
-    if entry.event == "copied":
-        summary.copied += 1
-        summary.copied_bytes += int(of["record"].get("object_size") or 0)
-    elif entry.event == "deleted" and not of.get("partial"):
-        summary.deleted += 1
-        summary.deleted_bytes += int(of["bytes"])
+    return int(of["bytes"] if entry.event == "deleted" else of["record"].get("object_size") or 0)
 
 
 def take_in_left(

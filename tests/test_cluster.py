@@ -442,6 +442,7 @@ def test_a_worker_that_is_killed_while_it_deletes(
     lab.worker(project, "--preload", CHILD)
     done = said_by(driver)
     assert done["failed"] == done["skipped"] == [] and len(project.content("uploads")) == 1
+    assert (done["deleted"], done["already"]) == (40, 0)
     assert len(project.content("vault")) == 41
     is_whole(project, copied=41, deleted=40)
 
