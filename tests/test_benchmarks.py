@@ -60,3 +60,12 @@ def test_the_report_benchmark_runs_with_few_objects() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["ratio"] > 0
+
+
+def test_the_benchmark_of_many_machines_runs_with_few_copies() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "apply_on_many.py"
+    few = ["--far", "20", "--near", "4", "--machines", "1", "2", "--delay-ms", "1"]
+    done = subprocess.run([sys.executable, str(script), *few], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert set(told) == {"far", "near"} and told["far"]["1 machines"] == 1.0
