@@ -133,7 +133,7 @@ class Bench:
             write=lambda event, **of: self.lines.append((event, of)), write_all=write_all
         )
         bare = {"settled": (), "identities": {}, "asking": {}, "keep_deleted": {}, "places": {}}
-        bare |= {"reported": (), "keep_removed": {}}
+        bare |= {"reported": (), "keep_removed": {}, "look_every": None}
         job = cast(
             Job,
             SimpleNamespace(

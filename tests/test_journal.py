@@ -458,10 +458,10 @@ def test_a_summary_of_another_format_says_which_version_can_go_on(tmp_path: Path
     written(FolderBackend(tmp_path), "r1", "one")
     (path,) = segments(tmp_path)
     first = path.read_bytes().splitlines(keepends=True)[0]
-    of = Ledger(lines=1).written() | {"format": 2}
+    of = Ledger(lines=1).written() | {"format": 3}
     made, _ = sealed(Entry(now(), "run", "-", CLOSED, of), json.loads(first)["hash"])
     path.write_bytes(first + made)
-    with pytest.raises(RetainerError, match="has format 2, and this retainer reads 1"):
+    with pytest.raises(RetainerError, match="has format 3, and this retainer reads 1"):
         read_ledger(FolderBackend(tmp_path))
 
 

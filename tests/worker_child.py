@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ if (event := os.environ.get("STOP_EVENT")) and not hasattr(Journal, "stands_stil
     def write_and_stand_still(self: Journal, events: Any) -> None:
         written(self, events)
         if any(named == event for named, _ in events):
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # a signal to the process may be taken by another thread, while this one goes on
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     Journal.write_all = write_and_stand_still  # type: ignore[method-assign]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from retainer.apply.lately import LOOK_EVERY
 from retainer.errors import RetainerError
 from retainer.planfile import Action
 from retainer.ports import Downloads, StoreWriter
@@ -169,6 +168,6 @@ class Job:
     is looked at before it goes."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Where each store lies (`Store.place`)."""
-    look_every: timedelta = LOOK_EVERY
-    """How old an answer of `recheck` may be."""
+    look_every: timedelta | None = None
+    """How old an answer of `recheck` may be; None: as old as `Lately` lets it be."""
     workers: int = WORKERS

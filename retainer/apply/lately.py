@@ -20,15 +20,17 @@ class Lately(Generic[Answer]):
         self,
         ask: Callable[[], Answer],
         clock: Callable[[], datetime],
-        every: timedelta = LOOK_EVERY,
+        every: timedelta | None = None,
     ) -> None:
+        """`every`: None is `LOOK_EVERY`."""
         self._ask, self._clock, self._every = ask, clock, every
         self._guard = threading.Lock()
         self._last: tuple[datetime, Answer] | None = None
 
     def __call__(self) -> Answer:
+        every = LOOK_EVERY if self._every is None else self._every
         with self._guard:
-            if self._last is None or abs(self._clock() - self._last[0]) > self._every:
+            if self._last is None or abs(self._clock() - self._last[0]) > every:
                 answer = self._ask()
                 self._last = self._clock(), answer
             return self._last[1]
