@@ -108,6 +108,7 @@ def test_lines_are_taken_in_once_however_often_that_is_cut_short(
         own.write_all([copied(row)])
     own.write(ENDED, odd=0)
     own.close()
+    late = attempt(state, run="late")
     written, calls = Journal.write_all, [0]
 
     def write_all(journal: Journal, events: Any) -> None:
@@ -134,6 +135,8 @@ def test_lines_are_taken_in_once_however_often_that_is_cut_short(
         journal.close()
     rows = [each.particulars["row"] for each in read_journal(state) if each.event == "copied"]
     assert rows == list(range(8))
+    with pytest.raises(Locked):  # what it did would be told nowhere
+        late.write("begun", host="far")
     verify_journal(state)
 
 
