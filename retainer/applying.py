@@ -858,32 +858,20 @@ def _gone(
         return run.go()
     assert isinstance(world.backend, SharedBackend), "only a state in a store is shared"
     brief = Brief(
-        write_moment(world.clock()),
-        world.settings.source.url,
-        sorted(ground.locks),
-        dict(ground.barred),
-        {name: error.message for name, error in ground.unusable.items()},
-        dict(ground.identities),
-        job.workers,
-        max(1, world.engine.machines),
-        job.restore,
+        began=write_moment(world.clock()),
+        source=world.settings.source.url,
+        locked=sorted(ground.locks),
+        barred=dict(ground.barred),
+        unusable={name: error.message for name, error in ground.unusable.items()},
+        identities=dict(ground.identities),
+        workers=job.workers,
+        machines=max(1, world.engine.machines),
+        restore=job.restore,
     )
     shards = Shards(world.backend, journal.run)
-    spreading = Spreading(
-        world.engine,
-        shards,
-        journal,
-        prepared.plan,
-        run,
-        job.recheck,
-        job.before,
-        world.clock,
-        world.stop,
-        world.waiting,
-    )
+    spreading = Spreading(world.engine, shards, journal, prepared.plan, run, world.waiting)
     summary = spreading.go(brief)
-    records = _records(job)
-    records.nameless += spreading.nameless
+    _records(job).nameless += spreading.nameless
     return summary
 
 
@@ -1061,8 +1049,6 @@ def _job(
     for row in _settled_rows(prepared, settled):
         before.deleted.add(row)
 
-    folder = world.backend.folder
-
     def outdated(current: tuple[Settings, Policies] | None) -> str | None:
         if moment_of(plan.header.expires) <= world.clock():
             return f"the plan expired at {plan.header.expires}, since this run began"
@@ -1100,7 +1086,10 @@ def _job(
         downloads=world.downloads,
         hasty_downloads=world.hasty_downloads,
         record_of=Records(
-            folder / "facts.duckdb", world.settings, assets_copied(plan), world.downloads
+            world.backend.folder / "facts.duckdb",
+            world.settings,
+            assets_copied(plan),
+            world.downloads,
         ),
         journal=journal,
         clock=world.clock,

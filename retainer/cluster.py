@@ -51,10 +51,7 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-_KINDS: dict[str, Callable[[str, str | None], RetainerError]] = {
-    each.__name__: lambda message, hint, each=each: each(message, hint=hint)  # type: ignore[misc]
-    for each in (PlanRefused, PoliciesWrong)
-}
+_KINDS = {each.__name__: each for each in (PlanRefused, PoliciesWrong, StoreFailed)}
 
 
 def _do_not_sample(worker: Any) -> None:
@@ -114,10 +111,9 @@ class Cluster:
         except Exception as error:
             raise self._lost(error) from None
 
-    def _lost(self, error: Exception | None) -> RetainerError:
-        why = f" ({type(error).__name__})" if error else ""
+    def _lost(self, error: Exception) -> RetainerError:
         return RetainerError(
-            f"the scheduler {self._address} was lost{why}",
+            f"the scheduler {self._address} was lost ({type(error).__name__})",
             hint="give the same plan once more when it runs again",
         )
 
@@ -133,9 +129,8 @@ class Cluster:
             if told is None:
                 made.set_result(None)
                 return
-            kind = _KINDS.get(str(told.get("kind")))
-            message, hint = str(told.get("message")), told.get("hint")
-            made.set_exception(kind(message, hint) if kind else StoreFailed(message, hint=hint))
+            kind = _KINDS.get(str(told.get("kind")), StoreFailed)
+            made.set_exception(kind(str(told.get("message")), hint=told.get("hint")))
 
         try:
             future = self._executor.submit(on_worker, shard.written())

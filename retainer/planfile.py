@@ -956,11 +956,14 @@ def turns(plan: PlanFile, decision: str, order: str, store: str = "") -> array[i
     return found
 
 
-def assets_copied(plan: PlanFile) -> Iterator[str]:
-    """The recordings that are copied, in the order of their copies, each once in a row."""
+def assets_copied(plan: PlanFile, only: Collection[int] | None = None) -> Iterator[str]:
+    """The recordings that are copied, in the order of their copies, each once in a row. `only`: by
+    these rows."""
     cursor = plan.connection.cursor()
     cursor.execute(
-        f"SELECT asset_id FROM numbered WHERE {ACTIONS} AND decision = 'copy' {COPY_ORDER}"
+        f"SELECT asset_id FROM numbered WHERE {ACTIONS} AND decision = 'copy' "
+        f"AND ($only IS NULL OR n IN (SELECT unnest($only::INTEGER[]))) {COPY_ORDER}",
+        {"only": None if only is None else sorted(only)},
     )
     last = None
     while rows := cursor.fetchmany(1000):

@@ -17,7 +17,6 @@ from typing import Any
 
 import duckdb
 
-from retainer.apply.job import Before, Recheck
 from retainer.apply.run import Run
 from retainer.errors import RetainerError
 from retainer.journal.entry import CLOSED, Entry
@@ -86,10 +85,6 @@ class Spreading:
     journal: Journal
     plan: PlanFile
     run: Run
-    recheck: Callable[[], Recheck]
-    before: Before
-    clock: Callable[[], datetime]
-    stop: Stop
     waiting: Callable[[str], None]
     """Told of what is waited for."""
     nameless: int = 0
@@ -138,7 +133,7 @@ class Spreading:
         return word
 
     def _look(self) -> None:
-        at, look = time.monotonic(), self.recheck()
+        at, look = time.monotonic(), self.run.job.recheck()
         word = Word(is_deleting=True, refused=look.refused, withheld=dict(look.withheld))
         self._looked = at, word
 
@@ -168,7 +163,8 @@ class Spreading:
         """The shares in their order, each with how many of its actions no earlier run has made;
         none of deletes where all are."""
         rows = shard_rows(self.plan, act, store)
-        done = self.before.was_made if act == "copy" else self.before.deleted.__contains__
+        before = self.run.job.before
+        done = before.was_made if act == "copy" else before.deleted.__contains__
         machines = self.engine.machines
         shares = machines * SHARES if machines > 1 else 1  # one has nobody to wait for
         size = min(MOST, max(LEAST, -(-len(rows) // shares)))
@@ -177,7 +173,7 @@ class Spreading:
             left = len(some) - sum(map(done, some))
             if act == "delete" and not left:
                 self.run.outcomes.join(Summary(already=len(some)), 0, 0)
-                self.run.outcomes.elsewhere(len(some), 0, 0)
+                self.run.outcomes.watcher.elsewhere(len(some), 0, 0)
                 continue
             run, fingerprint = self.journal.run, self.plan.fingerprint
             yield Shard(fingerprint, run, act, first, len(some), made_with(), store), left
@@ -209,7 +205,7 @@ class Spreading:
                     shard, left = going.pop(future)
                     if not self._take(future, shard, is_last=tries[shard.name] == TRIES):
                         waiting.append((shard, left))  # behind all others
-                        self.stop.wait(AGAIN_SECONDS * tries[shard.name])
+                        self.run.job.stop.wait(AGAIN_SECONDS * tries[shard.name])
         except BaseException:
             self._leave({future: shard for future, (shard, _) in going.items()})
             raise
@@ -238,7 +234,7 @@ class Spreading:
                 max(told.bytes, known.bytes),
             )
             self._progress[told.shard] = now
-        self.run.outcomes.elsewhere(
+        self.run.outcomes.watcher.elsewhere(
             now.ended - known.ended, now.failed - known.failed, now.bytes - known.bytes
         )
 
@@ -264,7 +260,7 @@ class Spreading:
             self.run.outcomes.join(Summary(failed=[trouble]), 0, 0)
             return True
         told, done = taken_in(
-            self.shards, shard.name, 0, self.journal, self.plan.fingerprint, self.clock
+            self.shards, shard.name, 0, self.journal, self.plan.fingerprint, self.run.job.clock
         )
         self._open.discard(shard.name)
         summary = Summary.read(told["summary"])

@@ -41,7 +41,7 @@ from retainer.model.setting import HOSTED, Settings
 from retainer.model.shard import Shard, ShardAct, Told
 from retainer.own import identity_in, must_be
 from retainer.patience import Patience
-from retainer.planfile import Action
+from retainer.planfile import Action, assets_copied
 from retainer.ports import Downloads, StoreWriter
 from retainer.private import keep_private_in, private_file
 from retainer.settings import find_root, load_project
@@ -64,8 +64,8 @@ Permit = Callable[[str, int], AbstractContextManager[object]]
 def work(told: Mapping[str, Any], root: Path, tell: Callable[[Told], None], permit: Permit) -> None:
     """Make a share, or find that it was made. `root`: where the worker's project lies, or below it.
 
-    Raises PlanRefused, PoliciesWrong, CredentialsRefused for what stands against every share here,
-    and RetainerError where another attempt may do better.
+    Raises PlanRefused, PoliciesWrong for what stands against every share here, and StoreFailed
+    where another attempt may do better.
     """
     here = os.uname().nodename
     if told.get("made_with") != made_with():
@@ -253,10 +253,9 @@ class _Bench:
             self.stop.look()
             if shard.act == "delete" and not self.stop.word.is_deleting:
                 raise StoreFailed("the run says that no delete is due yet")
-            job, said = self._job(_Share(self.prepared, shard, self._rows(shard)), journal, tell)
-            records = job.record_of
-            assert isinstance(records, Records)
-            with closing(records):
+            share = _Share(self.prepared, shard, self._rows(shard))
+            with closing(self._records(share)) as records:
+                job, said = self._job(share, journal, tell, records)
                 run = Run(job)
                 run.summary.said += said
                 summary = run.go()
@@ -285,8 +284,14 @@ class _Bench:
                 self.orders[key] = shard_rows(self.prepared.plan, shard.act, shard.store)
             return frozenset(self.orders[key][shard.first : shard.first + shard.count])
 
+    def _records(self, share: _Share) -> Records:
+        copied = share.rows if share.shard.act == "copy" else ()
+        facts = self.shards.state.folder / "facts.duckdb"
+        coming = assets_copied(self.prepared.plan, copied)
+        return Records(facts, self.settings, coming, self.downloads[0])
+
     def _job(
-        self, share: _Share, journal: Journal, tell: Callable[[Told], None]
+        self, share: _Share, journal: Journal, tell: Callable[[Told], None], records: Records
     ) -> tuple[Job, tuple[str, ...]]:
         """And what is to be said of earlier attempts."""
         plan, shard, rows = self.prepared.plan, share.shard, share.rows
@@ -303,15 +308,13 @@ class _Bench:
         )
         before = _Before(self.before, journal.ledger().done(shard.plan), rows)
         downloads, hasty = self.downloads
-        coming = dict.fromkeys(action.asset_id for action in share.copies())
-        facts = self.shards.state.folder / "facts.duckdb"
         job = Job(
             **of_the_plan(plan.header),
             plan=share,
             stores=self.stores,
             downloads=downloads,
             hasty_downloads=hasty,
-            record_of=Records(facts, self.settings, iter(coming), downloads),
+            record_of=records,
             journal=journal,
             clock=_now,
             clocks={HOSTED: wiring.clock_of_100ms(self.settings)}

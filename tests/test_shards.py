@@ -251,7 +251,7 @@ def test_a_machine_that_stood_still_finds_out_before_its_next_act(
 ) -> None:
     with Herald(state, "run", Word):
         heard = Heard(state.store, "run")
-        monkeypatch.setattr(shared, "ticks", lambda: (time.monotonic(), time.time() + 31))
+        monkeypatch.setattr(locks, "ticks", lambda: (time.monotonic(), time.time() + 31))
         with pytest.raises(Stopped):  # one of two clocks stood still with the machine
             heard.check()
 

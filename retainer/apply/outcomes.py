@@ -67,11 +67,6 @@ class Outcomes:
             self._odd_deletes += odd
             self._good_deletes += good
 
-    def elsewhere(self, ended: int, failed: int, size: int) -> None:
-        """So many more have ended on another machine, some of them badly; so many bytes were
-        copied."""
-        self.watcher.elsewhere(ended, failed, size)
-
     def _not_done(self, event: str, action: Action, cause: str, **more: Any) -> None:
         self._job.journal.write(
             event,

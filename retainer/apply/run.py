@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from retainer.apply.copies import Copies
@@ -60,10 +61,9 @@ class Run:
                 self.outcomes.write_parts(everything=True)  # by it others know what is made
                 elsewhere.copies()
             self.outcomes.write_parts(everything=True)
-            if approved and elsewhere is None:
-                self._deletes.make(lambda store: self._deletes.make_in(store, self._each))
-            elif approved and elsewhere is not None:
-                self._deletes.make(elsewhere.deletes)
+            if approved:
+                here = partial(self._deletes.make_in, each=self._each)
+                self._deletes.make(elsewhere.deletes if elsewhere else here)
             else:
                 self.summary.left_deletes = self._deletes.left
             self._locks.make(self._each)

@@ -302,7 +302,7 @@ class SeenLock:
             now = ticks()
             if self._looked is None or _since(self._looked, now) > LOOK_AT_IT.total_seconds():
                 self._look(now)
-            return all(each < until for each, until in zip(ticks(), self._until, strict=True))
+            return not is_past(self._until)
 
     def _look(self, now: tuple[float, float]) -> None:
         self._looked = now
@@ -311,12 +311,22 @@ class SeenLock:
         except RetainerError:
             return  # what was seen last counts as long as it is young
         age = held.look.age if held and held.owner and held.owner.run == self._run else None
-        left = 0.0 if age is None else (DEAD_AFTER / 2 - max(age, timedelta(0))).total_seconds()
-        self._until = (now[0] + left, now[1] + left)
+        young = timedelta(0) if age is None else DEAD_AFTER / 2 - max(age, timedelta(0))
+        self._until = good_for(young, now)
 
 
 def _since(then: tuple[float, float], now: tuple[float, float]) -> float:
     return max(after - before for before, after in zip(then, now, strict=True))
+
+
+def good_for(span: timedelta, since: tuple[float, float]) -> tuple[float, float]:
+    """Until when by both clocks, so long after a moment (`ticks`)."""
+    return since[0] + span.total_seconds(), since[1] + span.total_seconds()
+
+
+def is_past(until: tuple[float, float]) -> bool:
+    """Whether it is later by one of the clocks at least."""
+    return any(now >= end for now, end in zip(ticks(), until, strict=True))
 
 
 def ticks() -> tuple[float, float]:

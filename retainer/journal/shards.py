@@ -24,7 +24,7 @@ from retainer.errors import Locked, RetainerError, StoreFailed
 from retainer.journal.entry import Entry
 from retainer.journal.journal import Journal, read_journal
 from retainer.journal.ledger import Ledger
-from retainer.journal.lock import ticks
+from retainer.journal.lock import good_for, is_past, ticks
 from retainer.journal.shared import SharedBackend
 from retainer.model.setting import OWN_PREFIX
 from retainer.ports import Seen, StoreReader
@@ -181,8 +181,7 @@ class Heard(Stop):
         if found is None or found[0].age is None:
             raise StoreFailed(f"the run {self._run} has said no word that tells its age")
         word = Word.read(found[1], self._run)
-        left = (SILENT - max(found[0].age, timedelta(0))).total_seconds()
-        self.word, self._until = word, (asked[0] + left, asked[1] + left)
+        self.word, self._until = word, good_for(SILENT - max(found[0].age, timedelta(0)), asked)
         if word.ends:
             self.ask()
 
@@ -193,7 +192,7 @@ class Heard(Stop):
             self._check_age()
 
     def _check_age(self) -> None:
-        if any(now > until for now, until in zip(ticks(), self._until, strict=True)):
+        if is_past(self._until):
             self.ask()
 
     @property
@@ -263,7 +262,9 @@ class Shards:
 
     def leave_brief(self, brief: Brief) -> None:
         """Raises RetainerError."""
-        self._leave(f"shards/{self.run}/brief.json", asdict(brief))
+        content = json.dumps(asdict(brief), sort_keys=True).encode()
+        key = f"shards/{self.run}/brief.json"
+        self.state.store.create(key, iter([content]), len(content), {}, _JSON)
 
     def brief(self) -> Brief:
         """Raises RetainerError."""
@@ -271,10 +272,6 @@ class Shards:
         if found is None:
             raise StoreFailed(f"the run {self.run} has left nothing for its workers")
         return Brief.read(found[1])
-
-    def _leave(self, key: str, told: Mapping[str, Any]) -> None:
-        content = json.dumps(told, sort_keys=True).encode()
-        self.state.store.create(key, iter([content]), len(content), {}, _JSON)
 
     def record(self, shard: str) -> ShardBackend:
         """Where a share's journal lies."""

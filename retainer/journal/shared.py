@@ -46,7 +46,7 @@ class SharedReading:
     url: str
     store: StoreReader
     under: str = field(default="", kw_only=True)
-    """What every name in the store begins with."""
+    """What the names of the journal begin with there."""
     _read: dict[int, int] = field(default_factory=dict, kw_only=True)
     """So many pieces of a segment were read: what comes behind them is another run's."""
     _closed: tuple[int, bytes] = field(default=(0, b""), kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -162,14 +162,7 @@ class Summary:
 
     def written(self) -> dict[str, Any]:
         """As JSON."""
-        return {
-            name: [_plain(asdict(each)) for each in value]
-            if name in ("failed", "skipped")
-            else {place: _plain(asdict(each)) for place, each in value.items()}
-            if name in ("resting", "impossible")
-            else value
-            for name, value in vars(self).items()
-        }
+        return asdict(self, dict_factory=_plain)
 
     @staticmethod
     def read(of: Mapping[str, Any]) -> Summary:
@@ -186,26 +179,12 @@ class Summary:
         return summary
 
 
-_COUNTS = (
-    "copied",
-    "copied_bytes",
-    "deleted",
-    "deleted_bytes",
-    "purged",
-    "restored",
-    "locked",
-    "locked_already",
-    "already",
-    "left_deletes",
-    "left_locks",
-    "changed_copies",
-)
+_COUNTS = [each.name for each in fields(Summary) if each.type == "int"]
 
 
-def _plain(of: dict[str, Any]) -> dict[str, Any]:
+def _plain(of: list[tuple[str, Any]]) -> dict[str, Any]:
     return {
-        name: write_moment(value) if isinstance(value, datetime) else value
-        for name, value in of.items()
+        name: write_moment(value) if isinstance(value, datetime) else value for name, value in of
     }
 
 
