@@ -13,6 +13,8 @@ import os
 import signal
 import stat
 import sys
+import threading
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -66,15 +68,25 @@ def wrapped_writer(store: Any, *words: Any, opened: Any = retainer.wiring.open_w
 retainer.wiring.open_writer = wrapped_writer
 FileTape.append = counted("journal", FileTape.append)  # type: ignore[method-assign]
 PieceTape.append = counted("journal", PieceTape.append)  # type: ignore[method-assign]
-if event := os.environ.get("KILL_EVENT"):
+
+
+@cache
+def strike_at(event: str, with_what: signal.Signals) -> None:
+    """Send a signal once that event is in the journal. Said twice it is said once: Dask loads what
+    it is to load before more than once."""
     written = Journal.write_all
 
-    def write_and_die(self: Journal, events: Any) -> None:
+    def write_and_strike(self: Journal, events: Any) -> None:
         written(self, events)
         if any(named == event for named, _ in events):
-            os.kill(os.getpid(), signal.SIGKILL)
+            # a signal to the process may be taken by another thread, while this one goes on
+            signal.pthread_kill(threading.get_ident(), with_what)
 
-    Journal.write_all = write_and_die  # type: ignore[method-assign]
+    Journal.write_all = write_and_strike  # type: ignore[method-assign]
+
+
+if event := os.environ.get("KILL_EVENT"):
+    strike_at(event, signal.SIGKILL)
 if full_at := int(os.environ.get("FULL_AT", "0")):
     synced, files = os.fsync, count(1)
 

@@ -53,13 +53,12 @@ def lab() -> Iterator[Machines]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, api: StandIn) -> Project:
+def project(local: Project, tmp_path: Path) -> Project:
     """A project on folders, with its state in a folder that all machines reach."""
-    made = make_project(tmp_path / "project", api, "local", "")
     (tmp_path / "state").mkdir()
-    made.state = {"url": f"file://{tmp_path}/state"}
-    made.write()
-    return made
+    local.state = {"url": f"file://{tmp_path}/state"}
+    local.write()
+    return local
 
 
 def record_of(project: Project) -> SharedBackend:
@@ -486,6 +485,18 @@ def copied_by_now(project: Project) -> int:
     return len(list(Path(project.stores["vault"].prefix).rglob("*.mp4")))
 
 
+def copying(project: Project, lab: Machines, pace: int = 100_000) -> subprocess.Popen[str]:
+    """An apply of sixty copies that one machine makes, of which three are there; `pace`: so many
+    bytes come in a second."""
+    hosted(project, 60, 60_000)
+    project.plan()
+    project.api.faults.bytes_per_second = pace
+    lab.worker(project)
+    driver = driven(project, lab)
+    until_copied(project, 3)
+    return driver
+
+
 def until_copied(project: Project, count: int) -> None:
     for _ in range(600):
         if copied_by_now(project) >= count:
@@ -495,12 +506,7 @@ def until_copied(project: Project, count: int) -> None:
 
 
 def test_a_driver_that_is_killed_while_it_copies(project: Project, lab: Machines) -> None:
-    hosted(project, 60, 60_000)
-    project.plan()
-    project.api.faults.bytes_per_second = 100_000
-    lab.worker(project)
-    driver = driven(project, lab)
-    until_copied(project, 3)
+    driver = copying(project, lab)
     driver.kill()
     driver.communicate()
     project.api.faults.bytes_per_second = None
@@ -561,12 +567,7 @@ def test_a_driver_that_is_killed_while_a_worker_is_about_to_delete(
 
 
 def test_a_scheduler_that_is_killed(project: Project, lab: Machines) -> None:
-    hosted(project, 60, 60_000)
-    project.plan()
-    project.api.faults.bytes_per_second = 100_000
-    lab.worker(project)
-    driver = driven(project, lab)
-    until_copied(project, 3)
+    driver = copying(project, lab)
     lab.signal(0, signal.SIGKILL)
     _, said = driver.communicate(timeout=90)
     assert driver.returncode == 1 and "was lost" in said, said
@@ -577,12 +578,7 @@ def test_a_scheduler_that_is_killed(project: Project, lab: Machines) -> None:
 
 
 def test_ctrl_c_ends_the_workers_too(project: Project, lab: Machines) -> None:
-    hosted(project, 60, 60_000)
-    project.plan()
-    project.api.faults.bytes_per_second = 100_000
-    lab.worker(project)
-    driver = driven(project, lab)
-    until_copied(project, 3)
+    driver = copying(project, lab)
     driver.send_signal(signal.SIGINT)
     assert driver.wait(30) == 130
     time.sleep(6)
@@ -623,12 +619,7 @@ def test_a_worker_that_loses_the_state_stops_and_another_goes_on(
 
 
 def test_two_drivers_with_one_plan_are_one(project: Project, lab: Machines) -> None:
-    hosted(project, 60, 60_000)
-    project.plan()
-    project.api.faults.bytes_per_second = 300_000
-    lab.worker(project)
-    driver = driven(project, lab)
-    until_copied(project, 3)
+    driver = copying(project, lab, 300_000)
     other = replace(project, root=project.root.parent / "other")
     other.root.mkdir()
     other.write_from(project)
