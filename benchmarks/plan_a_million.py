@@ -27,10 +27,11 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.inventory.facts import NAMES, add_places
+from retainer.inventory.facts import AT_ONCE, NAMES, add_places
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
-from retainer.plan.decide import decide
+from retainer.plan.decide import ask
 from retainer.settings import load_project
+from retainer.weighing import in_ranges
 
 SETTINGS = """\
 version: 1
@@ -88,11 +89,11 @@ SELECT asset_no, store, asset_no % 499 <> 0 AS complete, true AS lock_read, size
 FROM (
     SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted AND hash(asset_no, store) % 100 < 98
     UNION ALL
-    (SELECT asset_no, store FROM (SELECT asset_no, unnest(['vault', 'cold']) AS store FROM facts.assets) AS every
+    (SELECT asset_no, store FROM (SELECT asset_no, unnest(['vault', 'cold']) AS store FROM member) AS every
      ANTI JOIN (SELECT asset_no, store FROM member JOIN demand USING (cohort_no) WHERE wanted) AS wanted USING (asset_no, store)
-     ORDER BY hash(asset_no, store) LIMIT greatest(0, {copies} - (SELECT count(*) * 98 // 100 FROM member JOIN demand USING (cohort_no) WHERE wanted)))
-) AS placed JOIN facts.assets USING (asset_no)
-LIMIT {copies}
+     ORDER BY hash(asset_no, store) LIMIT greatest(0, (SELECT count(*) * 13 // 10 FROM member) - (SELECT count(*) * 98 // 100 FROM member JOIN demand USING (cohort_no) WHERE wanted)))
+) AS placed JOIN assets USING (asset_no)
+ORDER BY asset_no, store
 """
 
 READ = """
@@ -166,7 +167,7 @@ def make_facts(folder: Path, assets: int) -> None:
         connection.execute(
             FACTS.replace("{assets}", str(assets)).replace("{format}", str(SNAPSHOT_FORMAT))
         )
-    place_copies(folder, assets * 13 // 10)
+    place_copies(folder)
     with duckdb.connect(str(folder / "facts.duckdb"), read_only=True) as connection:
         counts = connection.execute(
             "SELECT (SELECT count(*) FROM assets), (SELECT count(*) FROM copies)"
@@ -187,14 +188,15 @@ def empty_facts(folder: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def place_copies(folder: Path, count: int) -> None:
-    """Put copies where the rules want them, and some where they do not."""
+def place_copies(folder: Path) -> None:
+    """Put 1.3 copies for each recording where the rules want them, and some where they do not."""
     settings, policies, _ = load_project(folder)
     connection = duckdb.connect()
     connection.execute(f"ATTACH '{folder}/facts.duckdb' AS facts")
     add_places(connection, settings)
-    decide(connection, policies, datetime.now(UTC), settings.timezone)
-    connection.execute(COPIES_WANTED.replace("{copies}", str(count)))
+    question = ask(connection, policies, datetime.now(UTC), settings.timezone)
+    for _ in in_ranges(connection, question, AT_ONCE):
+        connection.execute(COPIES_WANTED)
     connection.close()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,22 @@ def write_parquet(
     """Write the rows of a query to a new Parquet file whose schema does not depend on them: DuckDB
     (2.0.1) else writes a column as REQUIRED where it can show that no row of it is NULL
     (findings/duckdb-required-by-rows.sh)."""
-    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-    try:
+    with without(connection, "statistics_propagation"):
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet{options})")
+
+
+AS_WRITTEN = "join_order", "build_side_probe_side"
+"""What has to be left out so that joins are made in the order in which they are written, each
+holding its right side. DuckDB (2.0.1) guesses how many rows of a range of a table there are, by a
+factor of ten too many, and then holds the wider side."""
+
+
+@contextmanager
+def without(connection: duckdb.DuckDBPyConnection, *optimizers: str) -> Iterator[None]:
+    """What is asked here is not optimized in these ways."""
+    connection.execute(f"SET disabled_optimizers = {literal(','.join(optimizers))}")
+    try:
+        yield
     finally:
         connection.execute("RESET disabled_optimizers")
 
@@ -124,6 +138,13 @@ def fill(
         if count:
             fill_from(connection, table, columns, [spool.name])
     return count
+
+
+def add_rows(connection: duckdb.DuckDBPyConnection, table: str, query: str) -> None:
+    """Append the rows of a query to a temporary table, which is made for them where there is none:
+    what each of several ranges comes to."""
+    connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {table} AS FROM ({query}) LIMIT 0")
+    connection.execute(f"INSERT INTO {table} {query}")
 
 
 def temp_table(

@@ -3,8 +3,6 @@ order of the whole, and written with the header."""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,7 +10,16 @@ from pathlib import Path
 import duckdb
 
 from retainer.database import ALWAYS, NEVER, literal, only_row, write_parquet
-from retainer.planfile import AT_ONCE, COLUMNS, KEY, NO_DIGEST, Header, canonical
+from retainer.planfile import (
+    AT_ONCE,
+    COLUMNS,
+    KEY,
+    NO_DIGEST,
+    Header,
+    canonical,
+    digest_of,
+    place_of_digest,
+)
 from retainer.private import private_file
 
 WHILE_WRITING = "180MB"
@@ -83,10 +90,12 @@ class Draft(AbstractContextManager["Draft"]):
             ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
             f"ROW_GROUP_SIZE 30720, KV_METADATA {{'{KEY}': {literal(canonical(header))}}}",
         )
-        with half.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
-            place = content.rfind(NO_DIGEST.encode())
-            digest = hashlib.sha256(content).hexdigest().encode()
-            content[place : place + len(NO_DIGEST)] = digest
+        with half.open("r+b") as stream:
+            place = place_of_digest(stream, NO_DIGEST)
+            assert place is not None
+            digest = digest_of(stream, place)
+            stream.seek(place)
+            stream.write(digest.encode())
         return half
 
     def _numbered(self) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """Two policies and one snapshot of facts -> what the second treats otherwise: the same decision
-twice at the same moment, and one join."""
+twice at the same moment, and one join, range by range of recordings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.database import literal, only_row, write_parquet
-from retainer.forecasting import outlook
-from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
+from retainer.database import ALWAYS, NEVER, add_rows, literal, only_row, temp_table, write_parquet
+from retainer.forecasting import add_outlook, outlook
+from retainer.inventory.facts import AT_ONCE, open_facts, snapshot_of, whole_facts
 from retainer.model.change import (
     BECOMES,
     Affected,
@@ -55,20 +55,24 @@ def impact(
     """What `new` treats otherwise than `old` at `making.now`; of each effect the `shown` largest
     copies one by one. Raises RetainerError for facts that cannot be read."""
     before = _side(facts, old, making)
-    connection = open_facts(facts, new.settings, dict(making.gone))
+    connection = open_facts(facts, new.settings, dict(making.gone), AT_ONCE)
     try:
         with whole_facts(facts):
             after = _decided(connection, new, making)
             told = changes(old.policies, new.policies, old.settings, new.settings)
-            holds = [hold.id for hold in new.policies.holds]
-            _compare(connection, before.pairs, after.pairs, told, holds)
+            _name_items(connection, told, [hold.id for hold in new.policies.holds])
+            for one, other in zip(before.pairs, after.pairs, strict=True):
+                _compare(connection, one, other)
+                _add(connection, making.now, shown)
+                one.unlink()
+                other.unlink()
             return _impact(connection, old, new, project, making, (before, after), told, shown)
     finally:
         connection.close()
 
 
 def _side(facts: Path, side: Side, making: Making) -> Decided:
-    connection = open_facts(facts, side.settings, dict(making.gone))
+    connection = open_facts(facts, side.settings, dict(making.gone), AT_ONCE)
     try:
         with whole_facts(facts):
             return _decided(connection, side, making)
@@ -92,17 +96,34 @@ does not know them, so that the delete waits for another."""
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Every pair of one side, as a Parquet file in the private folder, its limits, what will lie
-    where, and how."""
+    """Every pair of one side, as Parquet files in the private folder, one for each range of
+    recordings; its limits, what will lie where, and how."""
 
-    pairs: Path
+    pairs: tuple[Path, ...]
     weighing: Weighing
     lying: tuple[Lying, ...]
     targets: Mapping[str, TargetState]
 
 
 def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) -> Decided:
-    weighing = weigh(connection, side.settings, side.policies, making)
+    pairs: list[Path] = []
+
+    def take(*, alone: bool) -> None:
+        pairs.append(_pairs(connection))
+        look_ahead(connection, making.now, alone=alone)
+        add_outlook(connection, side.settings)
+
+    weighing = weigh(
+        *(connection, side.settings, side.policies, making, take, AT_ONCE),
+        together=lambda: look_ahead(connection, making.now),
+    )
+    lying = tuple(outlook(connection, side.settings))
+    targets = {each.name: each for each in targets_of(connection, side.settings)}
+    return Decided(tuple(pairs), weighing, lying, targets)
+
+
+def _pairs(connection: duckdb.DuckDBPyConnection) -> Path:
+    """Every pair of the range that was decided last."""
     # of the recording, whatever the pair: until when holds may freeze it, and whether it is erased
     connection.execute("""
         CREATE OR REPLACE TEMP TABLE bound AS
@@ -120,21 +141,21 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
         "LEFT JOIN bound USING (asset_id)",
         path,
     )
-    look_ahead(connection, making.now)
-    lying = tuple(outlook(connection, side.settings))
-    targets = {each.name: each for each in targets_of(connection, side.settings)}
-    return Decided(path, weighing, lying, targets)
+    return path
 
 
-def _compare(
-    connection: duckdb.DuckDBPyConnection,
-    before: Path,
-    after: Path,
-    told: Sequence[Change],
-    holds: Sequence[str] = (),
+def _name_items(
+    connection: duckdb.DuckDBPyConnection, told: Sequence[Change], holds: Sequence[str] = ()
 ) -> None:
-    """The tables `before` and `after`, and `changed`: every pair that is treated otherwise, what it
-    comes to, and the item that this is put down to."""
+    """The tables `touched`, the items that are others than before, and `holding`, the holds."""
+    items = {change.item for change in told} | {change.before for change in told}
+    for name, ids in (("touched", items), ("holding", set(holds))):
+        temp_table(connection, name, {"item": "VARCHAR"}, ([each] for each in sorted(ids)))
+
+
+def _compare(connection: duckdb.DuckDBPyConnection, before: Path, after: Path) -> None:
+    """The views `before` and `after` of one range, and `changed`: every pair of it that is treated
+    otherwise, what it comes to, and the item that this is put down to."""
     for name, path in (("before", before), ("after", after)):
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT *, "
@@ -149,11 +170,6 @@ def _compare(
             "THEN coalesce(frozen, '-infinity') ELSE '-infinity' END AS freezes "
             f"FROM read_parquet({literal(str(path))})"
         )
-    items = {change.item for change in told} | {change.before for change in told}
-    for name, ids in (("touched", items), ("holding", set(holds))):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} (item VARCHAR)")
-        for each in sorted(ids):
-            connection.execute(f"INSERT INTO {name} VALUES (?)", [each])
     kinds = ", ".join(map(literal, BECOMES))
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE changed AS
@@ -209,6 +225,88 @@ def _compare(
     """)
 
 
+_FINITE = f"CASE WHEN {{0}} > {ALWAYS} AND {{0}} < {NEVER} THEN epoch({{0}}) END"
+"""SQL: seconds since 1970 of a moment that a calendar has."""
+_LARGEST_FIRST = "bytes DESC NULLS LAST, asset_id, store"
+
+
+def _add(connection: duckdb.DuckDBPyConnection, now: datetime, shown: int) -> None:
+    """What a range comes to, in tables that grow with each: compared, standings, effects, affected,
+    ending, lapsing."""
+    add_rows(
+        connection,
+        "compared",
+        """
+        SELECT count(*) FILTER (o.goes AND n.goes) AS both_delete,
+            coalesce(sum(n.bytes) FILTER (o.goes AND n.goes), 0)::BIGINT AS both_delete_bytes,
+            count(*) FILTER (o.decision = 'copy' AND n.decision = 'copy') AS both_copy,
+            coalesce(sum(n.bytes) FILTER (o.decision = 'copy' AND n.decision = 'copy'), 0)::BIGINT
+                AS both_copy_bytes,
+            (SELECT count(DISTINCT asset_id) FROM changed) AS assets,
+            (SELECT count(*) FROM changed) AS pairs,
+            (SELECT count(DISTINCT asset_id) FROM changed
+                WHERE contains(coalesce(has, ''), 'hold') OR new_rule IN (FROM holding)) AS held
+        FROM before AS o JOIN after AS n ON o.asset_id = n.asset_id AND o.store = n.store
+        """,
+    )
+    for side in ("before", "after"):
+        add_rows(
+            connection,
+            "standings",
+            f"""
+            SELECT '{side}' AS side, count(*) FILTER (goes) AS deletes,
+                coalesce(sum(bytes) FILTER (goes), 0)::BIGINT AS delete_bytes,
+                count(*) FILTER (decision = 'copy') AS copies,
+                coalesce(sum(bytes) FILTER (decision = 'copy'), 0)::BIGINT AS copy_bytes,
+                count(DISTINCT asset_id) FILTER (goes AND last_copy) AS last_copies,
+                count(DISTINCT asset_id) FILTER (decision = 'lost') AS lost,
+                coalesce(sum(bytes) FILTER (decision = 'lost'), 0)::BIGINT AS lost_bytes,
+                count(DISTINCT asset_id) FILTER (leaves_at IS NOT NULL) AS at_risk,
+                min(leaves_at) AS first_leaves_at,
+                count(*) FILTER (because = 'not-kept') AS lapsing, count(*) AS pairs
+            FROM {side}
+            """,
+        )
+        # of what ends in each of the next 24 months
+        add_rows(
+            connection,
+            "ending",
+            f"""
+            SELECT '{side}' AS side, strftime(until, '%Y-%m') AS month,
+                coalesce(sum(bytes), 0)::BIGINT AS bytes
+            FROM {side}
+            WHERE decision = 'keep' AND until < {timestamp(now)} + INTERVAL 24 MONTH GROUP BY month
+            """,
+        )
+    add_rows(
+        connection,
+        "effects",
+        # the first moment that matters: when it goes now, or till when it was promised
+        f"""
+        SELECT item, becomes, count(DISTINCT asset_id) AS assets, count(*) AS copies,
+            coalesce(sum(bytes), 0)::BIGINT AS bytes,
+            count(DISTINCT asset_id) FILTER (goes AND last_copy) AS last_copies,
+            min(CASE WHEN becomes IN ('sooner', 'later') THEN {_FINITE.format("ends")}
+                WHEN becomes IN ('shorter', 'longer') THEN {_FINITE.format("promises")} END)
+                AS first
+        FROM changed GROUP BY item, becomes
+        """,
+    )
+    add_rows(
+        connection,
+        "affected",
+        f"""
+        SELECT item, becomes, asset_id, store, bytes, was, comes_to,
+            CASE WHEN isfinite(ended) THEN ended ELSE promised END AS ended,
+            CASE WHEN goes THEN NULL WHEN isfinite(ends) THEN ends ELSE promises END AS ends,
+            coalesce(new_rule, old_rule) AS rule, goes AND last_copy AS is_last
+        FROM changed
+        QUALIFY row_number() OVER (PARTITION BY item, becomes ORDER BY {_LARGEST_FIRST}) <= {shown}
+        """,
+    )
+    add_rows(connection, "lapsing", cliff_of("after", timestamp(now)))
+
+
 def _impact(
     connection: duckdb.DuckDBPyConnection,
     old: Side,
@@ -220,14 +318,8 @@ def _impact(
     shown: int,
 ) -> Impact:
     was, now = (side.weighing for side in decided)
-    assets, pairs = only_row(connection, "SELECT count(DISTINCT asset_id), count(*) FROM changed")
-    both = only_row(
-        connection,
-        "SELECT count(*) FILTER (o.goes AND n.goes), "
-        "coalesce(sum(n.bytes) FILTER (o.goes AND n.goes), 0)::BIGINT, "
-        "count(*) FILTER (o.decision = 'copy' AND n.decision = 'copy'), "
-        "coalesce(sum(n.bytes) FILTER (o.decision = 'copy' AND n.decision = 'copy'), 0)::BIGINT "
-        "FROM before AS o JOIN after AS n ON o.asset_id = n.asset_id AND o.store = n.store",
+    *both, assets, pairs, held = only_row(
+        connection, "SELECT sum(COLUMNS(*))::BIGINT FROM compared"
     )
     snapshot = snapshot_of(connection)
     standing = _standing(connection, "after")
@@ -238,11 +330,6 @@ def _impact(
         for item in side.policies.items()
         if item.id in touched and item.owner
     }
-    held = only_row(
-        connection,
-        "SELECT count(DISTINCT asset_id) FROM changed WHERE contains(coalesce(has, ''), 'hold') "
-        "OR new_rule IN (FROM holding)",
-    )
     in_force = [
         hold for hold in new.policies.holds if hold.released is None or hold.released > making.now
     ]
@@ -268,12 +355,17 @@ def _impact(
         both_copy_bytes=both[3],
         breaches=tuple(_breaches(was, now)),
         clashes=tuple(_clashes(was, now)),
-        holds=HeldItems(len(in_force), held[0]),
+        holds=HeldItems(len(in_force), held),
         locks=tuple(_locks(*(side.targets for side in decided))),
         freed=_freed(was, now, standing),
         owners=tuple(sorted(owners)),
-        months=tuple(_months(connection, making.now)),
-        cliff=tuple(connection.execute(cliff_of("after", timestamp(making.now))).fetchall()),
+        months=tuple(_months(connection)),
+        cliff=tuple(
+            connection.execute(
+                "SELECT days, sum(kept)::BIGINT, sum(not_kept)::BIGINT FROM lapsing "
+                "GROUP BY days ORDER BY days"
+            ).fetchall()
+        ),
         recoverable=snapshot.keep_deleted,
         tool=version("retainer"),
         remembered=now.remembered,
@@ -310,26 +402,17 @@ def _not_told(connection: duckdb.DuckDBPyConnection, old: Side, new: Side) -> It
 
 
 def _effects(connection: duckdb.DuckDBPyConnection, shown: int) -> Iterable[Effect]:
-    # the first moment that matters: when it goes now, or till when it was promised
-    finite = "CASE WHEN isfinite({0}) THEN epoch({0}) END"
-    groups = connection.execute(f"""
-        SELECT item, becomes::VARCHAR, count(DISTINCT asset_id), count(*),
-            coalesce(sum(bytes), 0)::BIGINT, count(DISTINCT asset_id) FILTER (goes AND last_copy),
-            min(CASE WHEN becomes IN ('sooner', 'later') THEN {finite.format("ends")}
-                     WHEN becomes IN ('shorter', 'longer') THEN {finite.format("promises")} END)
-        FROM changed GROUP BY item, becomes ORDER BY becomes, count(*) DESC, item
+    groups = connection.execute("""
+        SELECT item, becomes::VARCHAR, sum(assets)::BIGINT, sum(copies)::BIGINT AS copies,
+            sum(bytes)::BIGINT, sum(last_copies)::BIGINT, min(first)
+        FROM effects GROUP BY item, becomes ORDER BY effects.becomes, copies DESC, item
     """).fetchall()
     rows = connection.execute(f"""
-        SELECT item, becomes::VARCHAR, changed.asset_id, type, store, bytes, was, comes_to,
-            {finite.format("CASE WHEN isfinite(ended) THEN ended ELSE promised END")},
-            {
-        finite.format("CASE WHEN goes THEN NULL WHEN isfinite(ends) THEN ends ELSE promises END")
-    },
-            coalesce(new_rule, old_rule), goes AND last_copy
-        FROM changed LEFT JOIN (SELECT asset_id, type FROM assets) AS kinds USING (asset_id)
-        QUALIFY row_number() OVER (PARTITION BY item, becomes
-            ORDER BY bytes DESC NULLS LAST, changed.asset_id, store) <= {shown}
-        ORDER BY bytes DESC NULLS LAST, changed.asset_id, store
+        SELECT item, becomes::VARCHAR, asset_id, type, store, bytes, was, comes_to,
+            {_FINITE.format("ended")}, {_FINITE.format("ends")}, rule, is_last
+        FROM affected LEFT JOIN (SELECT asset_id, type FROM assets) AS kinds USING (asset_id)
+        QUALIFY row_number() OVER (PARTITION BY item, becomes ORDER BY {_LARGEST_FIRST}) <= {shown}
+        ORDER BY {_LARGEST_FIRST}
     """).fetchall()
     rows_of: dict[tuple[str, str], list[Affected]] = {}
     for item, becomes, *row in rows:
@@ -364,16 +447,11 @@ def _effects(connection: duckdb.DuckDBPyConnection, shown: int) -> Iterable[Effe
 def _standing(connection: duckdb.DuckDBPyConnection, side: str) -> Standing:
     row = only_row(
         connection,
-        f"""SELECT count(*) FILTER (goes), coalesce(sum(bytes) FILTER (goes), 0)::BIGINT,
-            count(*) FILTER (decision = 'copy'),
-            coalesce(sum(bytes) FILTER (decision = 'copy'), 0)::BIGINT,
-            count(DISTINCT asset_id) FILTER (goes AND last_copy),
-            count(DISTINCT asset_id) FILTER (decision = 'lost'),
-            coalesce(sum(bytes) FILTER (decision = 'lost'), 0)::BIGINT,
-            count(DISTINCT asset_id) FILTER (leaves_at IS NOT NULL),
-            epoch(min(leaves_at)),
-            count(*) FILTER (because = 'not-kept'), count(*)
-        FROM {side}""",
+        f"""
+        SELECT sum(COLUMNS(* EXCLUDE (side, first_leaves_at, lapsing, pairs)))::BIGINT,
+            epoch(min(first_leaves_at)), sum(lapsing)::BIGINT, sum(pairs)::BIGINT
+        FROM standings WHERE side = '{side}'
+        """,
     )
     *counts, first, lapsing, pairs = row
     deletes, delete_bytes, copies, copy_bytes, last, lost, lost_bytes, at_risk = counts
@@ -420,14 +498,12 @@ def _last(target: TargetState | None) -> str | None:
     return max((end for end in ends if end), default=None)
 
 
-def _months(connection: duckdb.DuckDBPyConnection, now: datetime) -> Iterable[Month]:
+def _months(connection: duckdb.DuckDBPyConnection) -> Iterable[Month]:
     """What ends in each of the next 24 months, on both sides."""
-    until = f"{timestamp(now)} + INTERVAL 24 MONTH"
-    rows = connection.execute(f"""
-        SELECT strftime(until, '%Y-%m') AS month, coalesce(sum(bytes) FILTER (side = 0), 0)::BIGINT,
-            coalesce(sum(bytes) FILTER (side = 1), 0)::BIGINT
-        FROM (SELECT 0 AS side, * FROM before UNION ALL SELECT 1 AS side, * FROM after)
-        WHERE decision = 'keep' AND until < {until} GROUP BY month ORDER BY month
+    rows = connection.execute("""
+        SELECT month, coalesce(sum(bytes) FILTER (side = 'before'), 0)::BIGINT,
+            coalesce(sum(bytes) FILTER (side = 'after'), 0)::BIGINT
+        FROM ending GROUP BY month ORDER BY month
     """).fetchall()
     for month, before, after in rows:
         yield Month(month, before, after)

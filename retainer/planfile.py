@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import mmap
 import os
 import shutil
 import stat
@@ -17,7 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import duckdb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,6 +35,8 @@ SKEW_SECONDS = 300.0
 LARGEST_BYTES = 8 << 30
 """A plan is at most so long; one of ten million assets has some 400 MB."""
 KEY = "retainer.plan"
+_PIECE = 1 << 20
+"""So many bytes of a file are read at a time."""
 NO_DIGEST = "0" * 64
 DECISIONS = (
     "copy",
@@ -516,7 +517,7 @@ def _read_once(path: Path) -> tuple[Path, str]:
         ):
             if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
                 raise PlanRefused(f"{path} is no file", hint=_AGAIN)
-            while piece := source.read(1 << 20):
+            while piece := source.read(_PIECE):
                 size += len(piece)
                 if size > LARGEST_BYTES:
                     raise PlanRefused(
@@ -541,17 +542,40 @@ def _read_once(path: Path) -> tuple[Path, str]:
 def _is_whole(path: Path, digest: str) -> bool:
     """Whether a file is what was written: its SHA-256 with the digest itself blanked out is the
     digest."""
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        place = content.rfind(digest.encode())
-        if len(digest) != len(NO_DIGEST) or place < 0:
-            return False
-        whole = hashlib.sha256(memoryview(content)[:place])
-        whole.update(NO_DIGEST.encode())
-        whole.update(memoryview(content)[place + len(digest) :])
-        return whole.hexdigest() == digest
+    if len(digest) != len(NO_DIGEST):
+        return False
+    with path.open("rb") as stream:
+        place = place_of_digest(stream, digest)
+        return place is not None and digest_of(stream, place) == digest
+
+
+def place_of_digest(stream: BinaryIO, digest: str) -> int | None:
+    """Where a digest stands in a plan, for the last time; it is in the footer."""
+    sought = digest.encode()
+    end = stream.seek(0, os.SEEK_END)
+    while end > 0:
+        begin = max(0, end - _PIECE)
+        stream.seek(begin)
+        if (found := stream.read(end - begin + len(sought) - 1).rfind(sought)) >= 0:
+            return begin + found
+        end = begin
+    return None
+
+
+def digest_of(stream: BinaryIO, place: int) -> str:
+    """The SHA-256 of a plan with the digest that stands at `place` blanked out. It is read piece by
+    piece: of a file that is mapped every page counts as memory of this process."""
+    whole = hashlib.sha256()
+    stream.seek(0)
+    left = place
+    while left > 0 and (piece := stream.read(min(left, _PIECE))):
+        whole.update(piece)
+        left -= len(piece)
+    whole.update(NO_DIGEST.encode())
+    stream.seek(place + len(NO_DIGEST))
+    while piece := stream.read(_PIECE):
+        whole.update(piece)
+    return whole.hexdigest()
 
 
 def canonical(header: Header) -> str:
@@ -1120,7 +1144,8 @@ def cliff_of(rows: str, now: str) -> str:
     """SQL: by the days that 100ms still has it, how many recordings a rule keeps, and none."""
     return (
         f"SELECT date_diff('day', {now}, until) AS days, "
-        "count(*) FILTER (because IS NULL), count(*) FILTER (because = 'not-kept') "
+        "count(*) FILTER (because IS NULL) AS kept, "
+        "count(*) FILTER (because = 'not-kept') AS not_kept "
         f"FROM {rows} WHERE decision = 'lapses' "
         f"AND until BETWEEN {now} AND {now} + INTERVAL 15 DAY GROUP BY days ORDER BY days"
     )
@@ -1136,13 +1161,13 @@ def overview(
     """Gather what a plan's text tells; of every group the first `shown` rows. `told_losses`: assets
     whose loss has been told in full before."""
     connection = plan.connection
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE told AS SELECT n, {_LINE} FROM plan WHERE n IS NOT NULL "
-        "ORDER BY n"
+    because = (
+        "CASE WHEN decision = 'lost' AND asset_id IN (SELECT unnest(?::VARCHAR[])) "
+        "THEN concat_ws(', ', because, 'told') ELSE because END AS because"
     )
     connection.execute(
-        "UPDATE told SET because = concat_ws(', ', because, 'told') WHERE decision = 'lost' "
-        "AND asset_id IN (SELECT unnest(?::VARCHAR[]))",
+        "CREATE OR REPLACE TEMP TABLE told AS "
+        f"SELECT * REPLACE ({because}) FROM (SELECT n, {_LINE} FROM numbered)",
         [sorted(told_losses)],
     )
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.database import literal, only_row
-from retainer.inventory.facts import open_facts, snapshot_of, whole_facts
+from retainer.database import NEVER, add_rows, literal, only_row
+from retainer.inventory.facts import AT_ONCE, open_facts, snapshot_of, whole_facts
 from retainer.model.calendar import zone_named
 from retainer.model.moment import moment_at
 from retainer.model.rule import PERSON_FACTS, Erasure, Hold, Policies, facts_asked
 from retainer.model.setting import RESERVED_STORES, Settings
 from retainer.model.standing import Barred, ErasureNow, HoldNow, Standing, Undecided
-from retainer.plan.decide import decide, items_of, timestamp
+from retainer.plan.decide import ask, timestamp
+from retainer.weighing import in_ranges
 
 _NO_STORES = ", ".join(map(literal, RESERVED_STORES))
 
@@ -33,16 +34,22 @@ def standing(
     """`gone`: what the journal has seen end in 404 or 410; `forgotten`: of how many recordings the
     catalogs tell no more, by the erasure. A hold that was released is left out.
     Raises RetainerError for facts that cannot be read."""
-    connection = open_facts(facts, settings, gone)
+    connection = open_facts(facts, settings, gone, AT_ONCE)
     try:
         with whole_facts(facts):
-            decide(connection, policies, now, settings.timezone)
+            question = ask(connection, policies, now, settings.timezone)
             numbered = [
                 (number, item)
-                for number, item in enumerate(items_of(policies, now.replace(microsecond=0)), 1)
+                for number, item in enumerate(question.items, 1)
                 if isinstance(item, Hold | Erasure)
             ]
-            _find(connection, [number for number, _ in numbered])
+            for _ in in_ranges(connection, question, AT_ONCE):
+                _find(connection, [number for number, _ in numbered])
+                for number, item in numbered:
+                    if isinstance(item, Hold):
+                        _add_hold(connection, number, item, now)
+                    else:
+                        _add_erasure(connection, number)
             recoverable = connection.execute(
                 "SELECT name, keeps_deleted FROM listings WHERE kind = 'store' "
                 "AND keeps_deleted IS NOT NULL ORDER BY ALL"
@@ -50,11 +57,7 @@ def standing(
             return Standing(
                 now,
                 snapshot_of(connection).gathered,
-                tuple(
-                    _hold(connection, n, each, now)
-                    for n, each in numbered
-                    if isinstance(each, Hold)
-                ),
+                tuple(_hold(connection, n, each) for n, each in numbered if isinstance(each, Hold)),
                 tuple(
                     _erasure(connection, n, each, settings.timezone, forgotten.get(each.id, 0))
                     for n, each in numbered
@@ -67,47 +70,63 @@ def standing(
 
 
 def _find(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None:
-    """`covered`: the recordings that each of these items matches; `found`: what is decided of them,
-    and by which kind of clause. Once for all: `decided` is worked out anew each time it is read."""
+    """`covered`: the recordings of a range that each of these items matches; `found`: what is
+    decided of them, and by which kind of clause. Once for all: `decided` is worked out anew each
+    time it is read. `counts` grows with each range."""
     connection.execute(f"""
-        CREATE TEMP TABLE covered AS
+        CREATE OR REPLACE TEMP TABLE covered AS
         SELECT item_no, certain, asset_no FROM matched JOIN member USING (cohort_no)
             WHERE list_contains({list(numbers)}::INTEGER[], item_no);
-        CREATE TEMP TABLE found AS
+        CREATE OR REPLACE TEMP TABLE found AS
         SELECT item_no, certain, kind, decided.* FROM covered JOIN decided USING (asset_no)
             LEFT JOIN (SELECT clause_no, kind FROM clauses) USING (clause_no);
     """)
+    add_rows(
+        connection,
+        "counts",
+        "SELECT item_no, count(*) FILTER (certain) AS sure, "
+        "count(*) FILTER (NOT certain) AS perhaps FROM covered GROUP BY item_no",
+    )
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, number: int) -> tuple[int, int]:
     """How many recordings an item covers for certain, and how many perhaps."""
     certain, perhaps = only_row(
         connection,
-        "SELECT count(*) FILTER (certain), count(*) FILTER (NOT certain) FROM covered "
+        "SELECT coalesce(sum(sure), 0)::BIGINT, coalesce(sum(perhaps), 0)::BIGINT FROM counts "
         f"WHERE item_no = {number}",
     )
     return certain, perhaps
 
 
-def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: datetime) -> HoldNow:
-    complete, to_copy, lost = only_row(
+def _add_hold(
+    connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: datetime
+) -> None:
+    """What a hold comes to in a range: `held`, which grows with each."""
+    here = f"store::VARCHAR = {literal(hold.store)}"
+    add_rows(
         connection,
+        "held",
         f"""
-        SELECT count(*) FILTER (complete), count(*) FILTER (decision = 'copy'),
-            count(*) FILTER (decision = 'lost')
-        FROM found WHERE item_no = {number} AND store::VARCHAR = {literal(hold.store)}
-        """,
-    )
-    alone, first, stops = only_row(
-        connection,
-        f"""
-        SELECT count(*) FILTER (decision = 'lapses' AND NOT kept),
-            epoch(min(until) FILTER (decision = 'lapses' AND NOT kept AND isfinite(until))),
+        SELECT {number} AS item_no, count(*) FILTER (complete AND {here}) AS complete,
+            count(*) FILTER (decision = 'copy' AND {here}) AS to_copy,
+            count(*) FILTER (decision = 'lost' AND {here}) AS lost,
+            count(*) FILTER (decision = 'lapses' AND NOT kept) AS alone,
             count(*) FILTER (decision = 'blocked' AND list_contains(because, 'hold')
                 OR decision = 'keep' AND kind = 'hold' AND delete_from <= {timestamp(now)})
+                AS stops,
+            min(until) FILTER (decision = 'lapses' AND NOT kept AND until < {NEVER}) AS first
         FROM (SELECT *, coalesce(bool_or(complete AND store::VARCHAR NOT IN ({_NO_STORES}))
             OVER (PARTITION BY asset_no), false) AS kept FROM found WHERE item_no = {number})
         """,
+    )
+
+
+def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold) -> HoldNow:
+    complete, to_copy, lost, alone, stops, first = only_row(
+        connection,
+        "SELECT sum(COLUMNS(* EXCLUDE (item_no, first)))::BIGINT, epoch(min(first)) FROM held "
+        f"WHERE item_no = {number}",
     )
     return HoldNow(
         hold.id,
@@ -126,6 +145,45 @@ def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: d
     )
 
 
+def _add_erasure(connection: duckdb.DuckDBPyConnection, number: int) -> None:
+    """What an erasure comes to in a range, in tables that grow with each: `erased`, `barred`, and
+    `told`, the recordings that are certain to be the person's."""
+    add_rows(
+        connection,
+        "erased",
+        f"""
+        SELECT {number} AS item_no, count(*) FILTER (decision = 'delete') AS due,
+            count(*) FILTER (decision = 'unknown') AS not_known,
+            count(*) FILTER (decision = 'lapses') AS lapsing,
+            max(until) FILTER (decision = 'lapses' AND until < {NEVER}) AS last
+        FROM found WHERE item_no = {number} AND certain
+        """,
+    )
+    add_rows(
+        connection,
+        "barred",
+        f"""
+        SELECT {number} AS item_no, CASE WHEN found.store = 'elsewhere' THEN 'undeclared'
+                WHEN decision = 'blocked' THEN array_to_string(because, ', ')
+                WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
+            found.store::VARCHAR AS store, count(*) AS copies,
+            max(ends) FILTER (ends < {NEVER}) AS until
+        FROM (SELECT found.*, coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until)
+                AS ends
+            FROM found LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
+                ON copy.asset_no = found.asset_no AND place = found.store::VARCHAR) AS found
+        WHERE item_no = {number} AND certain AND (decision IN ('blocked', 'keep', 'copy')
+            OR found.store = 'elsewhere' AND there)
+        GROUP BY ALL
+        """,
+    )
+    add_rows(
+        connection,
+        "told",
+        f"SELECT item_no, asset_no FROM covered WHERE item_no = {number} AND certain",
+    )
+
+
 def _erasure(
     connection: duckdb.DuckDBPyConnection,
     number: int,
@@ -135,26 +193,13 @@ def _erasure(
 ) -> ErasureNow:
     due, unknown, lapsing, last = only_row(
         connection,
-        f"""
-        SELECT count(*) FILTER (decision = 'delete'), count(*) FILTER (decision = 'unknown'),
-            count(*) FILTER (decision = 'lapses'),
-            epoch(max(until) FILTER (decision = 'lapses' AND isfinite(until)))
-        FROM found WHERE item_no = {number} AND certain
-        """,
+        "SELECT sum(COLUMNS(* EXCLUDE (item_no, last)))::BIGINT, epoch(max(last)) FROM erased "
+        f"WHERE item_no = {number}",
     )
-    barred = connection.execute(f"""
-        SELECT CASE WHEN found.store = 'elsewhere' THEN 'undeclared'
-                WHEN decision = 'blocked' THEN array_to_string(because, ', ')
-                WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
-            found.store::VARCHAR, count(*), epoch(max(ends) FILTER (isfinite(ends)))
-        FROM (SELECT found.*, coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until)
-                AS ends
-            FROM found LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
-                ON copy.asset_no = found.asset_no AND place = found.store::VARCHAR) AS found
-        WHERE item_no = {number} AND certain AND (decision IN ('blocked', 'keep', 'copy')
-            OR found.store = 'elsewhere' AND there)
-        GROUP BY ALL ORDER BY ALL
-    """).fetchall()
+    barred = connection.execute(
+        "SELECT why, store, sum(copies)::BIGINT, epoch(max(until)) FROM barred "
+        f"WHERE item_no = {number} GROUP BY why, store ORDER BY why, store"
+    ).fetchall()
     day = erasure.requested.astimezone(zone_named(timezone)).date() if erasure.requested else None
     return ErasureNow(
         erasure.id,
@@ -177,8 +222,8 @@ def _erasure(
 
 
 _SESSIONS = """
-    SELECT session_id FROM assets JOIN covered USING (asset_no)
-    WHERE item_no = {} AND certain AND session_id IS NOT NULL
+    SELECT session_id FROM assets JOIN told USING (asset_no)
+    WHERE item_no = {} AND session_id IS NOT NULL
         AND asset_id NOT IN (SELECT unnest(?::VARCHAR[]))
 """
 """The sessions of what an erasure's match finds, less what was decided."""
@@ -211,7 +256,7 @@ def _undecided(
         f"""
         SELECT asset_id, coalesce(type, ''), epoch(created_at), session_id FROM assets
         WHERE session_id IN ({_SESSIONS.format(number)})
-        AND asset_no NOT IN (SELECT asset_no FROM covered WHERE item_no = {number} AND certain)
+        AND asset_no NOT IN (SELECT asset_no FROM told WHERE item_no = {number})
         AND ({" OR ".join(f"{fact} IS NULL" for fact in sorted(asked))})
         AND asset_id NOT IN (SELECT unnest(?::VARCHAR[]))
         ORDER BY created_at NULLS FIRST, asset_id

@@ -4,14 +4,14 @@ what matches what, where something is said to lie."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 import duckdb
 
-from retainer.database import make_room, only_row
+from retainer.database import add_rows, make_room, only_row
 from retainer.errors import RetainerError
 from retainer.inventory.facts import narrow, ranges
 from retainer.inventory.locate import key_sql
@@ -111,24 +111,32 @@ def nothing(*, alone: bool) -> None:
 
 
 def in_ranges(
-    connection: duckdb.DuckDBPyConnection, question: Question, size: int | None = None
+    connection: duckdb.DuckDBPyConnection,
+    question: Question,
+    size: int | None = None,
+    together: Callable[[], None] = lambda: None,
 ) -> Iterator[bool]:
     """Decide so many recordings at a time (None: all at once); after each range, whether it is the
     only one, with the tables and views of decide.sql holding that range.
 
     What crosses ranges is a key that two recordings name: all that share one are decided together
-    before, and memory is that of so many. Everything else of a recording lies in one range, so that
-    it is decided as it would be among all of them.
+    before, and memory is that of so many. `together` is called with those decided. Everything else
+    of a recording lies in one range, so that it is decided as it would be among all of them.
     """
     every = ranges(connection, size)
     if len(every) == 1:
         decide_range(connection, question, alone=True)
         yield True
         return
-    sharing = "SELECT DISTINCT asset_no FROM facts.copies WHERE shared IS NOT NULL"
-    make_room(connection, only_row(connection, f"SELECT count(*) FROM ({sharing})")[0])
-    narrow(connection, f"asset_no IN ({sharing})")
+    # a table, so that its size is known: of a query it may be guessed as that of all recordings
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE sharers AS "
+        "SELECT DISTINCT asset_no FROM facts.copies WHERE shared IS NOT NULL"
+    )
+    make_room(connection, only_row(connection, "SELECT count(*) FROM sharers")[0])
+    narrow(connection, "asset_no IN (FROM sharers)")
     decide_range(connection, question, alone=True)
+    together()
     for each in every:
         narrow(connection, each)
         decide_range(connection, question, alone=False)
@@ -143,9 +151,11 @@ def weigh(
     making: Making,
     take: Take = nothing,
     size: int | None = None,
+    together: Callable[[], None] = lambda: None,
 ) -> Weighing:
     """Decide at `making.now` on facts that were opened, so many recordings at a time (None: all at
-    once, so that what decide.sql and lines.sql make is there afterwards).
+    once, so that what decide.sql and lines.sql make is there afterwards). `together`: as
+    `in_ranges`.
 
     Leaves `acts`: of all ranges the rows that are acted on or worried about, less what only the
     plan file needs; their `n` is the number in the range.
@@ -159,7 +169,7 @@ def weigh(
     items = question.items
     sums = _Sums(len(items))
     connection.execute("DROP TABLE IF EXISTS acts")
-    for alone in in_ranges(connection, question, size):
+    for alone in in_ranges(connection, question, size, together):
         make_lines(connection, targets, locking, unlockable, making.now, making.only)
         take(alone=alone)
         sums.add(connection)
@@ -229,8 +239,7 @@ class _Sums:
                 AS stays, list_distinct(list_transform(witnesses, lambda w: w.store)) AS witnessed
             FROM acting LEFT JOIN staying USING (asset_no, decision)
         """
-        connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS acts AS {lean} LIMIT 0")
-        connection.execute(f"INSERT INTO acts {lean}")
+        add_rows(connection, "acts", lean)
 
 
 def matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from conftest import endpoint_of, make_store
 from project import POLICY, ROOM, Project, make_project, pairs, video
 from records import entries, text_of
 
+from retainer import planfile
 from retainer.apply import deletes as deleting
 from retainer.apply.copies import Copies
 from retainer.demo.standin import ALWAYS, StandIn
@@ -168,7 +169,13 @@ def test_a_clash_is_shown_and_holds_the_deletes_back(due: Project) -> None:
 # ── plans that are refused ────────────────────────────────────────────────────────────────────────
 
 
-def test_an_edited_plan_is_refused_wherever_a_byte_was_flipped(due: Project) -> None:
+@pytest.mark.parametrize("piece", [1 << 20, 1000, 33])
+def test_an_edited_plan_is_refused_wherever_a_byte_was_flipped(
+    piece: int, due: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is read, piece by piece, and wherever the digest lies in those."""
+    monkeypatch.setattr(planfile, "_PIECE", piece)
+    read_plan(due.root / "p.plan").connection.close()
     whole = (due.root / "p.plan").read_bytes()
     refused = 0
     for place in range(0, len(whole), max(1, len(whole) // 150)):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 import duckdb
 import generate
@@ -15,10 +17,14 @@ import pytest
 from generate import Case, now_of, policies_of
 from hypothesis import Phase, given, settings
 from test_columns import examples, lay
+from test_impact import two_policies
 
-from retainer import drafting, planning
+import retainer.impact
+from retainer import drafting, forecasting, planning, standing
 from retainer.cases import Decider
 from retainer.errors import RetainerError
+from retainer.forecasting import forecast
+from retainer.impact import Side, impact
 from retainer.inventory.facts import NAMES, open_facts, ranges
 from retainer.model.setting import DeleteLimits, Settings, Source, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
@@ -107,6 +113,7 @@ def settings_of(case: Case) -> Settings:
                 region="eu-west-1",
                 layout="100ms" if name in uploads else "{type}/{asset_id}/{filename}",
                 lock="governance" if place == 0 else None,
+                storage_class="GLACIER_IR" if place == 1 else None,
             )
             for place, name in enumerate(stores)
         ),
@@ -166,6 +173,58 @@ def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
     compare()
     assert seen >= {"copy", "delete", "blocked", "keep", "lapses", "unmanaged", "unknown"}
     assert "deadlines across ranges" in seen
+
+
+def plain(value: Any) -> Any:
+    """A value of dataclasses as plain ones, with as many digits as do not depend on the order in
+    which numbers are added."""
+    if is_dataclass(value):
+        return [plain(getattr(value, each.name)) for each in fields(value)]
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
+def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in_many(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """As are what holds and erasures come to."""
+    made: list[Case] = []
+    seen: set[str] = set()
+
+    @settings(max_examples=6, phases=(Phase.generate,))
+    @given(two_policies())
+    def compare(pair: tuple[Case, Case]) -> None:
+        case = generate.enriched(pair[0], Random(len(made)))
+        other = case | {key: pair[1][key] for key in ("rules", "holds", "erasures")}
+        # a person's erasure asks for the other recordings of its sessions
+        person = {"id": "E", "why": "x", "match": {"user_id": "u1"}}
+        asking = policies_of(case | {"erasures": [*case["erasures"], person]})
+        facts = tmp_path / f"{uuid4()}.duckdb"
+        snapshot(case, decider, facts)
+        now = now_of(case)
+        old, new = (Side(settings_of(each), policies_of(each), "x", "") for each in (case, other))
+        answers = []
+        for size in (SIZE, 5, 1):
+            with ExitStack() as patches:
+                for module in (retainer.impact, forecasting, standing):
+                    patches.enter_context(patch.object(module, "AT_ONCE", size))
+                told = impact(facts, old, new, "p", Making(now), 5)
+                ahead = forecast(facts, old.settings, old.policies, "p", Making(now), 3650)
+                stands = standing.standing(facts, old.settings, asking, now, {}, {})
+            answers.append([plain(each) for each in (told, ahead, stands)])
+        seen.update(effect.becomes for effect in told.effects)
+        seen.update(each.what for each in ahead.coming)
+        seen.update("dearer" for _ in ahead.dearer)
+        seen.update("early" for each in ahead.once if each.early)
+        seen.update("undecided" for each in stands.erasures if each.undecided)
+        seen.update("barred" for each in stands.erasures if each.barred)
+        for answer in answers[1:]:
+            assert answer == answers[0]
+        made.append(case)
+
+    compare()
+    assert seen >= {"due now", "later", "copy", "delete", "barred"}, seen
 
 
 def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(

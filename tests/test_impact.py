@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -21,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import POLICY, ROOM, Project, git, video
 
+import retainer.impact
 from retainer.cases import Decider
-from retainer.impact import Side, _compare, _decided
+from retainer.impact import Side, _compare, _decided, _name_items
 from retainer.model.setting import Settings
 from retainer.policy.changes import changes
 from retainer.weighing import Making
@@ -442,8 +444,13 @@ def compared(case: generate.Case, other: generate.Case) -> Compared:
         for each in (case, other)
     ]
     decider().decide(case, sides[0].policies, now, case["timezone"])
-    files = [_decided(connection, side, Making(now)).pairs for side in sides]
-    _compare(connection, *files, changes(sides[0].policies, sides[1].policies))
+    files = []
+    for side in sides:
+        connection.execute("DROP TABLE IF EXISTS outlooks")
+        with patch.object(retainer.impact, "AT_ONCE", None):
+            files += _decided(connection, side, Making(now)).pairs
+    _name_items(connection, changes(sides[0].policies, sides[1].policies))
+    _compare(connection, *files)
     called: dict[str, set[tuple[str, str]]] = {}
     rows = connection.execute("SELECT becomes::VARCHAR, asset_id, store FROM changed").fetchall()
     for becomes, asset_id, store in rows:

@@ -8,16 +8,28 @@ from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
+from retainer.database import AS_WRITTEN, without
 from retainer.plan.decide import timestamp
 from retainer.plan.predicates import filled
 
 
 @cache
-def _sql() -> str:
-    return files("retainer.plan").joinpath("ahead.sql").read_text(encoding="utf-8")
+def _sql() -> tuple[str, str, str]:
+    """What is foreseen of each pair, of keys that two recordings name, and what comes of both."""
+    text = files("retainer.plan").joinpath("ahead.sql").read_text(encoding="utf-8")
+    foreseen, _, rest = text.partition("-- ── Keys that two recordings name")
+    together, _, comes = rest.partition("-- ── What comes")
+    return foreseen, f"--{together}", f"--{comes}"
 
 
-def look_ahead(connection: DuckDBPyConnection, now: datetime) -> None:
+def look_ahead(connection: DuckDBPyConnection, now: datetime, *, alone: bool = True) -> None:
     """Make `prospect` and `coming` from what was decided at `now`: for each pair the number of the
-    daily plan, from today's 0 on, with which it is copied, deleted, or leaves 100ms."""
-    connection.execute(filled(_sql(), {"$now": timestamp(now)}))
+    daily plan, from today's 0 on, with which it is copied, deleted, or leaves 100ms.
+
+    `alone`: nothing but these recordings has a key that one of them has; else a look ahead at all
+    of those came before, as in `decide_range`.
+    """
+    foreseen, together, comes = _sql()
+    sql = foreseen + (together if alone else "") + comes
+    with without(connection, *AS_WRITTEN):
+        connection.execute(filled(sql, {"$now": timestamp(now)}))

@@ -10,6 +10,8 @@
 -- Given: weighed, standing, demand, fate, member, counted, stores
 -- Asked: $now
 -- Made:  prospect (every pair with what comes to it), coming (what comes, in rows)
+-- Where recordings are decided range by range, what stands under "Keys that two recordings name" is
+-- made once, of all that share a key, as in decide.sql.
 
 CREATE OR REPLACE TEMP MACRO plan_of(moment) AS CASE WHEN moment <= $now THEN 0
     WHEN moment < TIMESTAMP '9000-01-01' THEN ceil((epoch(moment) - epoch($now)) / 86400)::INTEGER
@@ -34,9 +36,14 @@ WITH frozen_until AS (
         weighed.clause_no, weighed.bytes, begins, opens, asked_by
     FROM (FROM weighed WHERE store NOT IN ('hosted', 'elsewhere')) AS weighed
     FULL JOIN later ON later.asset_no = weighed.asset_no AND later.store = weighed.store
+), lain AS (
+    -- before it is joined, so that no join holds the keys of every object
+    SELECT asset_no, store::place AS store, bytes, len(objects) AS objects, owners_known,
+        locked_until
+    FROM counted
 ), dated_pair AS (
-    SELECT pair.* EXCLUDE (bytes), coalesce(pair.bytes, counted.bytes, member.size) AS bytes,
-        coalesce(len(counted.objects), 1) AS objects, filled, rank, type,
+    SELECT pair.* EXCLUDE (bytes), coalesce(pair.bytes, lain.bytes, member.size) AS bytes,
+        coalesce(lain.objects, 1) AS objects, filled, rank, type,
         member.created, hosted, elsewhere, keep_until, fate.erasure,
         member.created + INTERVAL 15 DAY AS lapse,
         coalesce(fate.erasure, demand.deleted_by, pair.clause_no) AS ends_by,
@@ -50,16 +57,15 @@ WITH frozen_until AS (
             WHEN verdict = 'due' THEN $now
         END AS ends_at,
         coalesce(free_at, $now) AS held_until,
-        greatest(coalesce(free_at, $now), CASE WHEN counted.locked_until > $now
-            THEN counted.locked_until WHEN verdict = 'due'
+        greatest(coalesce(free_at, $now), CASE WHEN lain.locked_until > $now
+            THEN lain.locked_until WHEN verdict = 'due'
                 AND list_has_any(because, ['lock', 'versions', 'second-factor'])
             THEN TIMESTAMP 'infinity' ELSE $now END) AS free_at
     FROM pair
     JOIN member USING (asset_no)
     JOIN assets USING (asset_no)
     LEFT JOIN stores ON stores.store = pair.store::VARCHAR
-    LEFT JOIN counted ON counted.asset_no = pair.asset_no
-        AND counted.store = pair.store::VARCHAR
+    LEFT JOIN lain ON lain.asset_no = pair.asset_no AND lain.store = pair.store
     LEFT JOIN fate ON fate.cohort_no = member.cohort_no
     LEFT JOIN frozen_until ON frozen_until.cohort_no = member.cohort_no
     LEFT JOIN demand ON demand.cohort_no = member.cohort_no AND demand.store = pair.store
@@ -100,26 +106,30 @@ FROM (
     WHERE NOT complete AND (open OR opens IS NOT NULL)
 ) GROUP BY asset_no;
 
+-- Every pair as if no other recording named its key.
+CREATE OR REPLACE TEMP TABLE foreseen AS
+SELECT expected.*, copied_on, source,
+    CASE WHEN spans IS NULL OR free_on = 1000000000 THEN free_on ELSE list_reduce(
+        list_prepend(struct_pack(store := expected.store, "from" := -1, till := free_on),
+            list_filter(spans, lambda span: span.store <> expected.store)),
+        lambda so_far, span: CASE WHEN span."from" <= so_far.till AND so_far.till < span.till
+            THEN struct_pack(store := so_far.store, "from" := -1, till := span.till)
+            ELSE so_far END).till END AS gone_alone
+FROM expected LEFT JOIN made USING (asset_no, store) LEFT JOIN waits USING (asset_no)
+WHERE there OR copied_on IS NOT NULL;
+
+-- ── Keys that two recordings name ────────────────────────────────────────────────────────────────
+-- Such a key goes only when both may.
+CREATE OR REPLACE TEMP TABLE together AS
+SELECT store, shared, max(gone_alone) AS both_gone FROM foreseen WHERE shared IS NOT NULL
+GROUP BY store, shared;
+
+-- ── What comes ───────────────────────────────────────────────────────────────────────────────────
 CREATE OR REPLACE TEMP TABLE prospect AS
-WITH alone AS (
-    SELECT expected.*, copied_on, source,
-        CASE WHEN spans IS NULL OR free_on = 1000000000 THEN free_on ELSE list_reduce(
-            list_prepend(struct_pack(store := expected.store, "from" := -1, till := free_on),
-                list_filter(spans, lambda span: span.store <> expected.store)),
-            lambda so_far, span: CASE WHEN span."from" <= so_far.till AND so_far.till < span.till
-                THEN struct_pack(store := so_far.store, "from" := -1, till := span.till)
-                ELSE so_far END).till END AS gone_alone
-    FROM expected LEFT JOIN made USING (asset_no, store) LEFT JOIN waits USING (asset_no)
-    WHERE there OR copied_on IS NOT NULL
-), together AS (
-    -- A key that two recordings name goes only when both may.
-    SELECT store, shared, max(gone_alone) AS both_gone FROM alone WHERE shared IS NOT NULL
-    GROUP BY store, shared
-)
 SELECT asset_no, store, type, there, complete, bytes, objects, created, source, copied_on,
     coalesce(asked_by, clause_no) AS copied_by, ends_by AS deleted_by,
     nullif(coalesce(both_gone, gone_alone), 1000000000) AS deleted_on
-FROM alone LEFT JOIN together USING (store, shared);
+FROM foreseen LEFT JOIN together USING (store, shared);
 
 CREATE OR REPLACE TEMP VIEW coming AS
 SELECT asset_no, store::VARCHAR AS store, 'copy' AS what, copied_on AS plan, copied_by AS clause_no,
