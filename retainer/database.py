@@ -127,16 +127,16 @@ def fill(
 ) -> int:
     """Append rows to a table through a spool file, which is far faster than single inserts. Returns
     how many."""
-    count = 0
+    count, longest = 0, 0
     with tempfile.NamedTemporaryFile(
         "w", suffix=".jsonl", encoding="utf-8", dir=private_folder()
     ) as spool:
         for row in rows:
-            spool.write(json.dumps(row) + "\n")
+            longest = max(longest, spool.write(json.dumps(row) + "\n"))
             count += 1
         spool.flush()
         if count:
-            fill_from(connection, table, columns, [spool.name])
+            fill_from(connection, table, columns, [spool.name], longest)
     return count
 
 
@@ -160,9 +160,14 @@ def temp_table(
 
 
 def fill_from(
-    connection: duckdb.DuckDBPyConnection, table: str, columns: Mapping[str, str], spools: list[str]
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, str],
+    spools: list[str],
+    longest: int = 64 << 20,
 ) -> None:
-    """Append the rows of JSON-lines files to a table."""
+    """Append the rows of JSON-lines files to a table. `longest`: no line has more bytes; DuckDB
+    (2.0.1) holds twice as many for each thread."""
     read = ", ".join(
         f"'{name}': '{'VARCHAR' if kind == 'TIMESTAMP' else kind}'"
         for name, kind in columns.items()
@@ -174,6 +179,6 @@ def fill_from(
     connection.execute(
         f"INSERT INTO {table} ({names}) SELECT {select} FROM read_json(?, format = "
         "'newline_delimited', "
-        f"columns = {{{read}}}, maximum_object_size = 67108864)",
+        f"columns = {{{read}}}, maximum_object_size = {max(longest, 1 << 20)})",
         [spools],
     )

@@ -25,6 +25,7 @@ from retainer.private import private_file
 WHILE_WRITING = "180MB"
 """DuckDB's memory while several ranges are put together, on one thread: what it takes to read and
 write so many files counts towards no limit (2.0.1)."""
+_QUIET = "(FROM quiet_lines ORDER BY asset_no, store)"
 _PIECE = ", COMPRESSION lz4, ROW_GROUP_SIZE 10240"
 _TOLD = {
     name: f"CASE WHEN {name} > {NEVER} THEN {NEVER} WHEN {name} < {ALWAYS} THEN {ALWAYS} "
@@ -62,11 +63,12 @@ class Draft(AbstractContextManager["Draft"]):
         for first in range(0, rows or not self._parts, AT_ONCE):
             self._pieces.append(
                 self._piece(
-                    f"SELECT {told} FROM lines WHERE n BETWEEN {first} AND {first + AT_ONCE - 1}"
+                    f"SELECT {told} FROM lines "
+                    f"WHERE n BETWEEN {first} AND {first + AT_ONCE - 1} ORDER BY n"
                 )
             )
         if not alone:
-            self._quiet.append(self._piece(f"SELECT {_told(self._quiet_kinds)} FROM quiet_lines"))
+            self._quiet.append(self._piece(f"SELECT {_told(self._quiet_kinds)} FROM {_QUIET}"))
         self._parts += 1
 
     def write(self, header: Header) -> Path:
@@ -79,7 +81,7 @@ class Draft(AbstractContextManager["Draft"]):
             else f"NULL::{kind} AS {name}"
             for name, kind in COLUMNS.items()
         )
-        quiet = _read(self._quiet) if self._quiet else "quiet_lines"
+        quiet = _read(self._quiet) if self._quiet else _QUIET
         if self._parts > 1:
             self._connection.execute(f"SET threads = 1; SET memory_limit = '{WHILE_WRITING}'")
         rows = " UNION ALL ".join((f"SELECT {few} FROM {quiet}", *self._numbered()))
@@ -157,7 +159,7 @@ class Draft(AbstractContextManager["Draft"]):
 
     def _kinds_of(self, view: str) -> dict[str, str]:
         there = self._connection.execute(f"DESCRIBE {view}").fetchall()
-        return {name: kind for name, kind, *_ in there}
+        return {name: kind for name, kind, *_ in there if name in COLUMNS}
 
     def _piece(self, query: str) -> str:
         path = private_file(".parquet")

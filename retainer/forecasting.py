@@ -97,7 +97,7 @@ def _early(settings: Settings, now: datetime, days: int) -> Iterator[str]:
                     f"SELECT {literal(store.name)} AS store, {small} AS small, "
                     f"coalesce(sum(bytes * greatest(0, {price.least_days} - (deleted_on - "
                     f"coalesce(copied_on, -date_diff('day', created, {timestamp(now)}), 0)))), "
-                    "0)::DOUBLE AS byte_days "
+                    "0) AS byte_days "
                     f"FROM prospect WHERE deleted_on < {days} AND store::VARCHAR = "
                     f"{literal(store.name)} AND {_is_small(settings)} = {small}"
                 )

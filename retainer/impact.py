@@ -12,8 +12,9 @@ from pathlib import Path
 import duckdb
 
 from retainer.database import ALWAYS, NEVER, add_rows, literal, only_row, temp_table, write_parquet
+from retainer.errors import RetainerError
 from retainer.forecasting import add_outlook, outlook
-from retainer.inventory.facts import AT_ONCE, open_facts, snapshot_of, whole_facts
+from retainer.inventory.facts import AT_ONCE, Snapshot, open_facts, snapshot_of, whole_facts
 from retainer.model.change import (
     BECOMES,
     Affected,
@@ -59,6 +60,11 @@ def impact(
     try:
         with whole_facts(facts):
             after = _decided(connection, new, making)
+            if before.snapshot != after.snapshot:
+                raise RetainerError(
+                    f"{facts} was replaced while the two policies were compared on it",
+                    hint="run it again",
+                )
             told = changes(old.policies, new.policies, old.settings, new.settings)
             _name_items(connection, told, [hold.id for hold in new.policies.holds])
             for one, other in zip(before.pairs, after.pairs, strict=True):
@@ -96,9 +102,10 @@ does not know them, so that the delete waits for another."""
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Every pair of one side, as Parquet files in the private folder, one for each range of
-    recordings; its limits, what will lie where, and how."""
+    """Of one side the facts that it was decided on; every pair, as Parquet files in the private
+    folder, one for each range of recordings; its limits, what will lie where, and how."""
 
+    snapshot: Snapshot
     pairs: tuple[Path, ...]
     weighing: Weighing
     lying: tuple[Lying, ...]
@@ -119,7 +126,7 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
     )
     lying = tuple(outlook(connection, side.settings))
     targets = {each.name: each for each in targets_of(connection, side.settings)}
-    return Decided(tuple(pairs), weighing, lying, targets)
+    return Decided(snapshot_of(connection), tuple(pairs), weighing, lying, targets)
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection) -> Path:
@@ -321,7 +328,7 @@ def _impact(
     *both, assets, pairs, held = only_row(
         connection, "SELECT sum(COLUMNS(*))::BIGINT FROM compared"
     )
-    snapshot = snapshot_of(connection)
+    snapshot = decided[1].snapshot
     standing = _standing(connection, "after")
     touched = {change.item for change in told}
     owners = {

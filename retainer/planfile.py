@@ -612,6 +612,12 @@ def read_plan(path: Path) -> PlanFile:
             moment_of(moment)
         _take_rows(connection, copy)
         _check_rows(connection, header, path)
+    except duckdb.OutOfMemoryException as error:
+        raise RetainerError(
+            f"{path} cannot be read in the memory that retainer takes, and what it spills to the "
+            f"disk: {str(error).splitlines()[0]}",
+            hint="is the disk of TMPDIR full? Else it is a fault of retainer: report it",
+        ) from None
     except (
         duckdb.Error,
         ValueError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.database import NEVER, add_rows, literal, only_row
+from retainer.database import NEVER, add_rows, literal, only_row, temp_table
 from retainer.inventory.facts import AT_ONCE, open_facts, snapshot_of, whole_facts
 from retainer.model.calendar import zone_named
 from retainer.model.moment import moment_at
@@ -43,13 +43,9 @@ def standing(
                 for number, item in enumerate(question.items, 1)
                 if isinstance(item, Hold | Erasure)
             ]
+            _name_items(connection, numbered)
             for _ in in_ranges(connection, question, AT_ONCE):
-                _find(connection, [number for number, _ in numbered])
-                for number, item in numbered:
-                    if isinstance(item, Hold):
-                        _add_hold(connection, number, item, now)
-                    else:
-                        _add_erasure(connection, number)
+                _add(connection, now)
             recoverable = connection.execute(
                 "SELECT name, keeps_deleted FROM listings WHERE kind = 'store' "
                 "AND keeps_deleted IS NOT NULL ORDER BY ALL"
@@ -69,14 +65,24 @@ def standing(
         connection.close()
 
 
-def _find(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None:
-    """`covered`: the recordings of a range that each of these items matches; `found`: what is
-    decided of them, and by which kind of clause. Once for all: `decided` is worked out anew each
-    time it is read. `counts` grows with each range."""
-    connection.execute(f"""
+def _name_items(
+    connection: duckdb.DuckDBPyConnection, numbered: Sequence[tuple[int, Hold | Erasure]]
+) -> None:
+    """The tables `holding`, with the store of each hold, and `erasing`."""
+    holding = [(number, each.store) for number, each in numbered if isinstance(each, Hold)]
+    erasing = [(number,) for number, each in numbered if isinstance(each, Erasure)]
+    temp_table(connection, "holding", {"item_no": "INTEGER", "store": "VARCHAR"}, holding)
+    temp_table(connection, "erasing", {"item_no": "INTEGER"}, erasing)
+
+
+def _add(connection: duckdb.DuckDBPyConnection, now: datetime) -> None:
+    """What each item comes to in a range, in tables that grow with each: counts, held, erased,
+    barred, and `told`, the recordings that are certain to be those of an erasure."""
+    # once for all: `decided` is worked out anew each time it is read
+    connection.execute("""
         CREATE OR REPLACE TEMP TABLE covered AS
         SELECT item_no, certain, asset_no FROM matched JOIN member USING (cohort_no)
-            WHERE list_contains({list(numbers)}::INTEGER[], item_no);
+            WHERE item_no IN (SELECT item_no FROM holding UNION ALL FROM erasing);
         CREATE OR REPLACE TEMP TABLE found AS
         SELECT item_no, certain, kind, decided.* FROM covered JOIN decided USING (asset_no)
             LEFT JOIN (SELECT clause_no, kind FROM clauses) USING (clause_no);
@@ -86,6 +92,62 @@ def _find(connection: duckdb.DuckDBPyConnection, numbers: Sequence[int]) -> None
         "counts",
         "SELECT item_no, count(*) FILTER (certain) AS sure, "
         "count(*) FILTER (NOT certain) AS perhaps FROM covered GROUP BY item_no",
+    )
+    add_rows(
+        connection,
+        "held",
+        f"""
+        SELECT item_no, count(*) FILTER (complete AND here) AS complete,
+            count(*) FILTER (decision = 'copy' AND here) AS to_copy,
+            count(*) FILTER (decision = 'lost' AND here) AS lost,
+            count(*) FILTER (decision = 'lapses' AND NOT kept) AS alone,
+            count(*) FILTER (decision = 'blocked' AND list_contains(because, 'hold')
+                OR decision = 'keep' AND kind = 'hold' AND delete_from <= {timestamp(now)})
+                AS stops,
+            min(until) FILTER (decision = 'lapses' AND NOT kept AND until < {NEVER}) AS first
+        FROM (
+            SELECT found.*, found.store::VARCHAR = holding.store AS here,
+                coalesce(bool_or(complete AND found.store::VARCHAR NOT IN ({_NO_STORES}))
+                    OVER (PARTITION BY item_no, asset_no), false) AS kept
+            FROM found JOIN holding USING (item_no)
+        )
+        GROUP BY item_no
+        """,
+    )
+    add_rows(
+        connection,
+        "erased",
+        f"""
+        SELECT item_no, count(*) FILTER (decision = 'delete') AS due,
+            count(*) FILTER (decision = 'unknown') AS not_known,
+            count(*) FILTER (decision = 'lapses') AS lapsing,
+            max(until) FILTER (decision = 'lapses' AND until < {NEVER}) AS last
+        FROM found SEMI JOIN erasing USING (item_no) WHERE certain GROUP BY item_no
+        """,
+    )
+    add_rows(
+        connection,
+        "barred",
+        # until the last of them ends; where one never does, or that is not known, there is no end
+        """
+        SELECT item_no, CASE WHEN store = 'elsewhere' THEN 'undeclared'
+                WHEN decision = 'blocked' THEN array_to_string(because, ', ')
+                WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
+            store::VARCHAR AS store, count(*) AS copies,
+            max(coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until, 'infinity'))
+                AS until
+        FROM (FROM found SEMI JOIN erasing USING (item_no)) AS found
+        LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
+            ON copy.asset_no = found.asset_no AND place = store::VARCHAR
+        WHERE certain AND (decision IN ('blocked', 'keep', 'copy')
+            OR store = 'elsewhere' AND there)
+        GROUP BY ALL
+        """,
+    )
+    add_rows(
+        connection,
+        "told",
+        "SELECT item_no, asset_no FROM covered SEMI JOIN erasing USING (item_no) WHERE certain",
     )
 
 
@@ -99,34 +161,11 @@ def _counts(connection: duckdb.DuckDBPyConnection, number: int) -> tuple[int, in
     return certain, perhaps
 
 
-def _add_hold(
-    connection: duckdb.DuckDBPyConnection, number: int, hold: Hold, now: datetime
-) -> None:
-    """What a hold comes to in a range: `held`, which grows with each."""
-    here = f"store::VARCHAR = {literal(hold.store)}"
-    add_rows(
-        connection,
-        "held",
-        f"""
-        SELECT {number} AS item_no, count(*) FILTER (complete AND {here}) AS complete,
-            count(*) FILTER (decision = 'copy' AND {here}) AS to_copy,
-            count(*) FILTER (decision = 'lost' AND {here}) AS lost,
-            count(*) FILTER (decision = 'lapses' AND NOT kept) AS alone,
-            count(*) FILTER (decision = 'blocked' AND list_contains(because, 'hold')
-                OR decision = 'keep' AND kind = 'hold' AND delete_from <= {timestamp(now)})
-                AS stops,
-            min(until) FILTER (decision = 'lapses' AND NOT kept AND until < {NEVER}) AS first
-        FROM (SELECT *, coalesce(bool_or(complete AND store::VARCHAR NOT IN ({_NO_STORES}))
-            OVER (PARTITION BY asset_no), false) AS kept FROM found WHERE item_no = {number})
-        """,
-    )
-
-
 def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold) -> HoldNow:
     complete, to_copy, lost, alone, stops, first = only_row(
         connection,
-        "SELECT sum(COLUMNS(* EXCLUDE (item_no, first)))::BIGINT, epoch(min(first)) FROM held "
-        f"WHERE item_no = {number}",
+        "SELECT coalesce(sum(COLUMNS(* EXCLUDE (item_no, first))), 0)::BIGINT, epoch(min(first)) "
+        f"FROM held WHERE item_no = {number}",
     )
     return HoldNow(
         hold.id,
@@ -145,45 +184,6 @@ def _hold(connection: duckdb.DuckDBPyConnection, number: int, hold: Hold) -> Hol
     )
 
 
-def _add_erasure(connection: duckdb.DuckDBPyConnection, number: int) -> None:
-    """What an erasure comes to in a range, in tables that grow with each: `erased`, `barred`, and
-    `told`, the recordings that are certain to be the person's."""
-    add_rows(
-        connection,
-        "erased",
-        f"""
-        SELECT {number} AS item_no, count(*) FILTER (decision = 'delete') AS due,
-            count(*) FILTER (decision = 'unknown') AS not_known,
-            count(*) FILTER (decision = 'lapses') AS lapsing,
-            max(until) FILTER (decision = 'lapses' AND until < {NEVER}) AS last
-        FROM found WHERE item_no = {number} AND certain
-        """,
-    )
-    add_rows(
-        connection,
-        "barred",
-        f"""
-        SELECT {number} AS item_no, CASE WHEN found.store = 'elsewhere' THEN 'undeclared'
-                WHEN decision = 'blocked' THEN array_to_string(because, ', ')
-                WHEN kind = 'hold' THEN 'hold' ELSE 'legal' END AS why,
-            found.store::VARCHAR AS store, count(*) AS copies,
-            max(ends) FILTER (ends < {NEVER}) AS until
-        FROM (SELECT found.*, coalesce(CASE WHEN decision = 'keep' THEN until END, locked_until)
-                AS ends
-            FROM found LEFT JOIN (SELECT asset_no, store AS place, locked_until FROM copies) AS copy
-                ON copy.asset_no = found.asset_no AND place = found.store::VARCHAR) AS found
-        WHERE item_no = {number} AND certain AND (decision IN ('blocked', 'keep', 'copy')
-            OR found.store = 'elsewhere' AND there)
-        GROUP BY ALL
-        """,
-    )
-    add_rows(
-        connection,
-        "told",
-        f"SELECT item_no, asset_no FROM covered WHERE item_no = {number} AND certain",
-    )
-
-
 def _erasure(
     connection: duckdb.DuckDBPyConnection,
     number: int,
@@ -193,11 +193,12 @@ def _erasure(
 ) -> ErasureNow:
     due, unknown, lapsing, last = only_row(
         connection,
-        "SELECT sum(COLUMNS(* EXCLUDE (item_no, last)))::BIGINT, epoch(max(last)) FROM erased "
-        f"WHERE item_no = {number}",
+        "SELECT coalesce(sum(COLUMNS(* EXCLUDE (item_no, last))), 0)::BIGINT, epoch(max(last)) "
+        f"FROM erased WHERE item_no = {number}",
     )
     barred = connection.execute(
-        "SELECT why, store, sum(copies)::BIGINT, epoch(max(until)) FROM barred "
+        "SELECT why, store, sum(copies)::BIGINT, "
+        f"CASE WHEN max(until) < {NEVER} THEN epoch(max(until)) END FROM barred "
         f"WHERE item_no = {number} GROUP BY why, store ORDER BY why, store"
     ).fetchall()
     day = erasure.requested.astimezone(zone_named(timezone)).date() if erasure.requested else None

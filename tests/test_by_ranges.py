@@ -60,7 +60,9 @@ def snapshot(case: Case, decider: Decider, path: Path) -> None:
                     THEN 's3://b' || asset_no % 3 || '/' || asset_id || '.mp4'
                 ELSE path END AS path) FROM facts ORDER BY asset_no""",
         "copies": """
-            SELECT * REPLACE (CASE WHEN asset_no % 7 > 0 THEN [struct_pack(
+            -- as text: in Python an infinite moment is the last of the year 9999
+            SELECT * REPLACE (locked_until::VARCHAR AS locked_until,
+                locked_through::VARCHAR AS locked_through, bytes * 12345677 AS bytes, CASE WHEN asset_no % 7 > 0 THEN [struct_pack(
                 key := coalesce(shared, asset_no || '/' || store), size := 1 + asset_no,
                 version := 'v' || asset_no, complete := coalesce(complete, false))] END AS objects)
             FROM copies ORDER BY asset_no, store""",
@@ -114,6 +116,7 @@ def settings_of(case: Case) -> Settings:
                 layout="100ms" if name in uploads else "{type}/{asset_id}/{filename}",
                 lock="governance" if place == 0 else None,
                 storage_class="GLACIER_IR" if place == 1 else None,
+                storage_class_from=1,
             )
             for place, name in enumerate(stores)
         ),
@@ -192,7 +195,7 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
     made: list[Case] = []
     seen: set[str] = set()
 
-    @settings(max_examples=6, phases=(Phase.generate,))
+    @settings(max_examples=4, phases=(Phase.generate,))
     @given(two_policies())
     def compare(pair: tuple[Case, Case]) -> None:
         case = generate.enriched(pair[0], Random(len(made)))
@@ -205,7 +208,7 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
         now = now_of(case)
         old, new = (Side(settings_of(each), policies_of(each), "x", "") for each in (case, other))
         answers = []
-        for size in (SIZE, 5, 1):
+        for size in (SIZE, 5, 1)[: 3 if not made else 2]:
             with ExitStack() as patches:
                 for module in (retainer.impact, forecasting, standing):
                     patches.enter_context(patch.object(module, "AT_ONCE", size))
@@ -224,7 +227,42 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
         made.append(case)
 
     compare()
-    assert seen >= {"due now", "later", "copy", "delete", "barred"}, seen
+    assert seen >= {*("due now", "later", "copy", "delete", "barred", "undecided", "early")}, seen
+
+
+def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """Both of a pair go once the younger one is due."""
+    ids = [f"{number:024}" for number in range(6)]
+    case: Case = {
+        "now": "2026-11-30T12:00:00Z",
+        "timezone": "UTC",
+        "rules": [{"id": "raw", "match": "all", "delete": [{"in": "uploads", "after": "1y"}]}],
+        "assets": [
+            {"id": each, "type": "chat", "created_at": f"2026-0{1 + number}-01T00:00:00Z"}
+            for number, each in enumerate(ids)
+        ],
+        "copies": [
+            {"asset": each, "in": "uploads", "shared": f"key {number % 3}", "bytes": 1}
+            for number, each in enumerate(ids)
+        ],
+        "assets_unfinished": False,
+        "by_name": False,
+    }
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+    side, making = Side(settings_of(case), policies_of(case), "x", ""), Making(now_of(case))
+    told = []
+    for size in (6, 2, 1):
+        with ExitStack() as patches:
+            for module in (retainer.impact, forecasting):
+                patches.enter_context(patch.object(module, "AT_ONCE", size))
+            ahead = forecast(facts, side.settings, side.policies, "p", making, 3650)
+            lying = impact(facts, side, side, "p", making).lying_after
+        told.append((ahead.coming, ahead.lying, lying))
+    assert [(each.day.month, each.copies) for each in told[0][0]] == [(4, 2), (5, 2), (6, 2)]
+    assert told[1:] == told[:1] * 2
 
 
 def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(
@@ -290,6 +328,47 @@ def test_a_plan_of_many_worries_is_told_in_little_memory(tmp_path: Path) -> None
         count,
         [f"{number:024}" for number in range(1, 11)],
     )
+
+
+@pytest.mark.slow
+def test_whatever_decides_takes_the_memory_of_a_range(tmp_path: Path) -> None:
+    """An impact of more than a million had ended for want of it, where the pairs of a range were
+    sorted and written. (What takes ten million to fail is measured by benchmarks alone.)"""
+    count, facts = 1_200_000, tmp_path / "facts.duckdb"
+    with empty_snapshot(facts) as made:
+        made.execute(f"""
+            INSERT INTO assets BY NAME
+            SELECT i AS asset_no, printf('%024d', i) AS asset_id, 'chat' AS type,
+                'completed' AS status, md5(i::VARCHAR) AS room_id, md5(i::VARCHAR) AS session_id,
+                's3://hms-prod-x/' || md5(i::VARCHAR) || '/' || md5(i::VARCHAR) AS path,
+                TIMESTAMP '2026-01-01' + to_seconds(i) AS created_at, true AS settled,
+                1000 AS size, 'api' AS known_by, false AS many FROM range(1, {count} + 1) AS _(i);
+            INSERT INTO copies BY NAME
+            SELECT asset_no, 'vault' AS store, true AS complete, true AS lock_read, size AS bytes,
+                [struct_pack(key := path, size := size, version := md5(path), complete := true)]
+                    AS objects, false AS archived, true AS owners_known
+            FROM assets;
+            INSERT INTO listings BY NAME
+            SELECT 'vault' AS name, 'store' AS kind, true AS complete,
+                TIMESTAMP '2026-11-30' AS started_at, TIMESTAMP '2026-11-30' AS finished_at
+        """)
+    case: Case = {
+        "now": "2026-11-30T00:00:00Z",
+        "timezone": "UTC",
+        "rules": [{"id": "chats", "match": "all", "keep": [{"in": "vault", "for": "1y"}]}],
+        "copies": [{"asset": "x", "in": "vault"}],
+    }
+    settings, policies, making = settings_of(case), policies_of(case), Making(now_of(case))
+    longer = policies_of(case | {"rules": [{**case["rules"][0], "then": "delete"}]})
+    sides = [Side(settings, each, "x", "") for each in (policies, longer)]
+    make(case, facts, tmp_path / "p.plan")
+    told = impact(facts, *sides, "p", making)
+    assert [(each.becomes, each.copies) for each in told.effects] == [("sooner", count)]
+    ahead = forecast(facts, settings, longer, "p", making, 3650)
+    assert sum(each.copies for each in ahead.coming) == count
+    plan = read_plan(tmp_path / "p.plan")
+    with closing(plan.connection):
+        assert plan.header.items[0].matches == count
 
 
 def test_a_query_of_what_is_decided_is_answered_by_every_range(

@@ -1,6 +1,6 @@
--- The plan's rows, in their order: what is quiet (kept, unmanaged, or lapses) by asset; then by turn
--- copies by deadline, copies without one, deletes, what is kept and to be locked longer, and the
--- rest that someone may worry about.
+-- The plan's rows, and what puts them in order: what is quiet (kept, unmanaged, or lapses) by asset
+-- and store; then by `n`: copies by deadline, copies without one, deletes, what is kept and to be
+-- locked longer, and the rest that someone may worry about.
 --
 -- Given: weighed, decided, member, dated, assets, copies, stores; names(clause_no, rule, rule_at)
 -- Asked: $now, $locking (the stores that lock their copies), $filled (those that retainer copies
@@ -203,13 +203,11 @@ FROM (SELECT *, CASE decision WHEN 'copy' THEN CASE WHEN superseded THEN $beside
     LEFT JOIN reading USING (asset_no, store, decision)
     LEFT JOIN staying USING (asset_no, decision)
     LEFT JOIN held AS there ON there.asset_no = acting.asset_no AND there.store = acting.store
-))
-ORDER BY n;
+));
 
 CREATE OR REPLACE TEMP VIEW quiet_lines AS
-SELECT asset_id, store, verdict AS decision, because[1] AS because, rule, rule_at, created,
-    keep_until, delete_from, until, bytes
+SELECT asset_no, asset_id, store, verdict AS decision, because[1] AS because, rule, rule_at,
+    created, keep_until, delete_from, until, bytes
 FROM weighed LEFT JOIN names USING (clause_no)
 ANTI JOIN locking USING (asset_no, store)
-WHERE verdict IN ('keep', 'unmanaged', 'lapses')
-ORDER BY asset_no, store;
+WHERE verdict IN ('keep', 'unmanaged', 'lapses');
