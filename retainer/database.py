@@ -74,7 +74,7 @@ def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConn
 
     It can open files in the private folder and in `folders`, and no others: neither a view nor a
     function in what it reads can name another. `attached`: a database file, attached read-only as
-    `facts`.
+    `facts`, which can be attached again.
     """
     connection = duckdb.connect(
         config={
@@ -90,6 +90,7 @@ def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConn
     )
     connection.execute(f"SET allowed_directories = [{allowed}]")
     if attached is not None:
+        connection.execute(f"SET allowed_paths = [{literal(str(attached))}]")
         connection.execute(f"ATTACH {literal(str(attached))} AS facts (READ_ONLY)")
     connection.execute(
         "SET TimeZone = 'UTC'"

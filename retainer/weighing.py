@@ -13,7 +13,7 @@ import duckdb
 
 from retainer.database import add_rows, make_room, only_row
 from retainer.errors import RetainerError
-from retainer.inventory.facts import narrow, ranges
+from retainer.inventory.facts import RANGES_AT_ONCE, narrow, ranges, read_anew
 from retainer.inventory.locate import key_sql
 from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.moment import write_moment
@@ -137,10 +137,12 @@ def in_ranges(
     narrow(connection, "asset_no IN (FROM sharers)")
     decide_range(connection, question, alone=True)
     together()
-    for each in every:
+    for number, each in enumerate(every, 1):
         narrow(connection, each)
         decide_range(connection, question, alone=False)
         yield False
+        if number % RANGES_AT_ONCE == 0:
+            read_anew(connection)
     narrow(connection)
 
 

@@ -20,7 +20,7 @@ from test_columns import examples, lay
 from test_impact import two_policies
 
 import retainer.impact
-from retainer import drafting, forecasting, planning, standing
+from retainer import drafting, forecasting, planning, standing, weighing
 from retainer.cases import Decider
 from retainer.errors import RetainerError
 from retainer.forecasting import forecast
@@ -28,8 +28,10 @@ from retainer.impact import Side, impact
 from retainer.inventory.facts import NAMES, open_facts, ranges
 from retainer.model.setting import DeleteLimits, Settings, Source, Store
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
+from retainer.plan.decide import ask
 from retainer.planfile import overview, read_plan
 from retainer.planning import Making, make_plan, matches_of
+from retainer.weighing import in_ranges
 
 SIZE = 64
 HOSTED = "s3://hms-prod-x/"
@@ -90,6 +92,7 @@ def limited(size: int, threads: int, rows: int) -> Iterator[None]:
         patches.enter_context(patch.object(planning, "AT_ONCE", size))
         patches.enter_context(patch.object(planning, "open_facts", opened))
         patches.enter_context(patch.object(drafting, "AT_ONCE", rows))
+        patches.enter_context(patch.object(weighing, "RANGES_AT_ONCE", 3))
         yield
 
 
@@ -228,6 +231,28 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
 
     compare()
     assert seen >= {*("due now", "later", "copy", "delete", "barred", "undecided", "early")}, seen
+
+
+def test_facts_that_are_replaced_while_they_are_read_are_noticed(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """A folder of facts that a job at night writes anew."""
+    case = generate.enriched(examples()[0], Random(1))
+    facts, others = tmp_path / "facts.duckdb", tmp_path / "others.duckdb"
+    snapshot(case, decider, facts)
+    snapshot(case, decider, others)
+    with duckdb.connect(str(others)) as changed:
+        changed.execute("UPDATE listings SET objects = coalesce(objects, 0) + 1")
+    with patch.object(weighing, "RANGES_AT_ONCE", 2):
+        connection = open_facts(facts, settings_of(case))
+        with closing(connection):
+            question = ask(connection, policies_of(case), now_of(case), "UTC")
+            going = in_ranges(connection, question, 1)
+            next(going)
+            others.replace(facts)
+            next(going)
+            with pytest.raises(RetainerError, match="was replaced while it was read"):
+                next(going)
 
 
 def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
