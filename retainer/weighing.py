@@ -106,10 +106,6 @@ class Take(Protocol):
         """`alone`: there is no other range."""
 
 
-def nothing(*, alone: bool) -> None:
-    """Takes no rows."""
-
-
 def in_ranges(
     connection: duckdb.DuckDBPyConnection,
     question: Question,
@@ -137,12 +133,12 @@ def in_ranges(
     narrow(connection, "asset_no IN (FROM sharers)")
     decide_range(connection, question, alone=True)
     together()
-    for number, each in enumerate(every, 1):
+    for number, each in enumerate(every):
+        if number and number % RANGES_AT_ONCE == 0:
+            read_anew(connection)
         narrow(connection, each)
         decide_range(connection, question, alone=False)
         yield False
-        if number % RANGES_AT_ONCE == 0:
-            read_anew(connection)
     narrow(connection)
 
 
@@ -151,8 +147,8 @@ def weigh(
     settings: Settings,
     policies: Policies,
     making: Making,
-    take: Take = nothing,
-    size: int | None = None,
+    take: Take,
+    size: int | None,
     together: Callable[[], None] = lambda: None,
 ) -> Weighing:
     """Decide at `making.now` on facts that were opened, so many recordings at a time (None: all at

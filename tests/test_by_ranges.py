@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from random import Random
@@ -64,7 +65,8 @@ def snapshot(case: Case, decider: Decider, path: Path) -> None:
         "copies": """
             -- as text: in Python an infinite moment is the last of the year 9999
             SELECT * REPLACE (locked_until::VARCHAR AS locked_until,
-                locked_through::VARCHAR AS locked_through, bytes * 12345677 AS bytes, CASE WHEN asset_no % 7 > 0 THEN [struct_pack(
+                locked_through::VARCHAR AS locked_through, bytes * 12345677 AS bytes,
+                CASE WHEN asset_no % 7 > 0 THEN [struct_pack(
                 key := coalesce(shared, asset_no || '/' || store), size := 1 + asset_no,
                 version := 'v' || asset_no, complete := coalesce(complete, false))] END AS objects)
             FROM copies ORDER BY asset_no, store""",
@@ -181,6 +183,11 @@ def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
     assert "deadlines across ranges" in seen
 
 
+def an_example() -> Case:
+    """A copy: the examples are made once for all tests, and enriching one changes it."""
+    return generate.enriched(deepcopy(examples()[0]), Random(1))
+
+
 def plain(value: Any) -> Any:
     """A value of dataclasses as plain ones, with as many digits as do not depend on the order in
     which numbers are added."""
@@ -237,7 +244,7 @@ def test_facts_that_are_replaced_while_they_are_read_are_noticed(
     tmp_path: Path, decider: Decider
 ) -> None:
     """A folder of facts that a job at night writes anew."""
-    case = generate.enriched(examples()[0], Random(1))
+    case = an_example()
     facts, others = tmp_path / "facts.duckdb", tmp_path / "others.duckdb"
     snapshot(case, decider, facts)
     snapshot(case, decider, others)
@@ -255,18 +262,17 @@ def test_facts_that_are_replaced_while_they_are_read_are_noticed(
                 next(going)
 
 
-def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
-    tmp_path: Path, decider: Decider
-) -> None:
-    """Both of a pair go once the younger one is due."""
-    ids = [f"{number:024}" for number in range(6)]
-    case: Case = {
+def sharing(after: str, created: Sequence[str]) -> Case:
+    """Uploads that were made then, each of which shares its key with the one three further on; a
+    rule deletes them."""
+    ids = [f"{number:024}" for number in range(len(created))]
+    return {
         "now": "2026-11-30T12:00:00Z",
         "timezone": "UTC",
-        "rules": [{"id": "raw", "match": "all", "delete": [{"in": "uploads", "after": "1y"}]}],
+        "rules": [{"id": "raw", "match": "all", "delete": [{"in": "uploads", "after": after}]}],
         "assets": [
-            {"id": each, "type": "chat", "created_at": f"2026-0{1 + number}-01T00:00:00Z"}
-            for number, each in enumerate(ids)
+            {"id": each, "type": "chat", "created_at": at}
+            for each, at in zip(ids, created, strict=True)
         ],
         "copies": [
             {"asset": each, "in": "uploads", "shared": f"key {number % 3}", "bytes": 1}
@@ -275,6 +281,13 @@ def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
         "assets_unfinished": False,
         "by_name": False,
     }
+
+
+def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
+    tmp_path: Path, decider: Decider
+) -> None:
+    """Both of a pair go once the younger one is due."""
+    case = sharing("1y", [f"2026-0{month}-01T00:00:00Z" for month in range(1, 7)])
     facts = tmp_path / "facts.duckdb"
     snapshot(case, decider, facts)
     side, making = Side(settings_of(case), policies_of(case), "x", ""), Making(now_of(case))
@@ -294,22 +307,10 @@ def test_a_key_that_recordings_far_apart_share_goes_only_when_all_of_them_may(
     tmp_path: Path, decider: Decider
 ) -> None:
     """Of one of three pairs one is held; the others may go."""
-    ids = [f"{number:024}" for number in range(6)]
-    case: Case = {
-        "now": "2026-11-30T12:00:00Z",
-        "timezone": "UTC",
-        "rules": [{"id": "raw", "match": "all", "delete": [{"in": "uploads", "after": "30d"}]}],
-        "holds": [{"id": "LIT-1", "why": "x", "in": "uploads", "match": {"asset_id": ids[5]}}],
-        "assets": [
-            {"id": each, "type": "chat", "created_at": "2026-01-01T00:00:00Z"} for each in ids
-        ],
-        "copies": [
-            {"asset": each, "in": "uploads", "shared": f"key {number % 3}", "bytes": 1}
-            for number, each in enumerate(ids)
-        ],
-        "assets_unfinished": False,
-        "by_name": False,
-    }
+    case = sharing("30d", ["2026-01-01T00:00:00Z"] * 6)
+    ids = [each["id"] for each in case["assets"]]
+    hold = {"id": "LIT-1", "why": "x", "in": "uploads", "match": {"asset_id": ids[5]}}
+    case |= {"holds": [hold]}
     facts, out = tmp_path / "facts.duckdb", tmp_path / "p.plan"
     snapshot(case, decider, facts)
     for size in (3, 2, 1):
@@ -400,7 +401,7 @@ def test_a_query_of_what_is_decided_is_answered_by_every_range(
     tmp_path: Path, decider: Decider
 ) -> None:
     """As locks and versions are asked of what is due."""
-    case = generate.enriched(examples()[0], Random(1))
+    case = an_example()
     facts = tmp_path / "facts.duckdb"
     snapshot(case, decider, facts)
     found = []
@@ -421,7 +422,7 @@ def test_a_query_of_what_is_decided_is_answered_by_every_range(
 def test_a_disk_that_is_full_is_told_as_that(
     tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = generate.enriched(examples()[0], Random(1))
+    case = an_example()
     facts = tmp_path / "facts.duckdb"
     snapshot(case, decider, facts)
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
 from retainer.database import AS_WRITTEN, without
 from retainer.plan.decide import timestamp
-from retainer.plan.predicates import filled
-
-
-@cache
-def _sql() -> tuple[str, str, str]:
-    """What is foreseen of each pair, of keys that two recordings name, and what comes of both."""
-    text = files("retainer.plan").joinpath("ahead.sql").read_text(encoding="utf-8")
-    foreseen, _, rest = text.partition("-- ── Keys that two recordings name")
-    together, _, comes = rest.partition("-- ── What comes")
-    return foreseen, f"--{together}", f"--{comes}"
+from retainer.plan.predicates import filled, sections
 
 
 def look_ahead(connection: DuckDBPyConnection, now: datetime, *, alone: bool = True) -> None:
@@ -29,7 +18,7 @@ def look_ahead(connection: DuckDBPyConnection, now: datetime, *, alone: bool = T
     `alone`: nothing but these recordings has a key that one of them has; else a look ahead at all
     of those came before, as in `decide_range`.
     """
-    foreseen, together, comes = _sql()
+    foreseen, together, comes = sections("ahead.sql", "Keys that two recordings name", "What comes")
     sql = foreseen + (together if alone else "") + comes
     with without(connection, *AS_WRITTEN):
         connection.execute(filled(sql, {"$now": timestamp(now)}))

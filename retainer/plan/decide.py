@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
@@ -17,7 +15,7 @@ from retainer.model.calendar import changes, start_of_day, zone_named
 from retainer.model.period import Period
 from retainer.model.rule import Erasure, Hold, Policies, Rule
 from retainer.plan.matching import make_matches, named_items
-from retainer.plan.predicates import filled, predicate
+from retainer.plan.predicates import filled, predicate, sections
 
 Item = Rule | Hold | Erasure
 DECISIONS = (
@@ -96,13 +94,9 @@ class _Sql:
     decided: str
 
 
-@cache
 def _sql() -> _Sql:
-    text = files("retainer.plan").joinpath("decide.sql").read_text(encoding="utf-8")
-    dated, _, rest = text.partition("-- ── What matches")
-    weighed, _, rest = rest.partition("-- ── Keys that two assets name")
-    sharing, _, decided = rest.partition("-- ── What is due")
-    return _Sql(dated, f"--{weighed}", f"--{sharing}", f"--{decided}")
+    headings = "What matches", "Keys that two assets name", "What is due"
+    return _Sql(*sections("decide.sql", *headings))
 
 
 def timestamp(moment: datetime) -> str:

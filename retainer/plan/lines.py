@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 
 from duckdb import DuckDBPyConnection
 
@@ -13,7 +11,7 @@ from retainer.database import literal
 from retainer.model.rule import Match
 from retainer.model.setting import Lock
 from retainer.plan.decide import timestamp
-from retainer.plan.predicates import filled, predicate
+from retainer.plan.predicates import filled, predicate, sections
 
 TOLD_METADATA = (
     "num_layers",
@@ -30,11 +28,6 @@ TOLD_METADATA = (
 )
 """The documented metadata keys. A plan tells only these of an asset's metadata: others may hold
 anything, also names."""
-
-
-@cache
-def _sql() -> str:
-    return files("retainer.plan").joinpath("lines.sql").read_text(encoding="utf-8")
 
 
 def make_lines(
@@ -68,7 +61,8 @@ def make_lines(
         else "false",
         "$metadata": f"CASE WHEN metadata IS NOT NULL THEN json_object({told}) END",
     }
-    connection.execute(filled(_sql(), parts))
+    (sql,) = sections("lines.sql")
+    connection.execute(filled(sql, parts))
 
 
 def _names(stores: Iterable[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import assert_never
 
 from retainer.database import literal
@@ -21,6 +23,18 @@ from retainer.model.rule import (
     OneOf,
     Thumbnails,
 )
+
+
+@cache
+def sections(file: str, *headings: str) -> tuple[str, ...]:
+    """An SQL file of this package, cut before the first line of each section that these words
+    head."""
+    *parts, rest = (files("retainer.plan").joinpath(file).read_text(encoding="utf-8"),)
+    for heading in headings:
+        before, found, after = rest.partition(f"-- ── {heading}")
+        parts.append(before)
+        rest = found + after
+    return (*parts, rest)
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
