@@ -23,6 +23,7 @@ it, see pyproject.toml).
     planning.py     facts and policies -> a plan file
     weighing.py     what is decided, range by range of recordings, and what it adds up to
     drafting.py     a plan's rows on their way to its file
+    binding.py      Parquet files -> one, row group by row group
     applying.py     a plan file and today -> a run
     spreading.py    a run that other machines make, share by share
     cooling.py      what earlier policies had promised, from their commits

@@ -25,6 +25,17 @@ def make_room(connection: duckdb.DuckDBPyConnection, assets: int) -> None:
         connection.execute(f"SET memory_limit = '{assets * BYTES_PER_ASSET // 1_000_000}MB'")
 
 
+@contextmanager
+def memory_of(connection: duckdb.DuckDBPyConnection, limit: str) -> Iterator[None]:
+    """What is asked here may take so much memory."""
+    (before,) = only_row(connection, "SELECT current_setting('memory_limit')")
+    connection.execute(f"SET memory_limit = {literal(limit)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"SET memory_limit = {literal(before)}")
+
+
 NEVER, ALWAYS = "TIMESTAMP '9999-12-31'", "TIMESTAMP '0001-01-01'"
 """SQL: what stands for an end that never comes, and for one that always was, where infinity cannot:
 Parquet has none, and other readers fail on what DuckDB writes for it."""

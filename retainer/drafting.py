@@ -9,7 +9,9 @@ from pathlib import Path
 
 import duckdb
 
-from retainer.database import ALWAYS, NEVER, literal, only_row, write_parquet
+from retainer.binding import bind
+from retainer.database import ALWAYS, NEVER, literal, memory_of, only_row, write_parquet
+from retainer.errors import RetainerError
 from retainer.planfile import (
     AT_ONCE,
     COLUMNS,
@@ -22,10 +24,14 @@ from retainer.planfile import (
 )
 from retainer.private import private_file
 
+IN_ORDER = "360MB"
+"""DuckDB's memory while quiet rows are written. It (2.0.1) writes in order on more than one thread
+only where half of what it may take is 4 MiB for each column and thread, however little it does take
+(findings/duckdb-copy-in-order.sh)."""
 WHILE_WRITING = "180MB"
 """DuckDB's memory while several ranges are put together, on one thread: what it takes to read and
 write so many files counts towards no limit (2.0.1)."""
-_QUIET = "(FROM quiet_lines ORDER BY asset_no, store)"
+_FINAL = ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, ROW_GROUP_SIZE 30720"
 _PIECE = ", COMPRESSION lz4, ROW_GROUP_SIZE 10240"
 _TOLD = {
     name: f"CASE WHEN {name} > {NEVER} THEN {NEVER} WHEN {name} < {ALWAYS} THEN {ALWAYS} "
@@ -43,21 +49,22 @@ class Draft(AbstractContextManager["Draft"]):
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._parts = 0
-        self._quiet: list[str] = []
+        self._quiet: list[Path] = []
         self._pieces: list[str] = []
         self._files: list[Path] = []
         self._kinds: dict[str, str] = {}
-        self._quiet_kinds: dict[str, str] = {}
 
     def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.unlink(missing_ok=True)
 
-    def take(self, *, alone: bool) -> None:
-        """The rows of the views lines and quiet_lines. `alone`: there is no other range, so that
-        the quiet ones are read where they are."""
+    def take(self) -> None:
+        """The rows of the views lines and quiet_lines: the quiet ones as they will stand in the
+        file, and the others as they will be put in order."""
         if not self._kinds:
-            self._kinds, self._quiet_kinds = self._kinds_of("lines"), self._kinds_of("quiet_lines")
+            self._kinds = self._kinds_of("lines")
+        with memory_of(self._connection, IN_ORDER):
+            self._quiet.append(self._written(self._quiet_rows(), _FINAL))
         rows = only_row(self._connection, "SELECT count(*) FROM acting")[0]
         told = f"{_told(COLUMNS)}, {self._parts} AS part, turn, asset_no"
         for first in range(0, rows or not self._parts, AT_ONCE):
@@ -67,38 +74,39 @@ class Draft(AbstractContextManager["Draft"]):
                     f"WHERE n BETWEEN {first} AND {first + AT_ONCE - 1} ORDER BY n"
                 )
             )
-        if not alone:
-            self._quiet.append(self._piece(f"SELECT {_told(self._quiet_kinds)} FROM {_QUIET}"))
         self._parts += 1
 
     def write(self, header: Header) -> Path:
-        """All that was taken, the quiet rows first, and a header: one file in the private
-        folder."""
+        """All that was taken, the quiet rows first, and a header: one file in the private folder.
+        Raises RetainerError where it cannot be written."""
         half = private_file(".plan")
-        few = ", ".join(
-            f"({_TOLD[name]})::{self._quiet_kinds[name]} AS {name}"
-            if name in self._quiet_kinds
-            else f"NULL::{kind} AS {name}"
-            for name, kind in COLUMNS.items()
-        )
-        quiet = _read(self._quiet) if self._quiet else _QUIET
         if self._parts > 1:
             self._connection.execute(f"SET threads = 1; SET memory_limit = '{WHILE_WRITING}'")
-        rows = " UNION ALL ".join((f"SELECT {few} FROM {quiet}", *self._numbered()))
-        write_parquet(
-            self._connection,
-            rows,
-            half,
-            ", COMPRESSION zstd, COMPRESSION_LEVEL 1, DICTIONARY_SIZE_LIMIT 1000, "
-            f"ROW_GROUP_SIZE 30720, KV_METADATA {{'{KEY}': {literal(canonical(header))}}}",
-        )
-        with half.open("r+b") as stream:
-            place = place_of_digest(stream, NO_DIGEST)
-            assert place is not None
-            digest = digest_of(stream, place)
-            stream.seek(place)
-            stream.write(digest.encode())
+        rows = " UNION ALL ".join(self._numbered())
+        told = f", KV_METADATA {{'{KEY}': {literal(canonical(header))}}}"
+        numbered = self._written(rows, _FINAL + told)
+        try:
+            bind([*self._quiet, numbered], half)
+            with half.open("r+b") as stream:
+                place = place_of_digest(stream, NO_DIGEST)
+                assert place is not None
+                digest = digest_of(stream, place)
+                stream.seek(place)
+                stream.write(digest.encode())
+        except OSError as error:
+            raise RetainerError(
+                f"a plan cannot be written in {half.parent}: {error.strerror}",
+                hint="free some of its disk, or set TMPDIR to a folder with more",
+            ) from None
         return half
+
+    def _quiet_rows(self) -> str:
+        few = self._kinds_of("quiet_lines")
+        columns = ", ".join(
+            f"({_TOLD[name]})::{few[name]} AS {name}" if name in few else f"NULL::{kind} AS {name}"
+            for name, kind in self._kinds.items()
+        )
+        return f"SELECT {columns} FROM (FROM quiet_lines ORDER BY asset_no, store)"
 
     def _numbered(self) -> Iterator[str]:
         """SQL: the rows that have a number, in its order.
@@ -159,13 +167,17 @@ class Draft(AbstractContextManager["Draft"]):
 
     def _kinds_of(self, view: str) -> dict[str, str]:
         there = self._connection.execute(f"DESCRIBE {view}").fetchall()
-        return {name: kind for name, kind, *_ in there if name in COLUMNS}
+        kinds = {name: kind for name, kind, *_ in there}
+        return {name: kinds[name] for name in COLUMNS if name in kinds}
 
     def _piece(self, query: str) -> str:
+        return literal(str(self._written(query, _PIECE)))
+
+    def _written(self, query: str, options: str) -> Path:
         path = private_file(".parquet")
         self._files.append(path)
-        write_parquet(self._connection, query, path, _PIECE)
-        return literal(str(path))
+        write_parquet(self._connection, query, path, options)
+        return path
 
 
 def _told(columns: Iterable[str]) -> str:

@@ -363,7 +363,9 @@ def make_plan(
     connection = open_facts(facts, settings, dict(making.gone), AT_ONCE)
     try:
         with whole_facts(facts), Draft(connection) as draft:
-            weighing = weigh(connection, settings, policies, making, draft.take, AT_ONCE)
+            weighing = weigh(
+                connection, settings, policies, making, lambda *, alone: draft.take(), AT_ONCE
+            )
             header = _header(connection, settings, policies, weighing, project, making)
             made = draft.write(header)
         put_in_place(made, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from copy import deepcopy
@@ -431,5 +432,21 @@ def test_a_disk_that_is_full_is_told_as_that(
 
     monkeypatch.setattr(drafting, "write_parquet", full)
     with pytest.raises(RetainerError, match="the disk is full"):
+        make(case, facts, tmp_path / "p.plan")
+    assert not (tmp_path / "p.plan").exists()
+
+
+def test_a_disk_that_is_full_at_last_is_told_as_that(
+    tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = an_example()
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(drafting, "bind", full)
+    with pytest.raises(RetainerError, match=r"cannot be written in .*: No space left"):
         make(case, facts, tmp_path / "p.plan")
     assert not (tmp_path / "p.plan").exists()
