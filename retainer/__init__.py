@@ -18,6 +18,8 @@ it, see pyproject.toml).
     webhook.py      a message to a chat, or to another program
     cluster.py      the machines behind a scheduler of Dask   ◀ another engine: one such file
     working.py      a share of a plan, made by one of them
+    ranging.py      a range of the recordings of a plan, decided by one of them
+    workplace.py    where they work: version, project, and what goes wrong there
     wiring.py       the only place that names a concrete store or source
                                                         ◀ a new kind of store: one line here
     planning.py     facts and policies -> a plan file

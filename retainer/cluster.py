@@ -1,8 +1,9 @@
 """Dask.distributed as the engine that makes shares: it finds a machine for each, and another one
 where a machine died. Another engine is another such file.
 
-What a worker is given is a share (`model.shard`), in plain values: no credential, no name, no
-address. What it tells is how far it is.
+What a worker is given is a share (`model.shard`) of a plan's actions, or of the recordings that a
+plan is made for, in plain values: no credential, no name, no address. What it tells is how far it
+is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retainer.errors import PlanRefused, PoliciesWrong, RetainerError, StoreFailed, WrongUsage
-from retainer.model.shard import Shard, Told
+from retainer.model.shard import Part, Shard, Told
 
 TOPIC = "retainer"
 CONNECT_SECONDS = 20
@@ -28,6 +29,7 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
     another version, or of a library, might not be readable where they arrive."""
     from distributed import Semaphore, get_worker
 
+    from retainer.ranging import decide_part
     from retainer.working import work
 
     worker = get_worker()
@@ -42,7 +44,10 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return held
 
     try:
-        work(told, Path.cwd(), tell, permit)
+        if "folder" in told:
+            decide_part(told, Path.cwd())
+        else:
+            work(told, Path.cwd(), tell, permit)
     except RetainerError as error:
         kind = type(error).__name__
         return {"kind": kind, "message": error.message, "hint": error.hint}
@@ -117,7 +122,7 @@ class Cluster:
             hint="give the same plan once more when it runs again",
         )
 
-    def submit(self, shard: Shard) -> Future[None]:
+    def submit(self, shard: Shard | Part) -> Future[None]:
         made: Future[None] = Future()
 
         def ended(future: Future[Mapping[str, Any] | None]) -> None:

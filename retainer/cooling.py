@@ -25,11 +25,10 @@ def cooling(
     policies applies went within the span, the oldest first (`Ledger.applied_within`)."""
     today = {(rule.match, keep) for rule in policies.rules for keep in rule.keeps}
     found: dict[tuple[str, Match, tuple[Keep, ...]], tuple[Rule, str]] = {}
-    weighed: list[str] = []
+    reigns = tuple(reigns)
     unknown = ""
     own = policy_digest(policies, settings)
     for reign in reigns:
-        weighed.append(reign.policies)
         if reign.policies == own:
             continue
         try:
@@ -48,7 +47,7 @@ def cooling(
                 at = Where(f"{reign.commit[:8]}:{rule.where.file}", rule.where.line)
                 cooled = Rule(rule.id, rule.match, at, promised, why="cooling", cooled=True)
                 found[rule.id, rule.match, promised] = (cooled, until)
-    return Cooling(tuple(found.values()), tuple(weighed), unknown)
+    return Cooling(tuple(found.values()), reigns, unknown)
 
 
 def _where_it_lies_now(keep: Keep, was: Settings, now: Settings) -> Keep | None:

@@ -3,7 +3,7 @@ order of the whole, and written with the header."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -46,11 +46,12 @@ _TOLD = {
 class Draft(AbstractContextManager["Draft"]):
     """Of one plan. Its parts lie in the private folder until it ends."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, first: int = 0) -> None:
+        """`first`: which of the ranges of recordings comes first."""
         self._connection = connection
-        self._parts = 0
+        self._parts = first
         self._quiet: list[Path] = []
-        self._pieces: list[str] = []
+        self._pieces: list[Path] = []
         self._files: list[Path] = []
         self._kinds: dict[str, str] = {}
 
@@ -61,19 +62,35 @@ class Draft(AbstractContextManager["Draft"]):
     def take(self) -> None:
         """The rows of the views lines and quiet_lines: the quiet ones as they will stand in the
         file, and the others as they will be put in order."""
-        if not self._kinds:
-            self._kinds = self._kinds_of("lines")
+        self.learn()
         with memory_of(self._connection, IN_ORDER):
             self._quiet.append(self._written(self._quiet_rows(), _FINAL))
         rows = only_row(self._connection, "SELECT count(*) FROM acting")[0]
         told = f"{_told(COLUMNS)}, {self._parts} AS part, turn, asset_no"
         for first in range(0, rows or not self._parts, AT_ONCE):
             self._pieces.append(
-                self._piece(
+                self._written(
                     f"SELECT {told} FROM lines "
-                    f"WHERE n BETWEEN {first} AND {first + AT_ONCE - 1} ORDER BY n"
+                    f"WHERE n BETWEEN {first} AND {first + AT_ONCE - 1} ORDER BY n",
+                    _PIECE,
                 )
             )
+        self._parts += 1
+
+    def learn(self) -> None:
+        """Of which kinds the columns of the view lines are."""
+        self._kinds = self._kinds or self._kinds_of("lines")
+
+    @property
+    def taken(self) -> tuple[list[Path], list[Path]]:
+        """What was taken, as it lies in the private folder: the quiet rows, and the others."""
+        return self._quiet, self._pieces
+
+    def join(self, quiet: Sequence[Path], pieces: Sequence[Path]) -> None:
+        """The next range, as another draft has taken it."""
+        self._quiet += quiet
+        self._pieces += pieces
+        self._files += [*quiet, *pieces]
         self._parts += 1
 
     def write(self, header: Header) -> Path:
@@ -118,8 +135,9 @@ class Draft(AbstractContextManager["Draft"]):
         if self._parts == 1:
             yield f"SELECT {self._as_they_were('n')} FROM {pieces}"
             return
-        urgent = self._urgent(pieces)
-        if urgent:
+        # also where there are none: of nothing there would be no query
+        yield f"SELECT {self._as_they_were('n')} FROM {pieces} WHERE false"
+        if urgent := self._urgent(pieces):
             yield f"SELECT {self._as_they_were('n')} FROM {_read(urgent)}"
         moved: dict[int, dict[int, int]] = {}
         for turn, part, by in self._connection.execute(f"""
@@ -136,7 +154,7 @@ class Draft(AbstractContextManager["Draft"]):
                     f"WHERE turn = {turn}"
                 )
 
-    def _urgent(self, pieces: str) -> list[str]:
+    def _urgent(self, pieces: str) -> list[Path]:
         """Copies with a deadline, in the order of all ranges: files, each with some of them."""
         self._connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE urgent AS
@@ -151,10 +169,11 @@ class Draft(AbstractContextManager["Draft"]):
         columns = ", ".join("nth AS n" if name == "n" else f"piece.{name}" for name in COLUMNS)
         # each piece is in the order of deadlines, so that little of it is read that is not wanted
         return [
-            self._piece(
+            self._written(
                 f"SELECT {columns} FROM {pieces} AS piece JOIN urgent USING (asset_no, store) "
                 f"WHERE turn = 0 AND piece.deadline BETWEEN '{first}' AND '{last}' "
-                f"AND nth // {AT_ONCE} = {number} ORDER BY nth"
+                f"AND nth // {AT_ONCE} = {number} ORDER BY nth",
+                _PIECE,
             )
             for number, first, last in chunks
         ]
@@ -170,9 +189,6 @@ class Draft(AbstractContextManager["Draft"]):
         kinds = {name: kind for name, kind, *_ in there}
         return {name: kinds[name] for name in COLUMNS if name in kinds}
 
-    def _piece(self, query: str) -> str:
-        return literal(str(self._written(query, _PIECE)))
-
     def _written(self, query: str, options: str) -> Path:
         path = private_file(".parquet")
         self._files.append(path)
@@ -184,5 +200,5 @@ def _told(columns: Iterable[str]) -> str:
     return ", ".join(f"{_TOLD[name]} AS {name}" for name in columns)
 
 
-def _read(files: list[str]) -> str:
-    return f"read_parquet([{', '.join(files)}])"
+def _read(files: Sequence[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(file)) for file in files)}])"

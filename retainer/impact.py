@@ -37,7 +37,7 @@ from retainer.plan.decide import timestamp
 from retainer.planfile import TargetState, cliff_of, moment_of
 from retainer.policy.changes import changes
 from retainer.private import private_file
-from retainer.weighing import Making, Weighing, targets_of, weigh
+from retainer.weighing import Making, Weighing, deciding, targets_of, weigh
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,9 @@ def _decided(connection: duckdb.DuckDBPyConnection, side: Side, making: Making) 
         add_outlook(connection, side.settings)
 
     weighing = weigh(
-        *(connection, side.settings, side.policies, making, take, AT_ONCE),
+        deciding(connection, side.settings, side.policies, making),
+        take,
+        AT_ONCE,
         together=lambda: look_ahead(connection, making.now),
     )
     lying = tuple(outlook(connection, side.settings))

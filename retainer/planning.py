@@ -64,9 +64,12 @@ from retainer.ports import InventoryReports, Look, Recordings, StoreReader, Vers
 from retainer.private import private_file
 from retainer.versions import versions_of
 from retainer.weighing import (
+    Deciding,
     Making,
+    Sums,
     Weighing,
     damaged,
+    deciding,
     in_ranges,
     is_cooled,
     matches,
@@ -354,18 +357,37 @@ def _change(snapshot: Path, what: str, rows: Sequence[tuple[object, ...]]) -> No
         facts.commit()
 
 
+Elsewhere = Callable[[Deciding, Draft], "Sums | None"]
+"""Has the ranges of recordings decided by others, and a draft join what they took; what they come
+to. None where there is but one range, which is decided here."""
+
+
 def make_plan(
-    facts: Path, settings: Settings, policies: Policies, project: Path, making: Making, out: Path
+    facts: Path,
+    settings: Settings,
+    policies: Policies,
+    project: Path,
+    making: Making,
+    out: Path,
+    *,
+    elsewhere: Elsewhere = lambda _asked, _draft: None,
+    progress: Callable[[int], None] = lambda _recordings: None,
 ) -> None:
     """Decide at `making.now` from a snapshot, and write the plan file: range after range of
-    recordings, so that memory does not grow with how many there are. Raises RetainerError for facts
-    that cannot be read."""
+    recordings, so that memory does not grow with how many there are. `progress` is told how many
+    more were decided, about. Raises RetainerError for facts that cannot be read."""
     connection = open_facts(facts, settings, dict(making.gone), AT_ONCE)
     try:
         with whole_facts(facts), Draft(connection) as draft:
-            weighing = weigh(
-                connection, settings, policies, making, lambda *, alone: draft.take(), AT_ONCE
-            )
+
+            def take(*, alone: bool) -> None:
+                draft.take()
+                if not alone:
+                    progress(AT_ONCE)
+
+            asked = deciding(connection, settings, policies, making)
+            sums = elsewhere(asked, draft)
+            weighing = asked.come_to(sums) if sums else weigh(asked, take, AT_ONCE)
             header = _header(connection, settings, policies, weighing, project, making)
             made = draft.write(header)
         put_in_place(made, out)
@@ -452,7 +474,7 @@ def _header(
             if not is_cooled(item)
         ],
         cooled=_cooled(making),
-        weighed=list(making.cooling.weighed),
+        weighed=making.cooling.weighed,
         cooling_unknown=making.cooling.unknown,
         cooling_lifted=making.is_cooling_lifted,
         sources=_sources(connection, making),

@@ -16,7 +16,7 @@ from retainer.model.diagnosis import Found
 from retainer.model.inventory import InventoryReport
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.setting import Lock
-from retainer.model.shard import Shard, Told
+from retainer.model.shard import Part, Shard, Told
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -551,7 +551,7 @@ class Engine(Protocol):
         """How many shares are made at once, by now. Raises RetainerError where none is, or the
         engine cannot be reached."""
 
-    def submit(self, shard: Shard) -> Future[None]:
+    def submit(self, shard: Shard | Part) -> Future[None]:
         """Let a share be made. The future ends with it, or raises RetainerError: what stands
         against it on every machine, or that no machine could be found to make it."""
 

@@ -41,9 +41,10 @@ class _Waits:
 
 
 class Gathering:
-    """Shows how many rows each listing has brought so far."""
+    """Shows how many rows each listing has brought so far, or how many were decided."""
 
     def __init__(self, headline: str = "gathering facts…") -> None:
+        """`headline`: what is said where nobody sees how far it is; empty: nothing."""
         self._headline = headline
         self._live = _counters() if is_for_people() else None
         self._tasks: dict[str, TaskID] = {}
@@ -53,7 +54,7 @@ class Gathering:
     def __enter__(self) -> Gathering:
         if self._live:
             self._live.start()
-        else:
+        elif self._headline:
             tell(self._headline)
         return self
 

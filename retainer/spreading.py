@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -58,6 +58,7 @@ AGAIN_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 """A run that is to end waits so long for those of its workers that hear of it at once."""
 NOBODY_SECONDS = 600.0
+"""So long a worker is waited for: no locks are held for ever."""
 KNOWN_SECONDS = 120.0
 """So long it is believed that deletes may go on, where it takes long to find out again."""
 TOGETHER = 500
@@ -67,6 +68,46 @@ TOGETHER = 500
 def made_with() -> str:
     """The versions that the order of a plan's rows, and what is done of them, rest on."""
     return f"retainer {version('retainer')}, duckdb {duckdb.__version__}"
+
+
+Task = TypeVar("Task")
+
+
+def given_away(
+    engine: Engine,
+    waiting: deque[Task],
+    going: dict[Future[None], Task],
+    give: Callable[[Task], Future[None]],
+    check: Callable[[], None],
+    told: Callable[[str], None],
+    may_give: Callable[[], bool] = lambda: True,
+) -> Iterator[tuple[Future[None], Task]]:
+    """Each task that has ended, so or so, while others are given away: a few for each machine.
+    `waiting`: those that nobody has, to which those may be added that are tried again; `going`:
+    what each machine has.
+
+    `check` is asked all the while, and `told` that nobody is there. Ends also where `may_give` says
+    no, and nobody has any more. Raises RetainerError where no worker came for long.
+    """
+    alone_since = time.monotonic()
+    while waiting or going:
+        check()
+        if machines := engine.machines:
+            alone_since = time.monotonic()
+        elif time.monotonic() - alone_since > NOBODY_SECONDS:
+            raise RetainerError(
+                f"the scheduler had no worker for {NOBODY_SECONDS / 60:.0f} minutes",
+                hint="start some, and give the same command once more",
+            )
+        else:
+            told("scheduler: it has no worker now, and the shares wait for one")
+        while waiting and len(going) < max(1, machines) * AHEAD and may_give():
+            task = waiting.popleft()
+            going[give(task)] = task
+        if not going:
+            return
+        for future in wait(going, timeout=1.0, return_when=FIRST_COMPLETED).done:
+            yield future, going.pop(future)
 
 
 def shard_rows(plan: PlanFile, act: ShardAct, store: str = "") -> array[int]:
@@ -182,30 +223,29 @@ class Spreading:
         waiting = deque(shards)
         going: dict[Future[None], tuple[Shard, int]] = {}
         tries: Counter[str] = Counter()
-        alone_since = time.monotonic()
+
+        def give(task: tuple[Shard, int]) -> Future[None]:
+            shard, _ = task
+            tries[shard.name] += 1
+            if shard.name not in self._open:
+                self.journal.write("given", name=shard.name)
+                self._open.add(shard.name)
+            return self.engine.submit(shard)
+
+        ended = given_away(
+            self.engine,
+            waiting,
+            going,
+            give,
+            self.run.places.check,
+            self.waiting,
+            lambda: act == "copy" or not self._brake(),
+        )
         try:
-            while waiting or going:
-                self.run.places.check()
-                if machines := self.engine.machines:
-                    alone_since = time.monotonic()
-                else:
-                    self._wait_for_somebody(time.monotonic() - alone_since)
-                while waiting and len(going) < max(1, machines) * AHEAD:
-                    if act == "delete" and self._brake():
-                        break
-                    shard, left = waiting.popleft()
-                    tries[shard.name] += 1
-                    if shard.name not in self._open:
-                        self.journal.write("given", name=shard.name)
-                        self._open.add(shard.name)
-                    going[self.engine.submit(shard)] = shard, left
-                if not going:
-                    break  # braked
-                for future in wait(going, timeout=1.0, return_when=FIRST_COMPLETED).done:
-                    shard, left = going.pop(future)
-                    if not self._take(future, shard, is_last=tries[shard.name] == TRIES):
-                        waiting.append((shard, left))  # behind all others
-                        self.run.job.stop.wait(AGAIN_SECONDS * tries[shard.name])
+            for future, (shard, left) in ended:
+                if not self._take(future, shard, is_last=tries[shard.name] == TRIES):
+                    waiting.append((shard, left))  # behind all others
+                    self.run.job.stop.wait(AGAIN_SECONDS * tries[shard.name])
         except BaseException:
             self._leave({future: shard for future, (shard, _) in going.items()})
             raise
@@ -213,15 +253,6 @@ class Spreading:
             self.run.outcomes.say(self._braked)
             left = sum(left for _, left in waiting)
             self.run.outcomes.join(Summary(left_deletes=left), 0, 0)
-
-    def _wait_for_somebody(self, seconds: float) -> None:
-        """Raises RetainerError where no worker came for long: the locks are not held for ever."""
-        if seconds > NOBODY_SECONDS:
-            raise RetainerError(
-                f"the scheduler had no worker for {NOBODY_SECONDS / 60:.0f} minutes",
-                hint="start some, and give the same plan once more",
-            )
-        self.waiting("scheduler: it has no worker now, and the shares wait for one")
 
     def _heard(self, told: Told) -> None:
         """How far a share is; one that is begun anew counts from where it was."""

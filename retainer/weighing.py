@@ -4,10 +4,10 @@ what matches what, where something is said to lie."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import duckdb
 
@@ -15,6 +15,7 @@ from retainer.database import add_rows, make_room, only_row
 from retainer.errors import RetainerError
 from retainer.inventory.facts import RANGES_AT_ONCE, narrow, ranges, read_anew
 from retainer.inventory.locate import key_sql
+from retainer.journal.ledger import Reign
 from retainer.model.anchors import deleted_lately, read_anchors
 from retainer.model.moment import write_moment
 from retainer.model.rule import Erasure, Hold, Match, Policies, Rule
@@ -28,12 +29,17 @@ from retainer.planfile import ACTIONS, ClashState, LimitState, TargetState, Unde
 @dataclass(frozen=True, slots=True)
 class Cooling:
     """What the policies of earlier applies promised and those of today do not. `rules`: each keep
-    of theirs, with when it ends to count (RFC 3339, empty where that is open). `weighed`: the
-    digests of all those policies; `unknown`: why not all of them are known, in words."""
+    of theirs, with when it ends to count (RFC 3339, empty where that is open). `reigns`: by which
+    policies those applies went; `unknown`: why not all of them are known, in words."""
 
     rules: tuple[tuple[Rule, str], ...] = ()
-    weighed: tuple[str, ...] = ()
+    reigns: tuple[Reign, ...] = ()
     unknown: str = ""
+
+    @property
+    def weighed(self) -> list[str]:
+        """The digests of those policies."""
+        return [reign.policies for reign in self.reigns]
 
     def beside(self, policies: Policies) -> Policies:
         """The policies of today, and what still counts of earlier ones."""
@@ -124,14 +130,7 @@ def in_ranges(
         decide_range(connection, question, alone=True)
         yield True
         return
-    # a table, so that its size is known: of a query it may be guessed as that of all recordings
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE sharers AS "
-        "SELECT DISTINCT asset_no FROM facts.copies WHERE shared IS NOT NULL"
-    )
-    make_room(connection, only_row(connection, "SELECT count(*) FROM sharers")[0])
-    narrow(connection, "asset_no IN (FROM sharers)")
-    decide_range(connection, question, alone=True)
+    decide_sharers(connection, question)
     together()
     for number, each in enumerate(every):
         if number and number % RANGES_AT_ONCE == 0:
@@ -142,63 +141,96 @@ def in_ranges(
     narrow(connection)
 
 
+def decide_sharers(connection: duckdb.DuckDBPyConnection, question: Question) -> None:
+    """Decide all recordings that share a key with another one, whatever their range."""
+    # a table, so that its size is known: of a query it may be guessed as that of all recordings
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE sharers AS "
+        "SELECT DISTINCT asset_no FROM facts.copies WHERE shared IS NOT NULL"
+    )
+    make_room(connection, only_row(connection, "SELECT count(*) FROM sharers")[0])
+    narrow(connection, "asset_no IN (FROM sharers)")
+    decide_range(connection, question, alone=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """What any range of facts that were opened is decided with."""
+
+    connection: duckdb.DuckDBPyConnection
+    settings: Settings
+    making: Making
+    question: Question
+    unlockable: tuple[str, ...]
+    """Stores with `lock:` whose buckets lock nothing."""
+
+    def lines(self) -> None:
+        """The views `lines` and `quiet_lines` of what was decided last."""
+        stores = self.settings.stores
+        targets = {each.name: key_sql(each) for each in stores if not each.written_by_100ms}
+        locking = {each.name: each.lock for each in stores if each.lock}
+        make_lines(
+            self.connection, targets, locking, self.unlockable, self.making.now, self.making.only
+        )
+
+    def come_to(self, sums: Sums) -> Weighing:
+        """What all ranges come to; `acts` has what is acted on in them."""
+        making, items = self.making, self.question.items
+        return Weighing(
+            items,
+            tuple(_limits(self.connection, self.settings, self.question.clauses, making)),
+            tuple(
+                ClashState(
+                    ceiling=items[ceiling - 1].id,
+                    keep=items[keep - 1].id,
+                    assets=count,
+                    lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
+                )
+                for (ceiling, keep), count in sorted(sums.clashes.items())
+                # a ceiling that is new would clash with each keep that it takes the place of
+                if not is_cooled(items[keep - 1])
+            ),
+            _remembered(self.connection, making),
+            self.unlockable,
+            tuple(zip(sums.sure, sums.maybe, strict=True)),
+            (sums.uncovered, sums.uncovered_bytes),
+            tuple(
+                Undeclared(bucket=bucket or NO_PATH, assets=assets, at_risk=sums.at_risk[bucket])
+                for bucket, assets in sorted(sums.undeclared.items())
+            ),
+        )
+
+
+def deciding(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, policies: Policies, making: Making
+) -> Deciding:
+    """Ask of facts that were opened what is decided at `making.now`."""
+    question = ask(connection, making.counting(policies), making.now, settings.timezone)
+    return Deciding(connection, settings, making, question, _unlockable(connection, settings))
+
+
 def weigh(
-    connection: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    policies: Policies,
-    making: Making,
-    take: Take,
-    size: int | None,
-    together: Callable[[], None] = lambda: None,
+    asked: Deciding, take: Take, size: int | None, together: Callable[[], None] = lambda: None
 ) -> Weighing:
-    """Decide at `making.now` on facts that were opened, so many recordings at a time (None: all at
-    once, so that what decide.sql and lines.sql make is there afterwards). `together`: as
-    `in_ranges`.
+    """Decide what was asked, so many recordings at a time (None: all at once, so that what
+    decide.sql and lines.sql make is there afterwards). `together`: as `in_ranges`.
 
     Leaves `acts`: of all ranges the rows that are acted on or worried about, less what only the
     plan file needs; their `n` is the number in the range.
     """
-    question = ask(connection, making.counting(policies), making.now, settings.timezone)
-    targets = {
-        store.name: key_sql(store) for store in settings.stores if not store.written_by_100ms
-    }
-    locking = {store.name: store.lock for store in settings.stores if store.lock}
-    unlockable = _unlockable(connection, settings)
-    items = question.items
-    sums = _Sums(len(items))
+    connection, sums = asked.connection, Sums(len(asked.question.items))
     connection.execute("DROP TABLE IF EXISTS acts")
-    for alone in in_ranges(connection, question, size, together):
-        make_lines(connection, targets, locking, unlockable, making.now, making.only)
+    for alone in in_ranges(connection, asked.question, size, together):
+        asked.lines()
         take(alone=alone)
         sums.add(connection)
+        add_rows(connection, "acts", ACTS)
         if not alone:
             connection.execute("; ".join(f"DROP TABLE {table}" for table in _LARGE))
-    return Weighing(
-        items,
-        tuple(_limits(connection, settings, question.clauses, making)),
-        tuple(
-            ClashState(
-                ceiling=items[ceiling - 1].id,
-                keep=items[keep - 1].id,
-                assets=count,
-                lifted=f"clash:{items[ceiling - 1].id}" in making.lifts,
-            )
-            for (ceiling, keep), count in sorted(sums.clashes.items())
-            # a ceiling that is new would clash with each keep that it takes the place of
-            if not is_cooled(items[keep - 1])
-        ),
-        _remembered(connection, making),
-        unlockable,
-        tuple(zip(sums.sure, sums.maybe, strict=True)),
-        (sums.uncovered, sums.uncovered_bytes),
-        tuple(
-            Undeclared(bucket=bucket or NO_PATH, assets=assets, at_risk=sums.at_risk[bucket])
-            for bucket, assets in sorted(sums.undeclared.items())
-        ),
-    )
+    return asked.come_to(sums)
 
 
-class _Sums:
+class Sums:
     """What is added up over the ranges."""
 
     def __init__(self, items: int) -> None:
@@ -231,13 +263,47 @@ class _Sums:
         """).fetchall():
             self.undeclared[bucket] += assets
             self.at_risk[bucket] += at_risk
-        lean = """
-            SELECT n, asset_no, store, decision, because, clause_no, bytes, deadline, lock_until,
-                lock_mode, doubt, purged_by, decision = 'delete' AND staying.asset_no IS NOT NULL
-                AS stays, list_distinct(list_transform(witnesses, lambda w: w.store)) AS witnessed
-            FROM acting LEFT JOIN staying USING (asset_no, decision)
-        """
-        add_rows(connection, "acts", lean)
+
+    def join(self, other: Sums) -> None:
+        """What other ranges come to."""
+        self.sure = [mine + its for mine, its in zip(self.sure, other.sure, strict=True)]
+        self.maybe = [mine + its for mine, its in zip(self.maybe, other.maybe, strict=True)]
+        self.clashes += other.clashes
+        self.uncovered += other.uncovered
+        self.uncovered_bytes += other.uncovered_bytes
+        self.undeclared += other.undeclared
+        self.at_risk += other.at_risk
+
+    def written(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "sure": self.sure,
+            "maybe": self.maybe,
+            "clashes": [[*pair, count] for pair, count in sorted(self.clashes.items())],
+            "uncovered": [self.uncovered, self.uncovered_bytes],
+            "undeclared": dict(self.undeclared),
+            "at_risk": dict(self.at_risk),
+        }
+
+    @staticmethod
+    def read(told: Mapping[str, Any]) -> Sums:
+        """Raises ValueError, KeyError or TypeError for what is none."""
+        sums = Sums(0)
+        sums.sure, sums.maybe = list(map(int, told["sure"])), list(map(int, told["maybe"]))
+        sums.clashes.update({(int(one), int(two)): int(n) for one, two, n in told["clashes"]})
+        sums.uncovered, sums.uncovered_bytes = map(int, told["uncovered"])
+        sums.undeclared.update({str(name): int(n) for name, n in told["undeclared"].items()})
+        sums.at_risk.update({str(name): int(n) for name, n in told["at_risk"].items()})
+        return sums
+
+
+ACTS = """
+    SELECT n, asset_no, store, decision, because, clause_no, bytes, deadline, lock_until,
+        lock_mode, doubt, purged_by, decision = 'delete' AND staying.asset_no IS NOT NULL
+        AS stays, list_distinct(list_transform(witnesses, lambda w: w.store)) AS witnessed
+    FROM acting LEFT JOIN staying USING (asset_no, decision)
+"""
+"""SQL: of one range what is acted on or worried about, as `acts` keeps it of all."""
 
 
 def matches(connection: duckdb.DuckDBPyConnection, items: int) -> list[tuple[int, int]]:

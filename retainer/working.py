@@ -21,14 +21,7 @@ from retainer.apply.job import Job, Recheck
 from retainer.apply.run import Run
 from retainer.apply.settle import settle
 from retainer.applying import Prepared, Records, of_the_plan, prepare
-from retainer.errors import (
-    CredentialsRefused,
-    Locked,
-    PlanRefused,
-    PoliciesWrong,
-    RetainerError,
-    StoreFailed,
-)
+from retainer.errors import CredentialsRefused, Locked, PoliciesWrong, RetainerError, StoreFailed
 from retainer.journal.backend import APPLIED
 from retainer.journal.journal import Journal, read_ledger
 from retainer.journal.ledger import Done
@@ -44,9 +37,9 @@ from retainer.patience import Patience
 from retainer.planfile import Action, assets_copied
 from retainer.ports import Downloads, StoreWriter
 from retainer.private import keep_private_in, private_file
-from retainer.settings import find_root, load_project
 from retainer.spreading import made_with, shard_rows
 from retainer.stop import Stop, Stopped
+from retainer.workplace import must_be_alike, project_here, told_from_here
 
 PATIENCE = timedelta(seconds=60)
 """A worker tries one call again for so long; `journal.shards.OVER` counts on it."""
@@ -55,8 +48,6 @@ TELL_EVERY = 0.5
 GOING_EVERY = 15.0
 """Seconds after which an attempt that is in the middle of an act finds out whether the share is its
 own still."""
-REST_SECONDS = 15.0
-"""So long a worker rests after it could not make a share."""
 Permit = Callable[[str, int], AbstractContextManager[object]]
 """Holds one of so many leases of this name, over all workers."""
 
@@ -67,12 +58,7 @@ def work(told: Mapping[str, Any], root: Path, tell: Callable[[Told], None], perm
     Raises PlanRefused, PoliciesWrong for what stands against every share here, and StoreFailed
     where another attempt may do better.
     """
-    here = os.uname().nodename
-    if told.get("made_with") != made_with():
-        raise PlanRefused(
-            f"the worker on {here} has {made_with()}, and this run {told.get('made_with')}",
-            hint="give all of them the same version",
-        )
+    must_be_alike(told, made_with())
     shard = Shard.read(told)
     try:
         _bench_of(shard, root).make(shard, tell, permit)
@@ -81,10 +67,7 @@ def work(told: Mapping[str, Any], root: Path, tell: Callable[[Told], None], perm
     except Locked:
         raise StoreFailed("another machine goes on with this share") from None
     except RetainerError as error:
-        if isinstance(error, PlanRefused | PoliciesWrong):
-            raise type(error)(f"the worker on {here}: {error.message}", hint=error.hint) from None
-        time.sleep(REST_SECONDS)  # else a machine that can do nothing would take every share
-        raise StoreFailed(f"the worker on {here}: {error.message}", hint=error.hint) from None
+        raise told_from_here(error) from None
 
 
 _benches: dict[str, _Bench] = {}
@@ -106,7 +89,8 @@ def _bench_of(shard: Shard, root: Path) -> _Bench:
 
 def _bench(shard: Shard, root: Path) -> _Bench:
     """Raises RetainerError."""
-    settings, policies, folder = _project(root)
+    settings, policies, found = project_here(root)
+    folder = found / settings.state
     keep_private_in(folder)
     patience = wiring.patience_of(PATIENCE, Stop())
     state = wiring.open_backend(settings, folder, Stop(), patience)
@@ -193,20 +177,6 @@ def _same_workspace(
             raise PoliciesWrong(
                 f"its credentials for 100ms are of another workspace ({told}, not {customer})"
             )
-
-
-def _project(root: Path) -> tuple[Settings, Policies, Path]:
-    found = find_root(root)
-    if found is None:
-        raise PoliciesWrong(
-            "there is no retainer.yaml in the folder that it was started in, or above",
-            hint="start it in a folder with the same retainer.yaml and policies/",
-        )
-    settings, policies, mistakes = load_project(found)
-    wrong = [each for each in mistakes if not each.is_warning]
-    if wrong:
-        raise PoliciesWrong(f"its settings or policies are wrong: {wrong[0].message}")
-    return settings, policies, found / settings.state
 
 
 def _now() -> datetime:

@@ -398,6 +398,18 @@ def test_whatever_decides_takes_the_memory_of_a_range(tmp_path: Path) -> None:
         assert plan.header.items[0].matches == count
 
 
+def test_a_plan_of_many_ranges_in_which_nothing_is_done(tmp_path: Path, decider: Decider) -> None:
+    case, facts, plans = an_example(), tmp_path / "facts.duckdb", []
+    snapshot(case, decider, facts)
+    case |= {"rules": [], "holds": [], "erasures": []}
+    for size in (len(case["assets"]), 7):
+        with limited(size, 2, 7):
+            make(case, facts, tmp_path / f"{size}.plan")
+        plans.append(planned(tmp_path / f"{size}.plan"))
+    assert plans[0] == plans[1]
+    assert plans[0][1] and all(row[0] is None for row in plans[0][1])
+
+
 def test_a_query_of_what_is_decided_is_answered_by_every_range(
     tmp_path: Path, decider: Decider
 ) -> None:

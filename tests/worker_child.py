@@ -11,8 +11,9 @@ from datetime import timedelta
 from kill_child import strike_at
 
 import retainer.working
+import retainer.workplace
 
-retainer.working.REST_SECONDS = float(os.environ.get("REST", "1"))
+retainer.workplace.REST_SECONDS = float(os.environ.get("REST", "1"))
 retainer.working.OVER = timedelta(seconds=float(os.environ.get("OVER", "2")))
 if event := os.environ.get("STOP_EVENT"):
     strike_at(event, signal.SIGSTOP)

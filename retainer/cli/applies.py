@@ -26,7 +26,7 @@ from retainer.cli.options import (
 )
 from retainer.cli.printing import measure, notify, print_page, reading_in, told_to
 from retainer.cli.process import EXIT, applying, now, stop
-from retainer.cli.project import declared_store, record_for, record_in, the_project
+from retainer.cli.project import declared_store, engine_at, record_for, record_in, the_project
 from retainer.errors import CredentialsRefused, Declined, Locked, WrongUsage
 from retainer.model.moment import write_moment
 from retainer.model.printable import printable
@@ -206,7 +206,7 @@ def apply(
 @contextmanager
 def _engine(address: str | None, settings: Settings) -> Iterator[Engine | None]:
     """The machines behind a scheduler; None where none is named. Raises WrongUsage where they could
-    not share a record, or everybody could tell them what to do."""
+    not share a record."""
     if address is None:
         yield None
         return
@@ -215,22 +215,8 @@ def _engine(address: str | None, settings: Settings) -> Iterator[Engine | None]:
             "--on needs a record that all machines can reach, and `state:` is a folder",
             hint="name a store under `state:` in retainer.yaml (docs/how-to/shared-record.md)",
         )
-    scheme, _, place = address.partition("://")
-    host = place.rpartition(":")[0].strip("[]")
-    from retainer.settings import is_loopback
-
-    if scheme != "tls" and not (scheme == "tcp" and is_loopback(host)):
-        raise WrongUsage(
-            f"--on {address}: whoever reaches an open scheduler runs programs on its workers",
-            hint="use tls://HOST:PORT; tcp:// is for a scheduler on this machine alone",
-        )
-    from retainer.cluster import Cluster
-
-    engine = Cluster(address)
-    try:
+    with engine_at(address) as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 _LOOK_AGAIN = 10.0

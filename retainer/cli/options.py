@@ -160,24 +160,18 @@ def as_span(
 
 def only_match(text: str | None) -> Match | None:
     """A match from the command line: YAML as in a rule, such as `{type: chat}` or `all`."""
-    from retainer.policy.load import load_text
-    from retainer.policy.parse import parse_policies
+    from retainer.policy.diagnostics import Diagnostic
+    from retainer.policy.parse import parse_match
 
     if text is None:
         return None
-    document, mistakes = load_text(
-        f"version: 1\nrules:\n  - id: only\n    match: {text}\n    at_most: 1d\n", "--only"
-    )
-    if not mistakes:
-        policies, mistakes = parse_policies(document, "UTC")
-        mistakes = [mistake for mistake in mistakes if not mistake.is_warning]
-        if not mistakes:
-            return policies.rules[0].match
-    first = mistakes[0]
-    raise WrongUsage(
-        f"--only: {first.message}" + (f" ({first.hint})" if first.hint else ""),
-        hint="for example --only '{type: chat}'",
-    )
+    found = parse_match(text, "--only")
+    if isinstance(found, Diagnostic):
+        raise WrongUsage(
+            f"--only: {found.message}" + (f" ({found.hint})" if found.hint else ""),
+            hint="for example --only '{type: chat}'",
+        )
+    return found
 
 
 def form_option(*more: str) -> Callable[[Any], Any]:

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import uuid
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ from retainer.cli.options import (
     only_match,
 )
 from retainer.cli.printing import measure, notify, reading_in, told_to, written
-from retainer.cli.process import EXIT, now
+from retainer.cli.process import EXIT, now, stop
 from retainer.cli.project import (
+    engine_at,
     gathered,
     keep_facts,
     making_at,
@@ -141,6 +143,14 @@ def facts(out: Path, lift: tuple[str, ...], patience: timedelta | None) -> None:
 )
 @facts_option("Plan from a snapshot, offline.")
 @click.option(
+    "--on",
+    metavar="SCHEDULER",
+    help=(
+        "Let the machines of a Dask scheduler decide ranges of recordings, such as "
+        "tls://scheduler:8786 (extra `cluster`; with --facts in a folder that all of them see)."
+    ),
+)
+@click.option(
     "--detailed-exitcode",
     is_flag=True,
     help="Exit 2 when there are actions, 3 when some of them are deletes.",
@@ -180,6 +190,7 @@ def plan(
     as_of: datetime | None,
     only: str | None,
     snapshot: Path | None,
+    on: str | None,
     detailed_exitcode: bool,
     fail_if_at_risk: timedelta | None,
     fail_if_lapsing: timedelta | None,
@@ -203,6 +214,11 @@ def plan(
     with told_to(webhook, "plan"):
         root, settings, policies = the_project()
     _only_limits(lift, settings, policies)
+    if on is not None and snapshot is None:
+        raise WrongUsage(
+            "--on needs --facts: a snapshot in a folder that all machines see",
+            hint="make one there with `retainer facts --out /shared/facts.duckdb`",
+        )
     match = only_match(only)
     state = state_of(root, settings)
     last = state / "last.plan"
@@ -215,6 +231,7 @@ def plan(
             snapshot,
             as_of,
             wants_names=with_names or sys.stdout.isatty(),
+            on=on,
             patience=patience,
             only=match,
             scope=only,
@@ -281,6 +298,7 @@ def _made(
     as_of: datetime | None,
     *,
     wants_names: bool,
+    on: str | None,
     patience: timedelta | None,
     **making: Any,
 ) -> tuple[Path, Mapping[tuple[str, str], list[str]] | None]:
@@ -288,6 +306,7 @@ def _made(
     names of rooms where somebody wants them."""
     from retainer.planning import make_plan, names_of
     from retainer.private import private_file
+    from retainer.progress import Gathering
 
     root, settings, policies = project
     state = state_of(root, settings)
@@ -312,7 +331,15 @@ def _made(
         making_now = making_at(
             record, as_of or now(), cooling=project, offline=snapshot is not None, **making
         )
-        make_plan(facts, settings, policies, root, making_now, made_at)
+        with Gathering(headline="") as shown, ExitStack() as held:
+            more: dict[str, Any] = {"progress": partial(shown.rows, "decided")}
+            if on is not None:
+                from retainer.ranging import Ranging
+
+                engine = held.enter_context(engine_at(on))
+                elsewhere = facts, policies, stop(), shown.waiting, more["progress"]
+                more["elsewhere"] = Ranging(engine, *elsewhere)
+            make_plan(facts, settings, policies, root, making_now, made_at, **more)
         names = names_of(facts) if wants_names else None
         if snapshot is None and not keep_facts(facts, state / "facts.duckdb"):
             tell(

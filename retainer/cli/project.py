@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from retainer.tracing import listed
 from retainer.voice import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import timedelta
 
     from retainer.journal.backend import Backend, Reading
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from retainer.model.rule import Policies
     from retainer.model.setting import Settings, Store
     from retainer.patience import Patience
-    from retainer.ports import StoreReader
+    from retainer.ports import Engine, StoreReader
     from retainer.weighing import Cooling, Making
 
 
@@ -206,6 +207,28 @@ def cooling_at(
         return Cooling()
     reigns = ledger.applied_within(settings.cooling, moment)
     return cooling(root, settings, policies, reigns, settings.cooling)
+
+
+@contextmanager
+def engine_at(address: str) -> Iterator[Engine]:
+    """The machines behind a scheduler. Raises WrongUsage where everybody could tell them what to
+    do."""
+    from retainer.settings import is_loopback
+
+    scheme, _, place = address.partition("://")
+    host = place.rpartition(":")[0].strip("[]")
+    if scheme != "tls" and not (scheme == "tcp" and is_loopback(host)):
+        raise WrongUsage(
+            f"--on {address}: whoever reaches an open scheduler runs programs on its workers",
+            hint="use tls://HOST:PORT; tcp:// is for a scheduler on this machine alone",
+        )
+    from retainer.cluster import Cluster
+
+    engine = Cluster(address)
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def readers_of(settings: Settings, patience: Patience) -> Callable[[str], StoreReader | None]:

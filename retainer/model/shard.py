@@ -1,4 +1,4 @@
-"""A share of a plan, as it is given to another machine."""
+"""A share of a plan, or of making one, as it is given to another machine."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ class Shard:
             return Shard(**of)
         except TypeError as error:
             raise ValueError("it is no share of a plan that this version knows") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A range of the recordings that a plan is made for, by its number. It names none of them:
+    `folder` has what whoever decides it goes by, and takes what comes of it; `made_with`: the
+    versions that decide alike."""
+
+    folder: str
+    number: int
+    made_with: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:06}"
+
+    def written(self) -> dict[str, Any]:
+        """As plain values, which any version can read."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

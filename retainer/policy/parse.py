@@ -45,7 +45,7 @@ from retainer.model.rule import (
 )
 from retainer.model.setting import RESERVED_STORES
 from retainer.policy.diagnostics import Diagnostic, nearest
-from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, resolved
+from retainer.policy.load import SECRET_KEY, SECRET_VALUE, Document, Location, load_text, resolved
 from retainer.policy.schema import (
     EVERYTHING,
     UNSEEN,
@@ -679,6 +679,20 @@ def _with_decisions(match: Match, stays: tuple[str, ...], erased: tuple[str, ...
     if stays:
         match = AllOf((match, Not(OneOf("asset_id", stays))))
     return AnyOf((match, OneOf("asset_id", erased))) if erased else match
+
+
+def parse_match(text: str, name: str) -> Match | Diagnostic:
+    """A match by itself, as in a rule, such as `{type: chat}` or `all`; or the first mistake in
+    it. `name`: what the text is called."""
+    document, mistakes = load_text(
+        f"version: 1\nrules:\n  - id: only\n    match: {text}\n    at_most: 1d\n", name
+    )
+    if not mistakes:
+        policies, mistakes = parse_policies(document, "UTC")
+        mistakes = [mistake for mistake in mistakes if not mistake.is_warning]
+        if not mistakes:
+            return policies.rules[0].match
+    return mistakes[0]
 
 
 def parse_policies(document: Document, timezone: str) -> tuple[Policies, list[Diagnostic]]:

@@ -1,0 +1,440 @@
+"""Plans of which other machines decide the ranges (docs/how-to/many-machines.md): with workers as
+processes, and, where it is about what they leave for one another, with one in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import generate
+import pytest
+import test_cooling as cooling_of
+from generate import Case, now_of, policies_of
+from hypothesis import Phase, given, settings
+from machines import Machines, machines
+from project import POLICY, Project, video
+from test_by_ranges import SIZE, an_example, decider, limited, settings_of, snapshot
+
+from retainer import planning, ranging, workplace
+from retainer.cases import Decider
+from retainer.errors import PlanRefused, PoliciesWrong, RetainerError, StoreFailed
+from retainer.model.rule import OneOf, Policies
+from retainer.model.setting import Settings
+from retainer.model.shard import Part, Shard, Told
+from retainer.planning import make_plan
+from retainer.ranging import Ranging, decide_part
+from retainer.stop import Stop, Stopped
+from retainer.weighing import Making
+
+__all__ = ["decider"]
+CHILD = str(Path(__file__).parent / "ranging_child.py")
+
+
+# ── with a worker in this process ─────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Here:
+    """`ports.Engine` of two machines that are this one."""
+
+    root: Path
+    spoil: Callable[[Part], None] = lambda _part: None
+    """What is done once a range was decided."""
+    made: list[int] = field(default_factory=list)
+    machines: int = 2
+
+    def submit(self, shard: Shard | Part) -> Future[None]:
+        assert isinstance(shard, Part)
+        told: Future[None] = Future()
+        try:
+            self.made.append(shard.number)
+            decide_part(json.loads(json.dumps(shard.written())), self.root)
+            self.spoil(shard)
+            told.set_result(None)
+        except RetainerError as error:
+            told.set_exception(error)
+        return told
+
+    def listen(self, heard: Callable[[Told], None]) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        return
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody rests, waits or moves to another private folder."""
+    monkeypatch.setattr(workplace, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(ranging, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(ranging, "SEEN_SECONDS", 0.3)
+    monkeypatch.setattr(ranging, "keep_private_in", lambda _state: None)
+
+
+@dataclass
+class Bench:
+    """A snapshot of a case, and those who make plans of it."""
+
+    case: Case
+    facts: Path
+    monkeypatch: pytest.MonkeyPatch
+    size: int = 10
+
+    def one(self, name: str, **making: Any) -> bytes:
+        """The plan that this process makes by itself."""
+        out = self.facts.parent / name
+        with limited(self.size, 2, 7):
+            make_plan(*self._given(), Making(now_of(self.case), **making), out)
+        return out.read_bytes()
+
+    def many(
+        self,
+        name: str,
+        engine: Here,
+        *,
+        worker: Callable[[Settings, Policies], tuple[Settings, Policies]] = lambda *both: both,
+        stop: Stop | None = None,
+        **making: Any,
+    ) -> bytes:
+        """The one of which others decide the ranges. `worker`: what settings and policies they
+        have."""
+        facts, own, policies, project = self._given()
+        theirs = worker(own, policies)
+        self.monkeypatch.setattr(ranging, "project_here", lambda _root: (*theirs, project))
+        self.monkeypatch.setattr(ranging, "AT_ONCE", self.size)
+        out = self.facts.parent / name
+        elsewhere = Ranging(
+            engine, facts, policies, stop or Stop(), lambda _said: None, lambda _count: None
+        )
+        with limited(self.size, 2, 7):
+            made = Making(now_of(self.case), **making)
+            make_plan(facts, own, policies, project, made, out, elsewhere=elsewhere)
+        return out.read_bytes()
+
+    def _given(self) -> tuple[Path, Settings, Policies, Path]:
+        return self.facts, settings_of(self.case), policies_of(self.case), self.facts.parent
+
+    def left(self) -> list[str]:
+        return [path.name for path in self.facts.parent.iterdir() if path.suffix == ".ranges"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    case, facts = an_example(), tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+    return Bench(case, facts, monkeypatch)
+
+
+def test_a_plan_of_many_is_byte_for_byte_that_of_one(
+    tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    @settings(max_examples=3, phases=(Phase.generate,))
+    @given(generate.cases(assets=SIZE))
+    def compare(case: Case) -> None:
+        nonlocal made
+        made += 1
+        case = generate.enriched(case, Random(made))
+        facts = tmp_path / f"{made}.duckdb"
+        snapshot(case, decider, facts)
+        bench, engine = Bench(case, facts, monkeypatch, size=20), Here(tmp_path)
+        assert bench.many("many.plan", engine) == bench.one("one.plan")
+        assert engine.made == [0, 1, 2, 3] and bench.left() == []
+
+    compare()
+
+
+def test_what_the_record_and_the_command_say_reaches_every_range(bench: Bench) -> None:
+    """As what 100ms has lost, and --only."""
+    some = {each["id"] for each in bench.case["assets"]}
+    gone = tuple((asset_id, ranging.hashlib.sha256(b"").hexdigest()[:16]) for asset_id in some)
+    scope = "{type: chat}"
+    more = {
+        "only": OneOf("type", ("chat",)),
+        "scope": scope,
+        "gone": gone,
+        "lifts": frozenset({"cooling:policies"}),
+    }
+    engine = Here(bench.facts.parent)
+    assert bench.many("many.plan", engine, **more) == bench.one("one.plan", **more)
+    assert bench.one("all.plan") != bench.one("one.plan", **more)
+
+
+def test_one_range_is_decided_where_the_plan_is_made(bench: Bench) -> None:
+    bench.size, engine = SIZE, Here(bench.facts.parent)
+    assert bench.many("many.plan", engine) == bench.one("one.plan")
+    assert engine.made == []
+
+
+def test_a_range_that_failed_is_given_away_again(bench: Bench) -> None:
+    failed = []
+
+    def fail(part: Part) -> None:
+        if len(failed) < 2:
+            failed.append(part.number)
+            raise StoreFailed("the machine was lost")
+
+    engine = Here(bench.facts.parent, spoil=fail)
+    assert bench.many("many.plan", engine) == bench.one("one.plan")
+    assert len(engine.made) == len(set(engine.made)) + 2
+
+
+def test_a_range_that_fails_everywhere_ends_the_plan(bench: Bench) -> None:
+    def fail(part: Part) -> None:
+        if part.number == 3:
+            raise StoreFailed("its disk is full")
+
+    engine = Here(bench.facts.parent, spoil=fail)
+    with pytest.raises(StoreFailed, match="its disk is full"):
+        bench.many("many.plan", engine)
+    assert engine.made.count(3) == 3
+    assert bench.left() == [] and not (bench.facts.parent / "many.plan").exists()
+
+
+def changed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def renamed(path: Path) -> None:
+    told = json.loads(path.read_text())
+    told["quiet"][0][0] = f"../{path.parent.name}/{told['quiet'][0][0]}"
+    path.write_text(json.dumps(told))
+
+
+def fewer(path: Path) -> None:
+    told = json.loads(path.read_text())
+    told["sums"]["sure"].pop()
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("which", "spoil"),
+    [
+        ("{}-*.parquet", changed),
+        ("{}-*.parquet", Path.unlink),
+        ("{}.json", lambda path: path.write_text("{")),
+        ("{}.json", lambda path: path.write_text("[1]")),
+        ("{}.json", lambda path: path.write_text('{"sums": {}}')),
+        ("{}.json", renamed),
+        ("{}.json", fewer),
+        ("{}.json", Path.unlink),
+    ],
+)
+def test_what_was_left_otherwise_than_it_was_made_is_not_taken_in(
+    bench: Bench, which: str, spoil: Callable[[Path], object]
+) -> None:
+    def strike(part: Part) -> None:
+        if part.number == 2:
+            spoil(next(Path(part.folder).glob(which.format(part.name))))
+
+    with pytest.raises(RetainerError, match=r"cannot be read|another folder|cannot be shared"):
+        bench.many("many.plan", Here(bench.facts.parent, spoil=strike))
+    assert bench.left() == [] and not (bench.facts.parent / "many.plan").exists()
+
+
+def moved(own: Settings, policies: Policies) -> tuple[Settings, Policies]:
+    first, *others = policies.rules
+    where = replace(first.where, line=first.where.line + 1)
+    return own, replace(policies, rules=(replace(first, where=where), *others))
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        lambda own, policies: (own, replace(policies, rules=policies.rules[1:])),
+        lambda own, policies: (replace(own, timezone="Asia/Kolkata"), policies),
+        lambda own, policies: (replace(own, stores=own.stores[::-1]), policies),
+        moved,
+    ],
+)
+def test_a_worker_with_other_policies_decides_nothing(
+    bench: Bench, worker: Callable[[Settings, Policies], tuple[Settings, Policies]]
+) -> None:
+    engine = Here(bench.facts.parent)
+    with pytest.raises(PoliciesWrong, match="are not those of the plan"):
+        bench.many("many.plan", engine, worker=worker)
+    assert len(engine.made) <= 4, "it stands against every range"
+    assert bench.left() == []
+
+
+def test_other_versions_decide_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = ranging.versions()
+    versions = iter(["retainer 9.9.9, duckdb 1.0, tzdata 2020.1"] * 7)
+    monkeypatch.setattr(ranging, "versions", lambda: next(versions, here))
+    with pytest.raises(PlanRefused, match=r"has retainer 0\..* and this run retainer 9\.9\.9"):
+        bench.many("many.plan", Here(bench.facts.parent))
+
+
+def test_other_facts_in_the_same_place_are_noticed(bench: Bench, decider: Decider) -> None:
+    other = bench.facts.parent / "other.duckdb"
+    snapshot(bench.case, decider, other)
+    with duckdb.connect(str(other)) as facts:
+        facts.execute("UPDATE listings SET objects = 4711")
+
+    def swap(part: Part) -> None:
+        if other.exists():
+            other.replace(bench.facts)
+
+    with pytest.raises(RetainerError, match="is another snapshot here"):
+        bench.many("many.plan", Here(bench.facts.parent, spoil=swap))
+
+
+def test_a_plan_that_is_asked_to_end_leaves_nothing(bench: Bench) -> None:
+    stop = Stop()
+    with pytest.raises(Stopped):
+        bench.many("many.plan", Here(bench.facts.parent, spoil=lambda _part: stop.ask()), stop=stop)
+    assert bench.left() == []
+
+
+def test_what_a_dead_plan_has_left_is_removed_a_day_later(bench: Bench) -> None:
+    folder = bench.facts.parent
+    old, young, others = (
+        folder / name
+        for name in (".facts.duckdb.1.ranges", ".facts.duckdb.2.ranges", ".other.duckdb.1.ranges")
+    )
+    for path, days in ((old, 2), (young, 0.5), (others, 9)):
+        path.mkdir()
+        (path / "terms.json").touch()
+        then = time.time() - days * 86_400
+        os.utime(path, (then, then))
+    bench.many("many.plan", Here(folder))
+    assert sorted(bench.left()) == [young.name, others.name]
+
+
+def test_what_a_worker_is_given_names_nobody() -> None:
+    given_away = Part("/shared/.facts.duckdb.1.ranges", 3, "x").written()
+    assert {name: type(value) for name, value in given_away.items()} == {
+        "folder": str, "number": int, "made_with": str,
+    }  # fmt: skip
+
+
+def test_what_earlier_policies_had_promised_counts_in_every_range(
+    local: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cooling_of.commit(cooling_of.begun(local), cooling_of.policy(cooling_of.LONG))
+    for number in range(12):
+        local.uploaded(f"{number:024x}", video(number))
+    local.plan()
+    local.apply()
+    cooling_of.commit(local, cooling_of.policy(cooling_of.SHORT))
+    facts = tmp_path / "shared.duckdb"
+    local.run("facts", "--out", str(facts))
+
+    @contextmanager
+    def engine_at(_address: str) -> Iterator[Here]:
+        yield Here(local.root)
+
+    monkeypatch.setattr("retainer.cli.plans.engine_at", engine_at)
+    for module in (planning, ranging):
+        monkeypatch.setattr(module, "AT_ONCE", 3)
+    at = ("--facts", str(facts), "--as-of", "2026-12-05T00:00:00Z")
+    one = cooling_of.header(local, *at)
+    whole = (local.root / "p.plan").read_bytes()
+    cooling_of.header(local, *at, "--on", "tls://x:1")
+    assert (local.root / "p.plan").read_bytes() == whole
+    assert one.cooled and one.deletes == 0
+
+
+# ── with workers as processes ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def lab() -> Iterator[Machines]:
+    with machines() as found:
+        yield found
+
+
+@pytest.fixture
+def shared(local: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A snapshot of 41 recordings, of which ten are decided at a time."""
+    for module in (planning, ranging):
+        monkeypatch.setattr(module, "AT_ONCE", 10)
+    local.write(POLICY)
+    local.many_due(20)
+    for number in range(20):
+        local.hosted(f"c{number:023x}", video(number))
+    facts = tmp_path / "shared" / "facts.duckdb"
+    facts.parent.mkdir()
+    local.run("facts", "--out", str(facts))
+    return facts
+
+
+def at(facts: Path) -> tuple[str, ...]:
+    return ("--as-of", "2026-11-20T00:00:00Z", "--facts", str(facts))
+
+
+def test_two_machines_make_the_plan_that_one_makes(
+    shared: Path, local: Project, lab: Machines
+) -> None:
+    lab.worker(local)
+    lab.worker(local)
+    one = local.plan("one.plan", *at(shared))
+    many = local.plan("many.plan", *at(shared), "--on", lab.address)
+    assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
+    assert many["header"] == one["header"] and len(many["rows"]) > 40
+    assert list(shared.parent.iterdir()) == [shared]
+
+
+def test_a_worker_that_is_killed_while_it_decides(
+    shared: Path, local: Project, lab: Machines
+) -> None:
+    dies = lab.worker(local, "--preload", CHILD, KILL_RANGE="2")
+    lab.worker(local, "--preload", CHILD)
+    local.plan("one.plan", *at(shared))
+    local.plan("many.plan", *at(shared), "--on", lab.address)
+    assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
+    ended = lab.processes[dies].poll()
+    assert ended in (None, -signal.SIGKILL)
+
+
+def test_a_worker_that_does_not_see_the_facts_says_so(
+    shared: Path, local: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder is another one there."""
+    lab.worker(local, "--preload", CHILD)
+    kept = Ranging._leave
+
+    def leave(self: Ranging, asked: Any, draft: Any, folder: Path) -> None:
+        kept(self, asked, draft, folder)
+        (folder / "terms.json").unlink()
+
+    monkeypatch.setattr(Ranging, "_leave", leave)
+    said = local.run("plan", *at(shared), "--on", lab.address, expect=1).stderr
+    assert "the worker on" in said and "there is no" in said
+    assert list(shared.parent.iterdir()) == [shared]
+
+
+def test_a_worker_with_other_rules_is_refused(shared: Path, local: Project, lab: Machines) -> None:
+    local.write(POLICY | {"rules": POLICY["rules"][:1]})
+    lab.worker(local)
+    local.write()
+    said = local.run("plan", *at(shared), "--on", lab.address, expect=10).stderr
+    assert "its settings or policies are not those of the plan" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--on", "tcp://127.0.0.1:1"), "--on needs --facts"),
+        (("--on", "tcp://10.0.0.1:8786", "--facts", "facts.duckdb"), "an open scheduler"),
+        (("--on", "http://x", "--facts", "facts.duckdb"), "an open scheduler"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(
+    local: Project, words: tuple[str, ...], told: str
+) -> None:
+    local.run("facts", "--out", "facts.duckdb")
+    assert told in local.run("plan", *words, expect=64).stderr
