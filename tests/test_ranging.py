@@ -23,12 +23,21 @@ from generate import Case, now_of, policies_of
 from hypothesis import Phase, given, settings
 from machines import Machines, machines
 from project import POLICY, Project, video
-from test_by_ranges import SIZE, an_example, decider, limited, settings_of, snapshot
+from test_by_ranges import (
+    SIZE,
+    an_example,
+    decider,
+    limited,
+    planned,
+    settings_of,
+    sharing,
+    snapshot,
+)
 
 from retainer import planning, ranging, workplace
 from retainer.cases import Decider
 from retainer.errors import PlanRefused, PoliciesWrong, RetainerError, StoreFailed
-from retainer.model.rule import OneOf, Policies
+from retainer.model.rule import Acceptance, OneOf, Policies, Where
 from retainer.model.setting import Settings
 from retainer.model.shard import Part, Shard, Told
 from retainer.planning import make_plan
@@ -155,6 +164,20 @@ def test_a_plan_of_many_is_byte_for_byte_that_of_one(
     compare()
 
 
+def test_a_key_that_recordings_of_two_ranges_share_goes_only_when_both_may(
+    tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = sharing("30d", ["2026-01-01T00:00:00Z"] * 6)
+    held = {"id": "LIT-1", "why": "x", "in": "uploads"}
+    case |= {"holds": [held | {"match": {"asset_id": case["assets"][5]["id"]}}]}
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+    bench = Bench(case, facts, monkeypatch, size=2)
+    assert bench.many("many.plan", Here(tmp_path)) == bench.one("one.plan")
+    header, rows = planned(tmp_path / "many.plan")
+    assert header["deletes"] == 4 and ("blocked", "shared") in [row[3:5] for row in rows]
+
+
 def test_what_the_record_and_the_command_say_reaches_every_range(bench: Bench) -> None:
     """As what 100ms has lost, and --only."""
     some = {each["id"] for each in bench.case["assets"]}
@@ -245,6 +268,9 @@ def test_what_was_left_otherwise_than_it_was_made_is_not_taken_in(
     assert bench.left() == [] and not (bench.facts.parent / "many.plan").exists()
 
 
+LOST = Acceptance("no such recording", Where("policies/x.yaml", 1))
+
+
 def moved(own: Settings, policies: Policies) -> tuple[Settings, Policies]:
     first, *others = policies.rules
     where = replace(first.where, line=first.where.line + 1)
@@ -255,6 +281,8 @@ def moved(own: Settings, policies: Policies) -> tuple[Settings, Policies]:
     "worker",
     [
         lambda own, policies: (own, replace(policies, rules=policies.rules[1:])),
+        lambda own, policies: (own, replace(policies, losses=(LOST,))),
+        lambda own, policies: (own, replace(policies, accepts=(LOST,))),
         lambda own, policies: (replace(own, timezone="Asia/Kolkata"), policies),
         lambda own, policies: (replace(own, stores=own.stores[::-1]), policies),
         moved,
@@ -346,6 +374,11 @@ def test_what_earlier_policies_had_promised_counts_in_every_range(
     cooling_of.header(local, *at, "--on", "tls://x:1")
     assert (local.root / "p.plan").read_bytes() == whole
     assert one.cooled and one.deletes == 0
+    lifted = (*at, "--lift", "cooling:policies")
+    assert cooling_of.header(local, *lifted, expect=4).deletes > 0
+    whole = (local.root / "p.plan").read_bytes()
+    cooling_of.header(local, *lifted, "--on", "tls://x:1", expect=4)
+    assert (local.root / "p.plan").read_bytes() == whole
 
 
 # ── with workers as processes ─────────────────────────────────────────────────────────────────────
