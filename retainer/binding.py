@@ -29,8 +29,8 @@ _SCHEMA, _ROWS, _ROW_GROUPS = 2, 3, 4
 """Of a file."""
 _COLUMNS, _BEGINS, _ORDINAL = 1, 5, 7
 """Of a row group."""
-_CHUNK_BEGINS, _CHUNK_SAYS = (2, 4, 6), 3
-"""Of a column in a row group: where it lies, and what helps to find its pages."""
+_CHUNK_BEGINS, _CHUNK_SAYS, _PAGES = 2, 3, (4, 5, 6, 7)
+"""Of a column in a row group: where it lies, and where lists of its pages are."""
 _PAGES_BEGIN = 9, 10, 11, 14
 """Of what it says: where its pages, its dictionary and its Bloom filter lie."""
 
@@ -84,11 +84,14 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
 
 
 def _moved(group: Struct, by: int) -> Struct:
-    """A row group, so many bytes further on in a file. Its place among all of them may be left out,
-    and is: there can be more than such a place may tell."""
+    """A row group, so many bytes further on in a file. What may be left out is: its place among all
+    of them, for there can be more than such a place may tell, and lists of pages, in which stands
+    where those were."""
     group.pop(_ORDINAL, None)
     for chunk in group[_COLUMNS][1][1]:
-        _shift(chunk, _CHUNK_BEGINS, by)
+        for each in _PAGES:
+            chunk.pop(each, None)
+        _shift(chunk, (_CHUNK_BEGINS,), by)
         if _CHUNK_SAYS in chunk:
             _shift(chunk[_CHUNK_SAYS][1], _PAGES_BEGIN, by)
     _shift(group, (_BEGINS,), by)

@@ -25,8 +25,9 @@ CONNECT_SECONDS = 20
 
 
 def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What a worker calls: None, or why the share was not made. Errors go as plain values: those of
-    another version, or of a library, might not be readable where they arrive."""
+    """What a worker calls: None, or what was left of a part, or why the share was not made. Errors
+    go as plain values: those of another version, or of a library, might not be readable where they
+    arrive."""
     from distributed import Semaphore, get_worker
 
     from retainer.ranging import decide_part
@@ -45,9 +46,8 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
     try:
         if "folder" in told:
-            decide_part(told, Path.cwd())
-        else:
-            work(told, Path.cwd(), tell, permit)
+            return {"left": decide_part(told, Path.cwd())}
+        work(told, Path.cwd(), tell, permit)
     except RetainerError as error:
         kind = type(error).__name__
         return {"kind": kind, "message": error.message, "hint": error.hint}
@@ -119,11 +119,11 @@ class Cluster:
     def _lost(self, error: Exception) -> RetainerError:
         return RetainerError(
             f"the scheduler {self._address} was lost ({type(error).__name__})",
-            hint="give the same plan once more when it runs again",
+            hint="give the same command once more when it runs again",
         )
 
-    def submit(self, shard: Shard | Part) -> Future[None]:
-        made: Future[None] = Future()
+    def submit(self, shard: Shard | Part) -> Future[str | None]:
+        made: Future[str | None] = Future()
 
         def ended(future: Future[Mapping[str, Any] | None]) -> None:
             try:
@@ -131,8 +131,8 @@ class Cluster:
             except BaseException as error:
                 made.set_exception(StoreFailed(f"Dask gave it up ({type(error).__name__})"))
                 return
-            if told is None:
-                made.set_result(None)
+            if told is None or "left" in told:
+                made.set_result(str(told["left"]) if told else None)
                 return
             kind = _KINDS.get(str(told.get("kind")), StoreFailed)
             made.set_exception(kind(str(told.get("message")), hint=told.get("hint")))

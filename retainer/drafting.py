@@ -110,6 +110,8 @@ class Draft(AbstractContextManager["Draft"]):
                 digest = digest_of(stream, place)
                 stream.seek(place)
                 stream.write(digest.encode())
+        except (ValueError, IndexError) as error:
+            raise RetainerError(f"the parts of a plan do not fit together: {error}") from None
         except OSError as error:
             raise RetainerError(
                 f"a plan cannot be written in {half.parent}: {error.strerror}",

@@ -551,9 +551,10 @@ class Engine(Protocol):
         """How many shares are made at once, by now. Raises RetainerError where none is, or the
         engine cannot be reached."""
 
-    def submit(self, shard: Shard | Part) -> Future[None]:
-        """Let a share be made. The future ends with it, or raises RetainerError: what stands
-        against it on every machine, or that no machine could be found to make it."""
+    def submit(self, shard: Shard | Part) -> Future[str | None]:
+        """Let a share be made. The future ends with it, of a part with the SHA-256 of what tells
+        what was left; or raises RetainerError: what stands against it on every machine, or that no
+        machine could be found to make it."""
 
     def listen(self, heard: Callable[[Told], None]) -> None:
         """From now on this is told, from any thread, how far shares are; some of it may be lost."""

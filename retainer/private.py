@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 
 _home: Path | None = None
 _mine: dict[Path | None, Path] = {}
+_guard = threading.RLock()
 
 
 def keep_private_in(state: Path) -> None:
@@ -27,6 +29,11 @@ def keep_private_in(state: Path) -> None:
 def private_folder() -> Path:
     """The folder of this process, made anew where somebody took it away. Those that killed
     processes left are removed."""
+    with _guard:
+        return _private_folder()
+
+
+def _private_folder() -> Path:
     folder = _mine.get(_home)
     if folder is None or not folder.is_dir():
         folder = _held_in(_home) if _home is not None else None

@@ -5,11 +5,12 @@ plan leaves a folder of its own, and removes it at its end:
 
     .FACTS.ID.ranges/terms.json      what every range is decided with
                      sharing.parquet what was decided of keys that recordings share
-                     NNNNNN.json     what a range comes to, and which files have its rows
+                     NNNNNN-SHA.json what a range comes to, and which files have its rows
                      *.parquet       those, each with a name of its own
 
-A range that is decided twice is decided alike, and the last to tell of it counts: nothing here is
-acted on.
+Nothing in it is believed for lying there. The SHA-256 of the terms goes to a worker over the
+engine, and has that of the rest; that of what a worker tells comes back in the same way, and has
+that of its files. A range that is decided twice is decided alike, and each attempt has its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from retainer.cooling import cooling
 from retainer.database import add_rows, literal, write_parquet
 from retainer.drafting import Draft
 from retainer.errors import PoliciesWrong, RetainerError, StoreFailed
-from retainer.inventory.facts import AT_ONCE, narrow, open_facts, ranges, snapshot_of, whole_facts
+from retainer.inventory.facts import AT_ONCE, narrow, open_facts, ranges, snapshot_of
 from retainer.journal.ledger import Reign
 from retainer.model.calendar import zones_version
 from retainer.model.rule import Match, Policies
@@ -50,11 +52,15 @@ from retainer.private import keep_private_in, private_file
 from retainer.spreading import AGAIN_SECONDS, TRIES, given_away, made_with
 from retainer.stop import Stop
 from retainer.weighing import ACTS, Cooling, Deciding, Making, Sums, decide_sharers, deciding
-from retainer.whole import whole
 from retainer.workplace import must_be_alike, project_here, told_from_here
 
 SEEN_SECONDS = 60.0
 """So long a file may take to be seen that another machine has written: NFS asks no more often."""
+REMOVALS = 10
+"""So often it is tried to remove a folder into which a worker may be writing still."""
+STUCK_SECONDS = 600.0
+"""So long before a range that a worker has not ended is given to another one: of a network disk
+that does not answer a worker never hears."""
 ABANDONED_SECONDS = 86_400.0
 """What a plan has left behind that was killed is removed by one that begins so much later."""
 _TERMS, _SHARING = "terms.json", "sharing.parquet"
@@ -66,12 +72,14 @@ class Terms:
     """What every range of a plan is decided with, besides settings and policies, of which there is
     but a digest.
 
-    `facts`: where the snapshot lies, on every machine, and `snapshot` which it is; `only`: the
-    text of --only; `gone`, `reigns`: of the record, as `Making.gone` and `Cooling.reigns`.
+    `facts`: where the snapshot lies, on every machine, and `snapshot` which it is; `sharing`: the
+    SHA-256 of what was decided of shared keys; `only`: the text of --only; `gone`, `reigns`: of
+    the record, as `Making.gone` and `Cooling.reigns`.
     """
 
     facts: str
     snapshot: str
+    sharing: str
     now: datetime
     only: str | None
     lifts: list[str]
@@ -84,14 +92,24 @@ class Terms:
 _FORM = TypeAdapter(Terms)
 
 
+_VERSIONS = f"{made_with()}, tzdata {zones_version()}"
+"""As they were when this was loaded: a worker that was upgraded, and goes on, has the old ones."""
+
+
 def versions() -> str:
     """The versions that a decision rests on."""
-    return f"{made_with()}, tzdata {zones_version()}"
+    return _VERSIONS
 
 
-def _snapshot(connection: duckdb.DuckDBPyConnection) -> str:
+def _stands(facts: Path) -> str:
+    """Of a snapshot's file what changes with it, on every machine that sees it. Raises OSError."""
+    found = facts.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _snapshot(connection: duckdb.DuckDBPyConnection, stands: str) -> str:
     snapshot = snapshot_of(connection)
-    return f"{snapshot.id} {snapshot.gathered}"
+    return f"{snapshot.id} {snapshot.gathered} {stands}"
 
 
 def _question(asked: Deciding, policies: Policies) -> str:
@@ -130,47 +148,83 @@ class Ranging:
     progress: Callable[[int], None]
     """Told how many more recordings were decided, about."""
     _tries: Counter[str] = field(default_factory=Counter)
+    _given: dict[str, float] = field(default_factory=dict)
+    """When each range was given away last, in monotonic seconds."""
+    _stood: str = field(init=False)
+    """As the snapshot was before it was opened."""
+
+    def __post_init__(self) -> None:
+        """Raises RetainerError where there is none."""
+        self.facts = self.facts.absolute()  # as all machines see it, links and all
+        try:
+            self._stood = _stands(self.facts)
+        except OSError as error:
+            raise RetainerError(f"{self.facts}: {error.strerror}") from None
 
     def __call__(self, asked: Deciding, draft: Draft) -> Sums | None:
         """Raises RetainerError."""
         count = len(ranges(asked.connection, AT_ONCE))
         if count == 1:
             return None
+        with self._shared() as folder:
+            try:
+                terms = self._leave(asked, draft, folder)
+            except OSError as error:
+                raise self._unshared(error) from None
+            parts = [Part(str(folder), number, versions(), terms) for number in range(count)]
+            made = self._have_made(parts, folder)
+            sums = Sums(len(asked.question.items))
+            for part in parts:
+                _take_in(asked.connection, draft, sums, made[part.number], part)
+        narrow(asked.connection)
         try:
-            with self._shared() as folder:
-                self._leave(asked, draft, folder)
-                parts = [Part(str(folder), number, versions()) for number in range(count)]
-                self._have_made(parts)
-                sums = Sums(len(asked.question.items))
-                for part in parts:
-                    _take_in(asked.connection, draft, sums, folder, part)
-                narrow(asked.connection)
-                return sums
-        except OSError as error:
-            raise RetainerError(
-                f"{self.facts.parent} cannot be shared with other machines: {error.strerror}",
-                hint="the snapshot must lie in a folder that this user may write to, on all of "
-                "them",
-            ) from None
+            is_same = _stands(self.facts) == self._stood
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise RetainerError(f"{self.facts} was replaced while it was read", hint="run it again")
+        return sums
+
+    def _unshared(self, error: OSError) -> RetainerError:
+        return RetainerError(
+            f"{self.facts.parent} cannot be shared with other machines: {error.strerror}",
+            hint="the snapshot must lie in a folder that this user may write to, on all of them",
+        )
 
     @contextmanager
     def _shared(self) -> Iterator[Path]:
-        """A folder beside the snapshot, for as long as it is needed."""
-        beside, mark = self.facts.resolve().parent, f".{self.facts.name}."
-        for left in beside.iterdir():
-            if left.name.startswith(mark) and left.suffix == ".ranges":
-                with suppress(OSError):  # another plan may remove it too
-                    if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                        shutil.rmtree(left)
+        """A folder beside the snapshot, for as long as it is needed. Raises RetainerError."""
+        beside, mark = self.facts.parent, f".{self.facts.name}."
         folder = beside / f"{mark}{uuid.uuid4().hex[:12]}.ranges"
-        folder.mkdir(mode=0o700)
+        try:
+            for left in beside.iterdir():
+                if left.name.startswith(mark) and left.suffix == ".ranges":
+                    with suppress(OSError):  # another plan may remove it too
+                        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                            shutil.rmtree(left)
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise self._unshared(error) from None
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
 
-    def _leave(self, asked: Deciding, draft: Draft, folder: Path) -> None:
-        """What the workers go by; and here the empty tables that they fill."""
+    def _remove(self, folder: Path) -> None:
+        """Under another name first, so that no worker can leave anything more in it."""
+        over = folder.with_name(f"{folder.stem}-over.ranges")
+        with suppress(OSError):
+            folder.rename(over)
+        for _ in range(REMOVALS):
+            shutil.rmtree(over, ignore_errors=True)
+            if not over.exists():
+                return
+            time.sleep(0.2)
+        self.waiting(f"{over}: it could not be removed; remove it by hand")
+
+    def _leave(self, asked: Deciding, draft: Draft, folder: Path) -> str:
+        """What the workers go by, and here the empty tables that they fill; the SHA-256 of the
+        terms. Raises OSError."""
         connection, making = asked.connection, asked.making
         decide_sharers(connection, asked.question)
         asked.lines()
@@ -178,30 +232,45 @@ class Ranging:
         connection.execute("DROP TABLE IF EXISTS acts")
         add_rows(connection, "acts", f"FROM ({ACTS}) LIMIT 0")
         shared = private_file(".parquet")
-        write_parquet(connection, "FROM sharing ORDER BY ALL", shared)
-        _carried(shared, folder / _SHARING)
-        shared.unlink()
-        terms = Terms(
-            facts=str(self.facts.resolve()),
-            snapshot=_snapshot(connection),
-            now=making.now,
-            only=making.scope,
-            lifts=sorted(making.lifts),
-            gone=list(making.gone),
-            reigns=[(each.policies, each.commit, each.until) for each in making.cooling.reigns],
-            size=AT_ONCE,
-            question=_question(asked, self.policies),
+        try:
+            write_parquet(connection, "FROM sharing ORDER BY ALL", shared)
+            sharing = _carried(shared, folder / _SHARING)
+        finally:
+            shared.unlink(missing_ok=True)
+        terms = _FORM.dump_json(
+            Terms(
+                facts=str(self.facts),
+                snapshot=_snapshot(connection, self._stood),
+                sharing=sharing,
+                now=making.now,
+                only=making.scope,
+                lifts=sorted(making.lifts),
+                gone=list(making.gone),
+                reigns=[(each.policies, each.commit, each.until) for each in making.cooling.reigns],
+                size=AT_ONCE,
+                question=_question(asked, self.policies),
+            )
         )
-        with whole(folder / _TERMS) as half:
-            half.write_bytes(_FORM.dump_json(terms))
+        (folder / _TERMS).write_bytes(terms)
+        return hashlib.sha256(terms).hexdigest()
 
-    def _have_made(self, parts: Sequence[Part]) -> None:
+    def _have_made(self, parts: Sequence[Part], folder: Path) -> dict[int, _Made]:
+        """What came of each range, as it ended. Raises RetainerError."""
         waiting = deque(parts)
-        going: dict[Future[None], Part] = {}
-        ended = given_away(self.engine, waiting, going, self._give, self.stop.check, self.waiting)
+        going: dict[Future[str | None], Part] = {}
+        made: dict[int, _Made] = {}
+
+        def check() -> None:
+            self.stop.check()
+            for future, part in list(going.items()):
+                if time.monotonic() - self._given[part.name] > STUCK_SECONDS:
+                    del going[future]  # what comes of it still is asked for by nobody
+                    waiting.append(self._stuck(part))
+
+        ended = given_away(self.engine, waiting, going, self._give, check, self.waiting)
         for future, part in ended:
             try:
-                future.result()
+                made[part.number] = _fetch(folder, part, future.result())
             except RetainerError as error:
                 is_everywhere = error.exit_code != RetainerError.exit_code
                 if is_everywhere or self._tries[part.name] == TRIES:
@@ -210,43 +279,82 @@ class Ranging:
                 self.stop.wait(AGAIN_SECONDS * self._tries[part.name])
             else:
                 self.progress(AT_ONCE)
+        return made
 
-    def _give(self, part: Part) -> Future[None]:
+    def _stuck(self, part: Part) -> Part:
+        """A range that is to be given away once more. Raises StoreFailed where it was often
+        enough."""
+        said = f"no worker has decided range {part.number} within {STUCK_SECONDS / 60:.0f} minutes"
+        if self._tries[part.name] == TRIES:
+            hint = f"can all of them read {self.facts} quickly?"
+            raise StoreFailed(f"{said}, {TRIES} times", hint=hint)
+        self.waiting(f"{said}, and it is given to another one")
+        return part
+
+    def _give(self, part: Part) -> Future[str | None]:
         self._tries[part.name] += 1
+        self._given[part.name] = time.monotonic()
         return self.engine.submit(part)
 
 
-def _take_in(
-    connection: duckdb.DuckDBPyConnection, draft: Draft, sums: Sums, folder: Path, part: Part
-) -> None:
-    """What a worker has left of a range joins a draft, and what all ranges come to. Raises
-    RetainerError, OSError."""
-    try:
-        told = _seen(folder / f"{part.name}.json")
-        files = {what: [_fetched(folder, *each) for each in told[what]] for what in _FILES}
-        sums.join(Sums.read(told["sums"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreFailed(
-            f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
-            hint="run it again",
-        ) from None
-    draft.join(files["quiet"], files["pieces"])
-    for acts in files["acts"]:
-        add_rows(connection, "acts", f"FROM read_parquet({literal(str(acts))})")
-        acts.unlink()
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a worker has left of a range, as private files: by what they hold."""
+
+    sums: Sums
+    files: Mapping[str, list[Path]]
 
 
 _FILES = "quiet", "pieces", "acts"
 
 
-def _seen(path: Path) -> Mapping[str, Any]:
+def _fetch(folder: Path, part: Part, digest: str | None) -> _Made:
+    """What a worker has left of a range. `digest`: the SHA-256, as the worker told it over the
+    engine, of what names its files with theirs. Raises StoreFailed."""
+    content = _seen(folder / f"{part.name}-{digest}.json")
+    files: dict[str, list[Path]] = {what: [] for what in _FILES}
+    try:
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError
+        told = json.loads(content)
+        for what in _FILES:
+            for name, of in told[what]:
+                files[what].append(_fetched(folder, name, of))
+        return _Made(Sums.read(told["sums"]), files)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        for path in chain(*files.values()):
+            path.unlink(missing_ok=True)
+        raise StoreFailed(
+            f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
+            hint="run it again",
+        ) from None
+
+
+def _take_in(
+    connection: duckdb.DuckDBPyConnection, draft: Draft, sums: Sums, made: _Made, part: Part
+) -> None:
+    """What a worker has left of a range joins a draft, and what all ranges come to. Raises
+    StoreFailed."""
+    draft.join(made.files["quiet"], made.files["pieces"])
+    try:
+        sums.join(made.sums)
+        for acts in made.files["acts"]:
+            add_rows(connection, "acts", f"FROM read_parquet({literal(str(acts))})")
+            acts.unlink()
+    except (ValueError, duckdb.Error) as error:
+        raise StoreFailed(
+            f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
+            hint="run it again",
+        ) from None
+
+
+def _seen(path: Path) -> bytes:
     """What a worker says that it has written. Raises StoreFailed where it is not seen here."""
     until = time.monotonic() + SEEN_SECONDS
     while True:
         try:
-            told: Mapping[str, Any] = json.loads(path.read_bytes())
-            return told
-        except FileNotFoundError:
+            return path.read_bytes()
+        except OSError:
             if time.monotonic() > until:
                 raise StoreFailed(
                     f"{path.parent.parent} is another folder on the workers than here",
@@ -260,18 +368,21 @@ def _fetched(folder: Path, name: str, digest: str) -> Path:
     if Path(name).name != name:
         raise ValueError(name)
     path = private_file(".parquet")
-    if _carried(folder / name, path) != digest:
-        path.unlink()
-        raise ValueError(name)
+    try:
+        if _carried(folder / name, path) != digest:
+            raise ValueError(name)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
     return path
 
 
 # ── on a worker ──────────────────────────────────────────────────────────────────────────────────
 
 
-def decide_part(told: Mapping[str, Any], root: Path) -> None:
-    """Decide a range, and leave what comes of it. `root`: where the worker's project lies, or below
-    it.
+def decide_part(told: Mapping[str, Any], root: Path) -> str:
+    """Decide a range, and leave what comes of it; the SHA-256 of what tells that. `root`: where the
+    worker's project lies, or below it.
 
     Raises PlanRefused, PoliciesWrong for what stands against every range here, and StoreFailed
     where another machine may do better.
@@ -282,7 +393,7 @@ def decide_part(told: Mapping[str, Any], root: Path) -> None:
     except TypeError:
         raise StoreFailed("it is no range that this version knows") from None
     try:
-        _decide(part, Path(part.folder), root)
+        return _decide(part, Path(part.folder), root)
     except RetainerError as error:
         raise told_from_here(error) from None
     except OSError as error:
@@ -290,12 +401,51 @@ def decide_part(told: Mapping[str, Any], root: Path) -> None:
         raise told_from_here(failed) from None
 
 
-def _decide(part: Part, folder: Path, root: Path) -> None:
+def _decide(part: Part, folder: Path, root: Path) -> str:
     """Raises RetainerError, OSError."""
     settings, policies, found = project_here(root)
     keep_private_in(found / settings.state)
+    terms = _terms(part, folder)
+    facts, stood = Path(terms.facts), _stands(Path(terms.facts))
+    making = _making(terms, settings, policies, found)
+    connection = open_facts(facts, settings, dict(making.gone), terms.size)
+    acts = private_file(".parquet")
     try:
-        terms = _FORM.validate_json((folder / _TERMS).read_bytes())
+        with Draft(connection, part.number) as draft:
+            connection.execute("SET threads = 1")  # Dask gives as many ranges as it has threads
+            asked = deciding(connection, settings, policies, making)
+            if _question(asked, policies) != terms.question:
+                raise PoliciesWrong(
+                    making.cooling.unknown or "its settings or policies are not those of the plan",
+                    hint="check out the same commit on all machines, with its history",
+                )
+            _take_sharing(connection, folder, terms)
+            narrow(connection, ranges(connection, terms.size)[part.number])
+            decide_range(connection, asked.question, alone=False)
+            asked.lines()
+            draft.take()
+            sums = Sums(len(asked.question.items))
+            sums.add(connection)
+            write_parquet(connection, f"{ACTS} ORDER BY n", acts)
+            quiet, pieces = draft.taken
+            both = {_snapshot(connection, stood), _snapshot(connection, _stands(facts))}
+            if both != {terms.snapshot}:
+                raise StoreFailed(f"{facts} is another snapshot here")
+            return _tell(part, folder, {"quiet": quiet, "pieces": pieces, "acts": [acts]}, sums)
+    except duckdb.Error as error:  # its words may quote what stands in the facts
+        raise StoreFailed(f"{facts} cannot be decided on ({type(error).__name__})") from None
+    finally:
+        acts.unlink(missing_ok=True)
+        connection.close()
+
+
+def _terms(part: Part, folder: Path) -> Terms:
+    """What the command has left. Raises StoreFailed, OSError."""
+    try:
+        content = (folder / _TERMS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != part.terms:
+            raise StoreFailed(f"what lies in {folder} is not what the command left there")
+        return _FORM.validate_json(content)
     except FileNotFoundError:
         raise StoreFailed(
             f"there is no {folder} here, or the plan was given up",
@@ -303,41 +453,21 @@ def _decide(part: Part, folder: Path, root: Path) -> None:
         ) from None
     except ValidationError:
         raise StoreFailed(f"what lies in {folder} cannot be read") from None
-    facts, files = Path(terms.facts), dict[str, list[Path]]()
-    making = _making(terms, settings, policies, found)
-    connection = open_facts(facts, settings, dict(making.gone), terms.size)
+
+
+def _take_sharing(connection: duckdb.DuckDBPyConnection, folder: Path, terms: Terms) -> None:
+    """What was decided of keys that recordings share. Raises StoreFailed, OSError."""
     try:
-        with whole_facts(facts), Draft(connection, part.number) as draft:
-            connection.execute("SET threads = 1")  # Dask gives as many ranges as it has threads
-            asked = deciding(connection, settings, policies, making)
-            if _question(asked, policies) != terms.question:
-                raise PoliciesWrong(
-                    "its settings or policies are not those of the plan",
-                    hint="check out the same commit on all machines",
-                )
-            if _snapshot(connection) != terms.snapshot:
-                raise StoreFailed(f"{facts} is another snapshot here")
-            shared = private_file(".parquet")
-            _carried(folder / _SHARING, shared)
-            connection.execute(
-                "CREATE OR REPLACE TEMP TABLE sharing AS SELECT * REPLACE (store::place AS store) "
-                f"FROM read_parquet({literal(str(shared))})"
-            )
-            shared.unlink()
-            narrow(connection, ranges(connection, terms.size)[part.number])
-            decide_range(connection, asked.question, alone=False)
-            asked.lines()
-            draft.take()
-            sums = Sums(len(asked.question.items))
-            sums.add(connection)
-            acts = private_file(".parquet")
-            write_parquet(connection, f"{ACTS} ORDER BY n", acts)
-            files["quiet"], files["pieces"] = draft.taken
-            files["acts"] = [acts]
-            _tell(part, folder, files, sums)
-            acts.unlink()
+        shared = _fetched(folder, _SHARING, terms.sharing)
+    except ValueError:
+        raise StoreFailed(f"what lies in {folder} is not what the command left there") from None
+    try:
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE sharing AS SELECT * REPLACE (store::place AS store) "
+            f"FROM read_parquet({literal(str(shared))})"
+        )
     finally:
-        connection.close()
+        shared.unlink()
 
 
 def _making(terms: Terms, settings: Settings, policies: Policies, root: Path) -> Making:
@@ -362,14 +492,17 @@ def _making(terms: Terms, settings: Settings, policies: Policies, root: Path) ->
     )
 
 
-def _tell(part: Part, folder: Path, files: Mapping[str, Sequence[Path]], sums: Sums) -> None:
-    """Leave what comes of a range, its files first. Raises OSError."""
+def _tell(part: Part, folder: Path, files: Mapping[str, Sequence[Path]], sums: Sums) -> str:
+    """Leave what comes of a range, its files first; the SHA-256 of what tells it. Raises
+    OSError."""
     told: dict[str, Any] = {"sums": sums.written()}
     for what, paths in files.items():
         told[what] = []
         for path in paths:
             name = f"{part.name}-{uuid.uuid4().hex[:12]}.parquet"
             told[what].append([name, _carried(path, folder / name)])
-    half = folder / f"{part.name}-{uuid.uuid4().hex[:12]}.half"
-    half.write_text(json.dumps(told))
-    half.replace(folder / f"{part.name}.json")
+    content = json.dumps(told).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    with (folder / f"{part.name}-{digest}.json").open("xb") as file:
+        file.write(content)
+    return digest

@@ -3,6 +3,7 @@ its journal, share by share."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from array import array
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
@@ -58,16 +60,29 @@ AGAIN_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 """A run that is to end waits so long for those of its workers that hear of it at once."""
 NOBODY_SECONDS = 600.0
-"""So long a worker is waited for: no locks are held for ever."""
+"""So long a worker is waited for: what is held meanwhile, such as locks, is not held for ever."""
 KNOWN_SECONDS = 120.0
 """So long it is believed that deletes may go on, where it takes long to find out again."""
 TOGETHER = 500
 """So many lines of a share are written into the journal at once."""
 
 
+def _code() -> str:
+    """A digest over the program: a checkout has one version for whatever stands in it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.suffix in (".py", ".sql"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_MADE_WITH = f"retainer {version('retainer')} ({_code()}), duckdb {duckdb.__version__}"
+"""As it was when this was loaded: what lies on the disk may be another version by now."""
+
+
 def made_with() -> str:
     """The versions that the order of a plan's rows, and what is done of them, rest on."""
-    return f"retainer {version('retainer')}, duckdb {duckdb.__version__}"
+    return _MADE_WITH
 
 
 Task = TypeVar("Task")
@@ -76,12 +91,12 @@ Task = TypeVar("Task")
 def given_away(
     engine: Engine,
     waiting: deque[Task],
-    going: dict[Future[None], Task],
-    give: Callable[[Task], Future[None]],
+    going: dict[Future[str | None], Task],
+    give: Callable[[Task], Future[str | None]],
     check: Callable[[], None],
     told: Callable[[str], None],
     may_give: Callable[[], bool] = lambda: True,
-) -> Iterator[tuple[Future[None], Task]]:
+) -> Iterator[tuple[Future[str | None], Task]]:
     """Each task that has ended, so or so, while others are given away: a few for each machine.
     `waiting`: those that nobody has, to which those may be added that are tried again; `going`:
     what each machine has.
@@ -100,7 +115,7 @@ def given_away(
                 hint="start some, and give the same command once more",
             )
         else:
-            told("scheduler: it has no worker now, and the shares wait for one")
+            told("scheduler: it has no worker now, and one is waited for")
         while waiting and len(going) < max(1, machines) * AHEAD and may_give():
             task = waiting.popleft()
             going[give(task)] = task
@@ -221,10 +236,10 @@ class Spreading:
 
     def _make(self, act: ShardAct, store: str, shards: list[tuple[Shard, int]]) -> None:
         waiting = deque(shards)
-        going: dict[Future[None], tuple[Shard, int]] = {}
+        going: dict[Future[str | None], tuple[Shard, int]] = {}
         tries: Counter[str] = Counter()
 
-        def give(task: tuple[Shard, int]) -> Future[None]:
+        def give(task: tuple[Shard, int]) -> Future[str | None]:
             shard, _ = task
             tries[shard.name] += 1
             if shard.name not in self._open:
@@ -271,7 +286,7 @@ class Spreading:
 
     # ── taking in what was done ─────────────────────────────────────────────────────────────────
 
-    def _take(self, future: Future[None], shard: Shard, *, is_last: bool) -> bool:
+    def _take(self, future: Future[str | None], shard: Shard, *, is_last: bool) -> bool:
         """Take in what became of a share; whether it has ended, or was given up. Raises
         RetainerError where no other machine would fare better."""
         cause, hint = "", None
@@ -305,7 +320,7 @@ class Spreading:
         self.run.outcomes.join(summary, int(told["odd"]), int(told["good"]) + earlier[1])
         return True
 
-    def _leave(self, going: dict[Future[None], Shard]) -> None:
+    def _leave(self, going: dict[Future[str | None], Shard]) -> None:
         """The run is to end: all workers are told, and those that end soon are taken in."""
         self._herald.end()
         for future in wait(going, timeout=LEAVE_SECONDS).done:
@@ -382,13 +397,19 @@ def take_in_left(
     No attempt announces anything once its share is fenced; what was announced by then, and not
     told, may be on its way for some minutes.
     """
+
+    def at_work(seconds: float) -> None:
+        told("state: workers of a run that is dead are still at work, and are told to end")
+        stop.wait(seconds)
+
     dead = {run: (plan, dict(given)) for run, (plan, given) in journal.ledger().spread.items()}
     for run, (plan, given) in dead.items():
         shards = Shards(state, run)
+        shards.hush()
         is_open = False
         for name in given:
             stop.check()
-            is_open |= bool(shards.fence(name, journal.run, plan, clock).intents)
+            is_open |= bool(shards.fence(name, journal.run, plan, clock, at_work).intents)
         if is_open:
             _wait(OVER, f"state: workers of the run {run} may still act", stop, told)
         for name, known in given.items():

@@ -1,9 +1,11 @@
-"""What a worker of a test loads first: it is killed when it is about to tell of range KILL_RANGE."""
+"""What a worker of a test loads first: with KILLED it is killed when it is about to tell
+of its first range, and with HANGS it takes a minute for that."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import retainer.ranging
@@ -17,10 +19,12 @@ def strike() -> None:
     """Dask loads what it is to load before more than once."""
     told = retainer.ranging._tell
 
-    def killed(part: Part, *more: Any) -> None:
-        if str(part.number) == os.environ.get("KILL_RANGE"):
+    def killed(part: Part, *more: Any) -> str:
+        if "KILLED" in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
-        told(part, *more)
+        if "HANGS" in os.environ:
+            time.sleep(60)
+        return told(part, *more)
 
     retainer.ranging._tell = killed
 

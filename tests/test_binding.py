@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow
 import pyarrow.parquet
 import pytest
 
@@ -83,6 +84,53 @@ def test_what_helps_to_find_rows_leads_to_them(
         f"max(bloom_filter_offset + bloom_filter_length) FROM parquet_metadata('{whole}')"
     ).fetchone()
     assert filters and filters[0] == filters[1] >= 15 and filters[2] < whole.stat().st_size
+
+
+def test_every_place_is_told_anew(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Other readers go by other ones of them."""
+    parts = [
+        written(connection, tmp_path / f"{first}.parquet", first, first + 3_000)
+        for first in (0, 3_000)
+    ]
+    whole = tmp_path / "whole.parquet"
+    bind(parts, whole)
+    told = "row_group_id, column_id, file_offset, dictionary_page_offset, data_page_offset"
+    places = [
+        connection.execute(f"SELECT {told} FROM parquet_metadata('{path}')").fetchall()
+        for path in (*parts, whole)
+    ]
+    last = connection.execute(
+        "SELECT max(bloom_filter_offset + bloom_filter_length), max(data_page_offset + "
+        f"total_compressed_size) FROM parquet_metadata('{parts[0]}')"
+    ).fetchone()
+    assert last is not None
+    shift = binding_shift(parts[0])
+    assert shift >= max(each or 0 for each in last) - 4
+    moved = [
+        (group + 2, column, *(each + shift if each else each for each in more))
+        for group, column, *more in places[1]
+    ]
+    assert places[2] == [*places[0], *moved]
+
+
+def binding_shift(part: Path) -> int:
+    """How many bytes of a file are not what stands at its end, less those at its beginning."""
+    content = part.read_bytes()
+    return len(content) - 8 - int.from_bytes(content[-8:-4], "little") - 4
+
+
+def test_lists_of_pages_are_left_out_for_they_tell_where_pages_were(tmp_path: Path) -> None:
+    tables = [pyarrow.table({"n": range(first, first + 5_000)}) for first in (0, 5_000)]
+    parts = [tmp_path / "a", tmp_path / "b"]
+    for part, table in zip(parts, tables, strict=True):
+        pyarrow.parquet.write_table(table, part, write_page_index=True, data_page_size=512)
+        assert pyarrow.parquet.read_metadata(part).row_group(0).column(0).has_offset_index
+    bind(parts, tmp_path / "whole")
+    told = pyarrow.parquet.read_metadata(tmp_path / "whole")
+    for group in range(2):
+        column = told.row_group(group).column(0)
+        assert not column.has_offset_index and not column.has_column_index
+    assert pyarrow.parquet.read_table(tmp_path / "whole").equals(pyarrow.concat_tables(tables))
 
 
 def test_the_metadata_is_that_of_the_last(

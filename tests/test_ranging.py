@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -41,6 +43,7 @@ from retainer.model.rule import Acceptance, OneOf, Policies, Where
 from retainer.model.setting import Settings
 from retainer.model.shard import Part, Shard, Told
 from retainer.planning import make_plan
+from retainer.private import private_folder
 from retainer.ranging import Ranging, decide_part
 from retainer.stop import Stop, Stopped
 from retainer.weighing import Making
@@ -62,14 +65,14 @@ class Here:
     made: list[int] = field(default_factory=list)
     machines: int = 2
 
-    def submit(self, shard: Shard | Part) -> Future[None]:
+    def submit(self, shard: Shard | Part) -> Future[str | None]:
         assert isinstance(shard, Part)
-        told: Future[None] = Future()
+        told: Future[str | None] = Future()
         try:
             self.made.append(shard.number)
-            decide_part(json.loads(json.dumps(shard.written())), self.root)
+            left = decide_part(json.loads(json.dumps(shard.written())), self.root)
             self.spoil(shard)
-            told.set_result(None)
+            told.set_result(left)
         except RetainerError as error:
             told.set_exception(error)
         return told
@@ -165,16 +168,11 @@ def test_a_plan_of_many_is_byte_for_byte_that_of_one(
 
 
 def test_a_key_that_recordings_of_two_ranges_share_goes_only_when_both_may(
-    tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch
+    shares_keys: Bench,
 ) -> None:
-    case = sharing("30d", ["2026-01-01T00:00:00Z"] * 6)
-    held = {"id": "LIT-1", "why": "x", "in": "uploads"}
-    case |= {"holds": [held | {"match": {"asset_id": case["assets"][5]["id"]}}]}
-    facts = tmp_path / "facts.duckdb"
-    snapshot(case, decider, facts)
-    bench = Bench(case, facts, monkeypatch, size=2)
-    assert bench.many("many.plan", Here(tmp_path)) == bench.one("one.plan")
-    header, rows = planned(tmp_path / "many.plan")
+    engine = Here(shares_keys.facts.parent)
+    assert shares_keys.many("many.plan", engine) == shares_keys.one("one.plan")
+    header, rows = planned(shares_keys.facts.parent / "many.plan")
     assert header["deletes"] == 4 and ("blocked", "shared") in [row[3:5] for row in rows]
 
 
@@ -248,12 +246,11 @@ def fewer(path: Path) -> None:
     [
         ("{}-*.parquet", changed),
         ("{}-*.parquet", Path.unlink),
-        ("{}.json", lambda path: path.write_text("{")),
-        ("{}.json", lambda path: path.write_text("[1]")),
-        ("{}.json", lambda path: path.write_text('{"sums": {}}')),
-        ("{}.json", renamed),
-        ("{}.json", fewer),
-        ("{}.json", Path.unlink),
+        ("{}-*.json", lambda path: path.write_text("{")),
+        ("{}-*.json", lambda path: path.write_text('{"sums": {}}')),
+        ("{}-*.json", renamed),
+        ("{}-*.json", fewer),
+        ("{}-*.json", Path.unlink),
     ],
 )
 def test_what_was_left_otherwise_than_it_was_made_is_not_taken_in(
@@ -261,11 +258,94 @@ def test_what_was_left_otherwise_than_it_was_made_is_not_taken_in(
 ) -> None:
     def strike(part: Part) -> None:
         if part.number == 2:
-            spoil(next(Path(part.folder).glob(which.format(part.name))))
+            for path in Path(part.folder).glob(which.format(part.name)):
+                spoil(path)
 
-    with pytest.raises(RetainerError, match=r"cannot be read|another folder|cannot be shared"):
-        bench.many("many.plan", Here(bench.facts.parent, spoil=strike))
+    engine = Here(bench.facts.parent, spoil=strike)
+    with pytest.raises(StoreFailed, match=r"range 2 cannot be read|another folder"):
+        bench.many("many.plan", engine)
+    assert engine.made.count(2) == 3, "it is tried again"
     assert bench.left() == [] and not (bench.facts.parent / "many.plan").exists()
+
+
+@pytest.mark.parametrize("what", ["quiet", "pieces", "acts"])
+def test_each_file_of_a_range_is_compared_with_what_was_written(bench: Bench, what: str) -> None:
+    def strike(part: Part) -> None:
+        if part.number == 0:
+            folder = Path(part.folder)
+            told = json.loads(max(folder.glob(f"{part.name}-*.json")).read_text())
+            changed(folder / told[what][0][0])
+
+    with pytest.raises(StoreFailed, match="range 0 cannot be read"):
+        engine = Here(bench.facts.parent, spoil=strike)
+        ranging_tries_once(bench.monkeypatch)
+        bench.many("many.plan", engine)
+
+
+def ranging_tries_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranging, "TRIES", 1)
+
+
+def emptied(path: Path) -> None:
+    with duckdb.connect() as connection:
+        rows = f"FROM read_parquet('{path}') LIMIT 0"
+        connection.execute(f"COPY ({rows}) TO '{path}.half' (FORMAT parquet)")
+    Path(f"{path}.half").replace(path)
+
+
+def later(path: Path) -> None:
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"now": "2036-01-01T00:00:00Z"}))
+
+
+@pytest.mark.parametrize(
+    ("which", "spoil"),
+    [
+        ("sharing.parquet", changed),
+        ("sharing.parquet", emptied),
+        ("sharing.parquet", lambda path: path.write_bytes(path.read_bytes()[:-9])),
+        ("terms.json", later),
+    ],
+)
+def test_what_the_command_left_is_believed_only_as_it_left_it(
+    shares_keys: Bench, which: str, spoil: Callable[[Path], object]
+) -> None:
+    """Where nothing is told of a shared key, a delete would take what another recording needs."""
+    left = Ranging._leave
+
+    def leave(self: Ranging, asked: Any, draft: Any, folder: Path) -> str:
+        digest = left(self, asked, draft, folder)
+        spoil(folder / which)
+        return digest
+
+    shares_keys.monkeypatch.setattr(Ranging, "_leave", leave)
+    with pytest.raises(StoreFailed, match="is not what the command left there"):
+        shares_keys.many("many.plan", Here(shares_keys.facts.parent))
+
+
+def test_a_shared_key_of_which_nothing_is_known_is_not_deleted(shares_keys: Bench) -> None:
+    def nothing(connection: duckdb.DuckDBPyConnection, _folder: Path, _terms: Any) -> None:
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE sharing AS "
+            "SELECT 'uploads'::place AS store, ''::VARCHAR AS shared, true AS all_go LIMIT 0"
+        )
+
+    shares_keys.monkeypatch.setattr(ranging, "_take_sharing", nothing)
+    shares_keys.many("many.plan", Here(shares_keys.facts.parent))
+    header, rows = planned(shares_keys.facts.parent / "many.plan")
+    assert header["deletes"] == 0
+    assert [row[4] for row in rows if row[3] == "blocked"] == ["shared"] * 5
+
+
+@pytest.fixture
+def shares_keys(tmp_path: Path, decider: Decider, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Three pairs of uploads, of which one recording is held, so that four may go."""
+    case = sharing("30d", ["2026-01-01T00:00:00Z"] * 6)
+    held = {"id": "LIT-1", "why": "x", "in": "uploads"}
+    case |= {"holds": [held | {"match": {"asset_id": case["assets"][5]["id"]}}]}
+    facts = tmp_path / "facts.duckdb"
+    snapshot(case, decider, facts)
+    return Bench(case, facts, monkeypatch, size=2)
 
 
 LOST = Acceptance("no such recording", Where("policies/x.yaml", 1))
@@ -306,11 +386,12 @@ def test_other_versions_decide_nothing(bench: Bench, monkeypatch: pytest.MonkeyP
         bench.many("many.plan", Here(bench.facts.parent))
 
 
-def test_other_facts_in_the_same_place_are_noticed(bench: Bench, decider: Decider) -> None:
+def test_other_facts_in_the_same_place_are_noticed(bench: Bench) -> None:
+    """Also where every list is the same, and only what is told of a copy is another."""
     other = bench.facts.parent / "other.duckdb"
-    snapshot(bench.case, decider, other)
+    other.write_bytes(bench.facts.read_bytes())
     with duckdb.connect(str(other)) as facts:
-        facts.execute("UPDATE listings SET objects = 4711")
+        facts.execute("UPDATE copies SET complete = true, lock_read = true, locked_until = NULL")
 
     def swap(part: Part) -> None:
         if other.exists():
@@ -318,6 +399,43 @@ def test_other_facts_in_the_same_place_are_noticed(bench: Bench, decider: Decide
 
     with pytest.raises(RetainerError, match="is another snapshot here"):
         bench.many("many.plan", Here(bench.facts.parent, spoil=swap))
+
+
+def test_facts_that_are_replaced_at_last_are_noticed(bench: Bench) -> None:
+    def swap(part: Part) -> None:
+        if part.number == 11:
+            os.utime(bench.facts, (1, 1))
+
+    with pytest.raises(RetainerError, match="was replaced while it was read"):
+        bench.many("many.plan", Here(bench.facts.parent, spoil=swap))
+
+
+def test_a_worker_keeps_no_file_of_a_range_that_it_could_not_tell_of(bench: Bench) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    bench.monkeypatch.setattr(ranging, "_tell", full)
+    before = set(private_folder().iterdir())
+    with pytest.raises(StoreFailed, match="No space left"):
+        bench.many("many.plan", Here(bench.facts.parent))
+    left = {path.suffix for path in set(private_folder().iterdir()) - before}
+    assert ".parquet" not in left
+
+
+def test_a_folder_into_which_a_worker_writes_still_is_removed(bench: Bench) -> None:
+    """It may leave a file at any time, but not once the folder has another name."""
+    gone = []
+    removed = ranging.shutil.rmtree
+
+    def busy(path: Path, **more: Any) -> None:
+        removed(path, **more)
+        if not gone:
+            path.mkdir()  # as a file that comes in between keeps it from going
+        gone.append(path)
+
+    bench.monkeypatch.setattr(ranging.shutil, "rmtree", busy)
+    bench.many("many.plan", Here(bench.facts.parent))
+    assert bench.left() == [] and len(gone) == 2 and gone[0].name.endswith("-over.ranges")
 
 
 def test_a_plan_that_is_asked_to_end_leaves_nothing(bench: Bench) -> None:
@@ -343,9 +461,9 @@ def test_what_a_dead_plan_has_left_is_removed_a_day_later(bench: Bench) -> None:
 
 
 def test_what_a_worker_is_given_names_nobody() -> None:
-    given_away = Part("/shared/.facts.duckdb.1.ranges", 3, "x").written()
+    given_away = Part("/shared/.facts.duckdb.1.ranges", 3, "x", "0" * 64).written()
     assert {name: type(value) for name, value in given_away.items()} == {
-        "folder": str, "number": int, "made_with": str,
+        "folder": str, "number": int, "made_with": str, "terms": str,
     }  # fmt: skip
 
 
@@ -424,13 +542,57 @@ def test_two_machines_make_the_plan_that_one_makes(
 def test_a_worker_that_is_killed_while_it_decides(
     shared: Path, local: Project, lab: Machines
 ) -> None:
-    dies = lab.worker(local, "--preload", CHILD, KILL_RANGE="2")
+    dies = lab.worker(local, "--preload", CHILD, KILLED="yes")
     lab.worker(local, "--preload", CHILD)
     local.plan("one.plan", *at(shared))
     local.plan("many.plan", *at(shared), "--on", lab.address)
     assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
-    ended = lab.processes[dies].poll()
-    assert ended in (None, -signal.SIGKILL)
+    assert lab.processes[dies].wait(30) == -signal.SIGKILL
+
+
+def test_a_range_that_a_worker_does_not_end_is_given_to_another_one(
+    shared: Path, local: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranging, "STUCK_SECONDS", 4.0)
+    lab.worker(local, "--preload", CHILD, HANGS="yes")
+    lab.worker(local, "--preload", CHILD)
+    local.plan("one.plan", *at(shared))
+    local.plan("many.plan", *at(shared), "--on", lab.address)
+    assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
+
+
+def test_a_range_that_nobody_ends_ends_the_plan(bench: Bench) -> None:
+    class Nobody(Here):
+        def submit(self, shard: Shard | Part) -> Future[str | None]:
+            assert isinstance(shard, Part)
+            self.made.append(shard.number)
+            return Future()
+
+    bench.monkeypatch.setattr(ranging, "STUCK_SECONDS", 0.2)
+    engine = Nobody(bench.facts.parent)
+    with pytest.raises(StoreFailed, match=r"no worker has decided range 0 within .* 3 times"):
+        bench.many("many.plan", engine)
+    assert engine.made.count(0) == 3 and bench.left() == []
+
+
+def test_ctrl_c_leaves_nothing_beside_the_facts(
+    shared: Path, local: Project, lab: Machines
+) -> None:
+    lab.worker(local, "--preload", CHILD, HANGS="yes")
+    words = ["plan", *at(shared), "--out", "many.plan", "--on", lab.address]
+    by_ten = (
+        "import sys; from retainer import planning, ranging; from retainer.cli import main\n"
+        f"planning.AT_ONCE = ranging.AT_ONCE = 10; sys.argv = ['retainer', *{words!r}]; main()"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", by_ten], cwd=local.root, env=local.env())
+    for _ in range(600):
+        if list(shared.parent.glob(".*.ranges/*.parquet")):
+            break
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(30) == 130
+    assert list(shared.parent.iterdir()) == [shared]
+    assert not (local.root / "many.plan").exists()
 
 
 def test_a_worker_that_does_not_see_the_facts_says_so(
@@ -440,9 +602,10 @@ def test_a_worker_that_does_not_see_the_facts_says_so(
     lab.worker(local, "--preload", CHILD)
     kept = Ranging._leave
 
-    def leave(self: Ranging, asked: Any, draft: Any, folder: Path) -> None:
-        kept(self, asked, draft, folder)
+    def leave(self: Ranging, asked: Any, draft: Any, folder: Path) -> str:
+        digest = kept(self, asked, draft, folder)
         (folder / "terms.json").unlink()
+        return digest
 
     monkeypatch.setattr(Ranging, "_leave", leave)
     said = local.run("plan", *at(shared), "--on", lab.address, expect=1).stderr

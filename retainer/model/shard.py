@@ -48,12 +48,13 @@ class Shard:
 @dataclass(frozen=True, slots=True)
 class Part:
     """A range of the recordings that a plan is made for, by its number. It names none of them:
-    `folder` has what whoever decides it goes by, and takes what comes of it; `made_with`: the
-    versions that decide alike."""
+    `folder` has what whoever decides it goes by, and takes what comes of it; `terms`: the SHA-256
+    of that; `made_with`: the versions that decide alike."""
 
     folder: str
     number: int
     made_with: str
+    terms: str
 
     @property
     def name(self) -> str:

@@ -424,7 +424,9 @@ FROM weighed LEFT JOIN blocked USING (asset_no, store)
 
 -- ── What is due, and may go ──────────────────────────────────────────────────────────────────────
 CREATE OR REPLACE TEMP TABLE due AS
-SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, true) THEN ['shared']
+-- of a key that is shared, and of which nothing was found out, nobody knows that all may go
+SELECT asset_no, store, CASE WHEN because = [] AND NOT coalesce(all_go, shared IS NULL)
+    THEN ['shared']
     ELSE because END AS because
 FROM blocked LEFT JOIN sharing USING (store, shared);
 
