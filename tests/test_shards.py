@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,68 @@ def test_a_share_that_nobody_began_can_be_fenced(state: SharedBackend) -> None:
     Shards(state, "run").fence("one", "driver", PLAN, clock)
     with pytest.raises(Locked):
         opened.write("begun", host="h")
+
+
+def busy(state: SharedBackend, heard: Stop) -> threading.Thread:
+    """An attempt that writes all the while, until it hears that its run is over."""
+    own = attempt(state, run="busy")
+
+    def write() -> None:
+        with suppress(Locked):
+            while not heard.is_asked:
+                own.write("going")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_workers_of_a_dead_run_hear_that_it_is_over_from_the_next_one(
+    state: SharedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "LOOK_EVERY", timedelta(seconds=0.2))
+    monkeypatch.setattr(shared, "SILENT", timedelta(seconds=3600))
+    herald = Herald(state, "run", Word)
+    herald.__enter__()
+    heard = Heard(state.store, "run")
+    monkeypatch.setattr(Herald, "_put", lambda *_: None)  # the run is dead
+    given_by(state, "one")
+    thread = busy(state, heard)
+    taken_by_the_next(state)
+    thread.join(5)
+    assert heard.is_asked and heard.word.ends
+    assert Shards(state, "run").ending("one") == (True, None)
+    herald._over.set()
+
+
+def test_a_share_is_fenced_however_often_another_one_was_the_first(
+    state: SharedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = list(range(30))
+    really = Shards.record
+    monkeypatch.setattr(
+        Shards,
+        "record",
+        lambda self, shard: (lost and lost.pop() and Taken()) or really(self, shard),
+    )
+    Shards(state, "run").fence("one", "driver", PLAN, clock, lambda _: None)
+    assert lost == [] and Shards(state, "run").ending("one") == (True, None)
+
+
+def test_a_share_that_somebody_writes_to_for_ever_is_told(
+    state: SharedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "FENCE_SECONDS", 0.5)
+    monkeypatch.setattr(Shards, "record", lambda *_: Taken())
+    with pytest.raises(StoreFailed, match="the share one of the run run is still written to"):
+        Shards(state, "run").fence("one", "driver", PLAN, clock)
+
+
+class Taken:
+    """A record whose next name somebody else always has."""
+
+    def alone(self, run: str) -> Any:
+        raise Locked("another run goes on with it")
 
 
 # ── taking in ─────────────────────────────────────────────────────────────────────────────────────

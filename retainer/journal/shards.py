@@ -4,16 +4,18 @@
     shards/RUN/brief.json            what the run found out before it gave anything away
     shards/RUN/SHARD/journal/…       what is done of one share: a journal like any other
 
-The word is written over by the run alone, every few seconds; everything else is created once. All
-attempts at a share write to one journal: whoever opens it takes the next name away from the one
-before, who can announce nothing more, and so does nothing more. Its line `ended` says that all of
-the share was tried. So nothing here is ever removed: a name that is free again is no fence.
+The word is written over every few seconds by the run, and once by whoever finds that it is dead;
+everything else is created once. All attempts at a share write to one journal: whoever opens it
+takes the next name away from the one before, who can announce nothing more, and so does nothing
+more. Its line `ended` says that all of the share was tried. So nothing here is ever removed: a name
+that is free again is no fence.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -38,7 +40,8 @@ OVER = timedelta(minutes=4)
 """So long after its share was fenced no call that an attempt had announced is on its way any more:
 SILENT until it finds out that its run is over, after which it sends nothing, and how long a server
 may be silent over what was sent; and as much again."""
-_TRIES = 10
+FENCE_SECONDS = 120.0
+"""So long it is tried to fence a share that somebody writes to: four times SILENT."""
 _LONGEST = 64 << 20
 _JSON = "application/json"
 
@@ -279,16 +282,39 @@ class Shards:
             self.state.folder, self.state.url, self.state.store, under=self._under(shard)
         )
 
-    def fence(self, shard: str, run: str, plan: str, clock: Callable[[], datetime]) -> Ledger:
+    def hush(self) -> None:
+        """Say for a run that is dead that it ends, so that its workers need not wait for its
+        silence. Where that cannot be said they find out by that."""
+        with suppress(RetainerError):
+            key = _word_of(self.run)
+            if found := self.state.store.whole(key, _LONGEST):
+                word = Word(refused="the run ended", ends=True)
+                self.state.store.replace(found[0].seen, word.written(self.run, 0))
+
+    def fence(
+        self,
+        shard: str,
+        run: str,
+        plan: str,
+        clock: Callable[[], datetime],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> Ledger:
         """No attempt at a share announces anything more: whoever had its journal finds the next
         name taken, and whoever opens it later reads that it is fenced. What its journal comes to.
-        Raises RetainerError."""
-        for _ in range(_TRIES):
-            # One that writes at this very moment is met at its next name.
+
+        One that writes all the while may always be the first at the next name; it ends by itself
+        once nobody speaks to it any more. Raises RetainerError.
+        """
+        until = time.monotonic() + FENCE_SECONDS
+        while time.monotonic() < until:
             with suppress(Locked), closing(Journal(self.record(shard), run, plan, clock)) as own:
                 own.write(FENCED)
                 return own.ledger()
-        raise StoreFailed(f"the share {shard} is written to without end")
+            wait(0.1)
+        raise StoreFailed(
+            f"the share {shard} of the run {self.run} is still written to",
+            hint="end the workers of that run, or restart them; then run it again",
+        )
 
     def lines(self, shard: str) -> Iterator[Entry]:
         """Every line of a share's journal. Raises RetainerError."""
