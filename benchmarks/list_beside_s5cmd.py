@@ -27,6 +27,7 @@ from retainer.demo.standin import StandIn
 LIST = """\
 import sys
 from retainer.model.setting import Store
+from retainer.ports import Seen
 from retainer.stores.s3 import S3Reader
 endpoint, way, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.path.insert(0, sys.argv[4])
@@ -34,7 +35,7 @@ from canned_s3 import key_of
 reader = S3Reader(Store("v", "s3://bench/100ms", endpoint=endpoint, region="us-east-1"))
 bounds = [key_of(n)[6:] for n in range(7999, count - 1000, 8000)] if way == "catalog" else []
 objects = reader.list() if way == "pages" else reader.list_at_once(bounds)
-found = sum(1 for _ in objects)
+found = sum(isinstance(each, Seen) for each in objects)
 assert found == count, (found, count)
 """
 WAYS = ("catalog", "folders", "pages")

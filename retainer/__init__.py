@@ -70,8 +70,8 @@ it, see pyproject.toml).
                                                         ◀ a new condition: model/rule.py,
                                                           schema.py, parse.py, plan/predicates.py
     inventory/      what exists: collect (every list at once), listing (how one went), asset_list
-                    (100ms's, gone on with by a bookmark), bucket_report (a store's, in place of a
-                    list), locate (path -> key, key -> asset), shapes (what a path tells), facts
+                    (100ms's) and store_list, gone on with by a bookmark, bucket_report (in place of
+                    a list), locate (path -> key, key -> asset), shapes (what a path tells), facts
                     (tables)
     plan/           THE DECISION, pure: matching, predicates, decide.sql (start here), lines.sql,
                     ahead.sql (later days), limits

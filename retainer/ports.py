@@ -246,6 +246,21 @@ def untold(upload: str) -> None:
     """For writes so small that nothing of them is left behind."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a list shows between two keys, read to its end: behind `after` (None: from its
+    beginning) up to `end` (None: to its end). `first`: the first key that was seen, `beyond`: the
+    first behind the end, which may be the same; None where there was none."""
+
+    after: str | None
+    end: str | None
+    first: str | None
+    beyond: str | None
+
+    def holds(self, key: str) -> bool:
+        return (self.after is None or key > self.after) and (self.end is None or key <= self.end)
+
+
 class StoreReader(Protocol):
     """A store that can be looked at. A listing finishes or raises ListingBroken."""
 
@@ -256,11 +271,17 @@ class StoreReader(Protocol):
         """Every object below the store's prefix and `under`; without `under`, less retainer's own.
         Raises ListingBroken."""
 
-    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
-        """Everything that `list` gives, in any order, many pages at once. `bounds`: keys at which
-        it may be split, ascending, such as quantiles of what is expected. Raises ListingTorn,
-        perhaps at its end, where that cannot be shown to be all; `list` may tell it then. Raises
-        ListingBroken."""
+    def list_at_once(
+        self, bounds: Sequence[str], known: Sequence[Stretch] = ()
+    ) -> Iterator[Seen | Stretch]:
+        """Everything that `list` gives, in any order, many pages at once; and each stretch of it,
+        once all of that was given. `bounds`: keys at which it may be split, ascending, such as
+        quantiles of what is expected; `known`: stretches that were read before, and of which
+        nothing is asked again.
+
+        Raises ListingTorn, perhaps at its end, where that cannot be shown to be all; `list` may
+        tell it then. Raises ListingBroken.
+        """
 
     def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:
         """Objects whose keys are from `first` to `last`, as far as so many pages go: what it shows

@@ -26,7 +26,7 @@ from retainer.errors import (
     SourceFailed,
     StoreFailed,
 )
-from retainer.inventory import collect as collecting
+from retainer.inventory import store_list
 from retainer.inventory.collect import Listing, collect
 from retainer.inventory.facts import STAGES, assemble, open_facts, read_asset, save_snapshot, stage
 from retainer.inventory.locate import assets_of_key_sql, key_sql, layout_regex, place_sql
@@ -36,7 +36,7 @@ from retainer.model.moment import write_lock
 from retainer.model.rule import ASSET_TYPES
 from retainer.model.setting import DEFAULT_LAYOUT, Settings, Source, Store
 from retainer.model.tables import SNAPSHOT_FORMAT
-from retainer.ports import AssetPage, Look, Seen, Version, looked_and_read
+from retainer.ports import AssetPage, Look, Seen, Stretch, Version, looked_and_read
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 VAULT = Store("vault", "s3://acme-vault/100ms", layouts=(DEFAULT_LAYOUT,))
@@ -1503,7 +1503,7 @@ class FakeReader:
         if broken := self.catalog_breaks if under else self.breaks:
             raise broken
 
-    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Iterator[Seen]:
         return self.list()
 
     def can_lock(self) -> bool:
@@ -2312,7 +2312,7 @@ class TornReader(FakeReader):
 
     bounds: list[Sequence[str]] = field(default_factory=list)
 
-    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Iterator[Seen]:
         self.bounds.append(bounds)
         yield Seen("twice.mp4", 3, "v1")
         raise ListingTorn("the ranges of its list do not meet")
@@ -2327,8 +2327,8 @@ def test_a_list_whose_ranges_do_not_meet_is_read_from_its_beginning(gather: Gath
 def test_a_catalog_says_where_a_long_list_is_split(
     gather: Gather, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collecting, "_PAGE", 2)
-    monkeypatch.setattr(collecting, "_PAGES", 2)
+    monkeypatch.setattr(store_list, "_PAGE", 2)
+    monkeypatch.setattr(store_list, "_PAGES", 2)
     keys = [f"k{number:02}" for number in range(22)]
     content = {}
     for number, key in enumerate(keys):

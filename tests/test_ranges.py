@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Any
 
 import pytest
 from conftest import Lab
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retainer.errors import ListingBroken, ListingTorn, StoreFailed
-from retainer.ports import Seen
+from retainer.ports import Seen, Stretch
 from retainer.stores.calls import Page
 from retainer.stores.ranges import in_ranges, split
 
@@ -54,14 +56,66 @@ def tree(key: str) -> object:
     return key.split("/")
 
 
-def listed(server: Server, bounds: Sequence[str]) -> list[str]:
-    return sorted(seen.key for page in in_ranges(server.ask, bounds) for seen in page)
+def listed(server: Server, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> list[str]:
+    return sorted(
+        seen.key
+        for page in in_ranges(server.ask, bounds, known)
+        if not isinstance(page, Stretch)
+        for seen in page
+    )
 
 
 @settings(max_examples=300)
 @given(st.lists(KEYS, max_size=30), st.lists(KEYS, max_size=6, unique=True), st.integers(1, 7))
 def test_ranges_give_everything_once(keys: list[str], bounds: list[str], page: int) -> None:
     assert listed(Server(keys, page), sorted(bounds)) == sorted(set(keys))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(KEYS, max_size=30),
+    st.lists(KEYS, max_size=6, unique=True),
+    st.lists(KEYS, max_size=6, unique=True),
+    st.integers(1, 7),
+    st.randoms(use_true_random=False),
+)
+def test_with_stretches_that_are_known_the_rest_is_read_once(
+    keys: list[str], bounds: list[str], others: list[str], page: int, chance: Random
+) -> None:
+    """Wherever the list is split the second time."""
+    server = Server(keys, page)
+    pages = list(in_ranges(server.ask, sorted(bounds)))
+    stretches = [each for each in pages if isinstance(each, Stretch)]
+    assert len(stretches) == len(bounds) + 1
+    known = chance.sample(stretches, chance.randint(0, len(stretches)))
+    rest = [key for key in set(keys) if not any(each.holds(key) for each in known)]
+    assert listed(server, sorted(others), known) == sorted(rest)
+
+
+def test_of_what_is_known_nothing_is_asked() -> None:
+    keys = [f"{number:04}" for number in range(1000)]
+    server = Server(keys, 10)
+    pages = list(in_ranges(server.ask, keys[99::100][:-1]))
+    known = [each for each in pages if isinstance(each, Stretch) and each.after != "0499"]
+    server.asked = 0
+    assert listed(server, keys[49::50], known) == keys[500:600]
+    assert server.asked == 12, "the ten pages of two ranges, and a look behind each"
+    server.asked = 0
+    assert listed(server, [], [*known, Stretch("0499", "0599", "0500", "0600")]) == []
+    assert server.asked == 0
+
+
+@pytest.mark.parametrize("changed", ["0499", "0600", "0600a"])
+def test_a_list_that_changed_beside_what_is_known_is_not_believed(changed: str) -> None:
+    keys = [f"{number:04}" for number in range(1000)]
+    pages = list(in_ranges(Server(keys, 10).ask, ["0499", "0599"]))
+    known = [each for each in pages if isinstance(each, Stretch) and each.after != "0499"]
+    now = [key for key in keys if key != changed] if changed in keys else [*keys, changed]
+    if changed == "0600":  # the first that was known behind what is read now
+        with pytest.raises(ListingTorn):
+            listed(Server(now, 10), [], known)
+    else:  # in the midst of what is known nobody looks, as nobody does behind a range while others are read
+        assert listed(Server(now, 10), [], known) == keys[500:600]
 
 
 @settings(max_examples=300)
@@ -136,7 +190,7 @@ def test_a_range_that_fails_fails_the_list() -> None:
 
 def test_whoever_stops_in_the_middle_leaves_nothing_behind() -> None:
     server = Server([f"{number:05}" for number in range(20_000)], 10)
-    pages: Iterator[Sequence[Seen]] = in_ranges(
+    pages: Iterator[Sequence[Seen] | Stretch] = in_ranges(
         server.ask, [f"{n:05}" for n in range(0, 20_000, 100)]
     )
     next(pages)
@@ -172,20 +226,25 @@ def test_every_store_lists_at_once_what_it_lists(
 ) -> None:
     lab, keys = filled
     if lab.server != "local":
-        small_pages(lab, monkeypatch)
-    found = list(lab.writer.list_at_once(bounds))
+        small_pages(lab.writer, monkeypatch)
+    given = list(lab.writer.list_at_once(bounds))
+    found = [each for each in given if isinstance(each, Seen)]
     assert sorted(each.key for each in found) == keys
     assert sorted(found, key=lambda each: each.key) == sorted(
         lab.writer.list(), key=lambda each: each.key
     )
+    known = [each for each in given if isinstance(each, Stretch)][:1]
+    rest = [each for each in lab.writer.list_at_once([], known) if isinstance(each, Seen)]
+    assert sorted(each.key for each in rest) == [
+        key for key in keys if not any(each.holds(key) for each in known)
+    ]
 
 
-def small_pages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_pages(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of seven objects."""
     from dataclasses import replace
 
-    calls = lab.writer.calls  # type: ignore[attr-defined]
-    kind, name = type(calls), "max-keys" if lab.writer.store.scheme == "s3" else "maxResults"  # type: ignore[attr-defined]
+    kind, name = type(writer.calls), "max-keys" if writer.store.scheme == "s3" else "maxResults"
     list_call = kind.list
 
     def short(self: object, *words: object, **named: object) -> object:

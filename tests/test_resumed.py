@@ -17,7 +17,7 @@ import pytest
 from project import Project
 
 from retainer.inventory import asset_list, bookmark
-from retainer.inventory.bookmark import Bookmark, bookmark_of, held, keep, spool_of
+from retainer.inventory.bookmark import Page, bookmark_of, held, keep, spool_of
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 KIND = "chat"
@@ -73,7 +73,7 @@ def test_a_list_that_was_cut_goes_on_where_it_stood(cut: Project) -> None:
 
 
 def test_facts_are_as_old_as_the_beginning_of_a_list_that_was_cut(cut: Project) -> None:
-    began = bookmark_of(spools(cut)[0], datetime.now(UTC), WITHIN)
+    began = bookmark_of(spools(cut)[0], Page, datetime.now(UTC), WITHIN)
     time.sleep(1)
     came = facts(cut)
     assert began is not None
@@ -313,27 +313,27 @@ def test_after_a_list_was_gone_on_with_no_upload_goes_for_one_plan(local: Projec
 def test_a_bookmark_is_read_as_it_was_written(tmp_path: Path) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 50)
-    mark = Bookmark(NOW, NOW, 50, "cursor", "ab", True, 2, 1, 1, ("odd",))
+    mark = Page(NOW, NOW, 50, "cursor", "ab", True, 2, 1, 1, ("odd",))
     keep(spool, mark)
-    assert bookmark_of(spool, NOW + timedelta(hours=1), WITHIN) == mark
+    assert bookmark_of(spool, Page, NOW + timedelta(hours=1), WITHIN) == mark
 
 
 @pytest.mark.parametrize("after", [timedelta(hours=6), timedelta(seconds=-1)])
 def test_a_bookmark_of_another_day_is_none(tmp_path: Path, after: timedelta) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 50)
-    keep(spool, Bookmark(NOW, NOW, 50, None, ""))
-    assert bookmark_of(spool, NOW + after, WITHIN) is None
+    keep(spool, Page(NOW, NOW, 50, None, ""))
+    assert bookmark_of(spool, Page, NOW + after, WITHIN) is None
 
 
 def test_a_spool_that_is_shorter_than_its_bookmark_says_is_none(tmp_path: Path) -> None:
     spool = spool_of(tmp_path, "ours", None)
     spool.write_text("x" * 49)
-    mark = Bookmark(NOW, NOW, 50, None, "")
+    mark = Page(NOW, NOW, 50, None, "")
     keep(spool, mark)
-    assert bookmark_of(spool, NOW, WITHIN) is None
+    assert bookmark_of(spool, Page, NOW, WITHIN) is None
     keep(spool, replace(mark, size=49))
-    assert bookmark_of(spool, NOW, WITHIN) is not None
+    assert bookmark_of(spool, Page, NOW, WITHIN) is not None
 
 
 def test_each_list_of_each_workspace_has_a_place_of_its_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from retainer.errors import ListingBroken
-from retainer.inventory.bookmark import PAGES_BETWEEN, Bookmark, bookmark_of, drop, keep
+from retainer.inventory.bookmark import PAGES_BETWEEN, Page, bookmark_of, drop, keep
 from retainer.inventory.facts import read_asset
 from retainer.inventory.listing import Listing, Progress, spooled
 from retainer.ports import AssetPage, Recordings
@@ -42,7 +42,7 @@ def list_assets(
     """
     name = f"100ms {kind or 'assets'}" if kind or not kinds else OTHER_TYPES
     listing = Listing(name, "assets", clock())
-    stands = bookmark_of(path, listing.started_at, goes_on) if goes_on else None
+    stands = bookmark_of(path, Page, listing.started_at, goes_on) if goes_on else None
     if stands is None:
         drop(path)
         path.touch(mode=0o600)
@@ -80,7 +80,7 @@ def list_assets(
 
 
 def _pages(
-    recordings: Recordings, kind: str | None, stands: Bookmark | None
+    recordings: Recordings, kind: str | None, stands: Page | None
 ) -> tuple[Iterator[AssetPage], bool]:
     """The pages that are still to be read, and whether those are all, from the first one on.
 
@@ -126,8 +126,8 @@ def _read(
             yield row
 
 
-def _mark(listing: Listing, page: AssetPage, size: int, now: datetime) -> Bookmark:
-    return Bookmark(
+def _mark(listing: Listing, page: AssetPage, size: int, now: datetime) -> Page:
+    return Page(
         listing.started_at,
         now,
         size,
@@ -140,7 +140,7 @@ def _mark(listing: Listing, page: AssetPage, size: int, now: datetime) -> Bookma
     )
 
 
-def _go_on(listing: Listing, stands: Bookmark, spool: TextIO) -> None:
+def _go_on(listing: Listing, stands: Page, spool: TextIO) -> None:
     """Take over what an earlier run has written."""
     spool.truncate(stands.size)
     spool.seek(0, os.SEEK_END)

@@ -1,5 +1,5 @@
-"""Where a list of 100ms stands, so that one that was cut goes on instead of beginning anew: one
-cursor is strictly serial, and ten million recordings are a hundred thousand pages."""
+"""Where a list stands, so that one that was cut goes on instead of beginning anew: one cursor of
+100ms is strictly serial, and ten million recordings are a hundred thousand pages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from retainer.model.tables import SNAPSHOT_FORMAT
+from retainer.ports import Stretch
 from retainer.whole import whole
 
 RESUMED_WITHIN = timedelta(hours=6)
@@ -27,13 +29,18 @@ PAGES_BETWEEN = 20
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """What was written by `at` of a list that began at `began`: `size` bytes of its spool, up to
-    the page that the cursor `start` asks for, with the digest `page`. `ended`: that was the
-    last."""
+    """What was written by `at` of a list that began at `began`: `size` bytes of its spool."""
 
     began: datetime
     at: datetime
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Bookmark):
+    """Up to the page of 100ms that the cursor `start` asks for, with the digest `page`. `ended`:
+    that was the last."""
+
     start: str | None
     page: str
     ended: bool = False
@@ -43,7 +50,14 @@ class Bookmark:
     notes: tuple[str, ...] = ()
 
 
-_FORM = TypeAdapter(Bookmark)
+@dataclass(frozen=True, slots=True)
+class Stretches(Bookmark):
+    """These stretches of a store's list to their ends, and some rows of others."""
+
+    ended: tuple[Stretch, ...]
+
+
+Mark = TypeVar("Mark", bound=Bookmark)
 
 
 @contextmanager
@@ -71,17 +85,17 @@ def held(folder: Path) -> Iterator[Path | None]:
 
 
 def spool_of(folder: Path, whose: str, kind: str | None) -> Path:
-    """Where the rows of one list lie. `whose`: whose recordings these are, and where; other
-    versions of retainer may read them otherwise."""
+    """Where the rows of one list lie. `whose`: whose recordings or objects these are, and where;
+    other versions of retainer may read them otherwise."""
     told = repr((whose, kind, version("retainer"), SNAPSHOT_FORMAT))
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.jsonl"
 
 
-def bookmark_of(spool: Path, now: datetime, within: timedelta) -> Bookmark | None:
+def bookmark_of(spool: Path, form: type[Mark], now: datetime, within: timedelta) -> Mark | None:
     """Where the list stands whose rows are in a spool; None where it is to begin anew, also where
     it did not begin `within` so long."""
     try:
-        found = _FORM.validate_json(_beside(spool).read_bytes())
+        found = TypeAdapter(form).validate_json(_beside(spool).read_bytes())
         is_there = spool.stat().st_size >= found.size
         is_young = found.began <= found.at <= now < found.at + RESUMED_WITHIN
         return found if is_there and is_young and now - found.began < within else None
@@ -95,7 +109,7 @@ def keep(spool: Path, bookmark: Bookmark) -> None:
     with suppress(OSError, ValueError), spool.open("rb") as rows, whole(_beside(spool)) as half:
         os.fsync(rows.fileno())
         half.touch(mode=0o600)
-        half.write_bytes(_FORM.dump_json(bookmark))
+        half.write_bytes(TypeAdapter(type(bookmark)).dump_json(bookmark))
 
 
 def drop(spool: Path) -> None:

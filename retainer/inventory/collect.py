@@ -6,9 +6,9 @@ from __future__ import annotations
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -16,11 +16,10 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, fill, fill_from, rows_of
+from retainer.database import fill, fill_from, rows_of
 from retainer.errors import (
     CredentialsRefused,
     ListingBroken,
-    ListingTorn,
     PoliciesWrong,
     RetainerError,
     SourceFailed,
@@ -30,7 +29,8 @@ from retainer.inventory.asset_list import list_assets
 from retainer.inventory.bookmark import forget, held, spool_of
 from retainer.inventory.bucket_report import look_since, read_report, take_report
 from retainer.inventory.facts import OBJECTS, ROOMS, assemble, is_text, stage, two_facts_are_none
-from retainer.inventory.listing import Listing, Progress, object_row, spooled
+from retainer.inventory.listing import Listing, Progress, spooled
+from retainer.inventory.store_list import list_store
 from retainer.model.anchors import Anchor, write_anchors
 from retainer.model.catalog import CATALOG, CATALOG_PREFIX, PART_BYTES, RECORD, is_part, is_whole
 from retainer.model.lifecycle import write_rules
@@ -43,10 +43,6 @@ from retainer.ports import InventoryReports, Recordings, Rooms, Seen, StoreReade
 from retainer.private import private_folder
 from retainer.whole import whole
 
-_PAGE = 1000
-_PAGES = 20
-"""A range has so many pages: each asks for one more, to see that the next one begins there."""
-_PARTS_OF_A_LONG_LIST = 20
 MISSED_FROM = 20
 """So many must be gone from a list before a share of it is judged."""
 LOOK_UPS, LOOK_UP_SECONDS = 1000, 60.0
@@ -80,7 +76,7 @@ def collect(
     of journals speaks against this one's; `seen`: how many objects each list had when it was last
     seen, with the store's identity, by its name; `meant`: of which of them a person said that what
     is missing may be; `reports`: what tells of a store in place of a list, by its name;
-    `lists`: a folder from which lists of 100ms go on that were cut.
+    `lists`: a folder from which lists go on that were cut.
 
     Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
     other failure leaves its listing marked unfinished.
@@ -118,6 +114,7 @@ def collect(
                 judge,
                 reports=reports.get(reader.name),
                 age=age,
+                lists=going,
             )
             for number, reader in enumerate(readers)
         ]
@@ -161,7 +158,7 @@ def collect(
         for number, (reader, listing) in enumerate(zip(readers, stores, strict=True)):
             if listing.reported_at and not look_since(connection, reader, listing, settings):
                 after = spools / f"after-{number}"
-                _list_after_all(connection, reader, listing, after, progress)
+                _list_after_all(connection, reader, listing, after, clock, progress)
                 listing.finished_at = clock()
         first.notes += _new_types(connection)
         for listing in listings:
@@ -169,10 +166,10 @@ def collect(
         if rooms_asked and all(each.complete for each in listings if each.kind == "rooms"):
             first.notes += _look_up_rooms(connection, recordings)
         fill(connection, "listings", LISTINGS, (listing.row() for listing in listings))
-        resumed = any(listing.is_resumed for listing in listings)
+        resumed = any(each.is_resumed for each in listings if each.kind == "assets")
         assemble(connection, settings, gone_on_with=resumed)
         for listing in listings:  # while nobody else may go on with them
-            if listing.kind == "assets" and listing.has_ended and listing.spool:
+            if listing.has_ended and listing.spool:
                 forget(listing.spool)
     return listings
 
@@ -433,6 +430,7 @@ def _store(
     damaged: list[Seen] | None = None,
     reports: InventoryReports | None = None,
     age: timedelta = timedelta(days=1),
+    lists: Path | None = None,
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
     identity: Seen | None = None
@@ -469,7 +467,14 @@ def _store(
         )
     )
     if not listing.refused and not is_reported:
-        _list(reader, listing, path, progress)
+        goes_on = None
+        if lists and readable and listing.identity:
+            # With another catalog than the rows of before were listed beside, what was copied
+            # since would seem to be missing.
+            parts = [part.name for part in listing.parts]
+            path = spool_of(lists, repr((listing.identity, parts, listing.can_lock)), "store")
+            goes_on = age / 2
+        list_store(reader, listing, path, clock, progress, goes_on=goes_on)
     listing.skew = _skew(reader, clock) if listing.complete else None
     listing.complete = listing.complete and readable
     listing.notes += listing.said
@@ -477,43 +482,12 @@ def _store(
     return listing
 
 
-def _list(reader: StoreReader, listing: Listing, path: Path, progress: Progress) -> None:
-    """List a store, many pages at once where that can be shown to be all."""
-    unreadable: list[str] = []
-
-    def rows(objects: Iterator[Seen]) -> Generator[dict[str, Any]]:
-        unreadable.clear()
-        listing.bytes = 0
-        for seen in objects:
-            if not is_text(seen.key):
-                unreadable.append(seen.key)
-                continue
-            listing.bytes += seen.size
-            yield object_row(reader.name, seen, listing.can_lock)
-
-    try:
-        # Closed whatever comes, so that nobody goes on reading a list that is not wanted.
-        with (
-            closing(rows(reader.list_at_once(_bounds(listing.parts)))) as found,
-            path.open("w", encoding="utf-8") as spool,
-        ):
-            spooled(listing, spool, found, progress)
-    except ListingTorn:
-        progress(listing.name, -(listing.objects - listing.objects % 100))
-        listing.objects = 0
-        with path.open("w", encoding="utf-8") as spool:
-            spooled(listing, spool, rows(reader.list()), progress)
-    if unreadable:
-        listing.said.append(
-            f"{len(unreadable)} objects have names that are no Unicode; they are never touched"
-        )
-
-
 def _list_after_all(
     connection: duckdb.DuckDBPyConnection,
     reader: StoreReader,
     listing: Listing,
     path: Path,
+    clock: Callable[[], datetime],
     progress: Progress,
 ) -> None:
     """List a store in place of its report, which is too old to save anything."""
@@ -522,39 +496,10 @@ def _list_after_all(
     listing.objects, listing.reported_at, listing.complete = 0, None, False
     listing.locks_unread = False
     listing.said = ["it is listed: too much is newer than its report to be looked at one by one"]
-    _list(reader, listing, path, progress)
+    list_store(reader, listing, path, clock, progress)
     listing.notes += listing.said
     if path.stat().st_size:
         fill_from(connection, "objects", OBJECTS, [str(path)])
-
-
-def _bounds(parts: Sequence[Path]) -> list[str]:
-    """Where the listing of a store may be split: behind every so many full pages of the keys that
-    its catalog expects; nowhere, where they are few, or the catalog cannot be read."""
-    if len(parts) < _PARTS_OF_A_LONG_LIST:
-        return []
-    connection = connect(parts[0].parent)
-    try:
-        connection.execute("CREATE TABLE told (key VARCHAR, deleted BOOLEAN, copied_at TIMESTAMP)")
-        for some in rows_of(parts):
-            connection.execute(f"INSERT INTO told SELECT key, deleted, copied_at FROM {some}")
-        connection.execute(
-            "CREATE TABLE expected AS SELECT key, row_number() OVER (ORDER BY key) AS n FROM ("
-            "  SELECT key, arg_max(coalesce(deleted, false), copied_at) AS gone FROM told"
-            "  GROUP BY key) WHERE NOT gone"
-        )
-        row = connection.execute("SELECT count(*) FROM expected").fetchone()
-        pages = (row[0] if row else 0) // _PAGE
-        each = _PAGE * _PAGES
-        rows = connection.execute(
-            "SELECT key FROM expected WHERE n % ? = 0 AND n < ? ORDER BY key",
-            [each, (pages - 1) * _PAGE],
-        ).fetchall()
-        return [key for (key,) in rows] if pages >= 2 * _PAGES else []
-    except duckdb.Error:
-        return []  # it is read again for what it says, and that is told then
-    finally:
-        connection.close()
 
 
 def _recognise(

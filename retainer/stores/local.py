@@ -30,6 +30,7 @@ from retainer.ports import (
     Seen,
     StoreFailure,
     StoreReader,
+    Stretch,
     Version,
     looked_and_read,
     untold,
@@ -146,7 +147,9 @@ class LocalReader:
         except OSError as error:
             raise StoreFailed(f"look at {self.name}: {error.strerror}") from None
 
-    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+    def list_at_once(
+        self, bounds: Sequence[str], known: Sequence[Stretch] = ()
+    ) -> Iterator[Seen | Stretch]:
         return self.list()
 
     def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:

@@ -7,10 +7,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from retainer.errors import ListingTorn
-from retainer.ports import Seen
+from retainer.ports import Seen, Stretch
 from retainer.stores.calls import Page
 
 RANGES_AT_ONCE = 32
@@ -22,29 +21,22 @@ Ask = Callable[[str | None, str | None], Page]
 """A page of what comes after a key (None: from the beginning), or that goes on from a token."""
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How a range ended: `beyond` is the first key that was seen behind its end (None: the list
-    ended)."""
-
-    first: str | None
-    beyond: str | None
-
-
-def in_ranges(ask: Ask, bounds: Sequence[str]) -> Iterator[Sequence[Seen]]:
-    """The pages of a list, in any order. `bounds`: where it is split, ascending.
+def in_ranges(
+    ask: Ask, bounds: Sequence[str], known: Sequence[Stretch] = ()
+) -> Iterator[Sequence[Seen] | Stretch]:
+    """The pages of a list, in any order, and each range behind its pages. `bounds`: where it is
+    split, ascending; `known`: ranges that were read before.
 
     Raises ListingTorn, perhaps after many pages, where the ranges do not meet: the server ignores
     where a range is to begin, lists in another order than that of bytes, or the list has changed
     just there. What `ask` raises goes through.
     """
-    starts: list[str | None] = [None, *bounds]
-    ends: list[str | None] = [*bounds, None]
-    pages: queue.Queue[Sequence[Seen] | BaseException | None] = queue.Queue(_AHEAD)
+    between = _unread(bounds, known)
+    pages: queue.Queue[Sequence[Seen] | Stretch | BaseException] = queue.Queue(_AHEAD)
     over = threading.Event()
-    ended: dict[int, _End] = {}
+    ended = [*known]
 
-    def put(page: Sequence[Seen] | BaseException | None) -> None:
+    def put(page: Sequence[Seen] | Stretch | BaseException) -> None:
         while not over.is_set():
             try:
                 pages.put(page, timeout=0.5)
@@ -52,30 +44,42 @@ def in_ranges(ask: Ask, bounds: Sequence[str]) -> Iterator[Sequence[Seen]]:
             except queue.Full:
                 continue
 
-    def read(number: int) -> None:
+    def read(after: str | None, end: str | None) -> None:
         try:
             if not over.is_set():
-                ended[number] = _one_range(ask, starts[number], ends[number], put, over)
-            put(None)
+                put(_one_range(ask, after, end, put, over))
         except BaseException as error:
             put(error)
 
-    with ThreadPoolExecutor(min(len(starts), RANGES_AT_ONCE)) as pool:
+    with ThreadPoolExecutor(RANGES_AT_ONCE) as pool:
         try:
-            for number in range(len(starts)):
-                pool.submit(read, number)
-            left = len(starts)
-            while left:
+            for after, end in between:
+                pool.submit(read, after, end)
+            while len(ended) < len(known) + len(between):
                 page = pages.get()
                 if isinstance(page, BaseException):
                     raise page
-                if page is None:
-                    left -= 1
-                else:
-                    yield page
+                if isinstance(page, Stretch):
+                    ended.append(page)
+                yield page
         finally:
             over.set()
-    _meet([ended[number] for number in range(len(starts))])
+    _meet(sorted(ended, key=lambda each: each.after or ""))
+
+
+def _unread(
+    bounds: Sequence[str], known: Sequence[Stretch]
+) -> Sequence[tuple[str | None, str | None]]:
+    """Between which keys a list is to be read still: split at the bounds, and where what is known
+    of it begins and ends."""
+    read = {each.after: each.end for each in known}
+    sides = {side for both in read.items() for side in both if side is not None}
+    inside = {
+        bound for bound in bounds if bound not in sides and any(each.holds(bound) for each in known)
+    }
+    split_at = sorted({*bounds, *sides} - inside)
+    between = zip([None, *split_at], [*split_at, None], strict=True)
+    return [(after, end) for after, end in between if (after, end) not in read.items()]
 
 
 def _one_range(
@@ -84,7 +88,7 @@ def _one_range(
     end: str | None,
     put: Callable[[Sequence[Seen]], None],
     over: threading.Event,
-) -> _End:
+) -> Stretch:
     then: str | None = None
     first: str | None = None
     last = after
@@ -97,17 +101,17 @@ def _one_range(
             first, last = first or seen.key, seen.key
             if end is not None and seen.key > end:
                 put(mine)
-                return _End(first, seen.key)
+                return Stretch(after, end, first, seen.key)
             mine.append(seen)
         put(mine)
         if last is not None and last == end and mine and page.then is not None:
-            return _End(first, _behind(ask(after, page.then), last))
+            return Stretch(after, end, first, _behind(ask(after, page.then), last))
         if page.then is None:
-            return _End(first, None)
+            return Stretch(after, end, first, None)
         if page.then == then:
             raise ListingTorn("the list goes in a circle")
         then = page.then
-    return _End(first, None)
+    return Stretch(after, end, first, None)
 
 
 def _behind(page: Page, last: str) -> str:
@@ -117,7 +121,7 @@ def _behind(page: Page, last: str) -> str:
     return page.objects[0].key
 
 
-def _meet(ranges: Sequence[_End]) -> None:
+def _meet(ranges: Sequence[Stretch]) -> None:
     """Raises ListingTorn where a range does not begin with what the one before saw behind its
     end."""
     for number, this in enumerate(ranges[:-1]):

@@ -12,7 +12,7 @@ from retainer.model.lifecycle import LifecycleRule
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
 from retainer.patience import Patience
-from retainer.ports import Look, Seen, Version, too_long
+from retainer.ports import Look, Seen, Stretch, Version, too_long
 from retainer.stop import Stop
 from retainer.stores.calls import Account, Calls, Nonsense, Page, VersionPage
 from retainer.stores.ranges import in_ranges, split
@@ -131,14 +131,19 @@ class ObjectReader:
         except StoreFailed as error:
             raise ListingBroken(error.message, hint=error.hint) from None
 
-    def list_at_once(self, bounds: Sequence[str]) -> Iterator[Seen]:
+    def list_at_once(
+        self, bounds: Sequence[str], known: Sequence[Stretch] = ()
+    ) -> Iterator[Seen | Stretch]:
         try:
-            first = None if bounds else self._page("", None, None)
+            first = None if bounds or known else self._page("", None, None)
             if first is not None and first.then is None:
-                pages: Iterator[Sequence[Seen]] = iter([first.objects])
+                pages: Iterator[Sequence[Seen] | Stretch] = iter([first.objects])
             else:
-                pages = in_ranges(partial(self._page, ""), bounds or self._folded())
+                pages = in_ranges(partial(self._page, ""), bounds or self._folded(), known)
             for page in pages:
+                if isinstance(page, Stretch):
+                    yield page
+                    continue
                 for seen in page:
                     if seen.key and not seen.key.startswith(OWN_PREFIX):
                         yield seen
