@@ -160,7 +160,7 @@ def main() -> None:
 
 def make_facts(folder: Path, assets: int) -> None:
     """Write a project and its snapshot to a folder."""
-    (folder / "policies").mkdir()
+    (folder / "policies").mkdir(parents=True)
     (folder / "retainer.yaml").write_text(SETTINGS)
     (folder / "policies" / "bench.yaml").write_text(POLICY)
     with empty_facts(folder) as connection:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 from conftest import Lab, make_writer
-from project import Project, make_project
+from project import POLICY, Project, make_project
 from test_ranges import small_pages
 
 from retainer.demo.standin import StandIn
@@ -275,15 +275,15 @@ def breaks_behind(count: int) -> Any:
     return broken
 
 
-def facts(project: Project, *, expect: int = 0) -> dict[str, Any]:
+def facts(project: Project, *, expect: int = 0, name: str = "vault") -> dict[str, Any]:
     """Gathers; the list of the vault, as the facts have it."""
     project.run("facts", "--out", "f.duckdb", expect=expect)
     with duckdb.connect(str(project.root / "f.duckdb"), read_only=True) as found:
         rows = found.execute(
-            "SELECT complete, objects, note, started_at FROM listings WHERE name = 'vault'"
+            "SELECT complete, objects, note, started_at FROM listings WHERE name = ?", [name]
         ).fetchall()
         copies = found.execute(
-            "SELECT count(*) FROM copies WHERE store = 'vault' AND complete"
+            "SELECT count(*) FROM copies WHERE store = ? AND complete", [name]
         ).fetchall()
     names = "complete", "objects", "note", "began"
     return dict(zip(names, rows[0], strict=True)) | {"copies": copies[0][0]}
@@ -336,6 +336,16 @@ def test_another_catalog_begins_anew(cut: Project) -> None:
     shutil.copytree(cut.root / "aside", lists, dirs_exist_ok=True)  # as another machine has them
     came = facts(cut)
     assert (came["complete"], came["copies"], came["note"]) == (True, 37, None)
+
+
+def test_a_store_that_was_renamed_begins_anew(cut: Project) -> None:
+    """The rows of before name it otherwise."""
+    cut.stores["archive"] = replace(cut.stores.pop("vault"), name="archive")
+    policy = json.loads(json.dumps(POLICY).replace("vault", "archive"))
+    cut.write(policy)
+    came = facts(cut, name="archive")
+    assert (came["complete"], came["objects"], came["copies"]) == (True, 36, 36)
+    assert came["note"] is None
 
 
 def test_a_store_that_nobody_has_named_yet_begins_anew(

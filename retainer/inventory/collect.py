@@ -115,6 +115,7 @@ def collect(
                 reports=reports.get(reader.name),
                 age=age,
                 lists=going,
+                place=settings.places.get(reader.name, ""),
             )
             for number, reader in enumerate(readers)
         ]
@@ -431,6 +432,7 @@ def _store(
     reports: InventoryReports | None = None,
     age: timedelta = timedelta(days=1),
     lists: Path | None = None,
+    place: str = "",
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
     identity: Seen | None = None
@@ -472,7 +474,8 @@ def _store(
             # With another catalog than the rows of before were listed beside, what was copied
             # since would seem to be missing.
             parts = [part.name for part in listing.parts]
-            path = spool_of(lists, repr((listing.identity, parts, listing.can_lock)), "store")
+            whose = (reader.name, place, listing.identity, parts, listing.can_lock)
+            path = spool_of(lists, repr(whose), "store")
             goes_on = age / 2
         list_store(reader, listing, path, clock, progress, goes_on=goes_on)
     listing.skew = _skew(reader, clock) if listing.complete else None
