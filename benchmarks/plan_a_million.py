@@ -27,6 +27,7 @@ from pathlib import Path
 
 import duckdb
 
+from retainer import weighing
 from retainer.inventory.facts import AT_ONCE, NAMES, add_places
 from retainer.model.tables import ASSETS, COPIES, LISTINGS, SNAPSHOT_FORMAT, create
 from retainer.plan.decide import ask
@@ -195,6 +196,7 @@ def place_copies(folder: Path) -> None:
     connection.execute(f"ATTACH '{folder}/facts.duckdb' AS facts")
     add_places(connection, settings)
     question = ask(connection, policies, datetime.now(UTC), settings.timezone)
+    weighing.RANGES_AT_ONCE = sys.maxsize  # else they are attached anew, and only to be read
     for _ in in_ranges(connection, question, AT_ONCE):
         connection.execute(COPIES_WANTED)
     connection.close()
