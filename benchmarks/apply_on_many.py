@@ -60,6 +60,8 @@ def cluster(count: int, project: Path, environment: dict[str, str]) -> Iterator[
 
     def wait_for(log: Path, said: str) -> str:
         while said not in log.read_text():
+            if any(process.poll() is not None for process in started):
+                sys.exit(log.read_text())
             time.sleep(0.1)
         return log.read_text().partition(said)[2].split()[0]
 
