@@ -4,7 +4,7 @@ no object that can write."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -273,7 +273,7 @@ class StoreReader(Protocol):
 
     def list_at_once(
         self, bounds: Sequence[str], known: Sequence[Stretch] = ()
-    ) -> Iterator[Seen | Stretch]:
+    ) -> Generator[Seen | Stretch]:
         """Everything that `list` gives, in any order, many pages at once; and each stretch of it,
         once all of that was given. `bounds`: keys at which it may be split, ascending, such as
         quantiles of what is expected; `known`: stretches that were read before, and of which

@@ -263,7 +263,8 @@ class Ranging:
         def check() -> None:
             self.stop.check()
             for future, part in list(going.items()):
-                if time.monotonic() - self._given[part.name] > STUCK_SECONDS:
+                age = time.monotonic() - self._given[part.name]
+                if age > STUCK_SECONDS and not future.done():
                     del going[future]  # what comes of it still is asked for by nobody
                     waiting.append(self._stuck(part))
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -559,6 +560,29 @@ def test_a_range_that_a_worker_does_not_end_is_given_to_another_one(
     local.plan("one.plan", *at(shared))
     local.plan("many.plan", *at(shared), "--on", lab.address)
     assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
+
+
+def test_a_range_that_has_ended_is_not_taken_for_a_stuck_one(bench: Bench) -> None:
+    """To take in one of those before it may have taken long."""
+    fetched = ranging._fetch
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.5)
+        return fetched(*given)
+
+    class Later(Here):
+        def submit(self, shard: Shard | Part) -> Future[str | None]:
+            told = super().submit(shard)
+            later: Future[str | None] = Future()
+            seconds = 0.01 if len(self.made) > 1 else 0.0  # all but the first end during its turn
+            threading.Timer(seconds, lambda: later.set_result(told.result())).start()
+            return later
+
+    bench.monkeypatch.setattr(ranging, "STUCK_SECONDS", 0.3)
+    bench.monkeypatch.setattr(ranging, "_fetch", slow)
+    engine = Later(bench.facts.parent)
+    bench.many("many.plan", engine)
+    assert len(engine.made) == len(set(engine.made))
 
 
 def test_a_range_that_nobody_ends_ends_the_plan(bench: Bench) -> None:

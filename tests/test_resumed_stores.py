@@ -3,10 +3,12 @@ that is not certain."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,7 +47,7 @@ class Cut:
 
     def list_at_once(
         self, bounds: Sequence[str], known: Sequence[Stretch] = ()
-    ) -> Iterator[Seen | Stretch]:
+    ) -> Generator[Seen | Stretch]:
         self.asked.append(known)
         ended = 0
         for each in self.reader.list_at_once(bounds, known):
@@ -154,13 +156,63 @@ def test_a_bookmark_does_not_stay_beside_rows_of_which_it_does_not_tell(
     assert asked.asked == [()] and bench.keys() == KEYS
 
 
+class Full(io.FileIO):
+    """A file on a disk that is full for a moment."""
+
+    left: int | None = None
+
+    def write(self, data: Any) -> int:
+        if Full.left is not None:
+            Full.left -= len(data)
+            if Full.left < 0:
+                Full.left = None
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("limit", [0, 5_000, 9_000, 18_000])
+@pytest.mark.parametrize("every", [0.0, 5.0])
+def test_what_could_not_be_written_is_not_taken_for_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: int, every: float
+) -> None:
+    """Python forgets what it had kept for a write that failed, and the next one may go through."""
+    opened = Path.open
+
+    def half_full(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        if path == bench.path and mode == "a":
+            return io.TextIOWrapper(io.BufferedWriter(Full(path, mode)), encoding="utf-8")
+        return opened(path, mode, *more, **named)
+
+    monkeypatch.setattr(store_list, "KEEP_SECONDS", every)
+    Full.left = limit
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", half_full)
+        with pytest.raises(OSError, match="No space left"):
+            bench.list()
+    whole, _ = bench.list()
+    assert whole.complete and bench.keys() == KEYS
+
+
+def test_a_bookmark_is_not_left_beside_the_rows_of_another_process(bench: Bench) -> None:
+    """As where somebody removed the folder while two listed, one after the other."""
+
+    def fails() -> Exception:
+        bench.path.unlink()
+        bench.path.write_text('{"store": "vault", "key": "a/001", "size": 1}\n' * 60)
+        return StoreFailed("no answer")
+
+    bench.list(after=3, fails=fails)
+    _, asked = bench.list()
+    assert asked.asked == [()] and bench.keys() == KEYS
+
+
 def test_of_objects_without_a_readable_name_no_list_goes_on(bench: Bench) -> None:
     """Of those a spool tells nothing, and they are to be told."""
 
     class Odd(Cut):
         def list_at_once(
             self, bounds: Sequence[str], known: Sequence[Stretch] = ()
-        ) -> Iterator[Seen | Stretch]:
+        ) -> Generator[Seen | Stretch]:
             yield Seen("\ud800", 1, "v")
             yield from super().list_at_once(bounds, known)
 
@@ -220,6 +272,8 @@ def test_torn_twice_is_read_page_by_page(bench: Bench) -> None:
         lambda path: path.with_suffix(".json").unlink(),
         lambda path: os.truncate(path, 100),
         lambda path: path.write_bytes(b"\0" * path.stat().st_size),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"/003", b"/00x", 1)),
+        lambda path: path.write_text("".join(sorted(path.read_text().splitlines(True))[::-1])),
         lambda path: path.unlink(),
     ],
 )

@@ -52,8 +52,10 @@ class Page(Bookmark):
 
 @dataclass(frozen=True, slots=True)
 class Stretches(Bookmark):
-    """These stretches of a store's list to their ends, and some rows of others."""
+    """These stretches of a store's list to their ends, and some rows of others; `digest`: the
+    SHA-256 of all that."""
 
+    digest: str
     ended: tuple[Stretch, ...]
 
 

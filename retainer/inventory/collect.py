@@ -138,7 +138,7 @@ def collect(
             if listing.spool and listing.spool.stat().st_size:
                 try:
                     fill_from(connection, *columns, [str(listing.spool)])
-                except duckdb.InvalidInputException:
+                except (duckdb.InvalidInputException, duckdb.ConversionException):
                     forget(listing.spool)
                     raise RetainerError(
                         f"the rows of {listing.name} that were kept cannot be read any more",

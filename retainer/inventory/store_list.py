@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -77,6 +78,10 @@ class _Going:
     is_kept: bool
     """Whether it is written down how far it is."""
     unreadable: list[str] = field(default_factory=list)
+    _size: int = 0
+    _rows_there: int = 0
+    _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    """Of what was found in the spool by now."""
 
     def take_over(self, stands: Stretches) -> bool:
         """Keep those rows of the spool that are of stretches that have ended; False where they
@@ -84,6 +89,7 @@ class _Going:
         known = sorted(stands.ended, key=lambda each: each.after or "")
         begins = [each.after or "" for each in known]
         objects = size = 0
+        digest = hashlib.sha256()
         drop(self.path)  # it does not tell of what is made of the spool here
         try:
             with self.path.open("rb") as spool, whole(self.path) as half:
@@ -92,19 +98,22 @@ class _Going:
                     for line in spool:
                         if spool.tell() > stands.size:
                             break
+                        digest.update(line)
                         row = json.loads(line)
                         number = bisect_left(begins, row["key"]) - 1
                         if number >= 0 and known[number].holds(row["key"]):
                             kept.write(line)
                             objects += 1
                             size += int(row["size"])
-        except (OSError, ValueError, KeyError, TypeError):
+                if digest.hexdigest() != stands.digest:
+                    raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return False
         listing = self.listing
         listing.started_at, listing.is_resumed = stands.began, True
         listing.objects, listing.bytes = objects, size
         self.progress(listing.name, objects // 100 * 100)
-        self._keep(self.path.stat().st_size, stands.ended)
+        self._keep(stands.ended)
         return True
 
     def at_once(self, bounds: Sequence[str], known: Sequence[Stretch]) -> bool:
@@ -112,13 +121,14 @@ class _Going:
         the list is to begin anew."""
         ended = [*known]
         try:
-            with self.path.open("a", encoding="utf-8") as spool:
-                try:
-                    found = self.reader.list_at_once(bounds, known)
-                    self._write(spool, self._objects(found, ended, spool))
-                finally:
-                    if ended and not self.listing.has_ended:
-                        self._mark(spool, ended)
+            with (
+                self.path.open("a", encoding="utf-8") as spool,
+                closing(self.reader.list_at_once(bounds, known)) as found,
+            ):
+                self._write(spool, self._objects(found, ended, spool))
+                # not where writing failed: what was to be written then is nowhere
+                if ended and not self.listing.has_ended:
+                    self._mark(spool, ended)
         except ListingTorn:
             self.begin()
             return False
@@ -131,7 +141,7 @@ class _Going:
             self._write(spool, self.reader.list())
 
     def _objects(
-        self, found: Iterator[Seen | Stretch], ended: list[Stretch], spool: TextIO
+        self, found: Iterable[Seen | Stretch], ended: list[Stretch], spool: TextIO
     ) -> Iterator[Seen]:
         """And now and then it is written down which stretches have ended."""
         kept_at = time.monotonic()
@@ -159,11 +169,24 @@ class _Going:
 
     def _mark(self, spool: TextIO, ended: Sequence[Stretch]) -> None:
         spool.flush()
-        self._keep(os.fstat(spool.fileno()).st_size, ended)
+        with suppress(OSError):  # somebody else's may lie there by now
+            if os.path.samestat(os.fstat(spool.fileno()), self.path.stat()):
+                self._keep(ended)
 
-    def _keep(self, size: int, ended: Sequence[Stretch]) -> None:
-        if self.is_kept and not self.unreadable:  # of which the spool does not tell
-            keep(self.path, Stretches(self.listing.started_at, self.clock(), size, tuple(ended)))
+    def _keep(self, ended: Sequence[Stretch]) -> None:
+        """Write down which stretches have ended, where the spool has every row that was written to
+        it. It tells nothing of objects without a readable name."""
+        if not self.is_kept or self.unreadable:
+            return
+        with self.path.open("rb") as spool:
+            spool.seek(self._size)
+            while piece := spool.read(1 << 20):
+                self._digest.update(piece)
+                self._size += len(piece)
+                self._rows_there += piece.count(b"\n")
+        if self._rows_there == self.listing.objects:
+            began, digest = self.listing.started_at, self._digest.hexdigest()
+            keep(self.path, Stretches(began, self.clock(), self._size, digest, tuple(ended)))
 
     def begin(self) -> None:
         """Forget what was written."""
@@ -173,6 +196,8 @@ class _Going:
         self.progress(listing.name, -(listing.objects // 100 * 100))
         listing.objects = listing.bytes = 0
         self.unreadable.clear()
+        self._size = self._rows_there = 0
+        self._digest = hashlib.sha256()
         if listing.is_resumed:
             listing.started_at, listing.is_resumed = self.clock(), False
 

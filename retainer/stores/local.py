@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,8 +149,8 @@ class LocalReader:
 
     def list_at_once(
         self, bounds: Sequence[str], known: Sequence[Stretch] = ()
-    ) -> Iterator[Seen | Stretch]:
-        return self.list()
+    ) -> Generator[Seen | Stretch]:
+        yield from self.list()
 
     def some_between(self, first: str, last: str, pages: int) -> Iterator[Seen]:
         return iter(())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -133,7 +133,7 @@ class ObjectReader:
 
     def list_at_once(
         self, bounds: Sequence[str], known: Sequence[Stretch] = ()
-    ) -> Iterator[Seen | Stretch]:
+    ) -> Generator[Seen | Stretch]:
         try:
             first = None if bounds or known else self._page("", None, None)
             if first is not None and first.then is None:
