@@ -4,6 +4,7 @@ prefix of its own."""
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,6 +31,10 @@ from retainer.stores.wire import Answer, Request
 
 if TYPE_CHECKING:
     from project import Project
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a job in the background so; what these tests start is to hear of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
