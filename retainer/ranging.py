@@ -37,7 +37,7 @@ from retainer.cooling import cooling
 from retainer.database import add_rows, literal, write_parquet
 from retainer.drafting import Draft
 from retainer.errors import PoliciesWrong, RetainerError, StoreFailed
-from retainer.inventory.facts import AT_ONCE, narrow, open_facts, ranges, snapshot_of
+from retainer.inventory.facts import AT_ONCE, narrow, open_facts, ranges, replaced, snapshot_of
 from retainer.journal.ledger import Reign
 from retainer.model.calendar import zones_version
 from retainer.model.rule import Match, Policies
@@ -182,7 +182,7 @@ class Ranging:
         except OSError:
             is_same = False
         if not is_same:
-            raise RetainerError(f"{self.facts} was replaced while it was read", hint="run it again")
+            raise replaced(self.facts)
         return sums
 
     def _unshared(self, error: OSError) -> RetainerError:
@@ -325,10 +325,7 @@ def _fetch(folder: Path, part: Part, digest: str | None) -> _Made:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         for path in chain(*files.values()):
             path.unlink(missing_ok=True)
-        raise StoreFailed(
-            f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
-            hint="run it again",
-        ) from None
+        raise _unreadable(part, error) from None
 
 
 def _take_in(
@@ -343,10 +340,14 @@ def _take_in(
             add_rows(connection, "acts", f"FROM read_parquet({literal(str(acts))})")
             acts.unlink()
     except (ValueError, duckdb.Error) as error:
-        raise StoreFailed(
-            f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
-            hint="run it again",
-        ) from None
+        raise _unreadable(part, error) from None
+
+
+def _unreadable(part: Part, error: Exception) -> StoreFailed:
+    return StoreFailed(
+        f"what a worker left of range {part.number} cannot be read ({type(error).__name__})",
+        hint="run it again",
+    )
 
 
 def _seen(path: Path) -> bytes:
@@ -445,7 +446,7 @@ def _terms(part: Part, folder: Path) -> Terms:
     try:
         content = (folder / _TERMS).read_bytes()
         if hashlib.sha256(content).hexdigest() != part.terms:
-            raise StoreFailed(f"what lies in {folder} is not what the command left there")
+            raise _not_as_left(folder)
         return _FORM.validate_json(content)
     except FileNotFoundError:
         raise StoreFailed(
@@ -456,12 +457,16 @@ def _terms(part: Part, folder: Path) -> Terms:
         raise StoreFailed(f"what lies in {folder} cannot be read") from None
 
 
+def _not_as_left(folder: Path) -> StoreFailed:
+    return StoreFailed(f"what lies in {folder} is not what the command left there")
+
+
 def _take_sharing(connection: duckdb.DuckDBPyConnection, folder: Path, terms: Terms) -> None:
     """What was decided of keys that recordings share. Raises StoreFailed, OSError."""
     try:
         shared = _fetched(folder, _SHARING, terms.sharing)
     except ValueError:
-        raise StoreFailed(f"what lies in {folder} is not what the command left there") from None
+        raise _not_as_left(folder) from None
     try:
         connection.execute(
             "CREATE OR REPLACE TEMP TABLE sharing AS SELECT * REPLACE (store::place AS store) "

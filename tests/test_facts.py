@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -1503,8 +1503,8 @@ class FakeReader:
         if broken := self.catalog_breaks if under else self.breaks:
             raise broken
 
-    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Iterator[Seen]:
-        return self.list()
+    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Generator[Seen]:
+        yield from self.list()
 
     def can_lock(self) -> bool:
         if isinstance(self.locks, Exception):
@@ -2312,7 +2312,7 @@ class TornReader(FakeReader):
 
     bounds: list[Sequence[str]] = field(default_factory=list)
 
-    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Iterator[Seen]:
+    def list_at_once(self, bounds: Sequence[str], known: Sequence[Stretch] = ()) -> Generator[Seen]:
         self.bounds.append(bounds)
         yield Seen("twice.mp4", 3, "v1")
         raise ListingTorn("the ranges of its list do not meet")

@@ -279,12 +279,8 @@ def test_each_file_of_a_range_is_compared_with_what_was_written(bench: Bench, wh
 
     with pytest.raises(StoreFailed, match="range 0 cannot be read"):
         engine = Here(bench.facts.parent, spoil=strike)
-        ranging_tries_once(bench.monkeypatch)
+        bench.monkeypatch.setattr(ranging, "TRIES", 1)
         bench.many("many.plan", engine)
-
-
-def ranging_tries_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranging, "TRIES", 1)
 
 
 def emptied(path: Path) -> None:

@@ -133,27 +133,23 @@ def test_what_was_written_behind_the_bookmark_is_left_out(bench: Bench) -> None:
     assert whole.is_resumed and bench.keys() == KEYS
 
 
-def test_a_kill_soon_after_it_went_on_loses_nothing_of_before(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def cut_again_without(bench: Bench, where: object, name: str) -> list[Sequence[Stretch]]:
+    """What is known to a list after two that were cut, the second of which lacked a function."""
     bench.list(after=3)
-    with monkeypatch.context() as patch:
-        patch.setattr(_Going, "_mark", lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, lambda *_: None)
         bench.list(after=2)
-    _whole, asked = bench.list()
-    assert [len(each) for each in asked.asked] == [3] and bench.keys() == KEYS
+    return bench.list()[1].asked
 
 
-def test_a_bookmark_does_not_stay_beside_rows_of_which_it_does_not_tell(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_soon_after_it_went_on_loses_nothing_of_before(bench: Bench) -> None:
+    asked = cut_again_without(bench, _Going, "_mark")
+    assert [len(each) for each in asked] == [3] and bench.keys() == KEYS
+
+
+def test_a_bookmark_does_not_stay_beside_rows_of_which_it_does_not_tell(bench: Bench) -> None:
     """As where the disk is full when it is to be written anew."""
-    bench.list(after=3)
-    with monkeypatch.context() as patch:
-        patch.setattr(store_list, "keep", lambda *_: None)
-        bench.list(after=2)
-    _whole, asked = bench.list()
-    assert asked.asked == [()] and bench.keys() == KEYS
+    assert cut_again_without(bench, store_list, "keep") == [()] and bench.keys() == KEYS
 
 
 class Full(io.FileIO):

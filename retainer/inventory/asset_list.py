@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from retainer.errors import ListingBroken
 from retainer.inventory.bookmark import PAGES_BETWEEN, Page, bookmark_of, drop, keep
 from retainer.inventory.facts import read_asset
-from retainer.inventory.listing import Listing, Progress, spooled
+from retainer.inventory.listing import WENT_ON, Listing, Progress, spooled
 from retainer.ports import AssetPage, Recordings
 
 OTHER_TYPES = "100ms types"
@@ -148,8 +148,7 @@ def _go_on(listing: Listing, stands: Page, spool: TextIO) -> None:
     listing.objects, listing.strays = stands.objects, stands.strays
     listing.nameless, listing.notes = stands.nameless, [*stands.notes]
     listing.is_resumed = True
-    how = "was read to its end then" if stands.ended else "went on from where it was cut"
-    listing.said.append(f"it began at {stands.began:%H:%M} UTC, and {how}")
+    listing.tell_beginning("was read to its end then" if stands.ended else WENT_ON)
 
 
 def _begin(listing: Listing, spool: TextIO, now: datetime) -> None:

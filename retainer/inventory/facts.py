@@ -606,7 +606,12 @@ def read_anew(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute(f"DETACH facts; ATTACH {literal(path)} AS facts (READ_ONLY)")
     if _not_plain(connection) or snapshot_of(connection) != before:
-        raise RetainerError(f"{path} was replaced while it was read", hint="run it again")
+        raise replaced(Path(path))
+
+
+def replaced(path: Path) -> RetainerError:
+    """Of a snapshot in whose place others lie before it was read to its end."""
+    return RetainerError(f"{path} was replaced while it was read", hint="run it again")
 
 
 def narrow(connection: duckdb.DuckDBPyConnection, which: str = "true") -> None:

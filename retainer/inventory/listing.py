@@ -17,6 +17,8 @@ from retainer.ports import Seen
 Progress = Callable[[str, int], None]
 """Told the name of a listing and how many more rows of it have come."""
 
+WENT_ON = "went on from where it was cut"
+
 
 @dataclass
 class Listing:
@@ -57,6 +59,10 @@ class Listing:
     report: Path | None = None
     """The rows of that report."""
     parts: list[Path] = field(default_factory=list)
+
+    def tell_beginning(self, how: str) -> None:
+        """Say when a list began of which an earlier run has read some, and how it went on."""
+        self.said.append(f"it began at {self.started_at:%H:%M} UTC, and {how}")
 
     def row(self) -> dict[str, Any]:
         def text(moment: datetime | None) -> str | None:

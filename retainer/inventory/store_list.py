@@ -20,7 +20,7 @@ from retainer.database import connect, rows_of
 from retainer.errors import ListingTorn
 from retainer.inventory.bookmark import Stretches, bookmark_of, drop, keep
 from retainer.inventory.facts import is_text
-from retainer.inventory.listing import Listing, Progress, object_row, spooled
+from retainer.inventory.listing import WENT_ON, Listing, Progress, object_row, spooled
 from retainer.ports import Seen, StoreReader, Stretch
 from retainer.whole import whole
 
@@ -57,8 +57,7 @@ def list_store(
     if not going.at_once(bounds, known) and not (known and going.at_once(bounds, ())):
         going.page_by_page()
     if listing.is_resumed:
-        began = f"it began at {listing.started_at:%H:%M} UTC"
-        listing.said.append(f"{began}, and went on from where it was cut")
+        listing.tell_beginning(WENT_ON)
     if going.unreadable:
         listing.said.append(
             f"{len(going.unreadable)} objects have names that are no Unicode; they are never "
