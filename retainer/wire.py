@@ -32,22 +32,14 @@ WHOLE_SECONDS = 120.0
 class Pools:
     """Kept-alive connections. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        *,
-        connect: float = 10.0,
-        read: float = 60.0,
-        at_once: int = 32,
-        trusted: ssl.SSLContext | None = None,
-    ) -> None:
-        """`connect`, `read`: seconds after which a silent server counts as gone. `trusted`: whose
-        certificates are taken; None: those that the environment names. Raises SourceFailed for
-        proxies or certificates that are none."""
+    def __init__(self, *, connect: float = 10.0, read: float = 60.0, at_once: int = 32) -> None:
+        """`connect`, `read`: seconds after which a silent server counts as gone. Raises
+        SourceFailed for proxies or certificates that are none."""
         how: dict[str, Any] = {
             "maxsize": at_once,
             "timeout": urllib3.Timeout(connect=connect, read=read),
             "retries": False,
-            "ssl_context": trusted or trusted_authorities(),
+            "ssl_context": trusted_authorities(),
         }
         self._pool = _timed(urllib3.PoolManager(**how))
         self._proxies = {

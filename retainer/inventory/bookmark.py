@@ -25,6 +25,7 @@ RESUMED_WITHIN = timedelta(hours=6)
 """A list of which longer ago was written down where it stands begins anew."""
 PAGES_BETWEEN = 20
 """After so many pages it is written down anew where a list stands."""
+_TOOL = version("retainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def held(folder: Path) -> Iterator[Path | None]:
 def spool_of(folder: Path, whose: str, kind: str | None) -> Path:
     """Where the rows of one list lie. `whose`: whose recordings or objects these are, and where;
     other versions of retainer may read them otherwise."""
-    told = repr((whose, kind, version("retainer"), SNAPSHOT_FORMAT))
+    told = repr((whose, kind, _TOOL, SNAPSHOT_FORMAT))
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.jsonl"
 
 

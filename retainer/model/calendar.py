@@ -61,6 +61,8 @@ def changes(
     """The zone's offsets between two moments (UTC): from when each one is in force."""
     moment, offset = first, _offset(zone, first)
     yield first, offset
+    if zone.utcoffset(None) is not None:
+        return  # only a zone whose clock never changes can say it of no moment
     while moment < last:
         following = moment + _STEP
         if (then := _offset(zone, following)) != offset:
