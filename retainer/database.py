@@ -81,7 +81,7 @@ def rows_of(files: Sequence[Path]) -> Iterator[str]:
 
 def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB that spills to disk instead of growing past its limit, and that loads
-    nothing from a network.
+    nothing from a network. Raises OSError where `attached` is no file.
 
     It can open files in the private folder and in `folders`, and no others: neither a view nor a
     function in what it reads can name another. `attached`: a database file, attached read-only as
@@ -102,12 +102,26 @@ def connect(*folders: Path, attached: Path | None = None) -> duckdb.DuckDBPyConn
     connection.execute(f"SET allowed_directories = [{allowed}]")
     if attached is not None:
         connection.execute(f"SET allowed_paths = [{literal(str(attached))}]")
-        connection.execute(f"ATTACH {literal(str(attached))} AS facts (READ_ONLY)")
+        attach(connection, attached)
     connection.execute(
         "SET TimeZone = 'UTC'"
     )  # else a moment with a zone would be shifted by the machine's
     connection.execute("SET enable_external_access = false")
     return connection
+
+
+def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Attach a database file read-only as `facts`. Its variable `stood` says how the file lay there
+    just before. Raises OSError."""
+    connection.execute(f"SET VARIABLE stood = {literal(stands(path))}")
+    connection.execute(f"ATTACH {literal(str(path))} AS facts (READ_ONLY)")
+
+
+def stands(path: Path) -> str:
+    """Of a file what changes with it, on every machine that sees it: bytes, and when it was written
+    last. Raises OSError."""
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def only_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

@@ -119,6 +119,7 @@ def gather(
     meant: Collection[str] = (),
     reports: Mapping[str, InventoryReports] = NO_REPORTS,
     lists: Path | None = None,
+    record: str = "",
     progress: Progress = lambda _name, _rows: None,
     for_any_policies: bool = False,
 ) -> list[Listing]:
@@ -127,7 +128,7 @@ def gather(
 
     `for_any_policies`: ask also for what only other policies than these may match on, the rooms.
     It replaces an older one at `out` only when it is whole; two that are made at once do not meet.
-    `known`, `judge`, `seen`, `meant`, `reports`, `lists`: as `collect`; `before`: older
+    `known`, `judge`, `seen`, `meant`, `reports`, `lists`, `record`: as `collect`; `before`: older
     snapshots, whose names of rooms are kept. Raises RetainerError where it cannot be written.
     """
     named = sorted({name for path in before for name in earlier_names(path)})
@@ -149,6 +150,7 @@ def gather(
             meant=meant,
             reports=reports,
             lists=lists,
+            record=record,
             progress=progress,
         )
         save_snapshot(connection, half)

@@ -34,7 +34,7 @@ import duckdb
 from pydantic import TypeAdapter, ValidationError
 
 from retainer.cooling import cooling
-from retainer.database import add_rows, literal, write_parquet
+from retainer.database import add_rows, literal, stands, write_parquet
 from retainer.drafting import Draft
 from retainer.errors import PoliciesWrong, RetainerError, StoreFailed
 from retainer.inventory.facts import AT_ONCE, narrow, open_facts, ranges, replaced, snapshot_of
@@ -101,15 +101,17 @@ def versions() -> str:
     return _VERSIONS
 
 
-def _stands(facts: Path) -> str:
-    """Of a snapshot's file what changes with it, on every machine that sees it. Raises OSError."""
-    found = facts.stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
+def _snapshot(connection: duckdb.DuckDBPyConnection) -> str:
+    """What the facts are that were opened, the same on every machine."""
+    found = snapshot_of(connection)
+    return f"{found.id} {found.gathered} {found.file}"
 
 
-def _snapshot(connection: duckdb.DuckDBPyConnection, stands: str) -> str:
-    snapshot = snapshot_of(connection)
-    return f"{snapshot.id} {snapshot.gathered} {stands}"
+def _still_lies(facts: Path, connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether there lies still what was opened."""
+    with suppress(OSError):
+        return stands(facts) == snapshot_of(connection).file
+    return False
 
 
 def _question(asked: Deciding, policies: Policies) -> str:
@@ -150,16 +152,9 @@ class Ranging:
     _tries: Counter[str] = field(default_factory=Counter)
     _given: dict[str, float] = field(default_factory=dict)
     """When each range was given away last, in monotonic seconds."""
-    _stood: str = field(init=False)
-    """As the snapshot was before it was opened."""
 
     def __post_init__(self) -> None:
-        """Raises RetainerError where there is none."""
         self.facts = self.facts.absolute()  # as all machines see it, links and all
-        try:
-            self._stood = _stands(self.facts)
-        except OSError as error:
-            raise RetainerError(f"{self.facts}: {error.strerror}") from None
 
     def __call__(self, asked: Deciding, draft: Draft) -> Sums | None:
         """Raises RetainerError."""
@@ -177,11 +172,7 @@ class Ranging:
             for part in parts:
                 _take_in(asked.connection, draft, sums, made[part.number], part)
         narrow(asked.connection)
-        try:
-            is_same = _stands(self.facts) == self._stood
-        except OSError:
-            is_same = False
-        if not is_same:
+        if not _still_lies(self.facts, asked.connection):
             raise replaced(self.facts)
         return sums
 
@@ -240,7 +231,7 @@ class Ranging:
         terms = _FORM.dump_json(
             Terms(
                 facts=str(self.facts),
-                snapshot=_snapshot(connection, self._stood),
+                snapshot=_snapshot(connection),
                 sharing=sharing,
                 now=making.now,
                 only=making.scope,
@@ -408,7 +399,7 @@ def _decide(part: Part, folder: Path, root: Path) -> str:
     settings, policies, found = project_here(root)
     keep_private_in(found / settings.state)
     terms = _terms(part, folder)
-    facts, stood = Path(terms.facts), _stands(Path(terms.facts))
+    facts = Path(terms.facts)
     making = _making(terms, settings, policies, found)
     connection = open_facts(facts, settings, dict(making.gone), terms.size)
     acts = private_file(".parquet")
@@ -430,8 +421,7 @@ def _decide(part: Part, folder: Path, root: Path) -> str:
             sums.add(connection)
             write_parquet(connection, f"{ACTS} ORDER BY n", acts)
             quiet, pieces = draft.taken
-            both = {_snapshot(connection, stood), _snapshot(connection, _stands(facts))}
-            if both != {terms.snapshot}:
+            if _snapshot(connection) != terms.snapshot or not _still_lies(facts, connection):
                 raise StoreFailed(f"{facts} is another snapshot here")
             return _tell(part, folder, {"quiet": quiet, "pieces": pieces, "acts": [acts]}, sums)
     except duckdb.Error as error:  # its words may quote what stands in the facts

@@ -241,23 +241,35 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
     assert seen >= {*("due now", "later", "copy", "delete", "barred", "undecided", "early")}, seen
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE listings SET objects = coalesce(objects, 0) + 1",
+        "UPDATE copies SET complete = true",  # of the same lists
+        None,
+    ],
+)
 def test_facts_that_are_replaced_while_they_are_read_are_noticed(
-    tmp_path: Path, decider: Decider
+    change: str | None, tmp_path: Path, decider: Decider
 ) -> None:
-    """A folder of facts that a job at night writes anew."""
+    """A folder of facts that a job at night writes anew, or removes."""
     case = an_example()
     facts, others = tmp_path / "facts.duckdb", tmp_path / "others.duckdb"
     snapshot(case, decider, facts)
     snapshot(case, decider, others)
-    with duckdb.connect(str(others)) as changed:
-        changed.execute("UPDATE listings SET objects = coalesce(objects, 0) + 1")
+    if change:
+        with duckdb.connect(str(others)) as changed:
+            changed.execute(change)
     with patch.object(weighing, "RANGES_AT_ONCE", 2):
         connection = open_facts(facts, settings_of(case))
         with closing(connection):
             question = ask(connection, policies_of(case), now_of(case), "UTC")
             going = in_ranges(connection, question, 1)
             next(going)
-            others.replace(facts)
+            if change:
+                others.replace(facts)
+            else:
+                facts.unlink()
             next(going)
             with pytest.raises(RetainerError, match="was replaced while it was read"):
                 next(going)

@@ -8,6 +8,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -386,6 +389,27 @@ def test_another_catalog_begins_anew(cut: Project) -> None:
     shutil.copytree(cut.root / "aside", lists, dirs_exist_ok=True)  # as another machine has them
     came = facts(cut)
     assert (came["complete"], came["copies"], came["note"]) == (True, 37, None)
+
+
+def test_what_a_killed_apply_copied_since_begins_anew(cut: Project) -> None:
+    """It is in no catalog yet, and would seem to be in no list either."""
+    lists = cut.root / ".retainer" / "lists"
+    shutil.copytree(lists, cut.root / "aside")
+    cut.hosted("c" + "0" * 21 + "ff", b"a,b\n", kind="chat", age=timedelta(days=DAYS))
+    cut.plan()
+    child = str(Path(__file__).parent / "kill_child.py")
+    killed = subprocess.run(
+        [sys.executable, child, "apply", "p.plan"],
+        cwd=cut.root,
+        env=cut.env() | {"KILL_NAME": "create", "KILL_WHEN": "after"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, (killed.stdout, killed.stderr)
+    shutil.copytree(cut.root / "aside", lists, dirs_exist_ok=True)  # as another machine has them
+    came = facts(cut)
+    assert (came["complete"], came["objects"], came["note"]) == (True, 37, None)
 
 
 def test_a_store_that_was_renamed_begins_anew(cut: Project) -> None:

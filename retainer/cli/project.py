@@ -115,6 +115,7 @@ def gathered(
             readers,
             reports=reports,
             lists=state / "lists",
+            record=ledger.head,
             out=out,
             cache=state / "catalog",
             clock=now,

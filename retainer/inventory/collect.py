@@ -67,6 +67,7 @@ def collect(
     meant: Collection[str] = (),
     reports: Mapping[str, InventoryReports] = NO_REPORTS,
     lists: Path | None = None,
+    record: str = "",
     progress: Progress = lambda _name, _rows: None,
 ) -> list[Listing]:
     """Fill the tables of facts. Every listing runs at the same time as the others; `cache` keeps
@@ -76,7 +77,7 @@ def collect(
     of journals speaks against this one's; `seen`: how many objects each list had when it was last
     seen, with the store's identity, by its name; `meant`: of which of them a person said that what
     is missing may be; `reports`: what tells of a store in place of a list, by its name;
-    `lists`: a folder from which lists go on that were cut.
+    `lists`: a folder from which lists go on that were cut; `record`: where the record ends.
 
     Raises CredentialsRefused where 100ms refuses them, PoliciesWrong where two stores are one; any
     other failure leaves its listing marked unfinished.
@@ -115,7 +116,7 @@ def collect(
                 reports=reports.get(reader.name),
                 age=age,
                 lists=going,
-                place=settings.places.get(reader.name, ""),
+                bound=(settings.places.get(reader.name, ""), record),
             )
             for number, reader in enumerate(readers)
         ]
@@ -432,7 +433,7 @@ def _store(
     reports: InventoryReports | None = None,
     age: timedelta = timedelta(days=1),
     lists: Path | None = None,
-    place: str = "",
+    bound: Sequence[str] = (),
 ) -> Listing:
     listing = Listing(reader.name, "store", clock())
     identity: Seen | None = None
@@ -471,10 +472,10 @@ def _store(
     if not listing.refused and not is_reported:
         goes_on = None
         if lists and readable and listing.identity:
-            # With another catalog than the rows of before were listed beside, what was copied
-            # since would seem to be missing.
+            # With another catalog or record than the rows of before were listed beside, what was
+            # copied since would seem to be missing.
             parts = [part.name for part in listing.parts]
-            whose = (reader.name, place, listing.identity, parts, listing.can_lock)
+            whose = (reader.name, *bound, listing.identity, parts, listing.can_lock)
             path = spool_of(lists, repr(whose), "store")
             goes_on = age / 2
         list_store(reader, listing, path, clock, progress, goes_on=goes_on)

@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 
-from retainer.database import connect, literal, make_room, only_row, temp_table
+from retainer.database import attach, connect, literal, make_room, only_row, temp_table
 from retainer.errors import RetainerError
 from retainer.inventory.locate import (
     ANOTHER_RECORDING,
@@ -179,6 +179,8 @@ def stage(connection: duckdb.DuckDBPyConnection) -> None:
 def two_facts_are_none(connection: duckdb.DuckDBPyConnection) -> int:
     """Make one row of those that 100ms gave of one asset: the facts that differ are not known.
     Returns of how many assets any did."""
+    if only_row(connection, "SELECT count(DISTINCT asset_id) = count(*) FROM staged_assets")[0]:
+        return 0
     kept = [name for name in RECORD if name not in ("asset_id", "not_known", "settled", "known_by")]
     differ = {
         name: f"(count(DISTINCT {name}) + (count(*) > count({name}))::INT > 1)" for name in kept
@@ -604,7 +606,11 @@ def read_anew(connection: duckdb.DuckDBPyConnection) -> None:
     (path,) = only_row(
         connection, "SELECT path FROM duckdb_databases() WHERE database_name = 'facts'"
     )
-    connection.execute(f"DETACH facts; ATTACH {literal(path)} AS facts (READ_ONLY)")
+    connection.execute("DETACH facts")
+    try:
+        attach(connection, Path(path))
+    except OSError:
+        raise replaced(Path(path)) from None
     if _not_plain(connection) or snapshot_of(connection) != before:
         raise replaced(Path(path))
 
@@ -715,7 +721,7 @@ def open_facts(
         raise RetainerError(f"there is no snapshot of facts at {path}", hint=_AGAIN)
     try:
         connection = connect(attached=path)
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         raise RetainerError(
             f"{path} cannot be read as a snapshot of facts: {_first_line(error)}", hint=_AGAIN
         ) from None
@@ -784,7 +790,7 @@ def earlier_names(path: Path) -> list[tuple[str, str, str]]:
             return connection.execute(
                 "SELECT room_id, what, name FROM facts.names ORDER BY ALL"
             ).fetchall()
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         hint = (
             "remove it; a hold by the name of a room that was renamed since is then not known "
             "to hold"
@@ -796,10 +802,12 @@ def earlier_names(path: Path) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot of facts: a short name (the same for the same listings), when the newest of them
-    ended, which did not finish, and which stores keep what is deleted for a while."""
+    """A snapshot of facts: a short name (the same for the same listings), how its file lay there,
+    when the newest of them ended, which did not finish, and which stores keep what is deleted for a
+    while."""
 
     id: str
+    file: str
     gathered: datetime | None
     incomplete: tuple[str, ...]
     keep_deleted: tuple[str, ...]
@@ -810,14 +818,15 @@ def snapshot_of(connection: duckdb.DuckDBPyConnection) -> Snapshot:
     rows = connection.execute(
         "SELECT name, kind, objects, bytes, started_at::VARCHAR FROM listings ORDER BY ALL"
     ).fetchall()
-    gathered, incomplete, kept = only_row(
+    file, gathered, incomplete, kept = only_row(
         connection,
-        "SELECT epoch(max(finished_at)), "
+        "SELECT getvariable('stood'), epoch(max(finished_at)), "
         "list(name ORDER BY name) FILTER (NOT complete), "
         "list(name ORDER BY name) FILTER (keeps_deleted IS NOT NULL) FROM listings",
     )
     return Snapshot(
         hashlib.sha256(repr(rows).encode()).hexdigest()[:8],
+        file,
         moment_at(gathered),
         tuple(incomplete or ()),
         tuple(kept or ()),
