@@ -50,6 +50,7 @@ it, see pyproject.toml).
     settings.py     retainer.yaml -> Settings
     planfile.py     the plan file, its rows and its header
     wire.py         connections, through proxies and with certificates, and an end for every answer
+    lane.py         how many calls to one server are under way at once
     own.py          what retainer keeps in a store of itself: its identity, its record
     versions.py     what a bucket has of some objects, version by version
     who.py          who runs a command

@@ -124,6 +124,7 @@ def _settings(
             tuple(file.source.hosted),
             file.source.allow_http,
             tuple(host.lower() for host in file.source.media_hosts),
+            file.source.concurrency,
         ),
         timezone=file.timezone,
         limits=DeleteLimits(

@@ -121,7 +121,12 @@ def open_api(
     are none."""
     source = settings.source
     return HmsApi(
-        source.url, credentials(), patience=patience, stop=stop, media_hosts=source.media_hosts
+        source.url,
+        credentials(),
+        patience=patience,
+        stop=stop,
+        media_hosts=source.media_hosts,
+        at_once=source.concurrency,
     )
 
 

@@ -133,9 +133,10 @@ def _bench_for(
             replace(each, concurrency=brief.calls(each.concurrency)) if each.concurrency else each
             for each in settings.stores
         ),
+        source=replace(settings.source, concurrency=brief.calls(settings.source.concurrency)),
     )
     patient = wiring.patience_of(PATIENCE, stop)
-    _same_workspace(settings, prepared.plan.header.customer, stop, patient)
+    _same_workspace(capped, prepared.plan.header.customer, stop, patient)
     stores = wiring.open_stores(capped, frozenset(), stop, patient)
     unusable = {name: RetainerError(why) for name, why in brief.unusable.items()}
     proven = ledger.proven_lately(_now(), version("retainer"))
@@ -162,7 +163,7 @@ def _bench_for(
         stores,
         unusable,
         locks,
-        wiring.open_downloads(settings, stop, patient),
+        wiring.open_downloads(capped, stop, patient),
     )
 
 

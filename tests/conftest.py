@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 import servers
@@ -61,6 +63,23 @@ for name in (
     os.environ.pop(name, None)
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test of whole commands, beside a stand-in for 100ms, takes seconds, and so does what is
+    marked `sampled`: of its cases one runs by default, on another server from test to test, and the
+    others run with what is slow."""
+    cases = defaultdict(list)
+    for item in items:
+        if not hasattr(item, "callspec") or item.get_closest_marker("slow"):
+            continue
+        if "api" in getattr(item, "fixturenames", ()) or item.get_closest_marker("sampled"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for test, some in cases.items():
+        del some[crc32(test.encode()) % len(some)]
+        for item in some:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ def in_days(days: float) -> str:
     return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@pytest.mark.slow
 def test_a_partial_copy_counts_once_a_person_accepts_it_and_the_record_says_who(
     local: Project,
 ) -> None:
@@ -226,6 +227,7 @@ def test_what_lies_where_retainer_has_no_store_or_nowhere_gets_advice_that_can_b
     assert "100ms tells no path of 1 recording" in shown
 
 
+@pytest.mark.slow
 def test_an_accepted_part_is_no_source_while_100ms_may_have_the_whole_and_never_passes_for_it(
     local: Project,
 ) -> None:

@@ -52,6 +52,7 @@ def foreseen(case: Case) -> tuple[Coming, set[str]]:
     return found, unforeseen
 
 
+@pytest.mark.slow
 def test_what_is_foreseen_is_what_the_plans_of_those_days_do() -> None:
     seen = 0
     for example in examples(30):

@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ from retainer.errors import (
 from retainer.model.rule import ASSET_TYPES
 from retainer.patience import BUDGET_SECONDS, Patience
 from retainer.ports import Body
+from retainer.sources.answers import Answers
 from retainer.sources.api import (
     MINTED_BACK_SECONDS,
     RENEW_BEFORE_SECONDS,
@@ -532,6 +534,64 @@ def test_a_429_is_waited_out_for_as_long_as_it_asks(lab: Lab, header: bool) -> N
     assert len(list(rows_of(lab.client(), "chat"))) == 3
     assert len(lab.slept) == 1
     assert 45 <= lab.slept[0] <= 46
+
+
+def test_no_more_calls_than_allowed_are_under_way_at_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.fill(3)
+    under_way, most, counting = 0, 0, threading.Lock()
+    ask = Answers.get
+
+    def counted(*words: Any) -> Any:
+        nonlocal under_way, most
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
+        try:
+            time.sleep(0.01)
+            return ask(*words)
+        finally:
+            with counting:
+                under_way -= 1
+
+    monkeypatch.setattr(Answers, "get", counted)
+    api = lab.client(at_once=3)
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda _: list(rows_of(api, "chat")), range(24)))
+    assert most == 3
+
+
+def test_after_a_429_half_as_many_go_at_once_until_more_go_through(lab: Lab) -> None:
+    """Many lists share what one account may ask; so do clients of it in one process."""
+    lab.fill(3)
+    lab.faults.fail_first = {"/recording-assets": [429, 429]}
+    api, other = lab.client(at_once=8), lab.client(at_once=8)
+    assert api._lane.limit == 8
+    list(rows_of(api, "chat"))
+    assert api._lane.limit == other._lane.limit == 2
+    for _ in range(4):
+        list(rows_of(other, "chat"))
+    assert api._lane.limit > 2
+    for _ in range(60):
+        list(rows_of(other, "chat"))
+    assert api._lane.limit == 8
+
+
+def test_lists_at_once_of_a_server_that_takes_few_calls_in_a_second_are_whole(lab: Lab) -> None:
+    ids = lab.fill(250)
+    lab.faults.most_a_second = 15
+    api = HmsApi(
+        lab.server.url,
+        Credentials(access_key=lab.server.access_key, secret=SECRET),
+        clock=lambda: lab.at.timestamp(),
+        patience=Patience(),
+    )
+    with contextlib.closing(api), ThreadPoolExecutor(8) as pool:
+        lists = list(pool.map(lambda _: list(rows_of(api, "chat")), range(8)))
+    assert lab.faults.counts["most_a_second"] > 0
+    assert all({row["id"] for row in rows} == ids for rows in lists)
+    assert api._lane.limit < 16
 
 
 @pytest.mark.parametrize(

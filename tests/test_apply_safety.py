@@ -313,6 +313,7 @@ def test_a_body_that_is_cut_once_is_copied_whole_in_the_end(local: Project) -> N
     assert list(local.content("vault").values()) == [content]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "size", "words"),
     [

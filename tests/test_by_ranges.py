@@ -142,6 +142,7 @@ def decider() -> Decider:
     return Decider()
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_same_row_for_row_in_one_range_and_in_many(
     tmp_path: Path, decider: Decider
 ) -> None:
@@ -199,6 +200,7 @@ def plain(value: Any) -> Any:
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
+@pytest.mark.slow
 def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in_many(
     tmp_path: Path, decider: Decider
 ) -> None:
@@ -241,6 +243,7 @@ def test_what_a_change_does_and_what_is_to_come_are_the_same_in_one_range_and_in
     assert seen >= {*("due now", "later", "copy", "delete", "barred", "undecided", "early")}, seen
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "change",
     [
@@ -296,6 +299,7 @@ def sharing(after: str, created: Sequence[str]) -> Case:
     }
 
 
+@pytest.mark.slow
 def test_what_is_to_come_of_a_key_that_recordings_far_apart_share_is_the_same(
     tmp_path: Path, decider: Decider
 ) -> None:

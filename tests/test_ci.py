@@ -132,6 +132,7 @@ def test_the_script_of_the_timer_is_the_one_that_the_page_shows_and_a_test_runs(
     assert f"<<'SCRIPT'\n{script}SCRIPT\n" in page
 
 
+@pytest.mark.slow
 def test_a_night_that_could_not_see_a_store_does_not_end_well(local: Project) -> None:
     """Its copies are made, and yet it ends with 8: nobody would hear of the outage."""
     local.hosted("a" * 24, video(1))
@@ -226,6 +227,7 @@ def test_rights_to_read_are_no_rights_to_write(local: Project, tmp_path: Path) -
     assert not [p for p in google["role"]["includedPermissions"] if "create" in p or "delete" in p]
 
 
+@pytest.mark.slow
 def test_the_whole_story_of_a_repository(seaweedfs: str, tmp_path: Path, api: StandIn) -> None:
     """init, a policy change, validate, lint, test, impact, comment, approval, apply, and then
     nothing is left to do."""

@@ -102,6 +102,7 @@ def examples(words: tuple[str, ...]) -> list[str]:
     return [each for each in told if called in each]
 
 
+@pytest.mark.slow
 def test_the_demos_stand_in_answers_on_until_it_is_told_to_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "retainer", "demo", "--folder", "new", "--serve"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as demo:

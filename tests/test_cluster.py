@@ -204,6 +204,7 @@ def test_the_driver_tells_how_far_the_machines_are(project: Project, lab: Machin
     assert any(each["bytes"] > 0 for each in far), said
 
 
+@pytest.mark.slow
 def test_an_open_scheduler_or_one_that_is_not_there_is_refused(project: Project) -> None:
     hosted(project, 1)
     project.plan()
@@ -233,6 +234,7 @@ def test_a_worker_is_not_sampled_once_it_has_made_a_share(project: Project, lab:
     assert before - after == {"profile", "profile-cycle"}
 
 
+@pytest.mark.slow
 def test_the_calls_to_a_store_that_bounds_them_are_bounded_over_all_machines(
     seaweedfs: str, tmp_path: Path, project: Project, lab: Machines
 ) -> None:
@@ -363,6 +365,7 @@ def test_a_worker_that_asks_another_100ms_finds_nothing_lost(
     is_whole(project, copied=2)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_reach_a_store_leaves_the_shares_to_others(
     seaweedfs: str, tmp_path: Path, project: Project, lab: Machines
 ) -> None:
@@ -447,6 +450,7 @@ def test_a_worker_that_is_killed_while_it_deletes(
     is_whole(project, copied=41, deleted=40)
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_before_a_delete_deletes_nothing_twice(
     project: Project, lab: Machines
 ) -> None:
@@ -463,6 +467,7 @@ def test_a_worker_that_stands_still_before_a_delete_deletes_nothing_twice(
     is_whole(project, copied=41, deleted=40)
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_is_replaced_and_does_nothing_more(
     project: Project, lab: Machines
 ) -> None:
@@ -506,6 +511,7 @@ def until_copied(project: Project, count: int) -> None:
     raise AssertionError("it copies nothing")
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_while_it_copies(project: Project, lab: Machines) -> None:
     driver = copying(project, lab)
     driver.kill()
@@ -517,6 +523,7 @@ def test_a_driver_that_is_killed_while_it_copies(project: Project, lab: Machines
     is_whole(project, copied=60)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_before_a_share_was_begun(project: Project, lab: Machines) -> None:
     plan = due(project, 40)
     deletes = str(plan["header"]["deletes"])
@@ -543,6 +550,7 @@ def until_given(project: Project) -> None:
     raise AssertionError("it gives nothing away")
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_while_a_worker_is_about_to_delete(
     project: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +575,7 @@ def test_a_driver_that_is_killed_while_a_worker_is_about_to_delete(
     is_whole(project, copied=41, deleted=40)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_killed(project: Project, lab: Machines) -> None:
     driver = copying(project, lab)
     lab.signal(0, signal.SIGKILL)
@@ -578,6 +587,7 @@ def test_a_scheduler_that_is_killed(project: Project, lab: Machines) -> None:
     is_whole(project, copied=60)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_too(project: Project, lab: Machines) -> None:
     driver = copying(project, lab)
     driver.send_signal(signal.SIGINT)
@@ -592,6 +602,7 @@ def test_ctrl_c_ends_the_workers_too(project: Project, lab: Machines) -> None:
     is_whole(project, copied=60)
 
 
+@pytest.mark.slow
 def test_a_worker_that_loses_the_state_stops_and_another_goes_on(
     seaweedfs: str, tmp_path: Path, api: StandIn, lab: Machines
 ) -> None:
@@ -619,6 +630,7 @@ def test_a_worker_that_loses_the_state_stops_and_another_goes_on(
     is_whole(project, copied=60)
 
 
+@pytest.mark.slow
 def test_two_drivers_with_one_plan_are_one(project: Project, lab: Machines) -> None:
     driver = copying(project, lab, 300_000)
     other = replace(project, root=project.root.parent / "other")
@@ -634,6 +646,7 @@ def test_two_drivers_with_one_plan_are_one(project: Project, lab: Machines) -> N
 # ── what stays with the driver ────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_a_freeze_stops_the_deletes_of_all_machines(project: Project, lab: Machines) -> None:
     plan = due(project, 40)
     driver = driven(project, lab, "--approve-deletes", str(plan["header"]["deletes"]))
@@ -702,6 +715,7 @@ def tools_of(folder: Path, **more: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+@pytest.mark.slow
 def test_the_script_for_one_machine_applies_a_plan(project: Project, tmp_path: Path) -> None:
     hosted(project, 3)
     project.plan()
@@ -719,6 +733,7 @@ def test_the_script_for_one_machine_applies_a_plan(project: Project, tmp_path: P
     is_whole(project, copied=3)
 
 
+@pytest.mark.slow
 def test_the_script_for_a_fleet_applies_a_plan(project: Project, tmp_path: Path) -> None:
     hosted(project, 3)
     project.plan()

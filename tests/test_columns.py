@@ -190,6 +190,7 @@ def disagreements(case: Case, decider: Decider) -> list[str]:
     return differences(case, found(case, decider), wanted(case))[:3]
 
 
+@pytest.mark.slow
 def test_the_sql_says_of_every_pair_what_the_reference_does_column_by_column() -> None:
     seen: Counter[Any] = Counter()
     decider = Decider()
@@ -266,6 +267,7 @@ def beside_every_age() -> Iterator[Case]:
         )
 
 
+@pytest.mark.slow
 def test_beside_every_age_the_sql_says_what_the_reference_does() -> None:
     decider = Decider()
     for case in beside_every_age():
@@ -364,6 +366,7 @@ def two_of_each() -> Case:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unfinished", [False, True, "unsaid"])
 @pytest.mark.parametrize("uploads", [[], ["alpha"]])
 def test_of_two_that_ask_at_the_same_moment_the_first_is_named(

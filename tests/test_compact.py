@@ -302,6 +302,7 @@ def test_a_reader_whose_list_was_overtaken_reads_it_anew(
     assert collect.PART_BYTES > 0
 
 
+@pytest.mark.slow
 def test_a_plan_after_the_catalog_was_merged_is_the_same(
     erased: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -410,6 +410,7 @@ def furnish(api: StandIn, client: boto3.client) -> None:
         api.add_asset(asset, content, hosted=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PLAYED, ids=ids(PLAYED))
 def test_what_a_page_tells_to_type_does_what_it_says(page: Path, reader: Reader) -> None:
     reader.read(page)

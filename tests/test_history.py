@@ -15,6 +15,8 @@ import pytest
 from project import POLICY, Project, video
 from records import cut, segments
 
+pytestmark = pytest.mark.slow
+
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 
 

@@ -495,6 +495,7 @@ def test_an_answer_that_unpacks_to_more_than_it_may_is_none() -> None:
         _unpacked(bomb, 1 << 20)
 
 
+@pytest.mark.slow
 def test_a_body_that_is_longer_than_its_record_ends_at_once(local: Project) -> None:
     local.hosted(A, video(1, 5000), size=3000)
     local.api.faults.no_length = {"*": 99}

@@ -467,6 +467,7 @@ def compared(case: generate.Case, other: generate.Case) -> Compared:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=int(os.environ.get("RETAINER_EXAMPLES", "12")), deadline=None)
 @given(two_policies())
 def test_what_becomes_due_is_what_one_side_deletes_and_the_other_does_not(

@@ -690,6 +690,7 @@ def test_a_young_recording_of_which_a_report_shows_a_part_is_seen_whole(on_s3: R
     assert len([key for key in objects_of(project, "uploads") if "b" * 24 in key]) == 3
 
 
+@pytest.mark.slow
 def test_no_object_is_told_twice(on_s3: Reported) -> None:
     """Neither where a thumbnail lies in a folder that is listed, nor where what was copied was
     deleted, and copied again."""

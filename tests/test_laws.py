@@ -529,6 +529,7 @@ def test_a_key_that_two_assets_name_is_deleted_only_when_both_may_go() -> None:
     assert apart > 5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "fact",
     ["places SET complete", "places SET lock_read", "places SET owners_known", "facts SET settled"],

@@ -546,6 +546,7 @@ def test_a_forged_plan_locks_nothing_for_longer_than_a_rule_keeps(
     assert ends_of_locks(vault) == before
 
 
+@pytest.mark.slow
 def test_what_still_counts_as_it_was_locks_nothing_for_so_long(vault: Project) -> None:
     """`limits: { cooling: 30d }`: a promise of before is kept, and binds no new copy for years."""
     commit(begun(vault), keeping("3y"))

@@ -339,6 +339,7 @@ def test_a_recording_that_is_not_whole_is_an_error_for_itself_alone(
     assert without_manifest(folder_of(vods, "vault", A)) == hls.simple()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thumbnails", [None, ["s3://hms-prod-eu/x/t.jpg"]])
 def test_what_did_not_count_once_does_not_count_the_next_night(
     vods: Project, thumbnails: list[str] | None
@@ -364,6 +365,7 @@ def test_an_empty_segment_is_what_it_is(vods: Project) -> None:
     assert without_manifest(folder_of(vods, "vault", A)) == files
 
 
+@pytest.mark.slow
 def test_what_has_no_end_plays_as_far_as_it_goes(vods: Project, tmp_path: Path) -> None:
     """100ms may still write to what is younger than a day: that is waited for."""
     files = hls.simple()

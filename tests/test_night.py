@@ -393,6 +393,7 @@ def test_a_night_on_which_a_store_is_down(tonight: Project) -> None:
     assert tonight.apply("p.plan")["copied"] == 2  # the same plan goes on
 
 
+@pytest.mark.slow
 def test_a_night_on_which_100ms_is_down(tonight: Project) -> None:
     tonight.impatient = True
     tonight.api.faults.fail_first = {"/recording-assets": [503] * 10_000}
@@ -419,6 +420,7 @@ def test_a_night_on_which_the_credentials_have_expired(tonight: Project) -> None
     assert tonight.apply("p.plan")["copied"] == 2
 
 
+@pytest.mark.slow
 def test_a_night_after_a_policy_was_merged_by_mistake(due: Project) -> None:
     due.run("plan", expect=None)
     rules = [

@@ -177,6 +177,7 @@ def test_a_key_that_recordings_of_two_ranges_share_goes_only_when_both_may(
     assert header["deletes"] == 4 and ("blocked", "shared") in [row[3:5] for row in rows]
 
 
+@pytest.mark.slow
 def test_what_the_record_and_the_command_say_reaches_every_range(bench: Bench) -> None:
     """As what 100ms has lost, and --only."""
     some = {each["id"] for each in bench.case["assets"]}
@@ -199,6 +200,7 @@ def test_one_range_is_decided_where_the_plan_is_made(bench: Bench) -> None:
     assert engine.made == []
 
 
+@pytest.mark.slow
 def test_a_range_that_failed_is_given_away_again(bench: Bench) -> None:
     failed = []
 
@@ -212,6 +214,7 @@ def test_a_range_that_failed_is_given_away_again(bench: Bench) -> None:
     assert len(engine.made) == len(set(engine.made)) + 2
 
 
+@pytest.mark.slow
 def test_a_range_that_fails_everywhere_ends_the_plan(bench: Bench) -> None:
     def fail(part: Part) -> None:
         if part.number == 3:
@@ -242,6 +245,7 @@ def fewer(path: Path) -> None:
     path.write_text(json.dumps(told))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "spoil"),
     [
@@ -269,6 +273,7 @@ def test_what_was_left_otherwise_than_it_was_made_is_not_taken_in(
     assert bench.left() == [] and not (bench.facts.parent / "many.plan").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["quiet", "pieces", "acts"])
 def test_each_file_of_a_range_is_compared_with_what_was_written(bench: Bench, what: str) -> None:
     def strike(part: Part) -> None:
@@ -354,6 +359,7 @@ def moved(own: Settings, policies: Policies) -> tuple[Settings, Policies]:
     return own, replace(policies, rules=(replace(first, where=where), *others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "worker",
     [
@@ -383,6 +389,7 @@ def test_other_versions_decide_nothing(bench: Bench, monkeypatch: pytest.MonkeyP
         bench.many("many.plan", Here(bench.facts.parent))
 
 
+@pytest.mark.slow
 def test_other_facts_in_the_same_place_are_noticed(bench: Bench) -> None:
     """Also where every list is the same, and only what is told of a copy is another."""
     other = bench.facts.parent / "other.duckdb"
@@ -398,6 +405,7 @@ def test_other_facts_in_the_same_place_are_noticed(bench: Bench) -> None:
         bench.many("many.plan", Here(bench.facts.parent, spoil=swap))
 
 
+@pytest.mark.slow
 def test_facts_that_are_replaced_at_last_are_noticed(bench: Bench) -> None:
     def swap(part: Part) -> None:
         if part.number == 11:
@@ -407,6 +415,7 @@ def test_facts_that_are_replaced_at_last_are_noticed(bench: Bench) -> None:
         bench.many("many.plan", Here(bench.facts.parent, spoil=swap))
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_no_file_of_a_range_that_it_could_not_tell_of(bench: Bench) -> None:
     def full(*_: object) -> str:
         raise OSError(28, "No space left on device")
@@ -419,6 +428,7 @@ def test_a_worker_keeps_no_file_of_a_range_that_it_could_not_tell_of(bench: Benc
     assert ".parquet" not in left
 
 
+@pytest.mark.slow
 def test_a_folder_into_which_a_worker_writes_still_is_removed(bench: Bench) -> None:
     """It may leave a file at any time, but not once the folder has another name."""
     gone = []
@@ -442,6 +452,7 @@ def test_a_plan_that_is_asked_to_end_leaves_nothing(bench: Bench) -> None:
     assert bench.left() == []
 
 
+@pytest.mark.slow
 def test_what_a_dead_plan_has_left_is_removed_a_day_later(bench: Bench) -> None:
     folder = bench.facts.parent
     old, young, others = (
@@ -464,6 +475,7 @@ def test_what_a_worker_is_given_names_nobody() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_earlier_policies_had_promised_counts_in_every_range(
     local: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -536,6 +548,7 @@ def test_two_machines_make_the_plan_that_one_makes(
     assert list(shared.parent.iterdir()) == [shared]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_it_decides(
     shared: Path, local: Project, lab: Machines
 ) -> None:
@@ -547,6 +560,7 @@ def test_a_worker_that_is_killed_while_it_decides(
     assert lab.processes[dies].wait(30) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_range_that_a_worker_does_not_end_is_given_to_another_one(
     shared: Path, local: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,6 +572,7 @@ def test_a_range_that_a_worker_does_not_end_is_given_to_another_one(
     assert (local.root / "one.plan").read_bytes() == (local.root / "many.plan").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_range_that_has_ended_is_not_taken_for_a_stuck_one(bench: Bench) -> None:
     """To take in one of those before it may have taken long."""
     fetched = ranging._fetch
@@ -581,6 +596,7 @@ def test_a_range_that_has_ended_is_not_taken_for_a_stuck_one(bench: Bench) -> No
     assert len(engine.made) == len(set(engine.made))
 
 
+@pytest.mark.slow
 def test_a_range_that_nobody_ends_ends_the_plan(bench: Bench) -> None:
     class Nobody(Here):
         def submit(self, shard: Shard | Part) -> Future[str | None]:
@@ -595,6 +611,7 @@ def test_a_range_that_nobody_ends_ends_the_plan(bench: Bench) -> None:
     assert engine.made.count(0) == 3 and bench.left() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_beside_the_facts(
     shared: Path, local: Project, lab: Machines
 ) -> None:
@@ -615,6 +632,7 @@ def test_ctrl_c_leaves_nothing_beside_the_facts(
     assert not (local.root / "many.plan").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_see_the_facts_says_so(
     shared: Path, local: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,6 +651,7 @@ def test_a_worker_that_does_not_see_the_facts_says_so(
     assert list(shared.parent.iterdir()) == [shared]
 
 
+@pytest.mark.slow
 def test_a_worker_with_other_rules_is_refused(shared: Path, local: Project, lab: Machines) -> None:
     local.write(POLICY | {"rules": POLICY["rules"][:1]})
     lab.worker(local)

@@ -551,6 +551,7 @@ def test_a_clock_that_100ms_contradicts_deletes_nothing_from_folders(
     assert done["deleted"] == 0 and "6 minutes off that of 100ms" in done["said"][0]
 
 
+@pytest.mark.slow
 def test_where_100ms_cannot_be_asked_for_its_time_nothing_is_deleted(due: Project) -> None:
     due.api.__exit__(None, None, None)
     due.impatient = True

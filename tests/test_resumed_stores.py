@@ -31,6 +31,8 @@ from retainer.inventory.store_list import _Going, list_store
 from retainer.ports import Seen, StoreReader, Stretch
 from retainer.stores import ranges, reads
 
+pytestmark = pytest.mark.sampled
+
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 WITHIN = timedelta(hours=12)
 KEYS = [f"{folder}/{number:03}" for folder in "abcdef" for number in range(20)]

@@ -1072,6 +1072,15 @@ def test_an_example_of_a_store_is_one_that_retainer_takes(example: str, tmp_path
     assert settings.stores
 
 
+@pytest.mark.parametrize("calls", [0, 65, "many"])
+def test_the_calls_to_100ms_at_once_are_a_number_from_1_to_64(
+    tmp_path: Path, calls: object
+) -> None:
+    (tmp_path / "retainer.yaml").write_text(f"version: 1\nsource: {{ concurrency: {calls} }}\n")
+    _, mistakes = load_settings(tmp_path)
+    assert len(mistakes) == 1 and "concurrency" in str(mistakes[0])
+
+
 def test_every_maker_that_is_asked_for_has_an_example() -> None:
     makers = {"cloudflare-r2", "backblaze-b2", "wasabi", "minio", "ceph", "alibaba-oss", "swift"}
     assert makers <= {path.stem for path in STORES.glob("*.yaml")}

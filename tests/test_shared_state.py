@@ -120,6 +120,7 @@ def test_a_run_that_was_killed_is_gone_on_with_on_another_machine(
     verify_journal(record(state, tmp_path))
 
 
+@pytest.mark.slow
 def test_two_applies_at_once_are_one_after_the_other_with_wait(
     machines: tuple[Project, Project], state: Store
 ) -> None:
@@ -164,6 +165,7 @@ def away(local: Project, seaweedfs: str, tmp_path: Path) -> Iterator[tuple[Proje
         yield local, proxy
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_reached_stops_a_run_and_not_a_look(
     away: tuple[Project, FaultProxy],
 ) -> None:

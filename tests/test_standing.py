@@ -11,6 +11,8 @@ from project import ROOM, Project, video
 
 from retainer.standing import a_month_after
 
+pytestmark = pytest.mark.slow
+
 A, B, C, D, E, F = ("6544d1e2f3a4b5c6d7e8f90" + each for each in "abcdef")
 SESSION = "65f0aa11bb22cc33dd44ee55"
 KEEP = {"id": "calls", "match": "all", "keep": [{"in": "vault", "for": "2y"}]}

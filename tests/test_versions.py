@@ -491,6 +491,7 @@ def test_a_later_word_is_another_policy() -> None:
     assert len(meaning(rule(False, False))) == len(meaning(rule(True, False))) - 1
 
 
+@pytest.mark.slow
 def test_a_kill_tells_how_many_versions_went(at_s3: Project) -> None:
     due(at_s3)
     at_s3.plan()

@@ -244,6 +244,7 @@ def test_a_copy_that_lost_its_lock_on_the_way_is_locked_once_more(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["seaweedfs", "moto"])
 def test_a_bucket_that_cannot_lock_gets_no_copy_that_counts(
     server: str, request: pytest.FixtureRequest, tmp_path: Path, api: StandIn
@@ -259,6 +260,7 @@ def test_a_bucket_that_cannot_lock_gets_no_copy_that_counts(
 # ── archives ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GLACIER", "DEEP_ARCHIVE"])
 @pytest.mark.parametrize("many", [False, True])
 def test_what_is_archived_is_no_source_until_it_was_restored(
@@ -292,6 +294,7 @@ def test_what_is_archived_is_no_source_until_it_was_restored(
     assert pairs(project.plan("last.plan"))[A, "vault"] == "keep"
 
 
+@pytest.mark.slow
 def test_what_100ms_still_has_is_read_from_there_and_not_from_an_archive(
     request: pytest.FixtureRequest, tmp_path: Path, api: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +336,7 @@ def test_what_100ms_still_has_is_read_from_there_and_not_from_an_archive(
     assert project.apply()["copied"] == 1
 
 
+@pytest.mark.slow
 def test_a_folder_restores_nothing(local: Project) -> None:
     local.hosted(A, video(1))
     local.plan()

@@ -128,6 +128,8 @@ class Faults:
     """Seconds that a 429 asks for, in its text."""
     retry_after_header: bool = False
     """A 429 says so in a Retry-After header too."""
+    most_a_second: int = 0
+    """More API calls than so many in a second are answered 429; 0: as many as come."""
     fail_first: dict[str, list[int]] = field(default_factory=dict)
     """Part of a request's path and query (API or media) -> statuses to answer first; each is taken
     out of the list when it is used."""
@@ -180,6 +182,7 @@ class Faults:
     clock."""
     counts: Counter[str] = field(default_factory=Counter, init=False)
     _turns: Counter[tuple[str, str]] = field(default_factory=Counter, init=False, repr=False)
+    _taken: list[float] = field(default_factory=list, init=False, repr=False)
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
@@ -226,7 +229,20 @@ class Faults:
                     return statuses.pop(0)
         if not media and self._chance("rate_429", target, self.rate_429):
             return 429
+        if not media and self.most_a_second and self._is_too_often():
+            return 429
         return 500 if not media and self._chance("rate_500", target, self.rate_500) else None
+
+    def _is_too_often(self) -> bool:
+        """What is refused does not count."""
+        with self._lock:
+            now = time.monotonic()
+            self._taken = [at for at in self._taken if now - at < 1.0]
+            if len(self._taken) >= self.most_a_second:
+                self.counts["most_a_second"] += 1
+                return True
+            self._taken.append(now)
+            return False
 
 
 class StandIn:

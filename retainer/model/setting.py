@@ -167,6 +167,8 @@ class Source:
     """Whether the API may be asked without TLS, other than on this machine."""
     media_hosts: tuple[str, ...] = MEDIA_HOSTS
     """Patterns of hosts that the playlists of a hosted recording may lead to, beside its own."""
+    concurrency: int = 16
+    """At most so many calls of the API at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -470,6 +470,11 @@ class SourceItem(Strict):
     allow_http: Annotated[bool, BeforeValidator(resolved)] = _said(
         "ask the API without TLS, other than on this machine", True, False
     )
+    concurrency: Annotated[WholeNumber, Field(ge=1, le=64)] = _said(
+        "calls to the API at once at most; halved where it answers 429, until it takes more again",
+        4,
+        16,
+    )
 
 
 class DeleteLimitsItem(Strict):

@@ -25,6 +25,7 @@ from retainer.errors import (
     SourceGone,
     SourceRefused,
 )
+from retainer.lane import lane_of
 from retainer.model.moment import read_http_date
 from retainer.patience import Again, Patience, asked_patience, may_pass
 from retainer.ports import AssetPage, Body
@@ -35,6 +36,7 @@ from retainer.sources.words import insist, said_in
 from retainer.stop import Stop
 
 PAGE = 100
+CALLS_AT_ONCE = 16
 LIST_SECONDS = 12 * 3600.0
 """One list may take so long: ten million rows in pages of 100, at two answers a second."""
 IDLE_PAGES = 3
@@ -159,9 +161,10 @@ class HmsApi:
         patience: Patience | None = None,
         stop: Stop | None = None,
         media_hosts: Sequence[str] = (),
+        at_once: int = CALLS_AT_ONCE,
     ) -> None:
         """`media_hosts`: patterns of the hosts that parts of a recording may lie on, beside its
-        own."""
+        own; `at_once`: so many calls at most, those for the bytes of recordings aside."""
         held = (
             (credentials.access_key, credentials.secret)
             if not credentials.token
@@ -177,6 +180,7 @@ class HmsApi:
         self._token = _Token(credentials, clock)
         self._stop = stop or Stop()
         self._patience = patience or Patience(sleep=self._stop.pause)
+        self._lane = lane_of(self._base, at_once)
         self._answers = Answers(self._stop)
         self._connections = Connections(self._stop)
         self._media = Media(self._connections, self._patience, is_local(self._base), media_hosts)
@@ -299,9 +303,10 @@ class HmsApi:
         for fresh in (False, True):
             token = self._token.get()
             try:
-                answer = self._answers.get(
-                    address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER
-                )
+                with self._lane:
+                    answer = self._answers.get(
+                        address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER
+                    )
             except Spent as error:
                 raise SourceFailed(f"100ms {path}: {error}") from None
             except ValueError:
@@ -318,6 +323,7 @@ class HmsApi:
         status = answer.status
         text = answer.content[:LONGEST_ERROR].decode(errors="replace") if status != 200 else ""
         said = f": {told}" if (told := said_in(text)) else ""
+        self._lane.ended(busy=status == 429)
         if status in (401, 403):
             hint = "check HMS_ACCESS_KEY and HMS_SECRET"
             if self._token.ready_made:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from retainer.errors import ListingBroken, RetainerError, StoreFailed
+from retainer.lane import MOST_AT_ONCE
 from retainer.model.lifecycle import LifecycleRule
 from retainer.model.moment import read_http_date
 from retainer.model.setting import OWN_PREFIX, Store
@@ -18,7 +19,7 @@ from retainer.stores.calls import Account, Calls, Nonsense, Page, VersionPage
 from retainer.stores.ranges import in_ranges, split
 from retainer.stores.sentences import TRY_AGAIN, failure_of
 from retainer.stores.verdict import Refusal, Verdict
-from retainer.stores.wire import MOST_AT_ONCE, Answer, NoAnswer, Request, Wire
+from retainer.stores.wire import Answer, NoAnswer, Request, Wire
 
 Says = TypeVar("Says")
 Told = TypeVar("Told", Page, VersionPage)

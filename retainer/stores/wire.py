@@ -3,7 +3,6 @@ them at once than the server takes."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Protocol
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from retainer.lane import MOST_AT_ONCE, Lane, lane_of
 from retainer.patience import Again, Patience, asked_patience
 from retainer.stop import Stop, Stopped
 from retainer.stores.verdict import Refusal, Verdict
@@ -25,8 +25,6 @@ CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 """A server that is silent for so long counts as gone."""
 WHOLE_SECONDS = 300.0
 PIECE = 1 << 20
-FIRST_AT_ONCE = 32
-MOST_AT_ONCE = 256
 READS = ("GET", "HEAD")
 BUSY = (429, 503)
 """So a server asks for fewer calls at once."""
@@ -209,47 +207,6 @@ class Wire:
     def _send(self, request: Request) -> BaseHTTPResponse:
         address, headers = self._dialer.address(request)
         return self._pools.open(request.method, address, headers, request.body or None)
-
-
-class Lane:
-    """So many calls to one server at once: more after each row of successes, half where it says
-    that it is too many (additive increase, multiplicative decrease)."""
-
-    def __init__(self, first: int = FIRST_AT_ONCE, most: int = MOST_AT_ONCE) -> None:
-        self._limit, self._most = first, most
-        self._going = self._row = 0
-        self._free = threading.Condition()
-
-    @property
-    def limit(self) -> int:
-        return self._limit
-
-    def __enter__(self) -> None:
-        with self._free:
-            while self._going >= self._limit:
-                self._free.wait()
-            self._going += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._free:
-            self._going -= 1
-            self._free.notify()
-
-    def ended(self, *, busy: bool) -> None:
-        """Told of each answer."""
-        with self._free:
-            self._row = 0 if busy else self._row + 1
-            if busy:
-                self._limit = max(1, self._limit // 2)
-            elif self._row >= self._limit and self._limit < self._most:
-                self._limit, self._row = self._limit + 1, 0
-                self._free.notify()
-
-
-@cache
-def lane_of(host: str, at_once: int) -> Lane:
-    """The lane to one server, which all stores there share that set no bound of their own."""
-    return Lane(min(FIRST_AT_ONCE, at_once), at_once)
 
 
 @cache
