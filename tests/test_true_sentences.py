@@ -14,6 +14,8 @@ import pytest
 import yaml
 from project import POLICY, ROOM, Project, git, video
 
+pytestmark = pytest.mark.slow
+
 A, B, C = "a" * 24, "b" * 24, "c" * 24
 
 
