@@ -406,6 +406,19 @@ def test_other_facts_in_the_same_place_are_noticed(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+def test_facts_that_are_written_to_while_a_worker_decides_are_noticed_there(bench: Bench) -> None:
+    decided = ranging.decide_range
+
+    def touched(*words: Any, **more: Any) -> None:
+        decided(*words, **more)
+        os.utime(bench.facts, (1, 1))
+
+    bench.monkeypatch.setattr(ranging, "decide_range", touched)
+    with pytest.raises(RetainerError, match="is another snapshot here"):
+        bench.many("many.plan", Here(bench.facts.parent))
+
+
+@pytest.mark.slow
 def test_facts_that_are_replaced_at_last_are_noticed(bench: Bench) -> None:
     def swap(part: Part) -> None:
         if part.number == 11:
