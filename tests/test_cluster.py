@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -263,6 +264,34 @@ def test_the_calls_to_a_store_that_bounds_them_are_bounded_over_all_machines(
     assert done["copied"] == 66
     at_once = [sum(start <= each < start + delay * 0.9 for each in began) for start in began]
     assert max(at_once) in (2, 3), Counter(at_once)
+
+
+@pytest.mark.slow
+def test_the_calls_to_100ms_are_bounded_over_all_machines(
+    project: Project, lab: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: set[int] = set()
+    at_once: list[int] = []
+    answered = project.api._answer
+
+    def counted(method: str, target: str, headers: Any) -> Any:
+        if "presigned-url" in target:
+            under_way.add(threading.get_ident())
+            at_once.append(len(under_way))
+            time.sleep(0.1)
+            under_way.discard(threading.get_ident())
+        return answered(method, target, headers)
+
+    settings = project.root / "retainer.yaml"
+    text = settings.read_text().replace("source:\n", "source:\n  concurrency: 2\n")
+    settings.write_text(text)
+    hosted(project, 66)
+    project.plan()
+    lab.worker(project)
+    lab.worker(project)
+    monkeypatch.setattr(project.api, "_answer", counted)
+    assert said_by(driven(project, lab, "--workers", "8"))["copied"] == 66
+    assert max(at_once) == 2, Counter(at_once)
 
 
 @contextmanager
