@@ -113,13 +113,13 @@ class Cluster:
             scheduler: Any = self._client.scheduler
             threads = self._client.sync(scheduler.ncores, callback_timeout=CONNECT_SECONDS)
             return sum(threads.values())
-        except Exception as error:
-            raise self._lost(error) from None
+        except Exception:
+            raise self._lost() from None
 
-    def _lost(self, error: Exception) -> RetainerError:
+    def _lost(self) -> RetainerError:
         return RetainerError(
-            f"the scheduler {self._address} was lost ({type(error).__name__})",
-            hint="give the same command once more when it runs again",
+            f"the scheduler {self._address} was lost: it ended, or cannot be reached any more",
+            hint="give the same command once more when it runs again, or without `--on`",
         )
 
     def submit(self, shard: Shard | Part) -> Future[str | None]:
@@ -139,8 +139,8 @@ class Cluster:
 
         try:
             future = self._executor.submit(on_worker, shard.written())
-        except Exception as error:
-            raise self._lost(error) from None
+        except Exception:
+            raise self._lost() from None
         future.add_done_callback(ended)
         return made
 

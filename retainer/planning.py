@@ -60,8 +60,10 @@ from retainer.planfile import (
     UnseenKey,
     put_in_place,
 )
+from retainer.policy.files import POLICY_FOLDER
 from retainer.ports import InventoryReports, Look, Recordings, StoreReader, Version
 from retainer.private import private_file
+from retainer.settings import SETTINGS_FILE
 from retainer.versions import versions_of
 from retainer.weighing import (
     Deciding,
@@ -443,7 +445,7 @@ def _header(
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = weighing.uncovered
     head = git(project, "rev-parse", "HEAD")
-    status = git(project, "status", "--porcelain", "--", ".")
+    status = git(project, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
     monthly, unpriced = _monthly(connection, settings)
     return Header(
         as_of=write_moment(making.now),

@@ -180,6 +180,14 @@ def _same_workspace(
             )
 
 
+def _must_have_credentials() -> None:
+    """Raises StoreFailed: the run ends where 100ms refuses, and another worker may be let in."""
+    try:
+        wiring.credentials()
+    except CredentialsRefused as error:
+        raise StoreFailed(error.message, hint="start it with HMS_… in its environment") from None
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -209,6 +217,8 @@ class _Bench:
 
     def make(self, shard: Shard, tell: Callable[[Told], None], permit: Permit) -> None:
         """Raises RetainerError, Stopped."""
+        if shard.act == "copy" and self._asks_100ms(shard):
+            _must_have_credentials()
         attempt = uuid.uuid4().hex[:12]
         journal = Journal(self.shards.record(shard.name), attempt, shard.plan, _now)
         with closing(journal), ExitStack() as permits:
@@ -235,6 +245,17 @@ class _Bench:
             odd, good = run.outcomes.tried
             told = {"odd": odd, "good": good, "nameless": records.nameless}
             journal.write(ENDED, summary=summary.written(), **told)
+
+    def _asks_100ms(self, shard: Shard) -> bool:
+        """Whether some copy of a share is read from 100ms."""
+        cursor = self.prepared.plan.connection.cursor()
+        return bool(
+            cursor.execute(
+                "SELECT 1 FROM numbered WHERE n IN (SELECT unnest($rows::INTEGER[])) "
+                "AND action->>'$.origin' IS NULL LIMIT 1",
+                {"rows": sorted(self._rows(shard))},
+            ).fetchall()
+        )
 
     def _has_ended(self, shard: Shard) -> bool:
         """By an attempt that was believed dead, or since the run took it in."""

@@ -410,6 +410,34 @@ def test_a_worker_that_cannot_reach_a_store_leaves_the_shares_to_others(
     is_whole(project, copied=200)
 
 
+@pytest.mark.slow
+def test_a_worker_without_credentials_leaves_the_copies_to_others(
+    project: Project, lab: Machines
+) -> None:
+    hosted(project, 200)
+    project.plan()
+    none = {"HMS_ACCESS_KEY": "", "HMS_SECRET": ""}
+    lab.worker(project, "--preload", CHILD, **none, REST="4")
+    lab.worker(project, "--preload", CHILD)
+    done = project.apply("p.plan", "--on", lab.address)
+    assert (done["copied"], done["failed"]) == (200, [])
+    is_whole(project, copied=200)
+
+
+@pytest.mark.slow
+def test_where_no_worker_has_credentials_it_is_told_which_and_what_is_missing(
+    project: Project, lab: Machines
+) -> None:
+    hosted(project, 2)
+    project.plan()
+    none = {"HMS_ACCESS_KEY": "", "HMS_SECRET": ""}
+    lab.worker(project, "--preload", CHILD, **none, REST="1")
+    done = project.apply("p.plan", "--on", lab.address, expect=7)
+    (failed,) = done["failed"]
+    assert "the worker on " in failed["cause"] and "no credentials for the 100ms" in failed["cause"]
+    assert failed["hint"] == "start it with HMS_… in its environment"
+
+
 def test_a_worker_whose_store_is_another_one_writes_nothing_there(
     project: Project, lab: Machines, tmp_path: Path
 ) -> None:
@@ -736,6 +764,7 @@ def tools_of(folder: Path, **more: str) -> str:
     folder.mkdir(parents=True)
     for name, text in {
         "retainer": f'exec {sys.executable} -m retainer "$@"',
+        "python3": f'exec {sys.executable} "$@"',
         "dask": f'exec {Path(sys.executable).with_name("dask")} "$@"',
         **more,
     }.items():

@@ -683,7 +683,10 @@ def test_a_worker_with_other_rules_is_refused(shared: Path, local: Project, lab:
     [
         (("--on", "tcp://127.0.0.1:1"), "--on needs --facts"),
         (("--on", "tcp://10.0.0.1:8786", "--facts", "facts.duckdb"), "an open scheduler"),
-        (("--on", "http://x", "--facts", "facts.duckdb"), "an open scheduler"),
+        (("--on", "http://x", "--facts", "facts.duckdb"), "no address of a scheduler"),
+        (("--on", "tls://", "--facts", "facts.duckdb"), "no address of a scheduler"),
+        (("--on", "127.0.0.1:8786", "--facts", "facts.duckdb"), "no address of a scheduler"),
+        (("--on", "tcp://127.0.0.1", "--facts", "facts.duckdb"), "no address of a scheduler"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 import records
 from fault_proxy import FaultProxy
-from project import ROOM, Project, pairs, video
+from project import ROOM, Project, git, pairs, video
 
 from retainer import applying
 from retainer.apply import deletes as running
@@ -645,3 +645,14 @@ def test_errors_nobody_foresaw_are_a_sentence_and_their_traceback_a_file(
     )
     (told,) = (local.root / ".retainer").glob("error-*.txt")
     assert "ZeroDivisionError" in told.read_text() and told.stat().st_mode & 0o077 == 0
+
+
+def test_a_plan_says_whether_its_policies_are_those_of_its_commit(local: Project) -> None:
+    """Whatever else lies in the folder: facts, plans, the record."""
+    git(local.root, "init", "--quiet")
+    git(local.root, "add", "retainer.yaml", "policies")
+    git(local.root, "commit", "--quiet", "--message", "policies")
+    assert local.plan()["header"]["git_dirty"] is False
+    with (local.root / "policies" / "rules.yaml").open("a") as rules:
+        rules.write("# not committed\n")
+    assert local.plan()["header"]["git_dirty"] is True

@@ -7,7 +7,7 @@ shift 2
 port=${PORT:-8786}
 scratch=$(mktemp -d)
 started=()
-finish() { kill "${started[@]}" 2>/dev/null || true; rm -rf "$scratch"; }
+finish() { kill "${started[@]}" 2>/dev/null || true; wait; rm -rf "$scratch"; }
 trap finish EXIT
 
 # In sessions of their own: Ctrl-C is for the run, which tells the workers.
@@ -15,4 +15,7 @@ setsid dask scheduler --host 127.0.0.1 --port "$port" --no-dashboard &
 started+=($!)
 setsid dask worker "tcp://127.0.0.1:$port" --nworkers "$workers" --nthreads 1 --no-dashboard --local-directory "$scratch" &
 started+=($!)
+# Shares are cut, and calls shared out, by how many workers there are when the run begins.
+python3 -c 'import sys; from distributed import Client; Client(sys.argv[1]).wait_for_workers(int(sys.argv[2]), timeout=60)' \
+  "tcp://127.0.0.1:$port" "$workers"
 retainer apply "$plan" --on "tcp://127.0.0.1:$port" "$@"

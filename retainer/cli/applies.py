@@ -69,7 +69,8 @@ if TYPE_CHECKING:
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="So many actions at once (32); a store far away takes more, a small machine fewer.",
+    help="So many actions at once (32); a store far away takes more, a small machine fewer. With "
+    "`--on`: on each machine.",
 )
 @click.option(
     "--on",

@@ -217,7 +217,13 @@ def engine_at(address: str) -> Iterator[Engine]:
     from retainer.settings import is_loopback
 
     scheme, _, place = address.partition("://")
-    host = place.rpartition(":")[0].strip("[]")
+    name, _, port = place.rpartition(":")
+    host = name.strip("[]")
+    if not (scheme in ("tls", "tcp") and host and port.isdecimal()):
+        raise WrongUsage(
+            f"--on {address}: this is no address of a scheduler",
+            hint="such as tls://scheduler.internal:8786, or tcp://127.0.0.1:8786",
+        )
     if scheme != "tls" and not (scheme == "tcp" and is_loopback(host)):
         raise WrongUsage(
             f"--on {address}: whoever reaches an open scheduler runs programs on its workers",

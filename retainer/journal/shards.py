@@ -273,7 +273,10 @@ class Shards:
         """Raises RetainerError."""
         found = self.state.store.whole(f"shards/{self.run}/brief.json", _LONGEST)
         if found is None:
-            raise StoreFailed(f"the run {self.run} has left nothing for its workers")
+            raise StoreFailed(
+                f"the run {self.run} has left nothing for its workers in {self.state.where}",
+                hint="is `state:` in its retainer.yaml the place that the run has its record in?",
+            )
         return Brief.read(found[1])
 
     def record(self, shard: str) -> ShardBackend:

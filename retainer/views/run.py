@@ -191,6 +191,10 @@ def _resting(resting: Resting, text: str) -> Note:
     return Note("!", "bad", text, resting.hint)
 
 
+def _plural(decision: str) -> str:
+    return "copies" if decision == "copy" else f"{decision}s"
+
+
 def _troubles(
     troubles: Sequence[Trouble],
     sign: Sign,
@@ -209,10 +213,12 @@ def _troubles(
         leave = _leaving(len(ends), min(ends, default=None), len(alike), reading)
         if len(alike) == 1:
             (each,) = alike
-            text = f"{decision} {each.asset_id} in {store} {ended}: {each.cause}{leave}"
+            told = f"{decision} {each.asset_id}" if each.asset_id else _plural(decision)
+            place = f" in {store}" if store else ""
+            text = f"{told}{place} {ended}: {each.cause}{leave}"
             yield Note(sign, weight, text, each.hint)
             continue
-        what = many(len(alike), decision, "copies" if decision == "copy" else f"{decision}s")
+        what = many(len(alike), decision, _plural(decision))
         come = f" from {bucket}" if bucket else ""
         first = sorted(each.asset_id for each in alike)[:5]
         yield Note(
