@@ -763,7 +763,20 @@ def carry_out(
             with suppress(RetainerError):  # a folder that is not there is told by its lock
                 store.conditions().recall(proven.get(places[name], {}))
         lost: list[str] = []
-        with locked(stores, owner, _expected(header, world), lost.append, open_in, over) as held:
+
+        def may_still_be_deleted() -> bool:
+            """A delete that a worker announced may arrive after this run has ended."""
+            return journal.ledger().may_delete(run_id)
+
+        with locked(
+            stores,
+            owner,
+            _expected(header, world),
+            lost.append,
+            open_in,
+            over,
+            may_still_be_deleted,
+        ) as held:
 
             def check() -> None:
                 world.stop.check()

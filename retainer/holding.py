@@ -37,9 +37,11 @@ def locked(
     lost: Callable[[str], None],
     optional: Collection[str] = (),
     over: Collection[str] = (),
+    stay: Callable[[], bool] = lambda: False,
 ) -> Iterator[Held]:
     """The locks of all these stores, each renewed from when it was taken: another store may be
-    waited for meanwhile. Whatever happens, they are given back.
+    waited for meanwhile. Whatever happens, they are given back at the end, unless they are to
+    `stay`: then nobody renews them, and they die of their age.
 
     `expected`: the identity that a store must have. A store that cannot be written to, or is
     another one, fails its own actions alone. `lost`: told of a lock that was lost. `optional`:
@@ -69,5 +71,6 @@ def locked(
                 heart.beat_for(lock)
             yield Held(taken, unusable, heart)
     finally:
-        for lock in taken.values():
-            lock.give_back()
+        if not stay():
+            for lock in taken.values():
+                lock.give_back()

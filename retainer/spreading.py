@@ -38,7 +38,7 @@ from retainer.journal.shards import (
 from retainer.journal.shared import SharedBackend
 from retainer.model.moment import write_moment
 from retainer.model.outcome import Summary, Trouble
-from retainer.model.shard import Shard, ShardAct, Told
+from retainer.model.shard import Shard, ShardAct, Told, is_of_deletes
 from retainer.planfile import COPY_ORDER, DELETE_ORDER, PlanFile, turns
 from retainer.ports import Engine
 from retainer.stop import Stop
@@ -169,10 +169,13 @@ class Spreading:
         if not self._open:
             self.journal.write("gathered", of=self.journal.run)
         else:
-            summary.said.append(
+            said = (
                 f"{len(self._open):,} shares have not ended: the next apply sees to it that nobody "
                 "is at work on them any more, and takes in what was done"
             )
+            if any(map(is_of_deletes, self._open)):
+                said += "; until then the stores stay locked to others, for ten minutes at most"
+            summary.said.append(said)
         return summary
 
     # ── what is said to the workers ─────────────────────────────────────────────────────────────

@@ -633,6 +633,41 @@ def test_a_driver_that_is_killed_while_a_worker_is_about_to_delete(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ends", ["Ctrl-C", "the scheduler is killed"])
+def test_the_stores_stay_locked_to_others_while_a_delete_may_arrive(
+    ends: str, project: Project, lab: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another project would take what the delete rests on."""
+    deletes = str(due(project, 40)["header"]["deletes"])
+    hung = lab.worker(project, "--preload", CHILD, STOP_EVENT="intent")
+    driver = driven(project, lab, "--approve-deletes", deletes)
+    stands_still(lab.processes[hung].pid)
+    if ends == "Ctrl-C":
+        driver.send_signal(signal.SIGINT)
+    else:
+        lab.signal(0, signal.SIGKILL)
+    driver.communicate(timeout=90)
+    assert driver.returncode == (130 if ends == "Ctrl-C" else 1)
+
+    other = Project(tmp_path / "other", project.api, dict(project.stores))
+    other.root.mkdir()
+    keep = {"match": "all", "keep": [{"in": "uploads", "for": "2y"}]}
+    go = {"match": {"type": "room-composite"}, "delete": [{"in": "vault", "after": "30d"}]}
+    other.write({"version": 1, "rules": [{"id": "keep", **keep}, {"id": "go", **go}]})
+    plan = other.plan("q.plan", "--lift", "record:vault", "--lift", "record:uploads")
+    approve = "--approve-deletes", str(plan["header"]["deletes"])
+    assert plan["header"]["deletes"] == 40
+    assert "another apply holds" in other.run("apply", "q.plan", *approve, expect=6).stderr
+
+    monkeypatch.setattr(retainer.spreading, "OVER", timedelta(seconds=1))
+    done = project.apply("p.plan", "--approve-deletes", deletes)
+    assert (done["deleted"], done["failed"]) == (40, [])
+    lab.signal(hung, signal.SIGCONT)
+    time.sleep(3)
+    is_whole(project, copied=41, deleted=40)
+
+
+@pytest.mark.slow
 def test_a_scheduler_that_is_killed(project: Project, lab: Machines) -> None:
     driver = copying(project, lab)
     lab.signal(0, signal.SIGKILL)
@@ -860,4 +895,4 @@ def test_every_row_of_the_page_is_a_test() -> None:
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "many-machines.md").read_text()
     named = re.findall(r"^\| .* \| `(test_\w+)` \|$", page, re.MULTILINE)
     there = globals().keys() | vars(test_ranging).keys()
-    assert len(named) == 15 + 11 and [each for each in named if each not in there] == []
+    assert len(named) == 17 + 11 and [each for each in named if each not in there] == []

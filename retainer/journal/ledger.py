@@ -22,6 +22,7 @@ from retainer.errors import RetainerError
 from retainer.journal.entry import CLOSED, START, Entry
 from retainer.model.moment import read_moment, write_moment
 from retainer.model.outcome import LeftOver
+from retainer.model.shard import is_of_deletes
 
 FORMAT, WITH_WORKERS = 1, 2
 """Of a summary; the second where other machines may be at work, so that a retainer that knows of
@@ -599,6 +600,11 @@ class Ledger:
         """The assets whose last copy from 100ms ended in 404 or 410, each with the mark of the path
         that it had: it is not tried again each night, until it has another path."""
         return {asset: mark for asset, (mark, _) in self.gone.items()}
+
+    def may_delete(self, run: str) -> bool:
+        """Whether somebody to whom a run gave deletes may still be at work on them."""
+        _, given = self.spread.get(run, ("", {}))
+        return any(map(is_of_deletes, given))
 
     def has_anchor(self, lines: int, head: str) -> bool:
         """Whether a store was told, lately, that the journal ends there."""

@@ -337,20 +337,20 @@ def ticks() -> tuple[float, float]:
 
 class Heart:
     """Beats for each lock of a run by itself, from the moment that it was taken, so that one silent
-    store stops nothing on another; `lost` is told of a lock that was lost. They are given back at
-    its end."""
+    store stops nothing on another; `lost` is told of a lock that was lost. Whoever took them gives
+    them back."""
 
     def __init__(self, lost: Callable[[str], None]) -> None:
         self._lost = lost
         self._stop = threading.Event()
-        self._beating: list[tuple[StoreLock, threading.Thread]] = []
+        self._beating: list[threading.Thread] = []
 
     def beat_for(self, lock: StoreLock) -> None:
         """Renew a lock from now on, where it is one that holds."""
         if lock.holds:
             name = f"retainer-heart-{lock.store_name}"
             thread = threading.Thread(target=self._run, args=(lock,), name=name, daemon=True)
-            self._beating.append((lock, thread))
+            self._beating.append(thread)
             thread.start()
 
     def tell(self, lost: Callable[[str], None]) -> None:
@@ -372,6 +372,5 @@ class Heart:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for lock, thread in self._beating:
+        for thread in self._beating:
             thread.join(BEAT.total_seconds() / 2)
-            lock.give_back()

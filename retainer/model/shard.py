@@ -45,6 +45,11 @@ class Shard:
             raise ValueError("it is no share of a plan that this version knows") from error
 
 
+def is_of_deletes(name: str) -> bool:
+    """Of a share, by its name."""
+    return name.startswith("delete-")
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A range of the recordings that a plan is made for, by its number. It names none of them:
