@@ -32,6 +32,7 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
     from retainer.ranging import decide_part
     from retainer.working import work
+    from retainer.workplace import told_from_here
 
     worker = get_worker()
     _do_not_sample(worker)
@@ -52,7 +53,8 @@ def on_worker(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
         kind = type(error).__name__
         return {"kind": kind, "message": error.message, "hint": error.hint}
     except Exception as error:  # its words may hold anything
-        return {"kind": "", "message": f"an unexpected {type(error).__name__} on a worker"}
+        unexpected = StoreFailed(f"an unexpected {type(error).__name__}")
+        return {"kind": "", "message": told_from_here(unexpected).message}
     return None
 
 

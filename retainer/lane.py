@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import cache
 
 FIRST_AT_ONCE = 32
@@ -22,11 +23,14 @@ class Lane:
     def limit(self) -> int:
         return self._limit
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> float:
+        """Gives the seconds that it took until there was room."""
+        began = time.monotonic()
         with self._free:
             while self._going >= self._limit:
                 self._free.wait()
             self._going += 1
+        return time.monotonic() - began
 
     def __exit__(self, *_: object) -> None:
         with self._free:

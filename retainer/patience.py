@@ -72,16 +72,18 @@ class Patience:
         other.budget, other._tries = min(HASTY_SECONDS, self.budget), tries
         return other
 
-    def try_again(self, what: str, call: Callable[[], Answer]) -> Answer:
+    def try_again(
+        self, what: str, call: Callable[[], Answer], aside: Callable[[], float] = lambda: 0.0
+    ) -> Answer:
         """Make a call until it does not raise Again. Raises the last one when it went on so for the
-        budget or 12 tries.
+        budget or 12 tries. `aside`: seconds of it in which the server was not asked.
 
         After that the next calls get little of it until one goes through: a server that is down is
         waited for once, and not again for each object.
         """
 
         def is_enough(state: tenacity.RetryCallState) -> bool:
-            ends = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+            ends = (state.seconds_since_start or 0.0) - aside() + state.upcoming_sleep
             return state.attempt_number >= self._tries or ends > self._budget_of(_of(state))
 
         def before_sleep(state: tenacity.RetryCallState) -> None:

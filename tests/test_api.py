@@ -578,6 +578,18 @@ def test_after_a_429_half_as_many_go_at_once_until_more_go_through(lab: Lab) -> 
     assert api._lane.limit == 8
 
 
+def test_to_wait_for_other_calls_is_not_to_wait_for_a_server_that_fails(lab: Lab) -> None:
+    """It would be given up with few tries where many calls share what is left of the room."""
+    lab.fill(3)
+    lab.faults.fail_first = {"/recording-assets": [500]}
+    api = lab.client(at_once=1, budget=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        with api._lane:
+            listed = pool.submit(lambda: list(rows_of(api, "chat")))
+            time.sleep(1.2)
+        assert len(listed.result()) == 3
+
+
 def test_lists_at_once_of_a_server_that_takes_few_calls_in_a_second_are_whole(lab: Lab) -> None:
     ids = lab.fill(250)
     lab.faults.most_a_second = 15

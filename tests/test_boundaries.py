@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,18 @@ from generate import now_of, policies_of
 from retainer.cases import Decider
 from retainer.model.moment import read_moment, write_moment
 from retainer.plan.decide import decide
+from retainer.private import private_folder
 
 CREATED = "2026-01-31T10:30:00Z"
 
 
-@cache
 def _decider() -> Decider:
+    """One for as long as the private folder stays, which a test of commands may have removed."""
+    return _decider_in(private_folder())
+
+
+@cache
+def _decider_in(_folder: Path) -> Decider:
     decider = Decider()
     decider.connection.execute("SET threads = 1")
     return decider

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 from retainer.cases import Decider
 from retainer.model.moment import write_moment
 from retainer.plan.decide import Clause, clauses_of, decide, items_of
+from retainer.private import private_folder
 
 Pair = tuple[str, str]
 Decisions = dict[Pair, dict[str, Any]]
@@ -36,8 +38,13 @@ NOTHING = {"is": "none", "because": [], "until": "forever", "deadline": "none", 
 SOURCES = ("hosted", "elsewhere")
 
 
-@cache
 def _decider() -> Decider:
+    """One for as long as the private folder stays, which a test of commands may have removed."""
+    return _decider_in(private_folder())
+
+
+@cache
+def _decider_in(_folder: Path) -> Decider:
     decider = Decider()
     decider.connection.execute("SET threads = 1")
     return decider

@@ -208,7 +208,7 @@ class HmsApi:
 
     def customer(self) -> str | None:
         try:
-            rows = self._rows(self._once("/rooms", {"limit": "10"}), "/rooms")
+            rows = self._rows(self._once("/rooms", {"limit": "10"}, []), "/rooms")
         except (Again, RetainerError):
             return None
         told = {row.get("customer_id") for row in rows}
@@ -296,14 +296,22 @@ class HmsApi:
     def _get(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
         """One call, tried again within the budget. Raises SourceGone (404), CredentialsRefused
         (401, 403), SourceFailed."""
-        return insist(self._patience, f"100ms {path}", lambda: self._once(path, query))
+        queued: list[float] = []
+        return insist(
+            self._patience,
+            f"100ms {path}",
+            lambda: self._once(path, query, queued),
+            lambda: sum(queued),
+        )
 
-    def _once(self, path: str, query: dict[str, str]) -> Mapping[str, Any]:
+    def _once(self, path: str, query: dict[str, str], queued: list[float]) -> Mapping[str, Any]:
+        """`queued`: takes the seconds in which other calls were under way."""
         address = self._base + path + (f"?{urlencode(query)}" if query else "")
         for fresh in (False, True):
             token = self._token.get()
             try:
-                with self._lane:
+                with self._lane as seconds:
+                    queued.append(seconds)
                     answer = self._answers.get(
                         address, {"Authorization": f"Bearer {token}"}, LONGEST_ANSWER
                     )

@@ -31,10 +31,16 @@ def said_in(body: str) -> str:
     return " ".join(_PRIVATE.sub("…", told).split())[:LONGEST].strip()
 
 
-def insist(patience: Patience, what: str, call: Callable[[], Answer]) -> Answer:
-    """Make a call until it does not raise Again. Raises SourceFailed when that takes too long."""
+def insist(
+    patience: Patience,
+    what: str,
+    call: Callable[[], Answer],
+    aside: Callable[[], float] = lambda: 0.0,
+) -> Answer:
+    """Make a call until it does not raise Again (`aside`: as `try_again`). Raises SourceFailed when
+    that takes too long."""
     try:
-        return patience.try_again(what, call)
+        return patience.try_again(what, call, aside)
     except Again as error:
         said = f"{what}: {error}{error.why_no_more}"
         raise SourceFailed(said, hint="run it again later") from None
