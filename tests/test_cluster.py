@@ -425,6 +425,26 @@ def test_a_worker_without_credentials_leaves_the_copies_to_others(
 
 
 @pytest.mark.slow
+def test_a_worker_whose_disk_is_full_leaves_the_shares_to_others(
+    project: Project, lab: Machines, tmp_path: Path
+) -> None:
+    full = tmp_path / "full.py"
+    full.write_text(
+        "import errno, retainer.journal.shared\n"
+        "def fetch(*_):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "retainer.journal.shared.SharedReading.fetch = fetch\n"
+    )
+    hosted(project, 200)
+    project.plan()
+    lab.worker(project, "--preload", CHILD, "--preload", str(full), REST="4")
+    lab.worker(project, "--preload", CHILD)
+    done = project.apply("p.plan", "--on", lab.address)
+    assert (done["copied"], done["failed"]) == (200, [])
+    is_whole(project, copied=200)
+
+
+@pytest.mark.slow
 def test_where_no_worker_has_credentials_it_is_told_which_and_what_is_missing(
     project: Project, lab: Machines
 ) -> None:
@@ -895,4 +915,4 @@ def test_every_row_of_the_page_is_a_test() -> None:
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "many-machines.md").read_text()
     named = re.findall(r"^\| .* \| `(test_\w+)` \|$", page, re.MULTILINE)
     there = globals().keys() | vars(test_ranging).keys()
-    assert len(named) == 17 + 11 and [each for each in named if each not in there] == []
+    assert len(named) == 18 + 11 and [each for each in named if each not in there] == []
