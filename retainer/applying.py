@@ -409,27 +409,33 @@ def _over_by_now(
     ]
     planned = [
         Deletes(*row)
-        for row in plan.connection.execute(
+        for row in plan.connection.cursor()
+        .execute(
             "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT "
             "FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
-        ).fetchall()
+        )
+        .fetchall()
     ]
     # What rests on no witness is the last copy, whatever the row says of that.
     last = dict(
-        plan.connection.execute(
+        plan.connection.cursor()
+        .execute(
             "SELECT coalesce(rule, ''), count(DISTINCT asset_id) FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' AND action->>'$.doubt' IS NULL "
             "AND coalesce(json_array_length(action, '$.witnesses'), 0) = 0 GROUP BY ALL"
-        ).fetchall()
+        )
+        .fetchall()
     )
     # So many copies lie there at the most: what is to be copied, or was lost, may be there in part.
     held = {
         store: Held(copies, size)
-        for store, copies, size in plan.connection.execute(
+        for store, copies, size in plan.connection.cursor()
+        .execute(
             "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE decision <> "
             "'none' GROUP BY store"
-        ).fetchall()
+        )
+        .fetchall()
     }
     told = {
         (limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached
@@ -461,9 +467,9 @@ def _withheld(prepared: Prepared, policies: Policies, now: datetime) -> dict[int
     found = _newly_held(plan, policies, now)
     staying = {
         n
-        for (n,) in plan.connection.execute(
-            "SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL"
-        ).fetchall()
+        for (n,) in plan.connection.cursor()
+        .execute("SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL")
+        .fetchall()
     }
     stay = staying | set(found)
     while more := {n for numbers in prepared.sharing if numbers & stay for n in numbers} - stay:
@@ -591,6 +597,7 @@ class Records:
             record.update(self._names_of(record["room_id"]))
             unnamed = [name for name in NAME_FACTS if record[name] is None]
             self.nameless += bool(unnamed)
+            unnamed.append("metadata")  # a plan has the documented keys alone
         return record | {
             "not_known": [*(record.get("not_known") or []), *unnamed] or None,
             "settled": True,

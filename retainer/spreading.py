@@ -150,6 +150,8 @@ class Spreading:
     _open: set[str] = field(default_factory=set)
     """Shares that were given away, and may be at work."""
     _guard: threading.Lock = field(default_factory=threading.Lock)
+    _looking: threading.Lock = field(default_factory=threading.Lock)
+    """Two looks at once would share what they ask, and take each other's answers."""
     _looked: tuple[float, Word] = (0.0, Word(refused="no delete is due yet"))
     """What was found about the deletes at last, and when (monotonic seconds)."""
     _braked: str | None = None
@@ -192,9 +194,10 @@ class Spreading:
         return word
 
     def _look(self) -> None:
-        at, look = time.monotonic(), self.run.job.recheck()
-        word = Word(is_deleting=True, refused=look.refused, withheld=dict(look.withheld))
-        self._looked = at, word
+        with self._looking:
+            at, look = time.monotonic(), self.run.job.recheck()
+            word = Word(is_deleting=True, refused=look.refused, withheld=dict(look.withheld))
+            self._looked = at, word
 
     def _keep_looking(self) -> None:
         while not self._over.wait(LOOK_EVERY.total_seconds()):

@@ -656,3 +656,16 @@ def test_a_plan_says_whether_its_policies_are_those_of_its_commit(local: Project
     with (local.root / "policies" / "rules.yaml").open("a") as rules:
         rules.write("# not committed\n")
     assert local.plan()["header"]["git_dirty"] is True
+
+
+def test_a_copy_that_is_made_without_the_facts_of_its_plan_is_certain_of_no_metadata(
+    local: Project,
+) -> None:
+    """A plan has the documented keys alone; a hold on another one may cover it."""
+    local.hosted("b" * 24, video(1), metadata={"matter": "LIT-9"})
+    local.plan()
+    (local.root / ".retainer" / "facts.duckdb").unlink()
+    local.apply()
+    parts = Path(local.stores["vault"].prefix) / "_retainer" / "catalog" / "*.parquet"
+    ((unknown,),) = duckdb.execute(f"SELECT not_known FROM '{parts}'").fetchall()
+    assert "metadata" in unknown
