@@ -460,7 +460,7 @@ Remembers = tuple[Sequence[Deletes], Sequence[Deletes]]
 plan's, and those of others."""
 
 
-def _withheld(prepared: Prepared, policies: Policies, now: datetime) -> dict[int, str]:
+def withheld(prepared: Prepared, policies: Policies, now: datetime) -> dict[int, str]:
     """The deletes that may not be done today: a new hold may cover them, or an asset that names the
     same object may not go."""
     plan = prepared.plan
@@ -1093,7 +1093,7 @@ def _job(
             return Recheck("a second person must sign it by now (`retainer approve`)", {})
         if frozen := freeze_in(world.backend, now):
             return Recheck(frozen.words, {})
-        return Recheck(None, _withheld(prepared, current[1], now))
+        return Recheck(None, withheld(prepared, current[1], now))
 
     def anchor(store: str, planned: Sequence[tuple[str, int, int]]) -> None:
         drop_anchor(world.writers[store], journal, host, world.clock(), planned)

@@ -20,7 +20,7 @@ from retainer import wiring
 from retainer.apply.job import Job, Recheck
 from retainer.apply.run import Run
 from retainer.apply.settle import settle
-from retainer.applying import Prepared, Records, of_the_plan, prepare
+from retainer.applying import Prepared, Records, of_the_plan, prepare, withheld
 from retainer.errors import CredentialsRefused, Locked, PoliciesWrong, RetainerError, StoreFailed
 from retainer.journal.backend import APPLIED
 from retainer.journal.journal import Journal, read_ledger
@@ -155,6 +155,7 @@ def _bench_for(
             raise StoreFailed(f"the run's lock of {name} cannot be seen from here")
     return _Bench(
         settings,
+        policies,
         prepared,
         shards,
         brief,
@@ -197,6 +198,8 @@ class _Bench:
     """What a worker has for one run."""
 
     settings: Settings
+    policies: Policies
+    """As they lie here: a hold that only this checkout has withholds deletes, too."""
     prepared: Prepared
     shards: Shards
     brief: Brief
@@ -300,6 +303,7 @@ class _Bench:
         )
         before = _Before(self.before, journal.ledger().done(shard.plan), rows)
         downloads, hasty = self.downloads
+        held_here = withheld(self.prepared, self.policies, _now()) if shard.act == "delete" else {}
         job = Job(
             **of_the_plan(plan.header),
             plan=share,
@@ -314,7 +318,9 @@ class _Bench:
             watcher=_Counting(shard.name, tell),
             deletes_approved=shard.act == "delete",
             outdated=lambda: None,
-            recheck=lambda: Recheck(self.stop.word.refused, self.stop.word.withheld),
+            recheck=lambda: Recheck(
+                self.stop.word.refused, {**held_here, **self.stop.word.withheld}
+            ),
             locks=self.locks,
             barred=self.brief.barred,
             unlocked=self.unusable,

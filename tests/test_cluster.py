@@ -425,6 +425,20 @@ def test_a_worker_without_credentials_leaves_the_copies_to_others(
 
 
 @pytest.mark.slow
+def test_a_hold_that_only_a_worker_has_withholds_its_deletes(
+    project: Project, lab: Machines
+) -> None:
+    due(project, 3)
+    hold = {"id": "LIT-1", "why": "x", "match": {"asset_id": f"{1:024x}"}, "in": "vault"}
+    project.write(POLICY | {"holds": [hold]})
+    lab.worker(project)
+    project.write(POLICY)
+    done = project.apply("p.plan", "--on", lab.address, "--approve-deletes", "3")
+    assert done["deleted"] == 2 and "LIT-1" in done["skipped"][0]["cause"]
+    assert any(f"{1:024x}" in key for key in project.content("uploads"))
+
+
+@pytest.mark.slow
 def test_a_worker_whose_disk_is_full_leaves_the_shares_to_others(
     project: Project, lab: Machines, tmp_path: Path
 ) -> None:
@@ -915,4 +929,4 @@ def test_every_row_of_the_page_is_a_test() -> None:
     page = (Path(__file__).parents[1] / "docs" / "how-to" / "many-machines.md").read_text()
     named = re.findall(r"^\| .* \| `(test_\w+)` \|$", page, re.MULTILINE)
     there = globals().keys() | vars(test_ranging).keys()
-    assert len(named) == 18 + 11 and [each for each in named if each not in there] == []
+    assert len(named) == 19 + 11 and [each for each in named if each not in there] == []
