@@ -407,35 +407,30 @@ def _over_by_now(
         Deletes(store, rule, count, size)
         for (store, rule), (count, size) in ledger.recent_deletes(now, but=plan.fingerprint).items()
     ]
+    cursor = plan.connection.cursor()  # others may ask the plan meanwhile
     planned = [
         Deletes(*row)
-        for row in plan.connection.cursor()
-        .execute(
+        for row in cursor.execute(
             "SELECT store, coalesce(rule, ''), count(*), coalesce(sum(bytes), 0)::BIGINT "
             "FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' GROUP BY ALL"
-        )
-        .fetchall()
+        ).fetchall()
     ]
     # What rests on no witness is the last copy, whatever the row says of that.
     last = dict(
-        plan.connection.cursor()
-        .execute(
+        cursor.execute(
             "SELECT coalesce(rule, ''), count(DISTINCT asset_id) FROM numbered "
             f"WHERE {ACTIONS} AND decision = 'delete' AND action->>'$.doubt' IS NULL "
             "AND coalesce(json_array_length(action, '$.witnesses'), 0) = 0 GROUP BY ALL"
-        )
-        .fetchall()
+        ).fetchall()
     )
     # So many copies lie there at the most: what is to be copied, or was lost, may be there in part.
     held = {
         store: Held(copies, size)
-        for store, copies, size in plan.connection.cursor()
-        .execute(
+        for store, copies, size in cursor.execute(
             "SELECT store, count(*), coalesce(sum(bytes), 0)::BIGINT FROM plan WHERE decision <> "
             "'none' GROUP BY store"
-        )
-        .fetchall()
+        ).fetchall()
     }
     told = {
         (limit.name, limit.scope) for limit in plan.header.limits if limit.lifted or limit.breached
@@ -465,11 +460,12 @@ def withheld(prepared: Prepared, policies: Policies, now: datetime) -> dict[int,
     same object may not go."""
     plan = prepared.plan
     found = _newly_held(plan, policies, now)
+    cursor = plan.connection.cursor()
     staying = {
         n
-        for (n,) in plan.connection.cursor()
-        .execute("SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL")
-        .fetchall()
+        for (n,) in cursor.execute(
+            "SELECT n FROM numbered WHERE decision = 'delete' AND because IS NOT NULL"
+        ).fetchall()
     }
     stay = staying | set(found)
     while more := {n for numbers in prepared.sharing if numbers & stay for n in numbers} - stay:

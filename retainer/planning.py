@@ -60,10 +60,9 @@ from retainer.planfile import (
     UnseenKey,
     put_in_place,
 )
-from retainer.policy.files import POLICY_FOLDER
 from retainer.ports import InventoryReports, Look, Recordings, StoreReader, Version
 from retainer.private import private_file
-from retainer.settings import SETTINGS_FILE
+from retainer.settings import uncommitted
 from retainer.versions import versions_of
 from retainer.weighing import (
     Deciding,
@@ -445,7 +444,6 @@ def _header(
     began = _utc(oldest) if oldest is not None else making.now
     uncovered, uncovered_bytes = weighing.uncovered
     head = git(project, "rev-parse", "HEAD")
-    status = git(project, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
     monthly, unpriced = _monthly(connection, settings)
     return Header(
         as_of=write_moment(making.now),
@@ -455,7 +453,7 @@ def _header(
         duckdb=duckdb.__version__,
         policy_digest=policy_digest(policies, settings),
         git_commit=head.decode().strip() if head else None,
-        git_dirty=None if status is None else bool(status),
+        git_dirty=uncommitted(project),
         scope="a match on names"
         if making.only and facts_asked(making.only) & {*NAME_FACTS, "metadata"}
         else making.scope,

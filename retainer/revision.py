@@ -12,7 +12,7 @@ from retainer.model.rule import Policies
 from retainer.model.setting import Settings
 from retainer.policy.files import POLICY_FOLDER, policy_files
 from retainer.private import private_file
-from retainer.settings import SETTINGS_FILE, load_project
+from retainer.settings import SETTINGS_FILE, load_project, uncommitted
 
 LARGEST_BYTES = 64 << 20
 """What a commit has of settings and policies is at most so long."""
@@ -51,8 +51,7 @@ def commit_of(root: Path) -> str:
     told = git(root, "rev-parse", "HEAD")
     if told is None:
         return ""
-    dirty = git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
-    return told.decode().strip()[:12] + ("-dirty" if dirty else "")
+    return told.decode().strip()[:12] + ("-dirty" if uncommitted(root) else "")
 
 
 def commit_with(root: Path) -> str:

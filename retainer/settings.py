@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from retainer.errors import PoliciesWrong
+from retainer.git import git
 from retainer.model.calendar import zone_named, zone_names
 from retainer.model.period import Period
 from retainer.model.price import Price
@@ -44,6 +45,13 @@ _LAYOUT_FIELDS = ("type", "yyyy", "mm", "dd", "room_id", "session_id", "asset_id
 
 
 _LOOKS_LIKE_SETTINGS = re.compile(r"(?i)retainer\.(ya?ml|json)(\.txt)?")
+
+
+def uncommitted(root: Path) -> bool | None:
+    """Whether settings or policies differ from those of the commit that their folder is at; None
+    where it is in no repository."""
+    status = git(root, "status", "--porcelain", "--", SETTINGS_FILE, POLICY_FOLDER)
+    return None if status is None else bool(status)
 
 
 def find_root(start: Path) -> Path | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -181,14 +182,6 @@ def _same_workspace(
             )
 
 
-def _must_have_credentials() -> None:
-    """Raises StoreFailed: the run ends where 100ms refuses, and another worker may be let in."""
-    try:
-        wiring.credentials()
-    except CredentialsRefused as error:
-        raise StoreFailed(error.message, hint="start it with HMS_… in its environment") from None
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -213,6 +206,11 @@ class _Bench:
     """The rows in the order in which shares are cut from them."""
     ordering: threading.Lock = field(default_factory=threading.Lock)
 
+    @cached_property
+    def held_here(self) -> Mapping[int, str]:
+        """The deletes that this checkout withholds."""
+        return withheld(self.prepared, self.policies, _now())
+
     def close(self) -> None:
         self.stop.ask()
         self.prepared.plan.connection.close()
@@ -220,8 +218,8 @@ class _Bench:
 
     def make(self, shard: Shard, tell: Callable[[Told], None], permit: Permit) -> None:
         """Raises RetainerError, Stopped."""
-        if shard.act == "copy" and self._asks_100ms(shard):
-            _must_have_credentials()
+        if shard.act == "copy":
+            self._must_have_credentials(shard)
         attempt = uuid.uuid4().hex[:12]
         journal = Journal(self.shards.record(shard.name), attempt, shard.plan, _now)
         with closing(journal), ExitStack() as permits:
@@ -248,6 +246,16 @@ class _Bench:
             odd, good = run.outcomes.tried
             told = {"odd": odd, "good": good, "nameless": records.nameless}
             journal.write(ENDED, summary=summary.written(), **told)
+
+    def _must_have_credentials(self, shard: Shard) -> None:
+        """Raises StoreFailed where there are none that a share needs: another worker may have
+        some, and the run would end where 100ms refuses."""
+        try:
+            wiring.credentials()
+        except CredentialsRefused as error:
+            if self._asks_100ms(shard):
+                hint = "start it with HMS_… in its environment"
+                raise StoreFailed(error.message, hint=hint) from None
 
     def _asks_100ms(self, shard: Shard) -> bool:
         """Whether some copy of a share is read from 100ms."""
@@ -303,7 +311,6 @@ class _Bench:
         )
         before = _Before(self.before, journal.ledger().done(shard.plan), rows)
         downloads, hasty = self.downloads
-        held_here = withheld(self.prepared, self.policies, _now()) if shard.act == "delete" else {}
         job = Job(
             **of_the_plan(plan.header),
             plan=share,
@@ -319,7 +326,7 @@ class _Bench:
             deletes_approved=shard.act == "delete",
             outdated=lambda: None,
             recheck=lambda: Recheck(
-                self.stop.word.refused, {**held_here, **self.stop.word.withheld}
+                self.stop.word.refused, {**self.held_here, **self.stop.word.withheld}
             ),
             locks=self.locks,
             barred=self.brief.barred,

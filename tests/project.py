@@ -191,6 +191,18 @@ class Project:
             check=False,
         )
 
+    def killed(self, *words: str, **how: str) -> int:
+        """What a command ends with that is killed as tests/kill_child.py reads it."""
+        child = str(Path(__file__).parent / "kill_child.py")
+        return subprocess.run(
+            [sys.executable, child, *words],
+            cwd=self.root,
+            env=self.env() | how,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        ).returncode
+
     def env(self) -> dict[str, str]:
         return (
             os.environ

@@ -394,34 +394,32 @@ def test_a_worker_that_asks_another_100ms_finds_nothing_lost(
     is_whole(project, copied=2)
 
 
+def a_sound_one_copies_all(project: Project, lab: Machines, *words: str, **env: str) -> None:
+    """What a worker that is started so cannot make, beside it."""
+    hosted(project, 200)
+    project.plan()
+    lab.worker(project, "--preload", CHILD, *words, **env, REST="4")
+    lab.worker(project, "--preload", CHILD)
+    done = project.apply("p.plan", "--on", lab.address)
+    assert (done["copied"], done["failed"]) == (200, [])
+    is_whole(project, copied=200)
+
+
 @pytest.mark.slow
 def test_a_worker_that_cannot_reach_a_store_leaves_the_shares_to_others(
     seaweedfs: str, tmp_path: Path, project: Project, lab: Machines
 ) -> None:
     project.stores["vault"] = make_store("seaweedfs", seaweedfs, tmp_path, name="vault")
     project.write()
-    hosted(project, 200)
-    project.plan()
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
-    lab.worker(project, "--preload", CHILD, **nowhere, REST="4")
-    lab.worker(project, "--preload", CHILD)
-    done = project.apply("p.plan", "--on", lab.address)
-    assert (done["copied"], done["failed"]) == (200, [])
-    is_whole(project, copied=200)
+    a_sound_one_copies_all(project, lab, **nowhere)
 
 
 @pytest.mark.slow
 def test_a_worker_without_credentials_leaves_the_copies_to_others(
     project: Project, lab: Machines
 ) -> None:
-    hosted(project, 200)
-    project.plan()
-    none = {"HMS_ACCESS_KEY": "", "HMS_SECRET": ""}
-    lab.worker(project, "--preload", CHILD, **none, REST="4")
-    lab.worker(project, "--preload", CHILD)
-    done = project.apply("p.plan", "--on", lab.address)
-    assert (done["copied"], done["failed"]) == (200, [])
-    is_whole(project, copied=200)
+    a_sound_one_copies_all(project, lab, HMS_ACCESS_KEY="", HMS_SECRET="")
 
 
 @pytest.mark.slow
@@ -449,13 +447,7 @@ def test_a_worker_whose_disk_is_full_leaves_the_shares_to_others(
         "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
         "retainer.journal.shared.SharedReading.fetch = fetch\n"
     )
-    hosted(project, 200)
-    project.plan()
-    lab.worker(project, "--preload", CHILD, "--preload", str(full), REST="4")
-    lab.worker(project, "--preload", CHILD)
-    done = project.apply("p.plan", "--on", lab.address)
-    assert (done["copied"], done["failed"]) == (200, [])
-    is_whole(project, copied=200)
+    a_sound_one_copies_all(project, lab, "--preload", str(full))
 
 
 @pytest.mark.slow

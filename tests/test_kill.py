@@ -4,8 +4,6 @@ nothing done twice."""
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -58,17 +56,7 @@ def small_run(root: Path, api: StandIn, *, shared: bool = False) -> Project:
 
 
 def killed(project: Project, **how: str) -> int:
-    child = str(Path(__file__).parent / "kill_child.py")
-    done = subprocess.run(
-        [sys.executable, child, "apply", "p.plan", "--approve-deletes", "2"],
-        cwd=project.root,
-        env=project.env() | how,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode
+    return project.killed("apply", "p.plan", "--approve-deletes", "2", **how)
 
 
 def test_there_are_as_many_effects_as_are_killed_below(tmp_path: Path, api: StandIn) -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -525,16 +523,8 @@ def test_a_delete_waits_for_every_object_of_its_witness(vods: Project, lost: str
 
 
 def effects_of(project: Project, plan: str, deletes: int, **how: str) -> int:
-    child = str(Path(__file__).parent / "kill_child.py")
     words = ["--approve-deletes", str(deletes)] if deletes else []
-    return subprocess.run(
-        [sys.executable, child, "apply", plan, *words],
-        cwd=project.root,
-        env=project.env() | how,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    ).returncode
+    return project.killed("apply", plan, *words, **how)
 
 
 TINY = {

@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -399,16 +397,8 @@ def test_what_a_killed_apply_copied_since_begins_anew(cut: Project) -> None:
     shutil.copytree(lists, cut.root / "aside")
     cut.hosted("c" + "0" * 21 + "ff", b"a,b\n", kind="chat", age=timedelta(days=DAYS))
     cut.plan()
-    child = str(Path(__file__).parent / "kill_child.py")
-    killed = subprocess.run(
-        [sys.executable, child, "apply", "p.plan"],
-        cwd=cut.root,
-        env=cut.env() | {"KILL_NAME": "create", "KILL_WHEN": "after"},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, (killed.stdout, killed.stderr)
+    code = cut.killed("apply", "p.plan", KILL_NAME="create", KILL_WHEN="after")
+    assert code == -signal.SIGKILL
     shutil.copytree(cut.root / "aside", lists, dirs_exist_ok=True)  # as another machine has them
     came = facts(cut)
     assert (came["complete"], came["objects"], came["note"]) == (True, 37, None)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -95,15 +94,7 @@ def test_a_run_that_was_killed_is_gone_on_with_on_another_machine(
         one.hosted(f"{number:024x}", video(number))
     one.plan()
     (two.root / "p.plan").write_bytes((one.root / "p.plan").read_bytes())
-    child = str(Path(__file__).parent / "kill_child.py")
-    killed = subprocess.run(
-        [sys.executable, child, "apply", "p.plan"],
-        cwd=one.root,
-        env=one.env() | {"KILL_AT": "20", "KILL_WHEN": "after"},
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert one.killed("apply", "p.plan", KILL_AT="20", KILL_WHEN="after") == -signal.SIGKILL
     held = two.run("apply", "p.plan", expect=6).stderr
     assert "another apply holds state (run " in held and "unless it is renewed" in held
     run = held.split("run ", 1)[1].split()[0]

@@ -425,15 +425,9 @@ def test_what_a_killed_batch_has_deleted_is_written_down_by_the_next_apply_of_an
     project.write()
     only = f"{{asset_id: [{', '.join(names[:10])}]}}"
     assert project.plan("q.plan", "--only", only)["header"]["deletes"] == 10
-    child = str(Path(__file__).parent / "kill_child.py")
-    killed = subprocess.run(
-        [sys.executable, child, "apply", "q.plan", "--approve-deletes", "10"],
-        cwd=project.root,
-        check=False,
-        env=project.env() | {"KILL_NAME": "delete_batch", "KILL_WHEN": "after"},
-        capture_output=True,
-    )
-    assert killed.returncode == -9 and len(project.content("uploads")) == 3
+    words = "apply", "q.plan", "--approve-deletes", "10"
+    code = project.killed(*words, KILL_NAME="delete_batch", KILL_WHEN="after")
+    assert code == -9 and len(project.content("uploads")) == 3
     assert len(open_intents(project.root / ".retainer")) == 10
     plan = project.plan("r.plan")
     assert {limit["used"] for limit in plan["header"]["limits"] if limit["name"] == "count"} == {12}

@@ -157,6 +157,10 @@ MEDIA_HOSTS = ("cdn.100ms.live", "media-cdn-in3.100ms.live", "sh-cdn-in3.100ms.l
 """From where 100ms was seen to serve VOD (docs/reference/100ms-api.md, "Where the bytes are")."""
 
 
+CALLS_AT_ONCE = 16
+"""To 100ms, those for the bytes of recordings aside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The 100ms API and the buckets that are 100ms's own (patterns over `scheme://bucket`)."""
@@ -167,7 +171,7 @@ class Source:
     """Whether the API may be asked without TLS, other than on this machine."""
     media_hosts: tuple[str, ...] = MEDIA_HOSTS
     """Patterns of hosts that the playlists of a hosted recording may lead to, beside its own."""
-    concurrency: int = 16
+    concurrency: int = CALLS_AT_ONCE
     """At most so many calls of the API at once."""
 
 

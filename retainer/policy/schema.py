@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from retainer.model.period import Period, parse_period
 from retainer.model.rule import ASSET_TYPES, STATUSES
-from retainer.model.setting import DEFAULT_LAYOUT, MEDIA_HOSTS
+from retainer.model.setting import CALLS_AT_ONCE, DEFAULT_LAYOUT, MEDIA_HOSTS
 from retainer.policy.load import Plain, resolved
 
 
@@ -473,7 +473,7 @@ class SourceItem(Strict):
     concurrency: Annotated[WholeNumber, Field(ge=1, le=64)] = _said(
         "calls to the API at once at most; halved where it answers 429, until it takes more again",
         4,
-        16,
+        CALLS_AT_ONCE,
     )
 
 

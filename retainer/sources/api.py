@@ -27,6 +27,7 @@ from retainer.errors import (
 )
 from retainer.lane import lane_of
 from retainer.model.moment import read_http_date
+from retainer.model.setting import CALLS_AT_ONCE
 from retainer.patience import Again, Patience, asked_patience, may_pass
 from retainer.ports import AssetPage, Body
 from retainer.sources.answers import Answers, Spent, Unanswered
@@ -36,7 +37,6 @@ from retainer.sources.words import insist, said_in
 from retainer.stop import Stop
 
 PAGE = 100
-CALLS_AT_ONCE = 16
 LIST_SECONDS = 12 * 3600.0
 """One list may take so long: ten million rows in pages of 100, at two answers a second."""
 IDLE_PAGES = 3
